@@ -1,0 +1,30 @@
+"""Label videos with TimeSformer: divided space-time attention for video classification."""
+
+from typing import TYPE_CHECKING, Any
+
+from timesformer_cli.__about__ import __version__
+
+if TYPE_CHECKING:
+    from timesformer_cli.model import TimesformerForVideoClassification, TimesformerModel
+    from timesformer_cli.specs import TimesformerConfig
+
+__all__ = ["TimesformerConfig", "TimesformerForVideoClassification", "TimesformerModel", "__version__"]
+
+# Importing torch takes seconds, and `timesformer --help` imports this package: names load on first use.
+_HOME = {
+    "TimesformerConfig": "specs",
+    "TimesformerModel": "model",
+    "TimesformerForVideoClassification": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

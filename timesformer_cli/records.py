@@ -1,0 +1,108 @@
+"""What flows through a run, one set per video. NumPy at every seam; nothing here knows torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.errors import ErrorKind
+
+CropName = Literal["center", "left", "right", "top", "bottom"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One video to label, by the path its record will show."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoInfo:
+    """What the packets of a video say, before anything is decoded.
+
+    `times` holds one entry per frame that will be shown: seconds from the first frame, float64
+    (frames,), sorted. `fps` is the average rate. `width` and `height` are upright, in pixels.
+    `has_stream_duration` is whether the container states the duration of the video stream itself
+    (MP4 does, Matroska and WebM do not); the original's sampling depends on it, see `sampling.plan`.
+    """
+
+    times: NDArray[np.float64]
+    fps: float
+    width: int
+    height: int
+    codec: str
+    has_stream_duration: bool = True
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.times)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame to the end of the last, which is shown for 1/fps."""
+        return float(self.times[-1] - self.times[0]) + 1 / self.fps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A span of the video that gets one prediction, and the frames that stand for it.
+
+    `start` and `end` are seconds; `clips` is int64 (C, T): frame numbers, all inside the video.
+    """
+
+    start: float
+    end: float
+    clips: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """Decoded pictures: `pixels` uint8 (T, H, W, 3), RGB, upright; `times` float64 (T,), seconds."""
+
+    pixels: NDArray[np.uint8]
+    times: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewLabel:
+    """Which clip and crop a view shows, and the numbers of its frames in the video."""
+
+    clip: int
+    crop: CropName
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Views:
+    """Network input of one window: `pixels` float32 (V, T, C, H, W), normalised; V = clips x crops."""
+
+    item: Item
+    info: VideoInfo
+    window: Window
+    labels: tuple[ViewLabel, ...]
+    pixels: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """Scores of one window: float32 (K,), one for each class, as `aggregate.combine` made them."""
+
+    item: Item
+    info: VideoInfo
+    window: Window
+    views: tuple[ViewLabel, ...]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A video that gave no prediction, and why. Never skipped, never replaced by another."""
+
+    item: Item
+    kind: ErrorKind
+    message: str
+
+
+Result = Prediction | Failure

@@ -1,0 +1,228 @@
+"""Frozen settings, decided before a video is opened. They validate themselves and round-trip to JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+AttentionType = Literal["divided_space_time", "joint_space_time", "space_only"]
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+
+def _pair(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimesformerConfig:
+    """Shape of the network, with the fields, defaults and `config.json` of transformers.
+
+    `image_size` and `patch_size` are one number or (height, width), in pixels. Keys of a
+    `config.json` that the network does not use are kept in `extra` and written back.
+
+    Raises:
+        ValueError: fields that contradict each other, naming the field.
+    """
+
+    image_size: int | tuple[int, int] = 224
+    patch_size: int | tuple[int, int] = 16
+    num_channels: int = 3
+    num_frames: int = 8
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    attention_type: AttentionType = "divided_space_time"
+    drop_path_rate: float = 0.0
+    num_labels: int = 2
+    id2label: Mapping[int, str] = field(default_factory=dict)
+    problem_type: ProblemType | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        def settle(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("image_size", "patch_size"):
+            size = getattr(self, name)
+            if not isinstance(size, int):
+                settle(name, _pair(size))
+        for name in ("num_channels", "num_frames", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.attention_type not in get_args(AttentionType):
+            known = ", ".join(get_args(AttentionType))
+            raise ValueError(f"attention_type is {self.attention_type!r}; known are {known}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if min(self.grid) < 1:
+            raise ValueError(f"patch_size {self.patch_size} is larger than image_size {self.image_size}")
+        if self.id2label:
+            names = {int(index): str(label) for index, label in self.id2label.items()}
+            if sorted(names) != list(range(len(names))):
+                raise ValueError(f"id2label must number its {len(names)} labels from 0 without a gap")
+            settle("id2label", {index: names[index] for index in range(len(names))})
+            settle("num_labels", len(names))
+        else:
+            settle("id2label", {index: f"LABEL_{index}" for index in range(self.num_labels)})
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width of a frame, pixels."""
+        return _pair(self.image_size)
+
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        """Height and width of a patch, pixels."""
+        return _pair(self.patch_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in a frame."""
+        (height, width), (rows, columns) = self.image_hw, self.patch_hw
+        return height // rows, width // columns
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from the content of a `config.json`; a null means the default, as in transformers."""
+        known = {f.name for f in fields(cls)} - {"extra"}
+        # label2id repeats id2label; model_type and architectures are written by `to_dict`.
+        derived = {"label2id", "model_type", "architectures"}
+        given = {key: value for key, value in values.items() if key in known and value is not None}
+        extra = {key: value for key, value in values.items() if key not in known | derived}
+        return cls(**given, extra=extra)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a `config.json` that transformers and `from_dict` both read."""
+        values = asdict(self)
+        extra = values.pop("extra")
+        del values["num_labels"]  # transformers derives it from id2label
+        values["id2label"] = {str(index): label for index, label in self.id2label.items()}
+        values["label2id"] = {label: index for index, label in self.id2label.items()}
+        if self.problem_type is None:
+            del values["problem_type"]
+        return {**extra, "model_type": "timesformer", **values}
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Read `folder/config.json`. Raises OSError without the file, ValueError for bad content."""
+        return cls.from_dict(json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `folder/config.json`, creating the folder."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, sort_keys=True)
+        (path / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """Which frames a clip holds.
+
+    `method`: `window` takes `num_frames` frames, `stride` apart at `fps` frames a second (the "8x32"
+    of Kinetics); `segments` one frame from each of `num_frames` equal parts of the video
+    (Something-Something); `uniform` frames spread over the whole video.
+    `clips`: temporal windows per video; None places as many side by side as cover it, at most
+    `sampling.MAX_AUTO_CLIPS`. `placement`: where a single window of a longer video sits, at its
+    `first` frame (the released code) or in its `middle` (the paper).
+    """
+
+    num_frames: int
+    method: Literal["window", "segments", "uniform"] = "window"
+    stride: float = 32
+    fps: float = 30.0
+    clips: int | None = None
+    placement: Literal["first", "middle"] = "first"
+
+    def __post_init__(self) -> None:
+        _require(self.num_frames >= 1, f"num_frames is {self.num_frames}; it must be at least 1")
+        _require(self.stride > 0, f"stride is {self.stride}; it must be more than 0")
+        _require(self.fps > 0, f"fps is {self.fps}; it must be more than 0")
+        _require(self.clips is None or self.clips >= 1, f"clips is {self.clips}; it must be at least 1, or auto")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessSpec:
+    """How RGB frames become network input.
+
+    `size` is (height, width) of a crop, `short_side` the length of the shorter side before cropping,
+    both in pixels; `crops` 1 (centre) or 3 along the longer side. `mean` and `std`, one number a
+    channel, are on the 0..1 scale. `channel_order` is what the network was trained on; `gray` is one
+    channel of ITU-R 601 luma.
+    `resize`: `float` normalises, then interpolates bilinearly without antialiasing (the original
+    code); `antialias` interpolates bytes with antialiasing, then normalises (image processors of
+    transformers).
+    """
+
+    size: tuple[int, int]
+    short_side: int
+    crops: Literal[1, 3] = 1
+    mean: tuple[float, ...] = (0.45, 0.45, 0.45)
+    std: tuple[float, ...] = (0.225, 0.225, 0.225)
+    channel_order: Literal["rgb", "bgr", "gray"] = "rgb"
+    resize: Literal["float", "antialias"] = "float"
+
+    def __post_init__(self) -> None:
+        _require(min(self.size) >= 1, f"size is {self.size}; both sides must be at least 1")
+        _require(
+            self.short_side >= min(self.size),
+            f"short_side {self.short_side} is smaller than the crop {self.size}",
+        )
+        _require(self.crops in (1, 3), f"crops is {self.crops}; it must be 1 or 3")
+        _require(len(self.mean) == len(self.std), "mean and std must have one number a channel each")
+        _require(min(self.std) > 0, f"std is {self.std}; every number must be more than 0")
+
+
+# logits: softmax of the mean logits; probabilities: mean of the softmaxes; raw_logits: the mean logits.
+Combine = Literal["logits", "probabilities", "raw_logits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model as its authors ran it: shape, sampling, preprocessing, fusion, labels, and where it is.
+
+    `name` is what the user called it and what records show; `folder` holds `config.json` and the
+    weights; `source` says where it came from.
+
+    Raises:
+        ValueError: parts that disagree (labels against classes, crop size against patches).
+    """
+
+    name: str
+    config: TimesformerConfig
+    sampling: SamplingSpec
+    preprocess: PreprocessSpec
+    combine: Combine = "logits"
+    labels: tuple[str, ...]
+    folder: Path
+    source: str
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.labels) == self.config.num_labels,
+            f"{len(self.labels)} labels for a model of {self.config.num_labels} classes",
+        )
+        _require(
+            len(self.preprocess.mean) == self.config.num_channels,
+            f"{len(self.preprocess.mean)} channel means for a model of {self.config.num_channels} channels",
+        )
+        patch, size = self.config.patch_hw, self.preprocess.size
+        _require(
+            size[0] >= patch[0] and size[1] >= patch[1],
+            f"crops of {size} are smaller than a patch of {patch}",
+        )
