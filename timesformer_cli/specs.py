@@ -166,7 +166,8 @@ class PreprocessSpec:
     channel of ITU-R 601 luma.
     `resize`: `float` normalises, then interpolates bilinearly without antialiasing (the original
     code); `antialias` interpolates bytes with antialiasing, then normalises (image processors of
-    transformers).
+    transformers); `stretch` does the same but to `size` itself, whatever the shape of the frame
+    (image processors whose `size` is a height and a width).
     """
 
     size: tuple[int, int]
@@ -175,7 +176,7 @@ class PreprocessSpec:
     mean: tuple[float, ...] = (0.45, 0.45, 0.45)
     std: tuple[float, ...] = (0.225, 0.225, 0.225)
     channel_order: Literal["rgb", "bgr", "gray"] = "rgb"
-    resize: Literal["float", "antialias"] = "float"
+    resize: Literal["float", "antialias", "stretch"] = "float"
 
     def __post_init__(self) -> None:
         _require(min(self.size) >= 1, f"size is {self.size}; both sides must be at least 1")
@@ -184,6 +185,10 @@ class PreprocessSpec:
             f"short_side {self.short_side} is smaller than the crop {self.size}",
         )
         _require(self.crops in (1, 3), f"crops is {self.crops}; it must be 1 or 3")
+        _require(
+            self.crops == 1 or self.resize != "stretch",
+            "crops is 3, but this model is fed frames stretched to its size; it must be 1",
+        )
         _require(len(self.mean) == len(self.std), "mean and std must have one number a channel each")
         _require(min(self.std) > 0, f"std is {self.std}; every number must be more than 0")
 
