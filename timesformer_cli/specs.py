@@ -154,6 +154,10 @@ class SamplingSpec:
         _require(self.stride > 0, f"stride is {self.stride}; it must be more than 0")
         _require(self.fps > 0, f"fps is {self.fps}; it must be more than 0")
         _require(self.clips is None or self.clips >= 1, f"clips is {self.clips}; it must be at least 1, or auto")
+        _require(
+            self.method == "window" or self.clips in (None, 1),
+            f"clips is {self.clips}, but the frames of one clip already cover the whole video; it must be 1, or auto",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

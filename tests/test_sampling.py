@@ -1,0 +1,190 @@
+"""Frame numbers: the published ones as a table, then what holds for every video."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timesformer_cli.records import VideoInfo
+from timesformer_cli.sampling import MAX_AUTO_CLIPS, plan
+from timesformer_cli.specs import SamplingSpec
+
+
+def video(frames: int, fps: float, mp4: bool = True) -> VideoInfo:
+    times = np.arange(frames) / fps
+    return VideoInfo(times, fps, width=320, height=240, codec="h264", has_stream_duration=mp4)
+
+
+def clips(info: VideoInfo, spec: SamplingSpec) -> list[list[int]]:
+    (window,) = plan(info, spec)
+    return window.clips.tolist()
+
+
+def window(name: str, clips: int | None = 1, **settings: object) -> SamplingSpec:
+    frames, stride = name.split("x")
+    return SamplingSpec(num_frames=int(frames), stride=int(stride), clips=clips, **settings)
+
+
+# Recorded by running the original decoder on generated videos: frames, rate, setting, numbers of one view.
+ONE_VIEW = [
+    (300, 30, "8x32", [0, 36, 72, 109, 145, 182, 218, 255]),
+    (300, 30, "16x16", list(range(0, 256, 17))),
+    (250, 25, "8x32", [0, 30, 60, 91, 121, 151, 182, 212]),
+    (90, 30, "8x32", [0, 36, 72, 89, 89, 89, 89, 89]),
+]
+
+
+@pytest.mark.parametrize("mp4", [True, False])
+@pytest.mark.parametrize(("frames", "fps", "setting", "expected"), ONE_VIEW)
+def test_one_view_starts_at_the_first_frame(
+    frames: int, fps: float, setting: str, expected: list[int], mp4: bool
+) -> None:
+    assert clips(video(frames, fps, mp4), window(setting)) == [expected]
+
+
+def test_96x4_repeats_the_last_frame() -> None:
+    (numbers,) = clips(video(300, 30), window("96x4"))
+    assert numbers[:5] == [0, 4, 8, 12, 16]
+    assert numbers[72:] == [290, 294, 298] + [299] * 21
+    assert len(set(numbers)) == 76
+
+
+MP4 = [
+    [0, 36, 72, 109, 145, 182, 218, 255],
+    [15, 51, 87, 124, 160, 197, 233, 270],
+    [30, 66, 102, 139, 175, 212, 248, 285],
+]
+MATROSKA = [
+    [0, 36, 72, 109, 145, 182, 218, 255],
+    [14, 51, 87, 123, 160, 196, 233, 269],
+    [29, 65, 102, 138, 175, 211, 247, 284],
+]
+
+
+@pytest.mark.parametrize(("mp4", "expected"), [(True, MP4), (False, MATROSKA)])
+def test_three_views_depend_on_the_container(mp4: bool, expected: list[list[int]]) -> None:
+    assert clips(video(300, 30, mp4), window("8x32", clips=3)) == expected
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (5, [0, 0, 1, 2, 2, 2, 3, 4]),
+        (30, [2, 5, 9, 12, 16, 20, 23, 27]),
+        (60, [3, 11, 18, 26, 33, 40, 48, 55]),
+        (118, [7, 22, 36, 51, 65, 80, 95, 109]),
+    ],
+)
+@pytest.mark.parametrize("count", [None, 1])
+def test_segments(frames: int, expected: list[int], count: int | None) -> None:
+    spec = SamplingSpec(num_frames=8, method="segments", clips=count)
+    assert clips(video(frames, 12), spec) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [(8, list(range(8))), (300, [0, 37, 75, 112, 150, 187, 225, 262]), (3, [0, 0, 0, 1, 1, 1, 2, 2])],
+)
+def test_uniform(frames: int, expected: list[int]) -> None:
+    assert clips(video(frames, 30), SamplingSpec(num_frames=8, method="uniform")) == [expected]
+
+
+def test_a_single_window_in_the_middle() -> None:
+    spec = window("8x32", placement="middle")
+    assert clips(video(300, 30), spec) == [[22, 58, 94, 131, 167, 204, 240, 277]]
+    assert clips(video(300, 30), window("8x32", clips=None, placement="middle")) == clips(video(300, 30), spec)
+    assert clips(video(90, 30), spec) == clips(video(90, 30), window("8x32"))
+
+
+@pytest.mark.parametrize(
+    ("frames", "count"),
+    [(1, 1), (90, 1), (300, 1), (384, 2), (400, 2), (768, 3), (2560, 10), (20_000, MAX_AUTO_CLIPS)],
+)
+def test_auto_covers_the_video_with_windows_side_by_side(frames: int, count: int) -> None:
+    numbers = clips(video(frames, 30), window("8x32", clips=None))
+    assert len(numbers) == count
+    assert numbers[0][0] == 0
+    if count > 1:
+        assert numbers[-1][-1] == frames - 1
+        steps = {second[0] - first[0] for first, second in pairwise(numbers)}
+        assert max(steps) - min(steps) <= 1
+
+
+def test_auto_does_not_depend_on_the_container() -> None:
+    spec = window("8x32", clips=None)
+    assert clips(video(1000, 29.97, mp4=True), spec) == clips(video(1000, 29.97, mp4=False), spec)
+
+
+def test_a_window_spans_the_video_in_seconds() -> None:
+    (span,) = plan(video(250, 25), window("8x32"))
+    assert (span.start, span.end) == (0.0, pytest.approx(10.0))
+    assert span.clips.dtype == np.int64
+
+
+def test_rates_are_honoured() -> None:
+    # Ten seconds at any rate show the same moments.
+    slow, fast = (clips(video(10 * fps, fps), window("8x32"))[0] for fps in (30, 60))
+    assert max(abs(2 * a - b) for a, b in zip(slow, fast, strict=True)) <= 2
+    assert clips(video(300, 30), window("8x32", fps=60)) == clips(video(300, 30), window("8x16"))
+
+
+def original_window(frames: int, fps: float, spec: SamplingSpec, clip: int, mp4: bool) -> list[int]:
+    """The numbers as the original gets them: a decoded range of frames, then torch.linspace within it."""
+    length = spec.stride * spec.num_frames / spec.fps * fps
+    start = max(frames - length, 0) * clip / spec.clips
+    decoded = list(range(frames))
+    if mp4:
+        tick = 512  # time stamps between two frames
+        first, last = int(start * tick), int((start + length - 1) * tick)
+        inside = [n for n in decoded if n * tick >= first]
+        beyond = [n for n in inside if n * tick > last]
+        decoded, start = [n for n in inside if n * tick <= last] + beyond[:1], 0.0
+    at = torch.linspace(start, start + length - 1, spec.num_frames).clamp(0, len(decoded) - 1).long()
+    return [decoded[i] for i in at.tolist()]
+
+
+RATES = st.sampled_from([10, 12, 15, 24000 / 1001, 24, 25, 30000 / 1001, 30, 50, 60000 / 1001, 60, 120])
+LENGTHS = st.integers(1, 5000)
+
+
+@given(LENGTHS, RATES, st.integers(2, 100), st.sampled_from([1, 2, 4, 8, 16, 32]), st.integers(1, 10), st.booleans())
+def test_windows_are_the_original_s(frames: int, fps: float, count: int, stride: int, views: int, mp4: bool) -> None:
+    spec = SamplingSpec(num_frames=count, stride=stride, clips=views)
+    expected = [original_window(frames, fps, spec, view, mp4) for view in range(views)]
+    assert clips(video(frames, fps, mp4), spec) == expected
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> SamplingSpec:
+    method = draw(st.sampled_from(["window", "segments", "uniform"]))
+    return SamplingSpec(
+        num_frames=draw(st.integers(1, 200)),
+        method=method,
+        stride=draw(st.floats(0.01, 100)),
+        fps=draw(st.floats(1, 120)),
+        clips=draw(st.none() | st.integers(1, 20)) if method == "window" else None,
+        placement=draw(st.sampled_from(["first", "middle"])),
+    )
+
+
+@given(LENGTHS, st.floats(0.1, 240), specs(), st.booleans())
+def test_every_plan_is_inside_the_video_and_in_order(frames: int, fps: float, spec: SamplingSpec, mp4: bool) -> None:
+    (span,) = plan(video(frames, fps, mp4), spec)
+    wanted = spec.clips or (len(span.clips) if spec.method == "window" else 1)
+    assert span.clips.shape == (wanted, spec.num_frames)
+    assert 1 <= len(span.clips) <= max(MAX_AUTO_CLIPS, spec.clips or 1)
+    assert span.clips.min() >= 0
+    assert span.clips.max() <= frames - 1
+    assert (np.diff(span.clips, axis=1) >= 0).all()
+    assert (np.diff(span.clips[:, 0]) >= 0).all()
+    assert math.isclose(span.end, frames / fps, rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["segments", "uniform"])
+def test_methods_that_cover_the_video_have_one_clip(method: str) -> None:
+    with pytest.raises(ValueError, match="whole video"):
+        SamplingSpec(num_frames=8, method=method, clips=2)

@@ -1,0 +1,30 @@
+"""Scores of a video from the logits of its views."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.specs import Combine
+
+
+def combine(logits: NDArray[np.float32], how: Combine) -> NDArray[np.float32]:
+    """Scores float32 (K,) of views' logits (V, K); sums are formed in float64.
+
+    `logits` is the softmax of the mean logits: the original adds up logits, which ranks the same.
+    `probabilities` is the mean of the softmaxes, which the paper describes and which can rank
+    differently. `raw_logits` is the mean of the logits.
+    """
+    values = logits.astype(np.float64)
+    scores: NDArray[np.float64]
+    if how == "probabilities":
+        scores = _softmax(values).mean(axis=0)
+    else:
+        scores = values.mean(axis=0)
+        if how == "logits":
+            scores = _softmax(scores)
+    return scores.astype(np.float32)
+
+
+def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    exponentials: NDArray[np.float64] = np.exp(values - values.max(axis=-1, keepdims=True))
+    exponentials /= exponentials.sum(axis=-1, keepdims=True)
+    return exponentials
