@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from timesformer_cli.records import VideoInfo
@@ -151,7 +151,8 @@ RATES = st.sampled_from([10, 12, 15, 24000 / 1001, 24, 25, 30000 / 1001, 30, 50,
 LENGTHS = st.integers(1, 5000)
 
 
-@given(LENGTHS, RATES, st.integers(2, 100), st.sampled_from([1, 2, 4, 8, 16, 32]), st.integers(1, 10), st.booleans())
+@example(145, 25, 17, 8, 5, True)  # the fourth view starts at 19.000000000000004
+@given(LENGTHS, RATES, st.integers(2, 100), st.sampled_from([2, 4, 8, 16, 32]), st.integers(1, 10), st.booleans())
 def test_windows_are_the_original_s(frames: int, fps: float, count: int, stride: int, views: int, mp4: bool) -> None:
     spec = SamplingSpec(num_frames=count, stride=stride, clips=views)
     expected = [original_window(frames, fps, spec, view, mp4) for view in range(views)]

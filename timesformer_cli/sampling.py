@@ -11,6 +11,9 @@ from timesformer_cli.specs import SamplingSpec
 # Windows that `clips=None` places at most: more would seldom change the answer, but always the time.
 MAX_AUTO_CLIPS = 10
 
+# Ticks of an MP4 file's clock for each frame, as FFmpeg writes it for 25 or 30 frames a second.
+_TICKS = 512
+
 
 def plan(info: VideoInfo, spec: SamplingSpec) -> list[Window]:
     """The windows of a video, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1, none falling."""
@@ -47,7 +50,9 @@ def _windows(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
     if info.has_stream_duration:
         # From such a container (MP4) the original decodes the frames from the time of `start` on, and
         # then counts from the first of them; others (Matroska, WebM) it decodes from the beginning.
-        return np.stack([math.ceil(start) + _span(0.0, clip, spec.num_frames) for start in starts])
+        # The time is cut down to a whole tick of the clock, so that rounding does not cost a frame.
+        firsts = [math.ceil(math.floor(start * _TICKS) / _TICKS) for start in starts]
+        return np.stack([first + _span(0.0, clip, spec.num_frames) for first in firsts])
     return np.stack([_span(start, clip, spec.num_frames) for start in starts])
 
 
