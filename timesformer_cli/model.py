@@ -7,6 +7,7 @@ Tokens are (B, 1 + N*T, D): the class token, then patch by patch, the frames of 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -104,9 +105,10 @@ class Embeddings(nn.Module):
         patches = self.patch_embeddings.projection(pixel_values.flatten(0, 1))  # (B*T, D, h, w)
         cls_position, position = self._positions((patches.shape[2], patches.shape[3]))
         patches = self.dropout(patches.flatten(2).transpose(1, 2) + position)  # (B*T, N, D)
-        cls = self.dropout((self.cls_token + cls_position).expand(batch, -1, -1))
+        cls = (self.cls_token + cls_position).expand(batch * frames if per_frame else batch, -1, -1)
+        cls = self.dropout(cls)
         if per_frame:
-            return torch.cat([cls.repeat_interleave(frames, 0), patches], 1)
+            return torch.cat([cls, patches], 1)
         patches = patches.unflatten(0, (batch, frames)).transpose(1, 2)  # (B, N, T, D)
         patches = self.dropout(patches + self._times(frames))
         return torch.cat([cls, patches.flatten(1, 2)], 1)
@@ -128,7 +130,7 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Heads of scaled dot products over the tokens of (..., L, D)."""
+    """Heads of scaled dot products among the L tokens of (B', L, D); B' is any mix of B, N and T."""
 
     def __init__(self, config: TimesformerConfig) -> None:
         super().__init__()
@@ -271,7 +273,7 @@ class PretrainedModule(nn.Module):
                 model = cls(config)
         except OSError as error:
             raise CheckpointError(f"{folder}: no readable config.json; is it a model folder?") from error
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
         state = model._own_keys(read_state_dict(folder))
         check_state_dict(state, model.state_dict(), str(folder))
@@ -281,9 +283,11 @@ class PretrainedModule(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, which transformers reads as well."""
-        extra = {**self.config.extra, "architectures": [type(self).__name__]}
-        values = {**self.config.to_dict(), **extra}
-        TimesformerConfig.from_dict(values).save_pretrained(folder)
+        # transformers reads weights into the dtype of the config; torch_dtype is its older name.
+        dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
+        extra = {key: value for key, value in self.config.extra.items() if key != "torch_dtype"}
+        extra |= {"architectures": [type(self).__name__], "dtype": dtype}
+        replace(self.config, extra=extra).save_pretrained(folder)
         write_state_dict(Path(folder), self.state_dict())
 
     def _own_keys(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

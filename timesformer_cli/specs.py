@@ -1,7 +1,7 @@
 """Frozen settings, decided before a video is opened. They validate themselves and round-trip to JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -10,19 +10,71 @@ AttentionType = Literal["divided_space_time", "joint_space_time", "space_only"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
-def _pair(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 1  # isinstance would take True for 1
+
+
+def _is_size(value: object) -> bool:
+    return _is_count(value) or (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_count, value)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+# What the fields of a TimesformerConfig may hold: a name for messages, a test, and the fields.
+_FIELD_RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
+    ("a number of pixels or a pair (height, width)", _is_size, ("image_size", "patch_size")),
+    (
+        "a whole number, at least 1",
+        _is_count,
+        (
+            "num_channels",
+            "num_frames",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "num_labels",
+        ),
+    ),
+    ("a number above 0", lambda x: _is_number(x) and x > 0, ("initializer_range", "layer_norm_eps")),
+    (
+        "a number from 0 to less than 1",
+        lambda x: _is_number(x) and 0 <= x < 1,
+        ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"),
+    ),
+    ("true or false", lambda x: isinstance(x, bool), ("qkv_bias",)),
+    ("a name", lambda x: isinstance(x, str), ("hidden_act",)),
+    (f"one of {', '.join(get_args(AttentionType))}", lambda x: x in get_args(AttentionType), ("attention_type",)),
+    (
+        f"null or one of {', '.join(get_args(ProblemType))}",
+        lambda x: x is None or x in get_args(ProblemType),
+        ("problem_type",),
+    ),
+    ("a mapping of numbers to labels", lambda x: isinstance(x, Mapping), ("id2label",)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimesformerConfig:
     """Shape of the network, with the fields, defaults and `config.json` of transformers.
 
-    `image_size` and `patch_size` are one number or (height, width), in pixels. Keys of a
-    `config.json` that the network does not use are kept in `extra` and written back.
+    `image_size` and `patch_size` are one number or (height, width), in pixels. Where `id2label` is
+    given, `num_labels` follows it. Keys of a `config.json` that the network does not use are kept
+    in `extra` and written back.
 
     Raises:
-        ValueError: fields that contradict each other, naming the field.
+        ValueError: a field that cannot be so, or fields that contradict each other, by name.
     """
 
     image_size: int | tuple[int, int] = 224
@@ -47,33 +99,35 @@ class TimesformerConfig:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        def settle(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)
-
+        for what, holds, names in _FIELD_RULES:
+            for name in names:
+                value = getattr(self, name)
+                _require(holds(value), f"{name} is {value!r}; it must be {what}")
         for name in ("image_size", "patch_size"):
-            size = getattr(self, name)
-            if not isinstance(size, int):
-                settle(name, _pair(size))
-        for name in ("num_channels", "num_frames", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.attention_type not in get_args(AttentionType):
-            known = ", ".join(get_args(AttentionType))
-            raise ValueError(f"attention_type is {self.attention_type!r}; known are {known}")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
-            )
-        if min(self.grid) < 1:
-            raise ValueError(f"patch_size {self.patch_size} is larger than image_size {self.image_size}")
-        if self.id2label:
+            value = getattr(self, name)
+            self._settle(name, value if isinstance(value, int) else tuple(value))
+        _require(
+            self.hidden_size % self.num_attention_heads == 0,
+            f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}",
+        )
+        _require(min(self.grid) >= 1, f"patch_size {self.patch_size} is larger than image_size {self.image_size}")
+        self._settle_labels()
+
+    def _settle(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _settle_labels(self) -> None:
+        if not self.id2label:
+            self._settle("id2label", {index: f"LABEL_{index}" for index in range(self.num_labels)})
+            return
+        count = len(self.id2label)
+        try:
             names = {int(index): str(label) for index, label in self.id2label.items()}
-            if sorted(names) != list(range(len(names))):
-                raise ValueError(f"id2label must number its {len(names)} labels from 0 without a gap")
-            settle("id2label", {index: names[index] for index in range(len(names))})
-            settle("num_labels", len(names))
-        else:
-            settle("id2label", {index: f"LABEL_{index}" for index in range(self.num_labels)})
+            labels = {index: names[index] for index in range(count)}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"id2label must map the numbers from 0 to {count - 1} to its {count} labels") from error
+        self._settle("id2label", labels)
+        self._settle("num_labels", count)
 
     @property
     def image_hw(self) -> tuple[int, int]:
@@ -93,13 +147,20 @@ class TimesformerConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from the content of a `config.json`; a null means the default, as in transformers."""
+        """Build from the content of a `config.json`; a null means the default."""
+        _require(isinstance(values, Mapping), "the content is not a JSON object")
+        model_type = values.get("model_type", "timesformer")
+        _require(model_type == "timesformer", f"model_type is {model_type!r}; only timesformer is known")
         known = {f.name for f in fields(cls)} - {"extra"}
-        # label2id repeats id2label; model_type and architectures are written by `to_dict`.
-        derived = {"label2id", "model_type", "architectures"}
         given = {key: value for key, value in values.items() if key in known and value is not None}
+        derived = {"label2id", "model_type"}  # written by `to_dict`
         extra = {key: value for key, value in values.items() if key not in known | derived}
-        return cls(**given, extra=extra)
+        config = cls(**given, extra=extra)
+        _require(
+            given.get("num_labels", config.num_labels) == config.num_labels,
+            f"num_labels is {given.get('num_labels')}, but id2label has {config.num_labels} labels",
+        )
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a `config.json` that transformers and `from_dict` both read."""
@@ -110,6 +171,8 @@ class TimesformerConfig:
         values["label2id"] = {label: index for index, label in self.id2label.items()}
         if self.problem_type is None:
             del values["problem_type"]
+        if self.drop_path_rate == 0:
+            values["drop_path_rate"] = 0  # transformers 5 declares it an integer, and refuses 0.0
         return {**extra, "model_type": "timesformer", **values}
 
     @classmethod
@@ -123,11 +186,6 @@ class TimesformerConfig:
         path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, sort_keys=True)
         (path / "config.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

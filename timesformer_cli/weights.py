@@ -1,11 +1,12 @@
 """Weights on disk: state dicts in and out of a folder. Nothing is unpickled but tensors."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -37,17 +38,23 @@ def read_state_dict(folder: Path) -> dict[str, Tensor]:
     path = find_weights(folder)
     if not path.name.endswith(".index.json"):
         return _read_file(path)
-    try:
-        shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path}: not an index of weight shards ({error})") from error
     state: dict[str, Tensor] = {}
-    for shard in shards:
-        # A name with a folder in it could point outside the checkpoint.
-        if Path(shard).name != shard or not (folder / shard).is_file():
-            raise CheckpointError(f"{folder / shard}: a shard that {path.name} lists is not there")
-        state |= _read_file(folder / shard)
+    for shard in _shards(path):
+        state |= _read_file(shard)
     return state
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = [index.parent / name for name in names]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index}: not an index of weight shards ({error})") from error
+    for name, shard in zip(names, shards, strict=True):
+        # A name with a folder in it could point outside the checkpoint.
+        if Path(name).name != name or not shard.is_file():
+            raise CheckpointError(f"{index}: it lists {name!r}, which is not a file beside it; is a shard missing?")
+    return shards
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -56,26 +63,24 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         # Files written before torch 1.6 are not zip archives and cannot be memory-mapped.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as weights; is the file complete? ({_first_line(error)})"
-        ) from error
-    except Exception as error:  # pickle.UnpicklingError, and whatever a hostile pickle stream provokes
-        raise CheckpointError(f"{path}: refused, it holds more than tensors ({_first_line(error)})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    except UnpicklingError as error:
+        # The message of torch advises to load without weights_only, so it is left to the traceback.
+        raise CheckpointError(f"{path}: refused, it holds more than tensors or is damaged") from error
+    except Exception as error:  # damaged files provoke almost anything
+        reason = re.split(r"\n|\. |\.$", str(error))[0] or type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as weights; is the file complete? ({reason})") from error
+    if not isinstance(state, dict) or not all(isinstance(x, str) and isinstance(y, Tensor) for x, y in state.items()):
         raise CheckpointError(f"{path}: not a mapping of names to tensors")
     return state
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
-
-
 def write_state_dict(folder: Path, state: dict[str, Tensor]) -> Path:
     """Write `folder/model.safetensors`, in the dtypes given; returns its path."""
-    path = folder / "model.safetensors"
-    save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, path, metadata={"format": "pt"})
-    return path
+    path, partial = folder / "model.safetensors", folder / "model.safetensors.partial"
+    tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+    # The tensors may be mapped from the very file that this replaces.
+    save_file(tensors, partial, metadata={"format": "pt"})
+    return partial.replace(path)
 
 
 def check_state_dict(state: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
