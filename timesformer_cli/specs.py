@@ -1,6 +1,7 @@
 """Frozen settings, decided before a video is opened. They validate themselves and round-trip to JSON."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -25,6 +26,15 @@ def _is_size(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and bool(0 < value < math.inf)
+
+
+def _require_one_of(name: str, value: object, choices: Any) -> None:
+    known = get_args(choices)
+    _require(value in known, f"{name} is {value!r}; known are {', '.join(known)}")
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -188,6 +198,10 @@ class TimesformerConfig:
         (path / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
+SamplingMethod = Literal["window", "segments", "uniform"]
+Placement = Literal["first", "middle"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSpec:
     """Which frames a clip holds.
@@ -201,21 +215,30 @@ class SamplingSpec:
     """
 
     num_frames: int
-    method: Literal["window", "segments", "uniform"] = "window"
+    method: SamplingMethod = "window"
     stride: float = 32
     fps: float = 30.0
     clips: int | None = None
-    placement: Literal["first", "middle"] = "first"
+    placement: Placement = "first"
 
     def __post_init__(self) -> None:
-        _require(self.num_frames >= 1, f"num_frames is {self.num_frames}; it must be at least 1")
-        _require(self.stride > 0, f"stride is {self.stride}; it must be more than 0")
-        _require(self.fps > 0, f"fps is {self.fps}; it must be more than 0")
-        _require(self.clips is None or self.clips >= 1, f"clips is {self.clips}; it must be at least 1, or auto")
+        _require_one_of("method", self.method, SamplingMethod)
+        _require_one_of("placement", self.placement, Placement)
+        _require(_is_count(self.num_frames), f"num_frames is {self.num_frames!r}; it must be a whole number above 0")
+        _require(_is_positive(self.stride), f"stride is {self.stride!r}; it must be a number above 0")
+        _require(_is_positive(self.fps), f"fps is {self.fps!r}; it must be a number above 0")
+        _require(
+            self.clips is None or _is_count(self.clips),
+            f"clips is {self.clips!r}; it must be a whole number above 0, or auto",
+        )
         _require(
             self.method == "window" or self.clips in (None, 1),
             f"clips is {self.clips}, but the frames of one clip already cover the whole video; it must be 1, or auto",
         )
+
+
+ChannelOrder = Literal["rgb", "bgr", "gray"]
+Resize = Literal["float", "antialias", "stretch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,9 +246,9 @@ class PreprocessSpec:
     """How RGB frames become network input.
 
     `size` is (height, width) of a crop, `short_side` the length of the shorter side before cropping,
-    both in pixels; `crops` 1 (centre) or 3 along the longer side. `mean` and `std`, one number a
-    channel, are on the 0..1 scale. `channel_order` is what the network was trained on; `gray` is one
-    channel of ITU-R 601 luma.
+    both in pixels; `crops` 1 (centre) or 3 along the longer side. `mean` and `std`, one number for
+    each channel of the network, are on the 0..1 scale. `channel_order` is what the network was
+    trained on; `gray` is one channel of ITU-R 601 luma.
     `resize`: `float` normalises, then interpolates bilinearly without antialiasing (the original
     code); `antialias` interpolates bytes with antialiasing, then normalises (image processors of
     transformers); `stretch` does the same but to `size` itself, whatever the shape of the frame
@@ -237,22 +260,38 @@ class PreprocessSpec:
     crops: Literal[1, 3] = 1
     mean: tuple[float, ...] = (0.45, 0.45, 0.45)
     std: tuple[float, ...] = (0.225, 0.225, 0.225)
-    channel_order: Literal["rgb", "bgr", "gray"] = "rgb"
-    resize: Literal["float", "antialias", "stretch"] = "float"
+    channel_order: ChannelOrder = "rgb"
+    resize: Resize = "float"
 
     def __post_init__(self) -> None:
-        _require(min(self.size) >= 1, f"size is {self.size}; both sides must be at least 1")
+        for name in ("size", "mean", "std"):  # lists, when they come from JSON
+            value = getattr(self, name)
+            _require(isinstance(value, (list, tuple)), f"{name} is {value!r}; it must be a list")
+            object.__setattr__(self, name, tuple(value))
+        _require_one_of("channel_order", self.channel_order, ChannelOrder)
+        _require_one_of("resize", self.resize, Resize)
         _require(
-            self.short_side >= min(self.size),
-            f"short_side {self.short_side} is smaller than the crop {self.size}",
+            len(self.size) == 2 and all(map(_is_count, self.size)),
+            f"size is {self.size}; it must be a height and a width, whole numbers above 0",
         )
-        _require(self.crops in (1, 3), f"crops is {self.crops}; it must be 1 or 3")
+        _require(
+            _is_count(self.short_side) and self.short_side >= min(self.size),
+            f"short_side is {self.short_side!r}; it must be a whole number, at least the {min(self.size)} of the crop",
+        )
+        _require(_is_count(self.crops) and self.crops in (1, 3), f"crops is {self.crops!r}; it must be 1 or 3")
         _require(
             self.crops == 1 or self.resize != "stretch",
             "crops is 3, but this model is fed frames stretched to its size; it must be 1",
         )
-        _require(len(self.mean) == len(self.std), "mean and std must have one number a channel each")
-        _require(min(self.std) > 0, f"std is {self.std}; every number must be more than 0")
+        channels = 1 if self.channel_order == "gray" else 3
+        _require(
+            len(self.mean) == channels and all(map(_is_number, self.mean)),
+            f"mean is {self.mean}; it must be one number for each channel, {channels} for {self.channel_order}",
+        )
+        _require(
+            len(self.std) == channels and all(map(_is_positive, self.std)),
+            f"std is {self.std}; it must be one number above 0 for each channel, {channels} for {self.channel_order}",
+        )
 
 
 # logits: softmax of the mean logits; probabilities: mean of the softmaxes; raw_logits: the mean logits.
@@ -280,6 +319,7 @@ class Checkpoint:
     source: str
 
     def __post_init__(self) -> None:
+        _require_one_of("combine", self.combine, Combine)
         _require(
             len(self.labels) == self.config.num_labels,
             f"{len(self.labels)} labels for a model of {self.config.num_labels} classes",

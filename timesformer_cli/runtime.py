@@ -1,0 +1,63 @@
+"""The network behind a function: NumPy views in, NumPy logits out, on the device that was asked for."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.checkpoint import load_model
+from timesformer_cli.errors import DeviceError, UsageError
+from timesformer_cli.specs import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = "auto, cpu, cuda, cuda:N, mps"
+
+# Views float32 (N, T, C, H, W) to logits float32 (N, K), for any N of at least 1.
+Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def open_scorer(checkpoint: Checkpoint, *, device: str = "auto") -> Scorer:
+    """The checkpoint's network, loaded and ready, in float32; `device` is one of `DEVICES`.
+
+    Raises:
+        UsageError: a device of no known kind; found before torch is imported.
+        DeviceError: a device that this machine does not have.
+        CheckpointError: weights that are missing, unreadable, or do not fit `config.json`.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?|mps", device):
+        raise UsageError(f"--device {device}: unknown; known are {DEVICES}")
+
+    import torch
+
+    target = _find_device(device)
+    model = load_model(checkpoint).to(target)
+
+    def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
+        # torch shares the memory of an array, and warns if it may not write to it.
+        pixels = torch.from_numpy(np.require(views, requirements=["C", "W"]))
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = model(pixels.to(target)).logits.cpu().numpy()
+        return logits
+
+    return score
+
+
+def _find_device(name: str) -> "torch.device":
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not cuda:
+        raise DeviceError(f"{name}: this machine has no CUDA device that PyTorch can use; try --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise DeviceError(f"{name}: the last CUDA device of this machine is cuda:{last}; try that, or --device cpu")
+    if device.type == "mps" and not mps:
+        raise DeviceError("mps: this machine has no Apple GPU that PyTorch can use; try --device cpu")
+    return device
