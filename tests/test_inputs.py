@@ -1,0 +1,192 @@
+"""Which videos the arguments name, in which order, and as what path."""
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from timesformer_cli.errors import InputError
+from timesformer_cli.inputs import find
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `clips`, in the current folder, with videos, other files, and hidden ones."""
+    for name in (
+        "clips/b.mp4",
+        "clips/a.MKV",
+        "clips/notes.txt",
+        "clips/.hidden.mp4",
+        "clips/._b.mp4",
+        "clips/sub/c.webm",
+        "clips/sub/deep/d.avi",
+        "clips/.git/e.mp4",
+        "other.mp4",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def paths(*sources: str, lists: tuple[Path, ...] = ()) -> list[str]:
+    return [item.path for item in find(sources, lists)]
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.mark.usefixtures("tree")
+class TestArguments:
+    def test_a_file_is_taken_whatever_its_name(self) -> None:
+        assert paths("other.mp4", "clips/notes.txt") == ["other.mp4", "clips/notes.txt"]
+
+    def test_a_folder_is_searched_by_extension_sorted_and_without_hidden_entries(self) -> None:
+        assert paths("clips") == ["clips/a.MKV", "clips/b.mp4", "clips/sub/c.webm", "clips/sub/deep/d.avi"]
+
+    def test_paths_stay_as_they_were_named(self, tree: Path) -> None:
+        assert paths("./clips/sub/") == ["./clips/sub/c.webm", "./clips/sub/deep/d.avi"]
+        assert paths(str(tree / "clips" / "sub" / "deep")) == [str(tree / "clips/sub/deep/d.avi")]
+
+    def test_the_order_is_that_of_the_arguments(self) -> None:
+        assert paths("other.mp4", "clips/sub", "clips/b.mp4") == [
+            "other.mp4",
+            "clips/sub/c.webm",
+            "clips/sub/deep/d.avi",
+            "clips/b.mp4",
+        ]
+
+    def test_a_file_that_does_not_exist_is_an_item(self) -> None:
+        assert paths("missing.mp4", "other.mp4") == ["missing.mp4", "other.mp4"]
+
+    def test_the_same_file_by_two_paths_is_one_item(self, tree: Path) -> None:
+        os.symlink(tree / "other.mp4", tree / "link.mp4")
+        assert paths("other.mp4", "./other.mp4", str(tree / "other.mp4"), "clips/../other.mp4", "link.mp4") == [
+            "other.mp4"
+        ]
+
+    def test_a_folder_without_videos(self, tree: Path) -> None:
+        (tree / "empty").mkdir()
+        with pytest.raises(InputError, match=r"^empty: no video files in this folder; .*\bmp4\b"):
+            paths("other.mp4", "empty")
+
+    @pytest.mark.parametrize(
+        "extension", ["mp4", "MOV", "mkv", "webm", "avi", "flv", "wmv", "mpg", "ts", "ogv", "3gp", "gif"]
+    )
+    def test_the_common_extensions_are_known(self, tree: Path, extension: str) -> None:
+        (tree / "new").mkdir()
+        (tree / "new" / f"a.{extension}").touch()
+        assert paths("new") == [f"new/a.{extension}"]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+    def test_every_name_is_a_path_even_if_it_is_no_utf_8(self, tree: Path) -> None:
+        name = os.fsdecode(b"caf\xe9.mp4")
+        (tree / "clips" / "sub" / name).touch()
+        assert paths("clips/sub") == ["clips/sub/c.webm", f"clips/sub/{name}", "clips/sub/deep/d.avi"]
+
+
+@pytest.mark.usefixtures("tree")
+class TestLinks:
+    def test_a_loop_of_links_ends(self, tree: Path) -> None:
+        os.symlink(tree / "clips", tree / "clips" / "sub" / "back")
+        assert paths("clips") == ["clips/a.MKV", "clips/b.mp4", "clips/sub/c.webm", "clips/sub/deep/d.avi"]
+
+    def test_linked_folders_are_searched(self, tree: Path) -> None:
+        (tree / "linked").mkdir()
+        os.symlink(tree / "clips" / "sub", tree / "linked" / "here")
+        assert paths("linked") == ["linked/here/c.webm", "linked/here/deep/d.avi"]
+
+    def test_a_dangling_link_is_an_item_that_will_fail(self, tree: Path) -> None:
+        os.symlink("nowhere.mp4", tree / "clips" / "sub" / "a.mp4")
+        assert paths("clips/sub")[0] == "clips/sub/a.mp4"
+
+    def test_a_folder_that_cannot_be_listed_is_an_item_that_will_fail(
+        self, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = os.scandir
+
+        def scandir(folder: str) -> object:
+            if folder.endswith("deep"):
+                raise PermissionError(13, "Permission denied")
+            return real(folder)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert paths("clips/sub") == ["clips/sub/c.webm", "clips/sub/deep"]
+
+    def test_named_pipes_in_a_folder_are_passed_over(self, tree: Path) -> None:
+        os.mkfifo(tree / "clips" / "sub" / "a.mp4")
+        assert paths("clips/sub") == ["clips/sub/c.webm", "clips/sub/deep/d.avi"]
+
+
+@pytest.mark.usefixtures("tree")
+class TestGlobs:
+    def test_matches_are_sorted(self) -> None:
+        assert paths("clips/*.*") == ["clips/a.MKV", "clips/b.mp4", "clips/notes.txt"]
+
+    def test_two_stars_go_down(self) -> None:
+        assert paths("**/*.mp4") == ["clips/b.mp4", "other.mp4"]
+
+    def test_a_matching_folder_is_searched(self) -> None:
+        assert paths("cl*") == ["clips/a.MKV", "clips/b.mp4", "clips/sub/c.webm", "clips/sub/deep/d.avi"]
+
+    def test_no_match(self) -> None:
+        with pytest.raises(InputError, match=r"^nothing\*\.mp4: no file matches"):
+            paths("other.mp4", "nothing*.mp4")
+
+    def test_a_name_with_brackets_that_exists_is_that_file(self, tree: Path) -> None:
+        (tree / "a[1].mp4").touch()
+        (tree / "a1.mp4").touch()
+        assert paths("a[1].mp4") == ["a[1].mp4"]
+
+
+@pytest.mark.usefixtures("tree")
+class TestLists:
+    def test_standard_input(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        feed(monkeypatch, b"other.mp4\r\n\n  \nclips/sub\nmissing.mp4\n#1.mp4\nclips/*.mp4")
+        assert paths("clips/b.mp4", "-") == [
+            "clips/b.mp4",
+            "other.mp4",
+            "clips/sub/c.webm",
+            "clips/sub/deep/d.avi",
+            "missing.mp4",
+            "#1.mp4",
+            "clips/*.mp4",  # lines are names, not patterns
+        ]
+
+    def test_standard_input_is_read_as_it_comes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read, write = os.pipe()
+        with open(read) as stdin, open(write, "wb", buffering=0) as feeder:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            items = find(["-"])
+            feeder.write(b"first.mp4\n")
+            assert next(items).path == "first.mp4"
+            feeder.write(b"second.mp4\n")
+            assert next(items).path == "second.mp4"
+
+    def test_bytes_that_are_no_utf_8(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        feed(monkeypatch, b"caf\xe9.mp4\n")
+        assert os.fsencode(paths("-")[0]) == b"caf\xe9.mp4"
+
+    def test_zero_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        feed(monkeypatch, b"a.mp4\0b.mp4\0")
+        with pytest.raises(InputError, match="standard input: line 1 holds a zero byte"):
+            paths("-")
+
+    def test_a_file_with_comments_and_a_byte_order_mark(self, tree: Path) -> None:
+        (tree / "list.txt").write_bytes(
+            b"\xef\xbb\xbfother.mp4\n# a comment\n  # another\nclips/b.mp4\nspaced name .mp4\n"
+        )
+        assert paths(lists=(tree / "list.txt",)) == ["other.mp4", "clips/b.mp4", "spaced name .mp4"]
+
+    def test_a_folder_without_videos_in_a_list_does_not_end_the_run(self, tree: Path) -> None:
+        (tree / "empty").mkdir()
+        (tree / "list.txt").write_text("empty\nother.mp4\n")
+        assert paths(lists=(tree / "list.txt",)) == ["empty", "other.mp4"]
+
+    def test_a_list_that_is_not_there(self, tree: Path) -> None:
+        with pytest.raises(InputError, match=r"no\.txt: the list cannot be read \(No such file"):
+            paths(lists=(tree / "no.txt",))
