@@ -1,0 +1,58 @@
+"""Small videos and models for the tests, made when they are asked for."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
+
+LABELS = ("waving", "größer, schneller", "a\tb", "sitting", "running")
+
+
+def write_video(
+    path: Path, *, frames: int = 12, width: int = 64, height: int = 48, rate: int = 10, level: int = 0
+) -> Path:
+    """An H.264 video of noise that grows brighter frame by frame; `level` makes another video of it."""
+    rng = np.random.default_rng(level)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate), options={"preset": "ultrafast", "crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        noise = rng.integers(0, 100, (height, width, 3))
+        for number in range(frames):
+            pixels = (noise + number * 140 // frames).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """An MP4 of half a second of sound and no picture."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        for start in range(0, 8192, 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_model(folder: Path) -> Path:
+    """A checkpoint folder with a tiny network of random weights, the same at each call."""
+    torch.manual_seed(0)
+    config = TimesformerConfig(
+        image_size=32,
+        patch_size=8,
+        num_frames=4,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.3,
+        id2label=dict(enumerate(LABELS)),
+    )
+    TimesformerForVideoClassification(config).save_pretrained(folder)
+    return folder
