@@ -285,7 +285,7 @@ def _statistics(values: Mapping[str, Any], channels: int) -> tuple[tuple[float, 
             numbers = [numbers] * 3
         try:
             numbers = tuple(number * (1 / 255 / scale) for number in numbers)
-        except (TypeError, ZeroDivisionError) as error:
+        except (TypeError, ArithmeticError) as error:
             raise ValueError(f"{name} is {numbers!r} and rescale_factor {scale!r}; numbers were expected") from error
         # Gray frames are taken as three equal channels, so their statistics may be stated three times.
         statistics.append(numbers[:1] if channels == 1 and len(set(numbers)) == 1 else numbers)

@@ -1,0 +1,111 @@
+"""Imports point one way, and the command line starts without the libraries that take seconds to load."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import timesformer_cli
+
+PACKAGE = Path(timesformer_cli.__file__).parent
+
+# A module imports only from modules above it. Modules of a package inside (decoders, cli) share a line.
+ORDER = [
+    "__about__",
+    # words
+    "errors",
+    "specs",
+    "records",
+    # core: no network, and no files but weights
+    "weights",
+    "sampling",
+    "preprocess",
+    "model",
+    "aggregate",
+    # edges: one outside world each
+    "decoders",
+    "video",
+    "inputs",
+    "checkpoint",
+    "terminal",
+    "table",
+    "writers",
+    # runtime and pipeline
+    "runtime",
+    "pipeline",
+    # commands
+    "cli",
+]
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of each of our modules that a file imports, also inside functions and for types alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+        else:
+            continue
+        for name in names:
+            package, *rest = name.split(".")
+            if package == "timesformer_cli" and rest:
+                # Names of the package itself, such as __version__, come from the module that defines them.
+                home = getattr(timesformer_cli, rest[0], None)
+                defined_in = getattr(home, "__module__", "timesformer_cli.__about__").split(".")[1]
+                yield node.lineno, rest[0] if rest[0] in ORDER else defined_in
+
+
+def wrong_imports(module: str, source: str) -> list[str]:
+    own = ORDER.index(module)
+    return [
+        f"line {line}: {module} imports {other}, which comes after it"
+        for line, other in imported(ast.parse(source))
+        if ORDER.index(other) > own
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_one_way(path: Path) -> None:
+    module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert module in ORDER, f"{module} has no place in the order of modules yet"
+    assert wrong_imports(module, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import timesformer_cli.pipeline",
+        "from timesformer_cli import pipeline",
+        "from timesformer_cli import TimesformerModel",
+        "from timesformer_cli.video import open_video",
+        "def f():\n    from timesformer_cli.cli.predict import predict",
+    ],
+)
+def test_a_wrong_import_is_found(source: str) -> None:
+    assert len(wrong_imports("sampling", source)) == 1
+
+
+def test_every_name_in_the_order_exists() -> None:
+    there = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
+    assert set(ORDER) - there == set()
+
+
+def test_the_command_line_starts_light() -> None:
+    heavy = ["torch", "transformers", "av", "decord", "huggingface_hub", "safetensors", "PIL"]
+    code = "import json, sys, timesformer_cli, timesformer_cli.cli; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert set(heavy) & set(json.loads(done.stdout)) == set()
+
+
+def test_torch_stays_where_it_is_needed() -> None:
+    """The stages before the network run in processes that never load it."""
+    code = "import sys, timesformer_cli.video, timesformer_cli.pipeline; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
