@@ -1,0 +1,30 @@
+"""Turn a training run into a model folder: weights in float16, config, recipe.
+
+python training/camera_motion/bundle.py training/camera_motion/runs/divided timesformer_cli/models/camera-motion
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from train import PREPROCESS, SAMPLING, make_config
+
+from timesformer_cli import TimesformerForVideoClassification
+from timesformer_cli.checkpoint import save_recipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder that train.py wrote")
+    parser.add_argument("folder", type=Path, help="model folder to write")
+    options = parser.parse_args()
+    state = torch.load(options.run / "checkpoint.pt", map_location="cpu", weights_only=True)["model"]
+    divided = any(".temporal_attention." in name for name in state)
+    model = TimesformerForVideoClassification(make_config("divided_space_time" if divided else "space_only"))
+    model.load_state_dict(state)
+    model.half().save_pretrained(options.folder)
+    save_recipe(options.folder, SAMPLING, PREPROCESS, "logits")
+
+
+if __name__ == "__main__":
+    main()
