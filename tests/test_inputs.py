@@ -142,6 +142,9 @@ class TestGlobs:
         (tree / "a1.mp4").touch()
         assert paths("a[1].mp4") == ["a[1].mp4"]
 
+    def test_a_name_with_brackets_that_is_missing_is_no_pattern(self) -> None:
+        assert paths("talk [x7Gk2].mp4", "other.mp4") == ["talk [x7Gk2].mp4", "other.mp4"]
+
 
 @pytest.mark.usefixtures("tree")
 class TestLists:

@@ -15,6 +15,7 @@ import pytest
 from timesformer_cli.errors import OutputError, UsageError
 from timesformer_cli.records import Failure, Item, Prediction, Result, VideoInfo, ViewLabel, Window
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, SamplingSpec, TimesformerConfig
+from timesformer_cli.table import Table
 from timesformer_cli.writers import CSV_COLUMNS, check_target, choose_format, open_writer, to_record
 
 LABELS = ("waving", 'größer, "schneller"', "sitting")
@@ -153,6 +154,15 @@ class TestTable:
 
     def test_a_name_is_not_markup(self, tmp_path: Path) -> None:
         assert self.table(tmp_path, prediction("[red]a[/].mp4"))[1].startswith("[red]a[/].mp4 ")
+
+    @pytest.mark.parametrize(("no_color", "red"), [("", True), ("1", False)])
+    def test_colours_of_a_terminal(self, monkeypatch: pytest.MonkeyPatch, no_color: str, red: bool) -> None:
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("NO_COLOR", no_color)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        rows = Table(LABELS, raw=False, plain=False).rows(to_record(FAILURE, checkpoint(), 1))
+        assert "no frame of it decodes" in rows
+        assert ("\x1b[31m" in rows) is red
 
 
 class TestOutput:

@@ -67,7 +67,9 @@ def _globbed(pattern: str) -> Iterator[str]:
         for path in _walk(match, set()) if os.path.isdir(match) else (match,):
             found = True
             yield path
-    if not found:
+    if not found and not {"*", "?"} & set(pattern):  # brackets alone are common in file names: one that is missing
+        yield pattern
+    elif not found:
         raise InputError(f"{pattern}: no file matches this pattern")
 
 

@@ -1,0 +1,507 @@
+"""The command as its users meet it: records, exit codes, and one clear line for whatever goes wrong."""
+
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import pytest
+import torch
+from clips import LABELS, write_audio, write_model, write_video
+from safetensors.torch import load_file, save_file
+
+from timesformer_cli import __version__
+from timesformer_cli.cli import main
+
+COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Run(Protocol):
+    def __call__(self, *args: str | Path) -> Outcome: ...
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command in this process. What libraries print from C counts as well."""
+
+    def call(*args: str | Path) -> Outcome:
+        with pytest.raises(SystemExit) as stop:
+            main([str(arg) for arg in args])
+        assert isinstance(stop.value.code, int)
+        return Outcome(stop.value.code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and a few videos, good and bad."""
+    folder = tmp_path_factory.mktemp("material")
+    write_model(folder / "tiny")
+    for level, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        write_video(folder / name, level=level)
+    bad = folder / "bad"
+    bad.mkdir()
+    (bad / "text.mp4").write_text("This is no video.\n" * 20)
+    (bad / "empty.mp4").touch()
+    write_audio(bad / "audio.mp4")
+    (bad / "truncated.mp4").write_bytes((folder / "a.mp4").read_bytes()[:1500])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(material)
+    monkeypatch.setenv("TIMESFORMER_MODEL", "tiny")
+
+
+def only_line(text: str) -> str:
+    (line,) = text.splitlines()
+    return line
+
+
+def in_a_process(*args: str, **options: Any) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+class TestRecords:
+    def test_one_video(self, run: Run) -> None:
+        code, out, err = run("predict", "a.mp4")
+        assert (code, err) == (0, "")
+        record = json.loads(out)
+        assert list(record) == ["path", "status", "model", "predictions", "video", "views"]
+        assert (record["path"], record["status"], record["model"]) == ("a.mp4", "ok", "tiny")
+        assert [p["rank"] for p in record["predictions"]] == [1, 2, 3, 4, 5]
+        assert {LABELS[p["index"]] for p in record["predictions"]} == set(LABELS)
+        assert all(p["label"] == LABELS[p["index"]] for p in record["predictions"])
+        scores = [p["score"] for p in record["predictions"]]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1, abs=1e-5)
+        assert record["video"] == {
+            "duration": 1.2,
+            "fps": 10.0,
+            "frames": 12,
+            "width": 64,
+            "height": 48,
+            "codec": "h264",
+        }
+        assert record["views"] == [{"clip": 0, "crop": "center", "frames": record["views"][0]["frames"]}]
+
+    def test_several_videos_keep_their_order(self, run: Run) -> None:
+        code, out, err = run("predict", "c.mp4", "a.mp4", "./c.mp4", "b.mp4")
+        assert code == 0
+        assert [json.loads(line)["path"] for line in out.splitlines()] == ["c.mp4", "a.mp4", "b.mp4"]
+        assert only_line(err) == "3 videos: 3 labelled"
+
+    def test_different_videos_get_different_scores(self, run: Run) -> None:
+        records = run("predict", "a.mp4", "b.mp4").records
+        assert records[0]["predictions"] != records[1]["predictions"]
+
+    def test_failures_are_records_among_the_others(self, run: Run) -> None:
+        outcome = run("predict", "a.mp4", "missing.mp4", "bad/audio.mp4", "b.mp4")
+        assert outcome.code == 3
+        assert [record["status"] for record in outcome.records] == ["ok", "error", "error", "ok"]
+        failure = outcome.records[1]
+        assert list(failure) == ["path", "status", "model", "error"]
+        assert failure["error"]["kind"] == "not_found"
+        assert outcome.records[2]["error"]["kind"] == "no_video_stream"
+        lines = outcome.err.splitlines()
+        assert lines[0] == f"failed: missing.mp4: {failure['error']['message']}"
+        assert lines[2:] == ["4 videos: 2 labelled, 2 failed"]
+
+    def test_a_folder(self, run: Run) -> None:
+        outcome = run("predict", ".")
+        assert outcome.code == 3
+        assert [record["path"] for record in outcome.records] == [
+            "./a.mp4",
+            "./b.mp4",
+            "./bad/audio.mp4",
+            "./bad/empty.mp4",
+            "./bad/text.mp4",
+            "./bad/truncated.mp4",
+            "./c.mp4",
+        ]
+
+    def test_a_glob(self, run: Run) -> None:
+        assert [record["path"] for record in run("predict", "[bc].mp4").records] == ["b.mp4", "c.mp4"]
+
+    def test_standard_input_and_lists(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"c.mp4\n")))
+        (tmp_path / "list.txt").write_text("# good ones\nb.mp4\n")
+        outcome = run("predict", "-", "--from-file", tmp_path / "list.txt")
+        assert outcome.code == 0
+        assert [record["path"] for record in outcome.records] == ["c.mp4", "b.mp4"]
+
+    def test_unusual_names(self, run: Run, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("TIMESFORMER_MODEL", str(material / "tiny"))
+        names = ["-dash.mp4", "a:b %03d [1].mp4", "太極 ü\n.mp4"]
+        if sys.platform == "linux":
+            names.append(os.fsdecode(b"caf\xe9.mp4"))
+        for name in names:
+            shutil.copy(material / "a.mp4", tmp_path / name)
+        code, out, _ = run("predict", "-k", "1", "--", *names)
+        assert code == 0
+        assert [json.loads(line)["path"] for line in out.splitlines()] == names
+
+
+class TestOptions:
+    def test_top_k(self, run: Run) -> None:
+        assert len(run("predict", "a.mp4", "-k", "2").records[0]["predictions"]) == 2
+        assert len(run("predict", "a.mp4", "--top-k", "1000").records[0]["predictions"]) == len(LABELS)
+
+    def test_views(self, run: Run) -> None:
+        options = ["--clips", "2", "--crops", "3", "--num-frames", "2", "--stride", "1", "--fps", "10"]
+        views = run("predict", "a.mp4", *options).records[0]["views"]
+        assert [(view["clip"], view["crop"]) for view in views] == [
+            (clip, crop) for clip in (0, 1) for crop in ("left", "center", "right")
+        ]
+        assert [view["frames"] for view in views] == [[0, 1]] * 3 + [[5, 6]] * 3
+
+    def test_clips_auto_covers_the_video(self, run: Run) -> None:
+        views = run("predict", "a.mp4", "--clips", "auto", "--stride", "1", "--fps", "10").records[0]["views"]
+        assert [view["frames"] for view in views] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+    def test_placement(self, run: Run) -> None:
+        options = ["predict", "a.mp4", "--clips", "1", "--stride", "1", "--fps", "10", "--placement"]
+        assert run(*options, "first").records[0]["views"][0]["frames"] == [0, 1, 2, 3]
+        assert run(*options, "middle").records[0]["views"][0]["frames"] == [4, 5, 6, 7]
+
+    def test_raw_logits(self, run: Run) -> None:
+        plain = run("predict", "a.mp4").records[0]["predictions"]
+        raw = run("predict", "a.mp4", "--raw-logits").records[0]["predictions"]
+        assert [p["index"] for p in raw] == [p["index"] for p in plain]
+        softmax = torch.tensor([p["score"] for p in raw], dtype=torch.float64).softmax(0)
+        assert softmax.tolist() == pytest.approx([p["score"] for p in plain], rel=1e-4)
+
+    def test_batch_size_does_not_change_the_labels(self, run: Run) -> None:
+        one, many = (
+            run("predict", "a.mp4", "--clips", "3", "--crops", "3", "--batch-size", size).records[0]["predictions"]
+            for size in ("1", "16")
+        )
+        assert [p["score"] for p in one] == pytest.approx([p["score"] for p in many], rel=1e-4)
+
+    def test_the_model_option_wins_over_the_variable(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TIMESFORMER_MODEL", "no-such-model")
+        assert run("predict", "a.mp4", "-m", "./tiny").records[0]["model"] == "./tiny"
+
+    def test_decoders_read_the_same_frames(self, run: Run) -> None:
+        pytest.importorskip("decord")
+        records = [run("predict", "a.mp4", "--decoder", name).records[0] for name in ("pyav", "decord")]
+        assert records[0] == records[1]
+
+    def test_quiet(self, run: Run) -> None:
+        assert run("-q", "predict", "a.mp4", "missing.mp4").err == ""
+        assert run("predict", "a.mp4", "missing.mp4", "--quiet").err == ""
+
+    @pytest.mark.parametrize("args", [("-v", "predict", "a.mp4"), ("predict", "a.mp4", "-v")])
+    def test_verbose(self, run: Run, args: tuple[str, ...]) -> None:
+        code, out, err = run(*args)
+        assert code == 0
+        assert json.loads(out)
+        assert "tiny" in err
+
+
+class TestFormats:
+    def test_json(self, run: Run) -> None:
+        code, out, _ = run("predict", "a.mp4", "missing.mp4", "-f", "json")
+        assert code == 3
+        assert [record["status"] for record in json.loads(out)] == ["ok", "error"]
+
+    def test_csv(self, run: Run) -> None:
+        code, out, _ = run("predict", "a.mp4", "-f", "csv", "-k", "2")
+        assert code == 0
+        assert out.splitlines()[0].startswith("path,status,model,rank,index,label,score,")
+        assert len(out.splitlines()) == 3
+
+    def test_table(self, run: Run) -> None:
+        code, out, _ = run("predict", "a.mp4", "missing.mp4", "-f", "table", "-k", "1")
+        assert code == 3
+        assert len(out.splitlines()) == 3
+        assert "no such file" in out
+
+    @pytest.mark.parametrize("name", ["out.jsonl", "out.json", "out.csv"])
+    def test_output_is_what_would_be_printed(self, run: Run, tmp_path: Path, name: str) -> None:
+        target = tmp_path / name
+        code, out, _ = run("predict", "a.mp4", "b.mp4", "-o", target)
+        assert (code, out) == (0, "")
+        printed = run("predict", "a.mp4", "b.mp4", "-f", target.suffix[1:]).out
+        assert target.read_text(encoding="utf-8") == printed
+
+    def test_overwrite(self, run: Run, tmp_path: Path) -> None:
+        target = tmp_path / "out.jsonl"
+        target.write_text("old\n")
+        assert run("predict", "a.mp4", "-o", target).code == 1
+        assert target.read_text() == "old\n"
+        assert run("predict", "a.mp4", "-o", target, "--overwrite").code == 0
+        assert json.loads(target.read_text(encoding="utf-8"))["path"] == "a.mp4"
+
+    def test_a_dash_is_standard_output(self, run: Run) -> None:
+        assert run("predict", "a.mp4", "-o", "-").records[0]["path"] == "a.mp4"
+
+
+class TestBadInput:
+    """One clear line, the right exit code, and the record where there is a video to record."""
+
+    @pytest.mark.parametrize(
+        ("path", "kind", "line"),
+        [
+            ("missing.mp4", "not_found", "error: missing.mp4: no such file"),
+            ("bad/text.mp4", "decode", "error: bad/text.mp4: not a video"),
+            ("bad/audio.mp4", "no_video_stream", "error: bad/audio.mp4: no video stream"),
+            ("bad/truncated.mp4", "decode", "error: bad/truncated.mp4: "),
+            ("bad/empty.mp4", "decode", "error: bad/empty.mp4: the file is empty"),
+        ],
+    )
+    def test_a_video_that_cannot_be_read(self, run: Run, path: str, kind: str, line: str) -> None:
+        outcome = run("predict", path)
+        assert outcome.code == 1
+        assert only_line(outcome.err).startswith(line)
+        assert [record["error"]["kind"] for record in outcome.records] == [kind]
+
+    def test_no_video_of_several_can_be_read(self, run: Run) -> None:
+        outcome = run("predict", "bad")
+        assert outcome.code == 1
+        assert len(outcome.records) == 4
+        assert outcome.err.splitlines()[-2:] == [
+            "4 videos: 0 labelled, 4 failed",
+            "error: none of the 4 videos could be read",
+        ]
+
+    def test_a_folder_without_videos(self, run: Run) -> None:
+        code, out, err = run("predict", "a.mp4", "tiny")
+        assert (code, out) == (1, "")
+        assert only_line(err).startswith("error: tiny: no video files in this folder; looked for the extensions ")
+
+    def test_a_glob_without_matches(self, run: Run) -> None:
+        code, _, err = run("predict", "nothing*.mp4")
+        assert code == 1
+        assert only_line(err) == "error: nothing*.mp4: no file matches this pattern"
+
+    def test_an_empty_list(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "list.txt").write_text("# nothing\n")
+        code, _, err = run("predict", "--from-file", tmp_path / "list.txt")
+        assert code == 1
+        assert only_line(err).startswith("error: no video to label")
+
+    def test_an_unknown_model(self, run: Run) -> None:
+        code, out, err = run("predict", "a.mp4", "-m", "no-such-model")
+        assert (code, out) == (1, "")
+        assert only_line(err).startswith("error: no-such-model: ")
+        assert "camera-motion" in err
+
+    def test_a_model_with_missing_keys(self, run: Run, material: Path, tmp_path: Path) -> None:
+        broken = tmp_path / "broken"
+        shutil.copytree(material / "tiny", broken)
+        state = load_file(broken / "model.safetensors")
+        del state["classifier.weight"]
+        save_file(state, broken / "model.safetensors")
+        code, out, err = run("predict", "a.mp4", "-m", broken)
+        assert (code, out) == (1, "")
+        assert only_line(err).startswith("error: ")
+        assert "1 missing: classifier.weight" in err
+
+    @pytest.mark.parametrize(
+        ("args", "part"),
+        [
+            (("predict", "a.mp4", "--top-k", "0"), "--top-k"),
+            (("predict", "a.mp4", "--top-k", "many"), "--top-k"),
+            (("predict", "a.mp4", "--no-such-option"), "No such option: --no-such-option"),
+            (("predict", "a.mp4", "--format", "xml"), "'xml' is not one of"),
+            (("predict", "a.mp4", "--clips", "0"), "'0' is neither a number of at least 1 nor auto"),
+            (("predict", "a.mp4", "--stride", "-1"), "'-1' is not a number more than 0"),
+            (("predict", "a.mp4", "--fps", "fast"), "'fast' is not a number more than 0"),
+            (("predict", "a.mp4", "--crops", "2"), "--crops"),
+            (("predict", "a.mp4", "--batch-size", "0"), "--batch-size"),
+            (("predict", "a.mp4", "--device", "toaster"), "toaster"),
+            (("predict", "a.mp4", "-o", "out.xyz"), "no format has this extension"),
+            (("predict", "a.mp4", "-q", "-v"), "exclude each other"),
+            (("predict",), "nothing to label"),
+            (("label", "a.mp4"), "No such command 'label'"),
+        ],
+    )
+    def test_wrong_usage(self, run: Run, args: tuple[str, ...], part: str) -> None:
+        code, out, err = run(*args)
+        assert (code, out) == (2, "")
+        assert only_line(err).startswith("error: ")
+        assert part in err
+
+    def test_no_command_shows_the_help(self, run: Run) -> None:
+        code, out, _ = run()
+        assert code == 2
+        assert "predict" in out
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+    def test_a_device_that_is_not_there(self, run: Run) -> None:
+        code, out, err = run("predict", "a.mp4", "--device", "cuda")
+        assert (code, out) == (1, "")
+        assert only_line(err).startswith("error: cuda: ")
+
+    def test_an_output_folder_that_does_not_exist(self, run: Run) -> None:
+        code, _, err = run("predict", "a.mp4", "-o", "none/out.jsonl")
+        assert code == 1
+        assert only_line(err) == "error: none/out.jsonl: the folder none does not exist; make it first"
+
+    def test_an_output_that_is_there_already(self, run: Run) -> None:
+        code, _, err = run("predict", "a.mp4", "-o", "b.mp4", "-f", "jsonl")
+        assert code == 1
+        assert only_line(err).startswith("error: b.mp4: exists already")
+
+    def test_a_name_cannot_steer_the_terminal(self, run: Run) -> None:
+        _, _, err = run("predict", "\x1b[31m\nerror: b.mp4")
+        assert only_line(err) == "error: \\x1b[31m\\nerror: b.mp4: no such file"
+
+    def test_tracebacks_are_for_the_verbose(self, run: Run) -> None:
+        code, _, err = run("-v", "predict", "missing.mp4")
+        assert code == 1
+        assert "Traceback" in err
+        assert err.splitlines()[-1] == "error: missing.mp4: no such file"
+
+    def test_a_bug_says_that_it_is_one(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise ZeroDivisionError("by\nzero")
+
+        monkeypatch.setattr("timesformer_cli.pipeline.classify", broken)
+        code, _, err = run("predict", "a.mp4")
+        assert code == 1
+        assert only_line(err).startswith("error: ZeroDivisionError: by zero; this is a bug in timesformer")
+        assert "--verbose" in err
+
+
+class TestQuickAnswers:
+    @pytest.mark.parametrize(
+        ("args", "code"),
+        [
+            (("--help",), 0),
+            (("-h",), 0),
+            (("--version",), 0),
+            (("predict", "--help"), 0),
+            (("predict", "-h"), 0),
+            ((), 2),
+            (("predict",), 2),
+            (("--no-such-option",), 2),
+            (("predict", "--no-such-option"), 2),
+            (("predict", "a.mp4", "--top-k", "0"), 2),
+            (("predict", "a.mp4", "-o", "none/out.json"), 1),
+            (("predict", "nothing*.mp4"), 1),
+            (("predict", "a.mp4", "-m", "no-such-model"), 1),
+        ],
+    )
+    def test_torch_is_not_imported(self, args: tuple[str, ...], code: int) -> None:
+        script = (
+            "import sys\n"
+            "from timesformer_cli.cli import main\n"
+            "try:\n    main()\n"
+            "finally:\n    assert not {'torch', 'av', 'decord', 'huggingface_hub'} & set(sys.modules)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+
+    def test_version(self, run: Run) -> None:
+        assert run("--version") == (0, f"timesformer {__version__}\n", "")
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+class TestStops:
+    @pytest.mark.parametrize("name", ["out.jsonl", "out.json"])
+    def test_ctrl_c_keeps_what_was_done(self, tmp_path: Path, name: str) -> None:
+        target = tmp_path / name
+        growing = target if name.endswith("jsonl") else tmp_path / f"{name}.part"
+        with in_a_process("predict", "-", "-o", str(target), stdin=subprocess.PIPE) as process:
+            assert process.stdin
+            process.stdin.write(b"a.mp4\nb.mp4\n")
+            process.stdin.flush()  # and stays open: the command waits for more
+            wait_for(lambda: growing.exists() and growing.read_text(encoding="utf-8").count('"path"') == 2)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate()
+        assert process.returncode == 130
+        assert out == b""
+        assert only_line(err.decode()) == "error: stopped by Ctrl-C; what was done until then is kept"
+        text = target.read_text(encoding="utf-8")
+        records = json.loads(text) if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
+        assert [record["path"] for record in records] == ["a.mp4", "b.mp4"]
+        assert os.listdir(tmp_path) == [name]
+
+    def test_a_reader_that_leaves(self) -> None:
+        with in_a_process("predict", "a.mp4", "b.mp4", "c.mp4") as process:
+            assert process.stdout
+            process.stdout.close()
+            assert process.stderr
+            err = process.stderr.read()
+        assert process.returncode in (0, 1)
+        assert err == b""
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+    def test_a_full_disk(self) -> None:
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [*COMMAND, "predict", "a.mp4", "b.mp4"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert done.returncode == 1
+        assert only_line(done.stderr) == f"error: standard output: cannot be written ({os.strerror(errno.ENOSPC)})"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals of POSIX")
+class TestTerminal:
+    def on_a_terminal(self, *args: str, **variables: str) -> str:
+        """What a terminal of 80 columns receives, on standard output and standard error together."""
+        import fcntl
+        import pty
+        import struct
+        import termios
+
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        environment = {**os.environ, "TERM": "xterm-256color", **variables}
+        for name in ("COLUMNS", "LINES", "FORCE_COLOR"):
+            environment.pop(name, None)
+        with subprocess.Popen([*COMMAND, *args], stdin=theirs, stdout=theirs, stderr=theirs, env=environment):
+            os.close(theirs)
+            received = b""
+            while True:
+                try:
+                    chunk = os.read(ours, 65536)
+                except OSError:  # how Linux says that the other side has closed
+                    break
+                if not chunk:
+                    break
+                received += chunk
+        os.close(ours)
+        return received.decode()
+
+    def test_a_table_and_a_bar(self) -> None:
+        text = self.on_a_terminal("predict", "a.mp4", "missing.mp4", "b.mp4", "-k", "1")
+        assert "Video" in text
+        assert "/3" in text  # the bar counts
+        assert "\x1b[1m" in text  # bold
+        assert "no such file" in text
+        assert "failed: " not in text  # the table has said so
+        assert text.rstrip().endswith("3 videos: 2 labelled, 1 failed")
+
+    def test_one_failure_is_said_once(self) -> None:
+        assert self.on_a_terminal("predict", "missing.mp4") == "error: missing.mp4: no such file\r\n"

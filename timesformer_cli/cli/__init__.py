@@ -1,0 +1,89 @@
+"""The command line. `main` turns errors into one line and an exit code; each command has a file of its own."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, cast
+
+import typer
+
+from timesformer_cli.__about__ import __version__
+from timesformer_cli.cli import console, options
+from timesformer_cli.cli.predict import HELP, predict
+from timesformer_cli.errors import TimesformerError
+
+INTERRUPTED = 130
+
+# Typer exports one of its usage errors; the class that all of them share is its base.
+_TyperUsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+
+app = typer.Typer(
+    name="timesformer",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command(help=HELP)(predict)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"timesformer {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def timesformer(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Label videos with TimeSformer."""
+    console.choose_level(verbose=verbose, quiet=quiet)
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line on `args`, by default the program's own, and exit with its code."""
+    console.set_level("normal")
+    code = _run(args)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # No one reads, or the disk is full, and that was told: it must not fail again when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(args: Sequence[str] | None) -> int:
+    try:
+        code = app(args=args, prog_name="timesformer", standalone_mode=False)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        if console.is_verbose():
+            traceback.print_exc()
+        return _explain(error)
+    if code == INTERRUPTED:  # Typer's own answer to a KeyboardInterrupt
+        console.error("stopped by Ctrl-C; what was done until then is kept")
+    return code or 0
+
+
+def _explain(error: Exception) -> int:
+    """Say in one line what went wrong; the exit code to end with."""
+    if isinstance(error, TimesformerError):
+        console.error(str(error))
+        return error.exit_code
+    if isinstance(error, _TyperUsageError):
+        command = error.ctx.command_path if error.ctx else "timesformer"
+        message = error.format_message().replace("Value error, ", "").rstrip(".")  # a prefix of pydantic's
+        console.error(f"{message}; see {command} --help")
+        return error.exit_code
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    console.error(f"{what}; this is a bug in timesformer: run again with --verbose for the traceback, and report it")
+    return 1

@@ -1,0 +1,167 @@
+"""`timesformer predict`: label videos."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from timesformer_cli.cli import console, options
+from timesformer_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from timesformer_cli.records import Item, Result
+    from timesformer_cli.writers import Writer
+
+SOME_FAILED = 3
+
+
+HELP = """Label videos: the most likely classes of each, with their scores.
+
+Results are one record for each video, in the order of the inputs. A video that cannot be read gets a record that \
+says why, and the run goes on.
+
+Exit codes: 0 all done; 1 the run could not be done, or no video could be read; 2 wrong usage; 3 some videos failed; \
+130 stopped by Ctrl-C.
+"""
+
+
+def predict(
+    inputs: options.Inputs = None,
+    from_file: options.FromFile = None,
+    model: options.Model = "camera-motion",
+    top_k: Annotated[
+        int,
+        typer.Option(
+            "--top-k",
+            "-k",
+            metavar="K",
+            min=1,
+            help="Labels for each video; more than the model has means all.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = 5,
+    format: Annotated[
+        Literal["auto", "table", "json", "jsonl", "csv"],
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help=(
+                "table, json (one array), jsonl (one object a line), csv, or auto: by the extension of --output; "
+                "else a table on a terminal and jsonl in a pipe."
+            ),
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="Write the results to this file.", rich_help_panel=options.OUTPUT
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    raw_logits: Annotated[
+        bool,
+        typer.Option(
+            "--raw-logits",
+            help="Scores are the mean logits of the views, without softmax.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    clips: options.Clips = None,
+    crops: options.Crops = None,
+    num_frames: options.NumFrames = None,
+    stride: options.Stride = None,
+    fps: options.Fps = None,
+    placement: options.Placement = None,
+    decoder: options.Decoder = "auto",
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = 4,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    console.choose_level(verbose=verbose, quiet=quiet)
+    if not inputs and from_file is None:
+        raise UsageError("nothing to label: name videos, folders or --from-file; see timesformer predict --help")
+
+    from timesformer_cli import writers
+    from timesformer_cli.checkpoint import resolve, with_overrides
+
+    if output == Path("-"):  # as many tools write standard output
+        output = None
+    chosen = writers.choose_format(output) if format == "auto" else format
+    if output is not None:
+        writers.check_target(output, overwrite=overwrite)
+    checkpoint = with_overrides(
+        resolve(model),
+        num_frames=num_frames,
+        stride=stride,
+        fps=fps,
+        clips="auto" if clips == options.AUTO_CLIPS else clips,
+        crops=None if crops is None else 1 if crops == "1" else 3,
+        placement=placement,
+        combine="raw_logits" if raw_logits else None,
+    )
+    items, total = _find(inputs or [], from_file)
+
+    # With nothing wrong so far, what takes seconds: importing torch.
+    from timesformer_cli.pipeline import classify
+    from timesformer_cli.runtime import open_scorer
+
+    scorer = open_scorer(checkpoint, device=device)
+    console.detail(f"model {checkpoint.name} ({checkpoint.source}): {len(checkpoint.labels)} classes")
+    console.detail(f"{checkpoint.sampling}; {checkpoint.preprocess}")
+    results = classify(items, scorer, checkpoint, decoder=decoder, batch=batch_size)
+    with writers.open_writer(output, chosen, checkpoint, top_k=top_k) as writer:
+        _report(results, writer, total, on_screen=chosen == "table" and output is None and sys.stdout.isatty())
+
+
+def _find(sources: list[str], from_file: Path | None) -> "tuple[Iterable[Item], int | None]":
+    """The videos and their number. Standard input is read as it comes, so its number is not known."""
+    from timesformer_cli.inputs import STDIN, find
+
+    items = find(sources, [] if from_file is None else [from_file])
+    if STDIN in sources:
+        return items, None
+    found = list(items)
+    return found, len(found)
+
+
+def _report(results: "Iterator[Result]", writer: "Writer", total: int | None, *, on_screen: bool) -> None:
+    """Write the results as they come, tell of failures, and end with the exit code that they call for.
+
+    Raises:
+        InputError: no video could be read.
+    """
+    from timesformer_cli.records import Failure
+
+    labelled = failed = 0
+    reason = ""
+    with console.progress(total) as bar:
+        for result in results:
+            with bar.step():
+                if not isinstance(result, Failure):
+                    labelled += 1
+                    writer.write(result)
+                    continue
+                failed += 1
+                reason = f"{result.item.path}: {result.message}"
+                # Say it once: the table on the screen shows it, and the last line of a run of one video.
+                if total == 1 and on_screen:
+                    continue
+                writer.write(result)
+                if total != 1 and not on_screen:
+                    console.note(f"failed: {reason}")
+    count = labelled + failed
+    if count == 0:
+        raise InputError("no video to label: the list of paths is empty")
+    if count > 1:
+        console.note(f"{count} videos: {labelled} labelled" + (f", {failed} failed" if failed else ""))
+    if labelled == 0:
+        raise InputError(reason if count == 1 else f"none of the {count} videos could be read")
+    if failed:
+        raise typer.Exit(SOME_FAILED)
