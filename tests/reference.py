@@ -5,6 +5,7 @@ alone; its tokens are `cls`, a vector (D,), and `patches[t][n]`, vectors (D,), n
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +34,20 @@ def relative_difference(actual: object, expected: object) -> float:
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return math.inf
     return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> State:
+    """Weights of so large a scale that every one of them tells in the output, biases, norms and embeddings included."""
+    generator = np.random.default_rng(seed)
+    state = {}
+    for name, shape in shapes.items():
+        values = generator.standard_normal(shape)
+        if len(shape) == 1:
+            values = 0.5 * values + ("norm" in name and name.endswith("weight"))
+        elif not name.endswith(("embeddings", "cls_token")):
+            values *= 2 / math.sqrt(math.prod(shape[1:]))
+        state[name] = values
+    return state
 
 
 def run(state: State, config: TimesformerConfig, videos: Array) -> Reference:

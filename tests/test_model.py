@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import Reference, relative_difference, run
+from reference import Reference, random_weights, relative_difference, run
 from torch import Tensor, nn
 
 import timesformer_cli.model as model_module
@@ -39,13 +39,10 @@ def tiny(attention_type: str = "divided_space_time", **changes: Any) -> Timesfor
 
 
 def build(config: TimesformerConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
-    """A classifier all of whose parameters, zero and one at first or not, are far from where they start."""
-    torch.manual_seed(seed)
+    """A classifier all of whose parameters matter."""
     network = TimesformerForVideoClassification(config)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            alpha = 1.0 if name.endswith(("embeddings", "cls_token")) else 0.5
-            parameter.add_(torch.randn_like(parameter), alpha=alpha)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    network.load_state_dict({name: torch.from_numpy(x) for name, x in random_weights(shapes, seed).items()})
     return network.to(dtype).eval()
 
 
@@ -371,6 +368,32 @@ class TestTraining:
         network.train()
         first, second = (network(pixels, output_attentions=output_attentions).logits.detach() for _ in range(2))
         assert relative_difference(first, second) > 1e-3
+
+    @pytest.mark.parametrize("attention_type", ALL_TYPES)
+    def test_dropout_sits_where_transformers_has_it(self, attention_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With dropout and drop path made to scale by what they would keep, both must give the same numbers."""
+
+        def scale(x: Tensor, p: float, training: bool = True, inplace: bool = False) -> Tensor:
+            return x * (1 - p) if training else x
+
+        def scale_path(self: Any, x: Tensor) -> Tensor:
+            return x * (1 - vars(self).get("p", vars(self).get("drop_prob")))
+
+        rates = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}
+        network = build(tiny(attention_type, **rates), dtype=torch.float64).train()
+        other = counterpart(network).train()
+        theirs_path = transformers.models.timesformer.modeling_timesformer.TimesformerDropPath
+        for i, layer in enumerate(network.timesformer.encoder.layer):
+            # Set here, as the config of transformers 5 takes no drop path but 0 and 1.
+            layer.drop_path = DropPath(0.1 * i)
+            other.timesformer.encoder.layer[i].drop_path = theirs_path(0.1 * i)
+        monkeypatch.setattr(torch.nn.functional, "dropout", scale)
+        monkeypatch.setattr(DropPath, "forward", scale_path)
+        monkeypatch.setattr(theirs_path, "forward", scale_path)
+        pixels = clip(network.config, dtype=torch.float64)
+        ours, theirs = everything(network, pixels), everything(other, pixels)
+        assert_close(ours.hidden_states, theirs.hidden_states, 1e-10)
+        assert_close(ours.attentions, theirs.attentions, 1e-10)
 
     @pytest.mark.parametrize("attention_type", SPACE_TIME)
     def test_dropped_attention_weights(self, attention_type: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -190,6 +191,8 @@ class TestWriting:
     def test_transformers_reads_it(self, folder: Path, theirs: Any, tmp_path: Path, pixels: Tensor) -> None:
         network = TimesformerForVideoClassification.from_pretrained(folder)
         network.save_pretrained(tmp_path / "ours")
+        with safe_open(tmp_path / "ours" / "model.safetensors", "pt") as file:
+            assert file.metadata() == {"format": "pt"}, "transformers before 5 refuses a file without"
         back, info = transformers.TimesformerForVideoClassification.from_pretrained(
             tmp_path / "ours", output_loading_info=True
         )
