@@ -1,0 +1,127 @@
+"""The second reader: decord, for the files on which it shows the same frames as PyAV.
+
+decord's bundled FFmpeg is of 2018. It seeks by key frames that it does not check, counts frames that are
+never shown, and can wait for ever, deaf to interrupts, for frames that a container claims and does
+not hold. So PyAV looks at the file first, and what is known to go wrong is refused.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import decord
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from timesformer_cli.decoders.packets import choose_stream, file_url, moving_streams, open_container
+from timesformer_cli.decoders.pyav import PyavReader
+from timesformer_cli.errors import VideoError
+from timesformer_cli.records import Frames
+
+# Not among them: MPEG-TS and MPEG-PS, ASF, Ogg, GIF and raw streams (wrong frames, or none).
+_CONTAINERS = frozenset(["mov", "matroska", "avi", "flv"])
+# Not among them: AV1 and VVC (no decoder), H.263 and Windows Media (wrong frames after a seek), MPEG-2.
+_CODECS = frozenset(["h264", "hevc", "vp8", "vp9", "mpeg4", "flv1", "ffv1", "mjpeg"])
+
+
+class DecordReader:
+    """Reads frames of one video by number.
+
+    Raises:
+        VideoError: as PyavReader; `unsupported` for what decord does not read, or reads differently.
+    """
+
+    def __init__(self, path: str) -> None:
+        with open_container(path) as container:
+            _check_format(container)
+        pyav = PyavReader(path)
+        pyav.close()
+        self.info = pyav.info
+        if pyav.orientation.mirrors:
+            raise _unsupported("the picture is mirrored")
+        decord.logging.set_level(decord.logging.QUIET)
+        try:
+            self._video = decord.VideoReader(file_url(path), num_threads=1)
+        except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
+            raise _unsupported("decord cannot open it") from error
+        if len(self._video) != self.info.num_frames:
+            raise _unsupported(f"decord counts {len(self._video)} frames where {self.info.num_frames} are shown")
+
+    def close(self) -> None:
+        del self._video
+
+    def read(self, frame_numbers: Sequence[int]) -> Frames:
+        """The frames asked for, in the order asked; numbers may repeat.
+
+        Raises:
+            VideoError: decord fails, or shows pictures of another size.
+            IndexError: a number outside the video.
+        """
+        numbers = np.asarray(frame_numbers, np.int64)
+        shape = (len(numbers), self.info.height, self.info.width, 3)
+        if not len(numbers):
+            return Frames(np.empty(shape, np.uint8), np.empty(0))
+        if not 0 <= numbers.min() <= numbers.max() < self.info.num_frames:
+            raise IndexError(f"frames {numbers.min()} to {numbers.max()} of a video that has {self.info.num_frames}")
+        try:
+            pixels = self._video.get_batch(numbers.tolist()).asnumpy()
+        except (decord.DECORDError, RuntimeError) as error:
+            raise _unsupported("decord cannot decode it") from error
+        if pixels.shape != shape:
+            raise _unsupported(f"decord shows pictures of {pixels.shape[2]} x {pixels.shape[1]} pixels")
+        return Frames(pixels, self.info.times[numbers])
+
+
+def _unsupported(reason: str) -> VideoError:
+    return VideoError("unsupported", f"{reason}; try --decoder pyav")
+
+
+def _check_format(container: InputContainer) -> None:
+    """Refuse formats on which decord is known to show other frames, or none."""
+    stream = choose_stream(container)
+    context = stream.codec_context
+    name = container.format.name.split(",")[0]
+    codec = context.codec.canonical_name
+    if name not in _CONTAINERS:
+        raise _unsupported(f"decord does not read {name} files reliably")
+    if codec not in _CODECS:
+        raise _unsupported(f"decord does not read {codec} video reliably")
+    if name == "avi" and context.has_b_frames:
+        raise _unsupported("an AVI file with B-frames, of which decord may mistake one for another")
+    if len(moving_streams(container)) > 1:
+        raise _unsupported("several video streams, and decord's choice may be another")
+    if stream.width % 2 or stream.height % 2:
+        raise _unsupported(f"decord blurs pictures of odd size ({stream.width} x {stream.height})")
+    if context.format is not None and context.format.components[0].bits > 8:
+        raise _unsupported("decord converts colours of more than 8 bits differently")
+    if codec in ("h264", "hevc"):
+        for packet in container.demux(stream):
+            if packet.size and packet.is_keyframe and not _starts_afresh(bytes(packet), stream):
+                raise _unsupported("not every key frame can be decoded by itself, and decord takes it that they can")
+
+
+def _starts_afresh(packet: bytes, stream: VideoStream) -> bool:
+    """Whether a packet holds an IDR picture: nothing after it refers to anything before it.
+
+    Key frames need not (open GOP, gradual refresh). The types are those of ITU-T H.264, table 7-1,
+    and H.265, table 7-1.
+    """
+    hevc = stream.codec_context.name == "hevc"
+    types = [(first >> 1) & 63 if hevc else first & 31 for first in _unit_headers(packet, stream)]
+    pictures = [kind for kind in types if (kind < 32 if hevc else 1 <= kind <= 5)]
+    return bool(pictures) and all(kind in ((19, 20) if hevc else (5,)) for kind in pictures)
+
+
+def _unit_headers(packet: bytes, stream: VideoStream) -> Iterator[int]:
+    """The first byte of each NAL unit, whether lengths (MP4, Matroska) or start codes (AVI) part them."""
+    extradata = stream.codec_context.extradata or b""
+    hevc = stream.codec_context.name == "hevc"
+    length_at = 21 if hevc else 4
+    if len(extradata) <= length_at or extradata[0] != 1:
+        yield from (match[1][0] for match in re.finditer(rb"\x00\x00\x01(.)", packet, re.DOTALL))
+        return
+    size = (extradata[length_at] & 3) + 1
+    at = 0
+    while at + size < len(packet):
+        yield packet[at + size]
+        at += size + int.from_bytes(packet[at : at + size], "big")
