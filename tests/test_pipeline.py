@@ -18,6 +18,7 @@ from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Failure, Frames, Item, Prediction
 from timesformer_cli.runtime import open_scorer
 from timesformer_cli.specs import Checkpoint
+from timesformer_cli.video import VideoReader, open_video
 
 
 class FakeScorer:
@@ -53,22 +54,31 @@ def decode_all(item: Item) -> NDArray[np.uint8]:
 
 
 class TestPrepare:
-    def test_the_frames_of_each_clip_are_those_that_were_planned(self, checkpoint: Checkpoint, video: Item) -> None:
+    @pytest.mark.parametrize("clips", [[[0, 2, 4, 6], [9, 11, 13, 29]], [[0, 1, 2, 3], [2, 3, 4, 4]], [[5, 5, 5, 5]]])
+    def test_the_frames_of_each_clip_are_those_that_were_planned(self, video: Item, clips: list[list[int]]) -> None:
         everything = decode_all(video)
-        info, window, clips = read_clips(video, checkpoint)
-        assert info.num_frames == 30
-        assert window.clips.shape == (3, 4)
-        for numbers, clip in zip(window.clips, clips, strict=True):
+        with open_video(video.path) as reader:
+            read = read_clips(reader, np.array(clips))
+        for numbers, clip in zip(clips, read, strict=True):
             np.testing.assert_array_equal(clip.pixels, everything[numbers])
-            np.testing.assert_allclose(clip.times, numbers / 10)
+            np.testing.assert_allclose(clip.times, np.array(numbers) / 10)
 
-    def test_frames_that_clips_share(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
-        item = Item(str(write_video(tmp_path / "short.mp4", frames=5)))
-        everything = decode_all(item)
-        _, window, clips = read_clips(item, checkpoint)
-        assert len(np.unique(window.clips)) < window.clips.size
-        for numbers, clip in zip(window.clips, clips, strict=True):
-            np.testing.assert_array_equal(clip.pixels, everything[numbers])
+    def test_large_videos_are_read_a_few_clips_at_a_time(
+        self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = prepare(video, checkpoint)
+        sizes = []
+
+        def counting(reader: VideoReader, clips: NDArray[np.int64]) -> list[Frames]:
+            sizes.append(len(clips))
+            return read_clips(reader, clips)
+
+        monkeypatch.setattr(pipeline, "read_clips", counting)
+        monkeypatch.setattr(pipeline, "MAX_FRAME_BYTES", 2 * 4 * 64 * 48 * 3)  # two clips of three
+        parts = prepare(video, checkpoint)
+        assert sizes == [2, 1]
+        assert parts.labels == whole.labels
+        np.testing.assert_array_equal(parts.pixels, whole.pixels)
 
     def test_views_and_their_labels(self, checkpoint: Checkpoint, video: Item) -> None:
         views = prepare(video, checkpoint)

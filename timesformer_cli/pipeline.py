@@ -14,29 +14,28 @@ from timesformer_cli.records import (
     Item,
     Prediction,
     Result,
-    VideoInfo,
     ViewLabel,
     Views,
-    Window,
 )
 from timesformer_cli.runtime import Scorer
 from timesformer_cli.sampling import plan
 from timesformer_cli.specs import Checkpoint
-from timesformer_cli.video import open_video
+from timesformer_cli.video import VideoReader, open_video
+
+# Decoded frames of one video that are held at a time; a single clip may need more.
+MAX_FRAME_BYTES = 2**30
 
 
-def read_clips(item: Item, checkpoint: Checkpoint, decoder: str = "auto") -> tuple[VideoInfo, Window, list[Frames]]:
-    """Decode the frames that the checkpoint's sampling asks for: one `Frames` for each clip.
+def read_clips(reader: VideoReader, clips: NDArray[np.int64]) -> list[Frames]:
+    """Decode the frames of `clips` (C, T): one `Frames` for each clip.
 
     Raises:
-        VideoError: the video cannot be read.
+        VideoError: a frame cannot be had.
     """
-    with open_video(item.path, decoder) as reader:
-        (window,) = plan(reader.info, checkpoint.sampling)
-        # Clips share frames when the video is short: each is decoded once, in order.
-        wanted, positions = np.unique(window.clips, return_inverse=True)
-        frames = reader.read(wanted.tolist())
-        return reader.info, window, [_pick(frames, clip) for clip in positions.reshape(window.clips.shape)]
+    # Clips share frames when the video is short: each is decoded once, in order.
+    wanted, positions = np.unique(clips, return_inverse=True)
+    frames = reader.read(wanted.tolist())
+    return [_pick(frames, clip) for clip in positions.reshape(clips.shape)]
 
 
 def _pick(frames: Frames, positions: NDArray[np.intp]) -> Frames:
@@ -52,14 +51,20 @@ def prepare(item: Item, checkpoint: Checkpoint, decoder: str = "auto") -> Views:
     Raises:
         VideoError: the video cannot be read.
     """
-    info, window, clips = read_clips(item, checkpoint, decoder)
-    pixels = make_views(clips, checkpoint.preprocess)
-    height, width = clips[0].pixels.shape[1:3]
-    crops = crop_names(width, height, checkpoint.preprocess)
+    with open_video(item.path, decoder) as reader:
+        info = reader.info
+        (window,) = plan(info, checkpoint.sampling)
+        # Ten clips of a film in 4K would not fit into memory, so as many are read at a time as surely do.
+        at_a_time = max(MAX_FRAME_BYTES // (window.clips.shape[1] * info.width * info.height * 3), 1)
+        parts = [
+            make_views(read_clips(reader, window.clips[start : start + at_a_time]), checkpoint.preprocess)
+            for start in range(0, len(window.clips), at_a_time)
+        ]
+    crops = crop_names(info.width, info.height, checkpoint.preprocess)
     labels = tuple(
         ViewLabel(number, crop, tuple(frames)) for number, frames in enumerate(window.clips.tolist()) for crop in crops
     )
-    return Views(item, info, window, labels, pixels)
+    return Views(item, info, window, labels, parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def classify(
@@ -80,10 +85,15 @@ def classify(
         except MemoryError:
             yield Failure(item, "too_large", "its frames do not fit into memory; try fewer --clips")
         else:
-            yield _score(views, scorer, checkpoint, batch)
+            yield score(views, scorer, checkpoint, batch=batch)
 
 
-def _score(views: Views, scorer: Scorer, checkpoint: Checkpoint, batch: int) -> Prediction:
+def score(views: Views, scorer: Scorer, checkpoint: Checkpoint, *, batch: int) -> Prediction:
+    """The scores of one window from all its views.
+
+    Raises:
+        CheckpointError: the network's scores are not numbers.
+    """
     parts = [scorer(views.pixels[start : start + batch]) for start in range(0, len(views.pixels), batch)]
     logits = np.concatenate(parts)
     if not np.isfinite(logits).all():
