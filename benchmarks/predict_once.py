@@ -1,0 +1,77 @@
+"""Where the time of one `timesformer predict VIDEO` goes: imports, load, decode, preprocess, model, write.
+
+    python -m benchmarks.predict_once VIDEO [--model camera-motion] [--rounds 7] [--threads N]
+
+Each round is a fresh process that takes the steps of the command, through the functions that the command calls. The
+medians are printed. "after imports" is the sum of all that follows them.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def one_round(path: str, model: str) -> dict[str, float]:
+    """Seconds of each step, in this process, which must not have imported anything of the package yet."""
+    steps: dict[str, float] = {}
+    start = time.perf_counter()
+
+    def done(step: str) -> None:
+        nonlocal start
+        now = time.perf_counter()
+        steps[step], start = now - start, now
+
+    for module in ("torch", "timesformer_cli.cli", "timesformer_cli.model", "timesformer_cli.decoders.pyav"):
+        importlib.import_module(module)
+    from timesformer_cli import checkpoint, pipeline, preprocess, records, runtime, sampling, video, writers
+
+    done("imports")
+    recipe = checkpoint.resolve(model)
+    scorer = runtime.open_scorer(recipe)
+    done("load")
+    item = records.Item(path)
+    with video.open_video(path) as reader:
+        (window,) = sampling.plan(reader.info, recipe.sampling)
+        clips = pipeline.read_clips(reader, window.clips)
+    done("decode")
+    views = records.Views(item, reader.info, window, (), preprocess.make_views(clips, recipe.preprocess))
+    done("preprocess")
+    result = pipeline.score(views, scorer, recipe, batch=4)
+    done("model")
+    with writers.open_writer(Path(os.devnull), "jsonl", recipe, top_k=5) as writer:
+        writer.write(result)
+    done("write")
+    steps["after imports"] = sum(steps.values()) - steps["imports"]
+    return steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video")
+    parser.add_argument("--model", default="camera-motion")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, help="of torch; by default its own choice")
+    parser.add_argument("--one-round", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one_round:
+        print(json.dumps(one_round(args.video, args.model)))
+        return
+    environment = os.environ | ({"OMP_NUM_THREADS": str(args.threads)} if args.threads else {})
+    command = [sys.executable, "-m", "benchmarks.predict_once", args.video, "--model", args.model, "--one-round"]
+    rounds = []
+    for _ in range(args.rounds + 1):
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        rounds.append(json.loads(done.stdout))
+    for step in rounds[0]:  # the first round fills the file cache and is not counted
+        times = [times[step] for times in rounds[1:]]
+        print(f"{step:14} {statistics.median(times):6.3f} s   ({min(times):.3f} to {max(times):.3f})")
+
+
+if __name__ == "__main__":
+    main()
