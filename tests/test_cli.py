@@ -323,7 +323,7 @@ class TestBadInput:
         [
             (("predict", "a.mp4", "--top-k", "0"), "--top-k"),
             (("predict", "a.mp4", "--top-k", "many"), "--top-k"),
-            (("predict", "a.mp4", "--no-such-option"), "No such option: --no-such-option"),
+            (("predict", "a.mp4", "--no-such-option"), "--no-such-option"),
             (("predict", "a.mp4", "--format", "xml"), "'xml' is not one of"),
             (("predict", "a.mp4", "--clips", "0"), "'0' is neither a number of at least 1 nor auto"),
             (("predict", "a.mp4", "--stride", "-1"), "'-1' is not a number more than 0"),

@@ -1,0 +1,58 @@
+"""Write docs/cli.md: what `timesformer --help` and `timesformer COMMAND --help` say, as one page.
+
+python docs/generate_cli.py
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from timesformer_cli.cli import app
+
+PAGE = Path(__file__).with_name("cli.md")
+
+HEAD = """# The command line
+
+This page is made from the help texts by `python docs/generate_cli.py`; change those, not this.
+"""
+
+
+def reference() -> str:
+    group: Any = get_command(app)  # Typer's classes are its own copy of click's, or click's: by version
+    commands = {group.name: group, **{f"{group.name} {name}": command for name, command in group.commands.items()}}
+    return "\n".join([HEAD, *(line for name, command in commands.items() for line in section(name, command))])
+
+
+def section(name: str, command: Any) -> Iterator[str]:
+    inputs = [f"[{param.metavar}]..." for param in command.params if param.param_type_name == "argument"]
+    rest = ["COMMAND [ARGS]..."] if hasattr(command, "commands") else inputs
+    yield f"## `{name}`\n"
+    yield f"    {' '.join([name, '[OPTIONS]', *rest])}\n"
+    yield f"{command.help.strip()}\n"
+    panels: dict[str, list[Any]] = {}
+    for param in command.params:
+        argument = param.param_type_name == "argument"
+        panels.setdefault(param.rich_help_panel or ("Inputs" if argument else "Options"), []).append(param)
+    for panel, params in panels.items():
+        yield f"### {panel}\n\n| name | meaning |\n| --- | --- |"
+        yield from (row(param) for param in params)
+        yield ""
+
+
+def row(param: Any) -> str:
+    takes_value = param.param_type_name == "option" and not param.is_flag
+    names = [param.metavar] if param.param_type_name == "argument" else sorted(param.opts, key=len, reverse=True)
+    name = ", ".join(f"`{name}`" for name in names)
+    if takes_value:  # a bar would end the table's cell
+        name = f"{name[:-1]} {param.metavar}`".replace("|", "\\|")
+    notes = [f"variable `{param.envvar}`"] if param.envvar else []
+    if takes_value and param.default is not None:
+        notes.append(f"default `{param.default}`")
+    text = param.help.replace("*", "\\*")
+    return f"| {name} | {text}{' (' + '; '.join(notes) + ')' if notes else ''} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")

@@ -1,0 +1,118 @@
+"""What the documentation says, holds: its commands run, its Python runs, and every option is explained."""
+
+import importlib.util
+import io
+import json
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clips import write_model, write_video
+from typer.main import get_command
+
+from timesformer_cli.cli import app, main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks/README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """The arguments of every `timesformer` in a shell block, without what else is in its pipe."""
+    for line in "".join(block for page in PAGES for block in blocks(page, "sh")).splitlines():
+        words = shlex.split(line, comments=True)
+        if "timesformer" in words:
+            args = words[words.index("timesformer") + 1 :]
+            yield tuple(args[: min((args.index(word) for word in ("|", ">") if word in args), default=None)])
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder, with everything that the documentation names."""
+    for name in ("clips/a.mp4", "clips/sub/b.mp4", "-odd-name.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / name, level=len(name))
+    (tmp_path / "videos.txt").write_text("clips/a.mp4\n")
+    (tmp_path / "sample_videos").symlink_to(ROOT / "sample_videos")
+    write_model(tmp_path / "my-model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIMESFORMER_MODEL", "my-model")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"clips/a.mp4\n")))
+
+
+def test_the_commands_are_found() -> None:
+    assert len(set(commands())) >= 15
+
+
+@pytest.mark.parametrize("args", sorted(set(commands())), ids=" ".join)
+@pytest.mark.usefixtures("place")
+def test_commands_run(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    if "decord" in args and importlib.util.find_spec("decord") is None:
+        pytest.skip("decord has no wheel for this platform")
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert (stop.value.code, "error" in capsys.readouterr().err) == (0, False)
+
+
+@pytest.mark.parametrize("code", [code for page in PAGES for code in blocks(page, "python")])
+@pytest.mark.usefixtures("place")
+def test_python_runs(code: str) -> None:
+    exec(compile(code, "documentation", "exec"), {})
+
+
+@pytest.mark.usefixtures("place")
+def test_the_readme_shows_the_records_that_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "clips/a.mp4", "missing.mp4"])
+    written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    shown = [json.loads(block) for block in blocks(ROOT / "README.md", "json")]
+    assert [keys(record) for record in shown] == [keys(record) for record in written]
+
+
+def keys(value: Any) -> Any:
+    """The names in a record, in their order, at every level."""
+    if isinstance(value, dict):
+        return [(key, keys(content)) for key, content in value.items()]
+    return keys(value[0]) if isinstance(value, list) else None
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {
+        target
+        for page in PAGES
+        for block in blocks(page, "sh")
+        for target in re.findall(r"^make (\w+)", block, re.MULTILINE)
+    }
+    assert {"demo", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_that_are_named_exist(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+
+
+def test_the_reference_is_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "docs/generate_cli.py"))["reference"]()
+    assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == made, "run python docs/generate_cli.py"
+
+
+def test_every_option_has_a_help_text() -> None:
+    group: Any = get_command(app)
+    for command in (group, *group.commands.values()):
+        assert command.help
+        assert [param.name for param in command.params if not param.help] == []
