@@ -26,7 +26,7 @@ class Table:
         self._console = Console(file=io.StringIO() if plain else None, highlight=False)
         self._raw = raw
         longest = max((cell_len(printable(label)) for label in labels), default=0)
-        self._label_width = min(max(longest, 30), self._console.width // 2)
+        self._label_width = min(max(longest, 24), self._console.width // 2)
         rest = self._console.width - self._label_width - _SCORE_WIDTH - 2 * _GAP
         self._path_width = max(min(rest, 60), 10)
 
