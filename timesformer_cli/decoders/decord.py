@@ -86,8 +86,8 @@ def _check_format(container: InputContainer) -> None:
         raise _unsupported(f"decord does not read {name} files reliably")
     if codec not in _CODECS:
         raise _unsupported(f"decord does not read {codec} video reliably")
-    if name == "avi" and context.has_b_frames:
-        raise _unsupported("an AVI file with B-frames, of which decord may mistake one for another")
+    if (name == "avi" or codec == "mpeg4") and context.has_b_frames:
+        raise _unsupported("B-frames without time stamps of their own, which decord mistakes for one another")
     if len(moving_streams(container)) > 1:
         raise _unsupported("several video streams, and decord's choice may be another")
     if stream.width % 2 or stream.height % 2:

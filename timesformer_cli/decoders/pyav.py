@@ -278,6 +278,8 @@ class PyavReader:
 
     def _frames(self, numbers: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """The frames of these sorted numbers as far as they can be had; some may come twice, the last is right."""
+        if not numbers:
+            return
         if self._shortcuts and self._numbering is not None:
             start = self._numbering.start
             try:
