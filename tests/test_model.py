@@ -74,6 +74,12 @@ def everything(network: Any, pixels: Tensor) -> Any:
     return network(pixels, output_hidden_states=True, output_attentions=True)
 
 
+@torch.no_grad()
+def without_attentions(network: Any, pixels: Tensor) -> Any:
+    """The other way through the network: the fused attention kernel, which returns no weights."""
+    return network(pixels, output_hidden_states=True)
+
+
 def reference(network: Any, pixels: Tensor) -> Reference:
     state = {name: tensor.double().numpy() for name, tensor in network.state_dict().items()}
     return run(state, network.config, pixels.double().numpy())
@@ -101,6 +107,9 @@ class TestAgainstTransformers:
         assert len(ours.attentions) == config.num_hidden_layers
         for name in ("logits", "hidden_states", "attentions"):
             assert_close(getattr(ours, name), getattr(theirs, name), TOLERANCE[dtype])
+        fused = without_attentions(network, pixels)
+        for name in ("logits", "hidden_states"):
+            assert_close(getattr(fused, name), getattr(theirs, name), TOLERANCE[dtype])
 
     @pytest.mark.parametrize("attention_type", SPACE_TIME)
     def test_encoder_alone(self, attention_type: str) -> None:
@@ -151,9 +160,19 @@ class TestAgainstTransformers:
         assert theirs.logits.shape == (8, 5)
         assert ours.logits.shape == (2, 5)
 
-    def test_joint_takes_other_frame_counts_as_transformers_does(self) -> None:
-        network = build(tiny("joint_space_time"), dtype=torch.float64)
-        pixels = clip(network.config, frames=7, dtype=torch.float64)
+    @pytest.mark.parametrize(
+        ("attention_type", "frames", "size"),
+        [
+            ("divided_space_time", 4, (48, 48)),
+            ("divided_space_time", 4, (24, 30)),
+            ("joint_space_time", 7, (24, 24)),
+            ("joint_space_time", 3, (16, 40)),
+        ],
+    )
+    def test_other_sizes_that_transformers_takes(self, attention_type: str, frames: int, size: tuple[int, int]) -> None:
+        """It takes few with divided attention: see docs/parity.md."""
+        network = build(tiny(attention_type), dtype=torch.float64)
+        pixels = clip(network.config, frames=frames, size=size, dtype=torch.float64)
         assert_close(everything(network, pixels).logits, everything(counterpart(network), pixels).logits, 1e-10)
 
     @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -242,6 +261,7 @@ class TestAgainstLoops:
         assert_close(last, theirs.last_hidden_state, 1e-10)
         for name in ("hidden_states", "attentions", "temporal_attentions"):
             assert_close(getattr(ours, name) or (), getattr(theirs, name), 1e-10)
+        assert_close(without_attentions(network, pixels).logits, theirs.logits, 1e-10)
 
     def test_control_reversed_frames_of_space_only_are_not_told_apart(self) -> None:
         network = build(tiny("space_only"), dtype=torch.float64)
