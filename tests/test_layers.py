@@ -39,6 +39,7 @@ ORDER = [
     "pipeline",
     # commands
     "cli",
+    "__main__",
 ]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from clips import LABELS, LEVER, Motion, make_scene, motion_of
 from numpy.typing import NDArray
+from scenes import LABELS, LEVER, Motion, make_scene, motion_of
 from textures import TEST_PHOTOS, library
 
 SEED = 77  # not the seed of any training
@@ -70,7 +70,8 @@ def render(folder: Path, per_class: int) -> None:
         name = f"{number:04d}.mp4"
         frames = (scene.render(times[i : i + 8], height, width)[..., 0] for i in range(0, len(times), 8))
         grain = float(rng.exponential(3))
-        encode(folder / name, (add_grain(rng, part, grain) for part in frames), fps, crf=int(rng.integers(18, 32)))
+        noisy = (add_grain(rng, part, grain) for part in frames)
+        encode(folder / name, noisy, (height, width), fps, crf=int(rng.integers(18, 32)))
         truth.append((name, kind, label))
     (folder / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
 
@@ -80,15 +81,14 @@ def add_grain(rng: np.random.Generator, pixels: NDArray[np.uint8], deviation: fl
     return (pixels + noise).clip(0, 255).astype(np.uint8)  # type: ignore[no-any-return]
 
 
-def encode(path: Path, parts: Iterator[NDArray[np.uint8]], fps: int, crf: int) -> None:
+def encode(path: Path, parts: Iterator[NDArray[np.uint8]], size: tuple[int, int], fps: int, crf: int) -> None:
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast"})
+        stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"
-        for part in parts:
-            stream.height, stream.width = part.shape[1:]
-            for picture in part:
-                frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")
-                container.mux(stream.encode(frame))
+        for picture in (picture for part in parts for picture in part):
+            frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 

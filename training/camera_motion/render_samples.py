@@ -14,9 +14,9 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from clips import Motion, Scene, Sprite, make_sprite, make_wobble
 from numpy.typing import NDArray
 from PIL import Image
+from scenes import Motion, Scene, Sprite, make_sprite, make_wobble
 from textures import TRAIN_FAMILIES, UNSEEN_FAMILIES, photograph_path, procedural
 from torch import Tensor
 

@@ -19,8 +19,8 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clips import LABELS, LEVER, Motion, make_scene, motion_of
 from numpy.typing import NDArray
+from scenes import LABELS, LEVER, Motion, make_scene, motion_of
 from start import start_weights
 from textures import TRAIN_PHOTOS, Gray, library
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ PREPROCESS = PreprocessSpec(
     size=(SIDE, SIDE), short_side=SIDE, mean=(0.45,), std=(0.225,), channel_order="gray", resize="antialias"
 )
 PROCEDURAL_PICTURES = 400
+SAVE_EVERY = 50  # steps
 FRAME_RATES = (10, 12, 15, 24, 25, 25, 30, 30, 30, 50, 60)
 
 
@@ -177,7 +178,13 @@ def tokens_of(model: TimesformerForVideoClassification, hidden: Tensor, frames: 
     return model.timesformer.layernorm(hidden)  # type: ignore[no-any-return]
 
 
+def learning_rate(step: int, steps: int, rate: float) -> float:
+    """Half a cosine from `rate` down to a fiftieth of it, after a linear warm-up."""
+    return rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
+
+
 def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: float, seed: int) -> None:
+    """Train, or go on, until `out/checkpoint.pt` has seen `steps` batches; `out/log.jsonl` tells how it went."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -203,9 +210,7 @@ def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: flo
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         while step < steps:
             for group in optimizer.param_groups:
-                group["lr"] = (
-                    rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
-                )
+                group["lr"] = learning_rate(step, steps, rate)
             pixels, targets, flow = (part.to(device) for part in next(loader))
             output = model(pixels, output_hidden_states=True)
             class_loss = F.cross_entropy(output.logits, targets)
@@ -218,8 +223,8 @@ def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: flo
             clear = targets.amax(1) > 0.8
             right = (output.logits.argmax(1) == targets.argmax(1))[clear].float().mean()
             sums += (class_loss.item(), guide_loss.item(), right.item())
-            if step % 50 == 0 or step == steps:
-                means = sums / (step % 50 or 50)
+            if step % SAVE_EVERY == 0 or step == steps:
+                means = sums / (step % SAVE_EVERY or SAVE_EVERY)
                 sums[:] = 0
                 row = dict(zip(("class_loss", "flow_loss", "clear_right"), means.round(4).tolist(), strict=True))
                 log.write(json.dumps({"step": step, **row, "seconds": round(time.monotonic() - began)}) + "\n")
@@ -234,7 +239,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the log")
     parser.add_argument("--attention", default="divided_space_time", help="attention type of the network")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32, help="clips a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate after warm-up")
     parser.add_argument("--seed", type=int, default=1)

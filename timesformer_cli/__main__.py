@@ -1,0 +1,5 @@
+"""`python -m timesformer_cli`, for where the console script is not on the path."""
+
+from timesformer_cli.cli import main
+
+main()
