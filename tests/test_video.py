@@ -127,6 +127,8 @@ class TestPlannedFrames:
         with open_video(make(name)) as reader:
             for plan in ([0, 5], [6, 7], [8, 30], [29], [31, 59], [], [59], [2]):
                 assert read_stamps(reader.read(plan).pixels) == plan
+            assert isinstance(reader, PyavReader)
+            assert reader._shortcuts == (name != "short.avi")
 
     def test_numbers_outside_the_video(self, make: Make) -> None:
         for decoder in ("pyav", "decord"):
@@ -140,14 +142,15 @@ class TestShortcuts:
     """Jumping to key frames and skipping what nothing refers to gives the pictures of decoding all."""
 
     @pytest.fixture
-    def used(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-        """Grows by one entry with each packet that is decoded."""
-        entries: list[object] = []
+    def work(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """One entry for each packet that is decoded: how many pictures came out."""
+        entries: list[int] = []
         decoded = _Cursor._decoded
 
         def counted(cursor: _Cursor, packet: Any) -> Any:
-            entries.append(packet)
-            return decoded(cursor, packet)
+            pictures = decoded(cursor, packet)
+            entries.append(len(pictures))
+            return pictures
 
         monkeypatch.setattr(_Cursor, "_decoded", counted)
         return entries
@@ -161,13 +164,33 @@ class TestShortcuts:
             assert read_stamps(everything) == list(range(FRAMES))
             for plan in (PLAN, [FRAMES - 1], range(5, FRAMES, 9), range(FRAMES)):
                 np.testing.assert_array_equal(short.read(plan).pixels, everything[list(plan)])
+            assert isinstance(short, PyavReader)
+            assert short._shortcuts == (name != "refresh.mp4")  # and not for having given them up
 
-    @pytest.mark.parametrize(("name", "most"), [("short.mp4", 20), ("vp9.webm", 4), ("short.ts", FRAMES + 2)])
-    def test_decodes_little(self, make: Make, name: str, most: int, used: list[object]) -> None:
+    @pytest.mark.parametrize(
+        ("name", "packets_used", "pictures_made"),
+        [("short.mp4", 10, 6), ("vp9.webm", 2, 2), ("short.ts", FRAMES + 1, 32)],
+    )
+    def test_decodes_little(
+        self, make: Make, name: str, packets_used: int, pictures_made: int, work: list[int]
+    ) -> None:
+        """Frame 37 follows the key frame 36; a transport stream is read from its beginning, less most B-frames."""
         with open_video(make(name)) as reader:
-            used.clear()
+            work.clear()
             assert read_stamps(reader.read([37]).pixels) == [37]
-        assert len(used) <= most
+        assert len(work) <= packets_used
+        assert sum(work) <= pictures_made
+
+    def test_key_frames_that_are_none(self, make: Make, tmp_path: Path) -> None:
+        """For most codecs FFmpeg looks into the packets to see which are key frames; for HEVC it believes the file."""
+        path = str(remux(make("hevc.mp4"), tmp_path / "false.mp4", keys=frozenset(range(3, FRAMES, 7))))
+        with open_video(path) as through, open_video(path) as short:
+            assert isinstance(through, PyavReader)
+            assert isinstance(short, PyavReader)
+            through._shortcuts = False
+            for plan in ([58], [47, 50], PLAN):
+                np.testing.assert_array_equal(short.read(plan).pixels, through.read(plan).pixels)
+            assert not short._shortcuts
 
     def test_gradual_refresh_is_noticed(self, make: Make) -> None:
         with open_video(make("refresh.mp4")) as reader:
@@ -244,14 +267,23 @@ def test_change_of_resolution(tmp_path: Path) -> None:
         assert np.all(np.diff(reader.info.times) > 0)
 
 
-def remux(source: str, target: Path, change: Callable[[int, bytes], bytes]) -> Path:
-    """Copy the packets of a video, as `change` makes them from their number in the file and their bytes."""
+def remux(
+    source: str,
+    target: Path,
+    change: Callable[[int, bytes], bytes] = lambda number, data: data,
+    keys: frozenset[int] = frozenset(),
+) -> Path:
+    """Copy the packets of a video, as `change` makes them from their number in the file and their bytes.
+
+    `keys`: packets to be marked as key frames besides the true ones.
+    """
     with av.open(source) as old, av.open(str(target), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
             changed = av.Packet(change(number, bytes(packet)))
             changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
-            changed.duration, changed.is_keyframe, changed.stream = packet.duration, packet.is_keyframe, stream
+            changed.duration, changed.stream = packet.duration, stream
+            changed.is_keyframe = packet.is_keyframe or number in keys
             new.mux(changed)
     return target
 
