@@ -59,7 +59,7 @@ def times_and_rate(pts: NDArray[np.int64], stream: VideoStream) -> tuple[NDArray
 
     Without time stamps that grow (AVI with B-frames, raw and joined streams) the frames are spaced evenly.
     """
-    if stream.time_base and pts[0] != NO_PTS and np.all(np.diff(pts) > 0):
+    if stream.time_base and NO_PTS not in pts and np.all(np.diff(pts) > 0):
         times = (pts - pts[0]) * np.float64(stream.time_base.numerator) / stream.time_base.denominator
         return times, _frame_rate(stream, times)
     fps = _frame_rate(stream, np.zeros(1))

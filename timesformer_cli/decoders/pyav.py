@@ -33,8 +33,10 @@ from timesformer_cli.records import Frames, VideoInfo
 # Demuxers whose index can be trusted to jump; transport streams, AVI and the rest land somewhere near.
 _INDEXED = ("mov", "matroska")
 
-# Pictures compared with what the packets promise before a container without an index is believed.
-_PROBED_FRAMES = 50
+# Pictures compared with what the packets promise before they are believed: two, in case a packet holds half a
+# picture, and more where there is no index.
+_PROBED = 2
+_PROBED_WITHOUT_INDEX = 50
 
 # Above 8 bits swscale's defaults are several levels off the formula; these flags bring it within one.
 _ACCURATE = int(
@@ -114,6 +116,8 @@ class _Cursor:
         except FFmpegError as error:
             raise _Unreliable from error
         self._coming = self._container.demux(self.stream)
+        self.pts = None
+        self.damaged = False
         self._peeked = self._next()
         if self._peeked is None or self._peeked.pts is None:
             raise _Unreliable
@@ -214,7 +218,8 @@ class PyavReader:
     def _first_picture(self) -> tuple[VideoFrame, NDArray[np.int64]]:
         """The first picture and the time stamps of all; settles what frame numbers mean."""
         if self._numbering is not None:
-            first = self._probe(self._numbering.pts[: 1 if self._indexed else _PROBED_FRAMES].tolist())
+            probed = _PROBED if self._indexed else _PROBED_WITHOUT_INDEX
+            first = self._probe(self._numbering.pts[:probed].tolist())
             if first is not None:
                 return first, self._numbering.pts
             self._numbering = None
