@@ -15,7 +15,10 @@ import pytest
 from clips import write_model, write_video
 from typer.main import get_command
 
+from timesformer_cli import TimesformerConfig
+from timesformer_cli.checkpoint import resolve
 from timesformer_cli.cli import app, main
+from timesformer_cli.specs import PreprocessSpec
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -78,8 +81,18 @@ def test_the_readme_shows_the_records_that_are_written(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["predict", "clips/a.mp4", "missing.mp4"])
     written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    shown = [json.loads(block) for block in blocks(ROOT / "README.md", "json")]
+    shown = [json.loads(block) for block in blocks(ROOT / "README.md", "json") if '"path"' in block]
     assert [keys(record) for record in shown] == [keys(record) for record in written]
+
+
+def test_the_readme_shows_a_recipe_that_is_understood(tmp_path: Path) -> None:
+    (recipe,) = [block for block in blocks(ROOT / "README.md", "json") if '"path"' not in block]
+    TimesformerConfig(num_labels=174).save_pretrained(tmp_path)
+    (tmp_path / "recipe.json").write_text(recipe, encoding="utf-8")
+    checkpoint = resolve(str(tmp_path))
+    # As the original code feeds its models of Something-Something, in one crop.
+    assert checkpoint.sampling.method == "segments"
+    assert checkpoint.preprocess == PreprocessSpec(size=(224, 224), short_side=224, channel_order="bgr")
 
 
 def keys(value: Any) -> Any:
