@@ -41,6 +41,7 @@ PREPROCESS = PreprocessSpec(
 )
 PROCEDURAL_PICTURES = 400
 SAVE_EVERY = 50  # steps
+CLEAR_PART = 0.75  # of the steps; in the rest every other clip is one that a viewer would be unsure of
 FRAME_RATES = (10, 12, 15, 24, 25, 25, 30, 30, 30, 50, 60)
 
 
@@ -75,6 +76,20 @@ def draw_motion(rng: np.random.Generator) -> Motion:
         speeds *= rng.uniform(0.1, 0.7)
     pan, tilt, zoom, roll = np.where(speeds == 0, others, speeds)
     return Motion(pan, tilt, zoom / LEVER, roll / LEVER)
+
+
+def draw_doubtful(rng: np.random.Generator) -> Motion:
+    """Two kinds of motion at nearly the same speed, or one at the border of standing still."""
+    kinds = rng.permutation(4)
+    if rng.random() < 0.5:
+        speed = math.exp(rng.uniform(math.log(0.07), math.log(0.5)))
+        sizes = (speed, speed * rng.uniform(0.6, 1))
+    else:
+        speed = math.exp(rng.uniform(math.log(0.015), math.log(0.07)))
+        sizes = (speed, 0.1 * speed)
+    speeds = np.zeros(4)
+    speeds[kinds[:2]] = rng.choice((-1, 1), 2) * sizes
+    return Motion(speeds[0], speeds[1], speeds[2] / LEVER, speeds[3] / LEVER)
 
 
 def draw_times(rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
@@ -126,8 +141,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Clips(IterableDataset[Batch]):
     """Batches from `step` on: pixels (B, T, 1, H, W), targets (B, K), camera flow (B, T - 1, h, w, 2) in patches."""
 
-    def __init__(self, seed: int, step: int, batch: int, grid: int) -> None:
-        self.seed, self.step, self.batch, self.grid = seed, step, batch, grid
+    def __init__(self, seed: int, step: int, steps: int, batch: int, grid: int) -> None:
+        self.seed, self.step, self.steps, self.batch, self.grid = seed, step, steps, batch, grid
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
@@ -142,7 +157,8 @@ class Clips(IterableDataset[Batch]):
     def _clip(
         self, rng: np.random.Generator, pictures: list[Gray], step: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        motion = draw_motion(rng)
+        doubtful = step >= CLEAR_PART * self.steps and rng.random() < 0.5
+        motion = draw_doubtful(rng) if doubtful else draw_motion(rng)
         times, length = draw_times(rng)
         difficulty = float(rng.uniform(0, min(1.0, 0.2 + step / 600)))
         scene = make_scene(rng, pictures, motion, length, difficulty)
@@ -179,8 +195,11 @@ def tokens_of(model: TimesformerForVideoClassification, hidden: Tensor, frames: 
 
 
 def learning_rate(step: int, steps: int, rate: float) -> float:
-    """Half a cosine from `rate` down to a fiftieth of it, after a linear warm-up."""
-    return rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
+    """Half a cosine for each part, after a linear warm-up: from `rate` to a fiftieth, then from a fifth to nothing."""
+    clear = CLEAR_PART * steps
+    if step < clear:
+        return rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / clear)) / 2)
+    return rate * 0.2 * (1 + math.cos(math.pi * (step - clear) / (steps - clear))) / 2
 
 
 def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: float, seed: int) -> None:
@@ -204,7 +223,9 @@ def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: flo
         step = state["step"]
 
     loader = iter(
-        DataLoader(Clips(seed, step, batch, model.config.grid[0]), batch_size=None, num_workers=1, prefetch_factor=4)
+        DataLoader(
+            Clips(seed, step, steps, batch, model.config.grid[0]), batch_size=None, num_workers=1, prefetch_factor=4
+        )
     )
     sums, began = np.zeros(3), time.monotonic()
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -239,7 +260,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the log")
     parser.add_argument("--attention", default="divided_space_time", help="attention type of the network")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32, help="clips a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate after warm-up")
     parser.add_argument("--seed", type=int, default=1)
