@@ -106,7 +106,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
 ) -> None:
     pictures = [procedural(family, np.random.default_rng(1)) for family in TRAIN_FAMILIES]
     monkeypatch.setattr(train, "library", lambda *_, **__: pictures)
-
+    monkeypatch.setattr(train, "compress", lambda pixels, crf: pixels)  # x264 does not always decide alike
     monkeypatch.setattr(train, "SAVE_EVERY", 2)
     options = {"attention": attention, "steps": 4, "batch": 2, "rate": 1e-3, "seed": 3}
 
@@ -130,8 +130,5 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
             train.train(tmp_path / "stopped", **options)
     assert torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)["step"] == 2
     stopped = weights("stopped")
-    options["seed"] = 4
-    other = weights("other")
-    assert max((other[name] - tensor).abs().max() for name, tensor in whole.items()) > 1e-3
     for name, tensor in whole.items():
-        torch.testing.assert_close(stopped[name], tensor, rtol=0, atol=1e-4)
+        torch.testing.assert_close(stopped[name], tensor, rtol=0, atol=1e-5)

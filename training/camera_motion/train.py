@@ -4,7 +4,8 @@
     python training/camera_motion/train.py --out training/camera_motion/runs/space_only --attention space_only
 
 A stopped run goes on from its last checkpoint. Every clip is a function of (seed, step, place in the
-batch), so a run that was stopped sees the same clips as one that was not.
+batch), so a run that was stopped sees the same clips as one that was not, but for a gray level here
+and there in those that went through H.264: the encoder does not always decide alike.
 """
 
 import argparse
