@@ -78,7 +78,7 @@ def render(folder: Path, per_class: int) -> None:
 
 def add_grain(rng: np.random.Generator, pixels: NDArray[np.uint8], deviation: float) -> NDArray[np.uint8]:
     noise = rng.standard_normal(pixels.shape, np.float32) * np.float32(deviation)
-    return (pixels + noise).clip(0, 255).astype(np.uint8)  # type: ignore[no-any-return]
+    return (pixels + noise).clip(0, 255).astype(np.uint8)
 
 
 def encode(path: Path, parts: Iterator[NDArray[np.uint8]], size: tuple[int, int], fps: int, crf: int) -> None:

@@ -152,7 +152,7 @@ class Clips(IterableDataset[Batch]):
         while True:
             made = [self._clip(np.random.default_rng((self.seed, step, i)), pictures, step) for i in range(self.batch)]
             pixels, targets, flows = zip(*made, strict=True)
-            yield tuple(torch.from_numpy(np.stack(part)) for part in (pixels, targets, flows))  # type: ignore[misc]
+            yield tuple(torch.from_numpy(np.stack(part)) for part in (pixels, targets, flows))
             step += 1
 
     def _clip(
@@ -192,7 +192,7 @@ def tokens_of(model: TimesformerForVideoClassification, hidden: Tensor, frames: 
     if model.config.attention_type == "space_only":  # (B*T, 1 + N, D)
         patches = hidden[:, 1:].unflatten(0, (-1, frames)).transpose(1, 2).flatten(1, 2)
         hidden = torch.cat([hidden[::frames, :1], patches], 1)
-    return model.timesformer.layernorm(hidden)  # type: ignore[no-any-return]
+    return model.timesformer.layernorm(hidden)
 
 
 def learning_rate(step: int, steps: int, rate: float) -> float:
