@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from transformers import VideoMAEImageProcessorPil
 
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
-from timesformer_cli.checkpoint import BUNDLED, DEFAULT_MODEL, load_model, resolve, save_recipe, with_overrides
+from timesformer_cli.checkpoint import BUNDLED, load_model, resolve, save_recipe, with_overrides
+from timesformer_cli.cli.options import DEFAULT_MODEL
 from timesformer_cli.errors import CheckpointError, UsageError
 from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Frames

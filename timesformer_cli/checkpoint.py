@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 # Models inside the package, by name, with their folders.
 BUNDLED = {"camera-motion": Path(__file__).parent / "models" / "camera-motion"}
-DEFAULT_MODEL = "camera-motion"
 
 RECIPE_FILE = "recipe.json"
 # What image processors and, since version 5, video processors of transformers save.
@@ -48,7 +47,7 @@ def resolve(name: str) -> Checkpoint:
     )
     raise CheckpointError(
         f"{name}: {problem}; give a folder that holds config.json and weights, or a bundled model "
-        f"({', '.join(BUNDLED)}): --model {DEFAULT_MODEL} works without a download"
+        f"({', '.join(BUNDLED)}): --model {next(iter(BUNDLED))} works without a download"
     )
 
 

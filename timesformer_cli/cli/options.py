@@ -9,6 +9,8 @@ import typer
 # An option that was not given is None, so `--clips auto` needs a number that no one can ask for.
 AUTO_CLIPS = 0
 
+DEFAULT_MODEL = "camera-motion"
+
 
 def _positive(text: str) -> float:
     try:

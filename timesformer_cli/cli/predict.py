@@ -30,7 +30,7 @@ Exit codes: 0 all done; 1 the run could not be done, or no video could be read; 
 def predict(
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
-    model: options.Model = "camera-motion",
+    model: options.Model = options.DEFAULT_MODEL,
     top_k: Annotated[
         int,
         typer.Option(
