@@ -85,7 +85,7 @@ def _crops(height: int, width: int, spec: PreprocessSpec) -> list[_Crop]:
     return [_Crop("left", top, 0), center, _Crop("right", top, margins[1])]
 
 
-# For each channel of the network: the channels of an RGB frame that it is the sum of, with the
+# For each channel of the network: the channels of a frame that it is the sum of, with the
 # normalised value, float32 (256,), that each byte contributes.
 _Channels = list[list[tuple[int, NDArray[np.float32]]]]
 
@@ -93,6 +93,8 @@ _Channels = list[list[tuple[int, NDArray[np.float32]]]]
 def _channels(spec: PreprocessSpec) -> _Channels:
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
     tables = [(levels - np.float32(mean)) / np.float32(std) for mean, std in zip(spec.mean, spec.std, strict=True)]
+    if spec.channel_order == "gray" and spec.resize != "float":
+        return [[(0, tables[0])]]  # Pillow has mixed the bytes
     if spec.channel_order == "gray":
         # The weights add up to one, so normalised values mix as the plain ones do.
         return [[(source, np.float32(weight) * tables[0]) for source, weight in enumerate(_LUMA)]]
@@ -101,7 +103,7 @@ def _channels(spec: PreprocessSpec) -> _Channels:
 
 
 def _mix(pixels: NDArray[np.uint8], parts: list[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
-    """One normalised channel (H, W) of RGB bytes (H, W, 3)."""
+    """One normalised channel (H, W) of bytes (H, W, channels)."""
     source, table = parts[0]
     plane = table[pixels[..., source]]
     for source, table in parts[1:]:
@@ -175,6 +177,7 @@ def _cut_bytes(
     for crop, planes in zip(crops, out, strict=True):
         bottom, right = crop.top + height, crop.left + width
         box = (crop.left * per_column, crop.top * per_row, right * per_column, bottom * per_row)
-        pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box).convert("RGB"))
+        pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box))
+        pixels = pixels.reshape(height, width, -1)  # gray comes without an axis for its one channel
         for parts, plane in zip(channels, planes, strict=True):
             plane[:] = _mix(pixels, parts)
