@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
+from stamped import write_video
 
 SAMPLES = Path(__file__).parents[1] / "sample_videos"
 
@@ -74,19 +76,12 @@ def test_what_changes_the_speed_does_not_change_the_answer(
 
 def test_motion_is_seen_in_time_and_not_in_single_pictures(tmp_path: Path) -> None:
     """Played backwards, every move is its opposite: a model that looked at pictures could not know."""
-    import av
-
     opposite = {"pan left": "pan right", "zoom out": "zoom in", "roll clockwise": "roll counter-clockwise"}
     for name in ("pan_left.mp4", "zoom_out.mp4", "roll_clockwise.mkv"):
         with av.open(str(SAMPLES / name)) as source:
             frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
             rate = source.streams.video[0].average_rate
-        with av.open(str(tmp_path / name), "w") as target:
-            stream = target.add_stream("libx264", rate=rate)
-            stream.height, stream.width = frames[0].shape[:2]
-            for picture in reversed(frames):
-                target.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            target.mux(stream.encode())
+        write_video(tmp_path / name, reversed(frames), rate=rate, options={})
     forward = {Path(r["path"]).name: r["predictions"][0]["label"] for r in predict(str(SAMPLES))}
     for record in predict(str(tmp_path)):
         assert record["predictions"][0]["label"] == opposite[forward[Path(record["path"]).name]]

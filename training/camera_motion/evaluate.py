@@ -13,11 +13,10 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
+from encoding import encode
 from numpy.typing import NDArray
 from scenes import LABELS, LEVER, Motion, make_scene, motion_of
 from textures import TEST_PHOTOS, library
@@ -68,10 +67,11 @@ def render(folder: Path, per_class: int) -> None:
         fps = int(rng.choice(FRAME_RATES))
         times = np.arange(round(seconds * fps)) / fps
         name = f"{number:04d}.mp4"
-        frames = (scene.render(times[i : i + 8], height, width)[..., 0] for i in range(0, len(times), 8))
+        parts = (scene.render(times[i : i + 8], height, width)[..., 0] for i in range(0, len(times), 8))
         grain = float(rng.exponential(3))
-        noisy = (add_grain(rng, part, grain) for part in frames)
-        encode(folder / name, noisy, (height, width), fps, crf=int(rng.integers(18, 32)))
+        options = {"crf": str(int(rng.integers(18, 32))), "preset": "veryfast"}
+        noisy = (picture for part in parts for picture in add_grain(rng, part, grain))
+        encode(folder / name, noisy, fps, options)
         truth.append((name, kind, label))
     (folder / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
 
@@ -79,17 +79,6 @@ def render(folder: Path, per_class: int) -> None:
 def add_grain(rng: np.random.Generator, pixels: NDArray[np.uint8], deviation: float) -> NDArray[np.uint8]:
     noise = rng.standard_normal(pixels.shape, np.float32) * np.float32(deviation)
     return (pixels + noise).clip(0, 255).astype(np.uint8)
-
-
-def encode(path: Path, parts: Iterator[NDArray[np.uint8]], size: tuple[int, int], fps: int, crf: int) -> None:
-    with av.open(path, "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast"})
-        stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p"
-        for picture in (picture for part in parts for picture in part):
-            frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def predict(folder: Path, model: str) -> dict[str, list[tuple[str, float]]]:

@@ -11,9 +11,9 @@ import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
+from encoding import encode
 from numpy.typing import NDArray
 from PIL import Image
 from scenes import Motion, Scene, Sprite, make_sprite, make_wobble
@@ -96,10 +96,10 @@ def frames_of(sample: Sample, rng: np.random.Generator) -> NDArray[np.uint8]:
     unit = 2 * sample.scale * min(rows, columns)
     parts = []
     # grid_sample's coordinates of the middle of the frame, here and at the start of the next move.
-    here = np.zeros(2) if len(sample.moves) == 1 else -path_of(*sample.moves[0], unit, rows, columns) / 2
+    here = -path_of(*sample.moves[0], unit, rows, columns) / 2
     for motion, seconds in sample.moves:
         path = path_of(motion, seconds, unit, rows, columns)
-        middle = here + path / 2 if len(sample.moves) > 1 else here
+        middle = here + path / 2
         scene = Scene(
             picture=picture,
             motion=motion,
@@ -125,18 +125,6 @@ def path_of(motion: Motion, seconds: float, unit: float, rows: int, columns: int
     return np.array([motion.pan * unit / columns, -motion.tilt * unit / rows]) * seconds
 
 
-def write(path: Path, frames: NDArray[np.uint8], fps: int, codec: str) -> None:
-    """Encode RGB frames (T, H, W, 3); the suffix of `path` names the container."""
-    quality = {"crf": "24", "preset": "slow"} if codec == "libx264" else {"crf": "32", "b": "600k"}
-    with av.open(path, "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=quality)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -146,7 +134,9 @@ def main() -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("path", "label"))
         for number, sample in enumerate(SAMPLES):
-            write(folder / sample.name, frames_of(sample, np.random.default_rng(number)), sample.fps, sample.codec)
+            options = {"crf": "24", "preset": "slow"} if sample.codec == "libx264" else {"crf": "32", "b": "600k"}
+            frames = frames_of(sample, np.random.default_rng(number))
+            encode(folder / sample.name, frames, sample.fps, options, sample.codec)
             table.writerow((sample.name, sample.label))
 
 

@@ -20,6 +20,7 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from encoding import encode
 from numpy.typing import NDArray
 from scenes import LABELS, LEVER, Motion, make_scene, motion_of
 from start import start_weights
@@ -121,16 +122,7 @@ def degrade(rng: np.random.Generator, pixels: Gray) -> Gray:
 def compress(pixels: Gray, crf: int) -> Gray:
     """The frames after a round trip through H.264."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264", rate=8, options={"crf": str(crf), "preset": "veryfast", "threads": "1"}
-        )
-        stream.height, stream.width = pixels.shape[1:]
-        stream.pix_fmt = "yuv420p"
-        for picture in pixels:
-            frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    encode(file, pixels, 8, {"crf": str(crf), "preset": "veryfast", "threads": "1"})
     file.seek(0)
     with av.open(file) as container:
         return np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])
