@@ -1,16 +1,25 @@
 """The published checkpoints: each entry against the network it describes, and against what was published."""
 
 import json
+import re
+import runpy
+import shlex
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from typer.main import get_command
 
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification, labels
+from timesformer_cli.cli import app
 from timesformer_cli.zoo import ZOO, Published, find, suggest
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 # Name: repository, frames, stride, size, classes, top-1, top-5; as the README of the original states them.
 HUB = {
@@ -161,6 +170,65 @@ def test_entries_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         entry.top1 = 100.0  # type: ignore[misc]
     assert replace(entry, top1=100.0) != entry
+
+
+@pytest.fixture(scope="module")
+def generator() -> dict[str, Any]:
+    return runpy.run_path(str(DOCS / "generate_checkpoints.py"))
+
+
+def test_the_page_is_up_to_date(generator: dict[str, Any]) -> None:
+    written = (DOCS / "checkpoints.md").read_text(encoding="utf-8")
+    assert written == generator["page"](), "run python docs/generate_checkpoints.py"
+
+
+def test_the_commands_on_the_page_are_understood(generator: dict[str, Any]) -> None:
+    """Not run, since they would download, but every option and value is one that the command takes."""
+    command: Any = get_command(app)
+    predict = command.commands["predict"]
+    for entry in ZOO.values():
+        words = shlex.split(generator["recipe_row"](entry)[-1].strip("`"))
+        assert words[:2] == ["timesformer", "predict"]
+        options = predict.make_context("predict", words[2:]).params
+        assert (options["inputs"], options["model"]) == (["VIDEOS"], entry.name)
+        assert (options["weights"] is None) == bool(entry.repo or entry.folder)
+        assert (options["recipe"], options["clips"]) == (
+            None if entry.folder else "original",
+            entry.clips if entry.name.startswith("howto100m") else None,
+        )
+    for text in re.findall(r"--[a-z]+ [^`|]*", (DOCS / "checkpoints.md").read_text(encoding="utf-8")):
+        option = text.split()[0]
+        assert option in {name for param in predict.params for name in param.opts}
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "pixels"),
+    [
+        (
+            "large-k600",
+            "96 spread over 384, at 30 a second, from the start of the video",
+            "RGB; (x - 0.45) / 0.225, then short side to 224 without antialiasing; 3 crops of 224 x 224",
+        ),
+        (
+            "hr-ssv2",
+            "the middle one of each of 16 equal parts, at 30 a second",
+            "BGR; (x - 0.45) / 0.225, then short side to 448 without antialiasing; 3 crops of 448 x 448",
+        ),
+        (
+            "howto100m-32",
+            "32 spread over 1024, at 30 a second, in 12 windows",
+            "RGB; (x - 0.45) / 0.225, then short side to 224 without antialiasing; 3 crops of 224 x 224",
+        ),
+        (
+            "camera-motion",
+            "8 spread over 32, at 30 a second, in as many windows as cover the video, at most 10",
+            "gray; short side to 96 with antialiasing, then (x - 0.45) / 0.225; centre crop of 96 x 96",
+        ),
+    ],
+)
+def test_recipes_in_words(generator: dict[str, Any], name: str, frames: str, pixels: str) -> None:
+    recipe = generator["recipe_of"](ZOO[name])
+    assert generator["in_words"](recipe) == (frames, pixels, "logits averaged")
 
 
 def test_nothing_here_imports_torch() -> None:
