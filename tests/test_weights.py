@@ -1,13 +1,18 @@
-"""Checkpoint folders: written by transformers and by torch, read by us, and the other way round; and broken ones."""
+"""Weights: written by transformers, torch and training code, read by us, and the other way round; and broken ones."""
 
 import json
 import os
 import shutil
 import sys
+import types
+import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -15,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
+from timesformer_cli.checkpoint import find_weights
 from timesformer_cli.errors import CheckpointError
-from timesformer_cli.weights import WEIGHT_FILES, check_state_dict, find_weights, read_state_dict
+from timesformer_cli.specs import WEIGHT_FILES
+from timesformer_cli.weights import check_state_dict, read_state_dict, read_stored
 
 transformers = pytest.importorskip("transformers")
 
@@ -97,6 +104,16 @@ def write_form(form: str, theirs: Any, folder: Path) -> None:
         assert ".bin" in find_weights(folder).name
 
 
+def not_mapped_from(folder: Path, state: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors whose memory is not a mapped file of the folder."""
+    mapped = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if str(folder) in line:
+            start, end = line.split()[0].split("-")
+            mapped.append(range(int(start, 16), int(end, 16)))
+    return [name for name, tensor in state.items() if not any(tensor.data_ptr() in part for part in mapped)]
+
+
 FORMS = ["safetensors", "sharded safetensors", "bin", "bin of torch before 1.6", "sharded bin"]
 
 
@@ -131,13 +148,17 @@ class TestReading:
         network = TimesformerForVideoClassification.from_pretrained(str(folder))
         assert_same_state(network.state_dict(), theirs.state_dict())
 
+    def test_the_weight_file_itself(self, folder: Path, theirs: Any) -> None:
+        network = TimesformerForVideoClassification.from_pretrained(folder / "model.safetensors")
+        assert_same_state(network.state_dict(), theirs.state_dict())
+
     def test_order_of_preference(self, theirs: Any, tmp_path: Path) -> None:
         """safetensors before .bin, one file before shards."""
         assert WEIGHT_FILES[0] == "model.safetensors"
         theirs.save_pretrained(tmp_path)
         (tmp_path / "pytorch_model.bin").write_bytes(b"not to be opened")
         (tmp_path / "model.safetensors.index.json").write_text("not to be opened")
-        assert_same_state(read_state_dict(tmp_path), theirs.state_dict())
+        assert_same_state(read_state_dict(find_weights(tmp_path)), theirs.state_dict())
 
     @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
     @pytest.mark.parametrize("form", ["safetensors", "bin"])
@@ -171,13 +192,7 @@ class TestOpeningCostsLittle:
     def test_parameters_lie_in_the_mapped_files(self, form: str, theirs: Any, tmp_path: Path) -> None:
         write_form(form, theirs, tmp_path)
         network = TimesformerForVideoClassification.from_pretrained(tmp_path)
-        mapped = []
-        for line in Path("/proc/self/maps").read_text().splitlines():
-            if str(tmp_path) in line:
-                start, end = line.split()[0].split("-")
-                mapped.append(range(int(start, 16), int(end, 16)))
-        elsewhere = [n for n, p in network.named_parameters() if not any(p.data_ptr() in part for part in mapped)]
-        assert elsewhere == []
+        assert not_mapped_from(tmp_path, dict(network.named_parameters())) == []
 
     def test_changing_parameters_leaves_the_file_alone(self, folder: Path, theirs: Any) -> None:
         network = TimesformerForVideoClassification.from_pretrained(folder)
@@ -241,7 +256,7 @@ class TestWriting:
         network.save_pretrained(folder)
         assert_same_state(network.state_dict(), theirs.state_dict())
         assert_same_state(TimesformerForVideoClassification.from_pretrained(folder).state_dict(), theirs.state_dict())
-        assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+        assert [path.name for path in folder.glob("model*")] == ["model.safetensors"]
 
     def test_after_training(self, folder: Path, tmp_path: Path, pixels: Tensor) -> None:
         network = TimesformerForVideoClassification.from_pretrained(folder).train()
@@ -325,10 +340,7 @@ class TestBrokenFiles:
         return message
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        assert "no readable config.json" in self.refusal(tmp_path / "nowhere")
-
-    def test_a_file_for_a_folder(self, folder: Path) -> None:
-        assert "no readable config.json" in self.refusal(folder / "model.safetensors")
+        assert "no such folder" in self.refusal(tmp_path / "nowhere")
 
     def test_no_weights(self, folder: Path) -> None:
         assert "no weights; one of model.safetensors" in self.refusal(keep_only_config(folder))
@@ -338,10 +350,9 @@ class TestBrokenFiles:
         [
             ("", "Expecting value"),
             ("{", "Expecting property name"),
-            ("[1, 2]", "not a JSON object"),
+            ("[1, 2]", "a JSON object"),
             ('{"model_type": "videomae"}', "model_type is 'videomae'"),
             ('{"num_frames": "8"}', "num_frames is '8'"),
-            ('{"hidden_act": "swoosh"}', "hidden_act is 'swoosh'; known are gelu"),
             ('{"num_labels": 3, "id2label": {"0": "a", "1": "b"}}', "num_labels is 3, but id2label has 2"),
         ],
     )
@@ -350,6 +361,10 @@ class TestBrokenFiles:
         message = self.refusal(folder)
         assert "config.json: " in message
         assert part in message
+
+    def test_activation_that_nobody_knows(self, folder: Path) -> None:
+        (folder / "config.json").write_text('{"hidden_act": "swoosh"}')
+        assert "hidden_act is 'swoosh'; known are gelu" in self.refusal(folder)
 
     def test_config_that_is_no_text(self, folder: Path) -> None:
         (folder / "config.json").write_bytes(b"\xff\xfe\x00")
@@ -390,16 +405,14 @@ class TestBrokenFiles:
         path, witness = folder / "pytorch_model.bin", tmp_path / "witness"
         torch.save({**theirs.state_dict(), "trap": Trap(witness)}, path, _use_new_zipfile_serialization=zipped)
         message = self.refusal(folder)
-        assert "refused, it holds more than tensors" in message
+        assert "refused, it holds posix.mkdir, more than tensors and plain data" in message
         assert "weights_only" not in message
         assert not witness.exists()
         torch.load(path, weights_only=False)
         assert witness.exists(), "the control: the trap works"
 
     @pytest.mark.parametrize(
-        "content",
-        [[torch.zeros(1)], {"epoch": 3}, {"model_state": {"a": torch.zeros(1)}}, {3: torch.zeros(1)}],
-        ids=["list", "number", "nested", "numbered"],
+        "content", [[torch.zeros(1)], {"epoch": 3}, {3: torch.zeros(1)}], ids=["list", "number", "numbered"]
     )
     def test_bin_of_something_else(self, folder: Path, content: Any) -> None:
         torch.save(content, keep_only_config(folder) / "pytorch_model.bin")
@@ -427,10 +440,244 @@ class TestBrokenFiles:
         assert "not an index of weight shards" in self.refusal(folder)
 
     def test_cause_is_kept(self, folder: Path) -> None:
-        (folder / "model.safetensors").write_bytes(b"")
+        (folder / "model.safetensors").write_bytes(bytes(100))
         with pytest.raises(CheckpointError) as caught:
-            read_state_dict(folder)
+            read_state_dict(find_weights(folder))
         assert caught.value.__cause__ is not None
+
+
+STATE = {"blocks.0.weight": torch.arange(6.0).view(2, 3), "blocks.0.bias": torch.ones(2), "cls_token": torch.zeros(1)}
+
+
+class TestTrainingFiles:
+    """What training code saves: the state dict somewhere among other things, under names with something before them."""
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    @pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model.", "_orig_mod.", "module._orig_mod."])
+    @pytest.mark.parametrize("wrapper", [None, "model_state", "state_dict", "model", "module"])
+    def test_wrappers_and_prefixes(self, wrapper: str | None, prefix: str, zipped: bool, tmp_path: Path) -> None:
+        content: dict[str, Any] = {prefix + name: tensor for name, tensor in STATE.items()}
+        if wrapper is not None:
+            content = {"epoch": 3, wrapper: content, "optimizer_state": {"state": {0: torch.ones(9)}}, "best": 0.5}
+        torch.save(content, tmp_path / "some.pyth", _use_new_zipfile_serialization=zipped)
+        assert_same_state(read_state_dict(tmp_path / "some.pyth"), STATE)
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".pth", ".pt", ""])
+    def test_prefixes_in_files_of_any_name(self, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / f"some{suffix}"
+        state = {f"module.{name}": tensor for name, tensor in STATE.items()}
+        if suffix == ".safetensors":
+            save_file(state, path)
+        else:
+            torch.save(state, path)
+        assert_same_state(read_state_dict(path), STATE)
+
+    def test_prefixes_of_shards(self, tmp_path: Path) -> None:
+        """Only what all names have is removed, so one shard alone does not decide."""
+        state = {"module.a": torch.ones(1), "module.b": torch.zeros(1), "c": torch.ones(2)}
+        save_sharded_bin(state, tmp_path)
+        assert_same_state(read_state_dict(tmp_path / "pytorch_model.bin.index.json"), state)
+        del state["c"]
+        save_sharded_bin(state, tmp_path, shards=2)
+        expected = {"a": torch.ones(1), "b": torch.zeros(1)}
+        assert_same_state(read_state_dict(tmp_path / "pytorch_model.bin.index.json"), expected)
+
+    @pytest.mark.parametrize("names", [("module.a", "b"), ("modules.a", "modules.b"), ("a.module.b", "a.module.c"), ()])
+    def test_other_names_stay(self, names: tuple[str, ...], tmp_path: Path) -> None:
+        torch.save({name: torch.ones(1) for name in names}, tmp_path / "some.pth")
+        assert tuple(read_state_dict(tmp_path / "some.pth")) == names
+
+    def test_which_wrapper(self, tmp_path: Path) -> None:
+        """The original's own first; what is no mapping, a model's name, is none."""
+        for content in (
+            {"model": {"x": torch.ones(1)}, "model_state": STATE},
+            {"model": "vit_base_patch16_224", "state_dict": STATE},
+        ):
+            torch.save(content, tmp_path / "some.pth")
+            assert_same_state(read_state_dict(tmp_path / "some.pth"), STATE)
+
+    def test_what_lies_beside(self, tmp_path: Path) -> None:
+        kept = {"cfg": "DATA: {}", "meta": {"CLASSES": ["a"], "epoch": 3}, "timesformer_cli": "{}"}
+        other = {"epoch": 3, "optimizer_state": {"lr": torch.ones(1)}, "scheduler": {"last": 3}}
+        torch.save({**kept, **other, "state_dict": STATE}, tmp_path / "some.pth")
+        stored = read_stored(tmp_path / "some.pth")
+        assert (stored.path, stored.extras) == (tmp_path / "some.pth", kept)
+        torch.save(STATE, tmp_path / "some.pth")
+        assert read_stored(tmp_path / "some.pth").extras == {}
+
+    def test_parameters_become_tensors(self, tmp_path: Path) -> None:
+        state = torch.nn.Linear(2, 3).state_dict(keep_vars=True)
+        state._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
+        torch.save(state, tmp_path / "some.pth")
+        read = read_state_dict(tmp_path / "some.pth")
+        assert_same_state(read, dict(state))
+        assert type(read) is dict
+        assert {type(tensor) for tensor in read.values()} == {Tensor}
+        assert not any(tensor.requires_grad for tensor in read.values())
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_precision_stays(self, dtype: torch.dtype, zipped: bool, tmp_path: Path) -> None:
+        state = {name: tensor.to(dtype) for name, tensor in STATE.items()}
+        torch.save({"state_dict": state}, tmp_path / "some.pth", _use_new_zipfile_serialization=zipped)
+        assert_same_state(read_state_dict(tmp_path / "some.pth"), state)
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
+    def test_mapped_from_the_file(self, tmp_path: Path) -> None:
+        torch.save({"model_state": STATE, "optimizer_state": {"m": torch.ones(1000)}}, tmp_path / "some.pyth")
+        assert not_mapped_from(tmp_path, read_state_dict(tmp_path / "some.pyth")) == []
+        torch.save({"model_state": STATE}, tmp_path / "old.pyth", _use_new_zipfile_serialization=False)
+        assert not_mapped_from(tmp_path, read_state_dict(tmp_path / "old.pyth")) == list(STATE), "the control"
+
+    def test_a_repacked_archive(self, tmp_path: Path) -> None:
+        """Compressed content cannot be mapped: what lies in the file is not the tensors' bytes."""
+        torch.save(STATE, tmp_path / "some.pth")
+        with (
+            zipfile.ZipFile(tmp_path / "some.pth") as stored,
+            zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for name in stored.namelist():
+                packed.writestr(name, stored.read(name))
+        assert_same_state(read_state_dict(tmp_path / "packed.pth"), STATE)
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_bookkeeping_in_numpys_numbers(self, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """mmaction2 keeps its best score so, and mmengine its losses, in a class of its own."""
+        buffers = types.ModuleType("mmengine.logging.history_buffer")
+        history = type("HistoryBuffer", (), {"__module__": buffers.__name__})
+        buffers.HistoryBuffer = history  # type: ignore[attr-defined]
+        for name in ("mmengine", "mmengine.logging"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        monkeypatch.setitem(sys.modules, buffers.__name__, buffers)
+        losses = history()
+        losses.__dict__ = {"max_length": 10, "_log_history": np.arange(3.0), "_count_history": np.arange(3)}
+        best = {"best_score": np.float64(0.77), "epoch": np.int64(3)}
+        content = {
+            "state_dict": STATE,
+            "meta": {"hook_msgs": best, "CLASSES": ("a", "b")},
+            "message_hub": {"log_scalars": {"loss": losses}},
+        }
+        path = tmp_path / "some.pth"
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        allowed = set(torch.serialization.get_safe_globals())
+        stored = read_stored(path)
+        assert_same_state(stored.state, STATE)
+        assert stored.extras["meta"]["CLASSES"] == ("a", "b")
+        assert set(torch.serialization.get_safe_globals()) == allowed, "and what is allowed stays as it was"
+        with pytest.raises(UnpicklingError):
+            torch.load(path, weights_only=True)
+
+
+class TestRefusedFiles:
+    def refusal(self, path: Path) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            read_stored(path)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
+        assert "weights_only" not in message, "the advice of torch to load without protection is not passed on"
+        assert len(message) < len(str(path)) + 250
+        return message
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    @pytest.mark.parametrize(
+        "place",
+        [
+            lambda trap: {"model_state": STATE, "optimizer_state": {"state": {0: {"step": trap}}}},
+            lambda trap: {"model_state": {**STATE, "blocks.1.weight": trap}},
+            lambda trap: {"state_dict": STATE, "meta": {"hook_msgs": [trap]}},
+            lambda trap: {"state_dict": STATE, "meta": {trap: 1}},
+            lambda trap: {"model": trap},
+            lambda trap: trap,
+        ],
+        ids=["optimizer", "weights", "meta", "key", "model", "all"],
+    )
+    def test_code_is_not_run(self, place: Any, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+        path, witness = tmp_path / "some.pyth", tmp_path / "witness"
+        torch.save(place(Trap(witness)), path, _use_new_zipfile_serialization=zipped)
+        message = self.refusal(path)
+        assert "refused, it holds posix.mkdir, more than tensors and plain data; nothing in it was run" in message
+        assert "safetensors" in message
+        assert not witness.exists()
+        torch.load(path, weights_only=False)
+        assert witness.exists(), "the control: the trap works"
+
+    def test_code_in_a_shard_is_not_run(self, tmp_path: Path) -> None:
+        save_sharded_bin(STATE, tmp_path)
+        shard, witness = tmp_path / "pytorch_model-00002-of-00003.bin", tmp_path / "witness"
+        torch.save({**torch.load(shard), "trap": Trap(witness)}, shard)
+        with pytest.raises(CheckpointError, match=r"00002-of-00003\.bin: refused"):
+            read_state_dict(tmp_path / "pytorch_model.bin.index.json")
+        assert not witness.exists()
+
+    def test_a_whole_network(self, tmp_path: Path) -> None:
+        torch.save(torch.nn.Linear(2, 3), tmp_path / "some.pt")
+        assert "it holds torch.nn.modules.linear.Linear, more" in self.refusal(tmp_path / "some.pt")
+
+    @pytest.mark.parametrize("suffix", [".pyth", ".bin", ".safetensors"])
+    @pytest.mark.parametrize(
+        ("content", "part"),
+        [
+            (b"", "the file is empty"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 486431123\n", "git lfs pull"),
+            (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", "a web page"),
+            (b"<html lang='de'>" + b" " * 600 + b"\x00", "a web page"),
+            (b"No such object: timesformer.pyth\r\n", "a text file"),
+            ("Zugriff verweigert \N{EN DASH} größer".encode(), "a text file"),
+            (bytes(100), "damaged"),
+            (b"PK\x03\x04" + bytes(100), "damaged"),
+            (b"\x80\x02}q\x00.", "damaged"),
+        ],
+        ids=["empty", "pointer", "page", "long page", "text", "German", "zeros", "zip", "pickle"],
+    )
+    def test_other_files(self, content: bytes, part: str, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / f"some{suffix}"
+        path.write_bytes(content)
+        message = self.refusal(path)
+        assert part in message or (part == "damaged" and "is the file complete?" in message)
+
+    @pytest.mark.parametrize("suffix", [".pyth", ".safetensors"])
+    def test_folder_and_nothing(self, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / f"some{suffix}"
+        assert "No such file" in self.refusal(path)
+        path.mkdir()
+        assert "a folder" in self.refusal(path)
+
+    @pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.999])
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_truncated(self, share: float, zipped: bool, tmp_path: Path) -> None:
+        path = tmp_path / "some.pyth"
+        content = {"model_state": {str(i): torch.ones(1000) for i in range(5)}}
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(len(whole) * share)])
+        message = self.refusal(path)
+        assert "is the file complete?" in message or "is damaged" in message
+
+    @pytest.mark.parametrize(
+        ("content", "part"),
+        [
+            ([STATE], "it is not a mapping"),
+            (torch.ones(1), "it is not a mapping"),
+            ({"epoch": 3}, "it is not a mapping of names to tensors ('epoch' is no tensor)"),
+            ({**STATE, "step": 3}, "('step' is no tensor)"),
+            ({3: torch.ones(1)}, "(3 is no tensor)"),
+            ({"model_state": {"a": {"b": torch.ones(1)}}}, "its model_state is not a mapping"),
+            ({"state_dict": {}, "model_state": {"a": None}}, "its model_state is not a mapping"),
+            ({"a": torch.ones(1, device="meta")}, "'a' is not an ordinary tensor"),
+            ({"model": {"a": torch.ones(3).to_sparse()}}, "'a' is not an ordinary tensor"),
+        ],
+    )
+    def test_other_content(self, content: Any, part: str, tmp_path: Path) -> None:
+        torch.save(content, tmp_path / "some.pth")
+        assert part in self.refusal(tmp_path / "some.pth")
+
+    def test_torchscript(self, tmp_path: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 3), torch.ones(2)), tmp_path / "some.pt")
+        assert "a TorchScript program, not weights" in self.refusal(tmp_path / "some.pt")
 
 
 # What the config.json of every published checkpoint has, and what transformers of 2022 wrote beside it.

@@ -1,0 +1,484 @@
+"""Layouts of published weights: what each calls its tensors, and what training code says beside them.
+
+The Hub's, the original code's (.pyth) and mmaction2's (.pth) differ in names alone. In all of them query,
+key and value are one matrix (3 * D, D), in this order, so converting renames and copies nothing.
+"""
+
+import ast
+import json
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from timesformer_cli.errors import CheckpointError
+from timesformer_cli.specs import (
+    AttentionType,
+    Dataset,
+    PreprocessSpec,
+    Recipe,
+    SamplingSpec,
+    TimesformerConfig,
+)
+from timesformer_cli.weights import Stored
+
+Layout = Literal["hub", "original", "mmaction2"]
+
+
+class _Names(NamedTuple):
+    """A layout's names and the Hub's for the same. One that ends in a mark stands for a weight and a bias."""
+
+    encoder: Mapping[str, str]  # outside the layers
+    layers: str  # what stands before the number of a layer
+    layer: Mapping[str, str]  # inside a layer
+    head: str
+
+
+_EMBEDDINGS = {
+    "cls_token": "embeddings.cls_token",
+    "pos_embed": "embeddings.position_embeddings",
+    "time_embed": "embeddings.time_embeddings",
+    "norm.": "layernorm.",
+}
+
+_ORIGINAL = _Names(
+    encoder=_EMBEDDINGS | {"patch_embed.proj.": "embeddings.patch_embeddings.projection."},
+    layers="blocks.",
+    layer={
+        "temporal_norm1.": "temporal_layernorm.",
+        "temporal_attn.qkv.": "temporal_attention.attention.qkv.",
+        "temporal_attn.proj.": "temporal_attention.output.dense.",
+        "temporal_fc.": "temporal_dense.",
+        "norm1.": "layernorm_before.",
+        "attn.qkv.": "attention.attention.qkv.",
+        "attn.proj.": "attention.output.dense.",
+        "norm2.": "layernorm_after.",
+        "mlp.fc1.": "intermediate.dense.",
+        "mlp.fc2.": "output.dense.",
+    },
+    head="head.",
+)
+
+_MMACTION2_ENCODER = _EMBEDDINGS | {"patch_embed.projection.": "embeddings.patch_embeddings.projection."}
+_MMACTION2_MLP = {"ffns.0.layers.0.0.": "intermediate.dense.", "ffns.0.layers.1.": "output.dense."}
+
+# divided_space_time has attention in time before attention in space, each with a norm of its own.
+_MMACTION2_DIVIDED = _Names(
+    encoder=_MMACTION2_ENCODER,
+    layers="transformer_layers.layers.",
+    layer=_MMACTION2_MLP
+    | {
+        "attentions.0.norm.": "temporal_layernorm.",
+        "attentions.0.attn.in_proj_": "temporal_attention.attention.qkv.",
+        "attentions.0.attn.out_proj.": "temporal_attention.output.dense.",
+        "attentions.0.temporal_fc.": "temporal_dense.",
+        "attentions.1.norm.": "layernorm_before.",
+        "attentions.1.attn.in_proj_": "attention.attention.qkv.",
+        "attentions.1.attn.out_proj.": "attention.output.dense.",
+        "ffns.0.norm.": "layernorm_after.",
+    },
+    head="cls_head.fc_cls.",
+)
+_MMACTION2_JOINT = _MMACTION2_DIVIDED._replace(
+    layer=_MMACTION2_MLP
+    | {
+        "norms.0.": "layernorm_before.",
+        "attentions.0.attn.in_proj_": "attention.attention.qkv.",
+        "attentions.0.attn.out_proj.": "attention.output.dense.",
+        "norms.1.": "layernorm_after.",
+    }
+)
+# Pixel statistics that mmaction2 keeps among the weights; they belong to the recipe.
+_MMACTION2_PIXELS = ("data_preprocessor.mean", "data_preprocessor.std")
+
+_ENCODER = "timesformer."
+_LAYERS = "encoder.layer."
+_HEAD = "classifier."
+
+
+# How names begin in one layout alone.
+_BEGINNINGS: dict[Layout, tuple[str, ...]] = {
+    "hub": (_ENCODER, _LAYERS, "embeddings."),
+    "original": (_ORIGINAL.layers, "patch_embed.proj."),
+    "mmaction2": ("backbone.", _MMACTION2_DIVIDED.layers),
+}
+
+
+def layout_of(names: Iterable[str]) -> Layout:
+    """Whose names most of these are; the Hub's where they are nobody's."""
+    names = tuple(names)
+    votes = {layout: sum(name.startswith(begin) for name in names) for layout, begin in _BEGINNINGS.items()}
+    return max(votes, key=lambda layout: votes[layout])  # the first of equals
+
+
+def to_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under the names of the Hub's classification checkpoints.
+
+    Names of the Hub, an encoder's alone among them, and names that no layout has, stay as they are.
+    """
+    layout = layout_of(state)
+    if layout == "hub":
+        return dict(state)
+    names = _ORIGINAL
+    backbone = ""
+    if layout == "mmaction2":
+        divided = any(".attentions.1." in name for name in state)
+        names = _MMACTION2_DIVIDED if divided else _MMACTION2_JOINT
+        state = {name: tensor for name, tensor in state.items() if name not in _MMACTION2_PIXELS}
+        backbone = "backbone." if any(name.startswith("backbone.") for name in state) else ""
+    renamed = dict(_pairs(names, _numbers(state, backbone + names.layers), backbone))
+    return {renamed.get(name, name): tensor for name, tensor in state.items()}
+
+
+def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under the names of the original code, from the Hub's names, an encoder's alone or all.
+
+    The original's own files have `model.` before each of these. Names that the Hub does not have stay.
+    """
+    bare = {name.removeprefix(_ENCODER): tensor for name, tensor in state.items()}
+    pairs = _pairs(_ORIGINAL, _numbers(bare, _LAYERS))
+    renamed = {hub.removeprefix(_ENCODER): original for original, hub in pairs}
+    return {renamed.get(name, name): tensor for name, tensor in bare.items()}
+
+
+def _numbers(names: Iterable[str], layers: str) -> set[str]:
+    """The numbers of the layers, as they stand in the names."""
+    return {name.removeprefix(layers).partition(".")[0] for name in names if name.startswith(layers)}
+
+
+def _pairs(names: _Names, numbers: Iterable[str], backbone: str = "") -> Iterator[tuple[str, str]]:
+    """A layout's name and the Hub's for every tensor of a network with those layers."""
+    stems = [(backbone + theirs, _ENCODER + ours) for theirs, ours in names.encoder.items()]
+    for number in numbers:
+        theirs, ours = f"{backbone}{names.layers}{number}.", f"{_ENCODER}{_LAYERS}{number}."
+        stems += [(theirs + stem, ours + hub) for stem, hub in names.layer.items()]
+    stems.append((names.head, _HEAD))
+    for theirs, ours in stems:
+        if theirs.endswith((".", "_")):
+            yield theirs + "weight", ours + "weight"
+            yield theirs + "bias", ours + "bias"
+        else:
+            yield theirs, ours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFacts:
+    """What a weight file says beside its tensors; None is what it does not say.
+
+    `image_size` is a side or (height, width), in pixels. `stride` is in frames, `mean` and `std` are on
+    the 0..1 scale, a number for each channel. `config` and `recipe` are whole in files that
+    `write_pyth` wrote.
+    """
+
+    num_heads: int | None = None
+    num_frames: int | None = None
+    image_size: int | tuple[int, int] | None = None
+    stride: float | None = None
+    dataset: Dataset | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    config: TimesformerConfig | None = None
+    recipe: Recipe | None = None
+
+
+def facts_of(stored: Stored) -> TrainingFacts:
+    """The facts in a file's `cfg` (the original), `meta` (mmaction2) or `timesformer_cli` (`write_pyth`).
+
+    Raises:
+        CheckpointError: settings of `write_pyth` that cannot be understood.
+    """
+    facts = TrainingFacts()
+    cfg, meta = stored.extras.get("cfg"), stored.extras.get("meta")
+    if isinstance(cfg, str):
+        facts = read_cfg(cfg)
+    elif isinstance(meta, Mapping):
+        facts = _read_meta(meta)
+    own = stored.extras.get(_OWN)
+    if own is None:
+        return facts
+    try:
+        values = json.loads(own)
+        config = TimesformerConfig.from_dict(values["config"])
+        recipe = _recipe(values["recipe"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{stored.path}: its {_OWN} settings cannot be read ({error}); is it of a newer version?"
+        ) from error
+    return replace(facts, config=config, recipe=recipe, labels=tuple(config.id2label.values()))
+
+
+# The data sets of published checkpoints, by the original's name for them and the number of classes.
+_DATASETS: dict[tuple[str, int], Dataset] = {
+    ("kinetics", 400): "kinetics-400",
+    ("kinetics", 600): "kinetics-600",
+    ("ssv2", 174): "something-something-v2",
+}
+
+
+def read_cfg(text: str) -> TrainingFacts:
+    """The facts in the YAML that the original code stores; nothing where they are malformed."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that does not exist
+        return TrainingFacts()
+
+    def stated(section: str, name: str) -> Any:
+        part = values.get(section) if isinstance(values, Mapping) else None
+        return part.get(name) if isinstance(part, Mapping) else None
+
+    name, classes = str(stated("TRAIN", "DATASET")).lower(), _count(stated("MODEL", "NUM_CLASSES"))
+    heads = (_count(stated(section, "NUM_HEADS")) for section in ("TIMESFORMER", "VIT", "MODEL"))
+    return TrainingFacts(
+        num_heads=next(filter(None, heads), None),
+        num_frames=_count(stated("DATA", "NUM_FRAMES")),
+        # The original builds the network for the size that it trains with.
+        image_size=_size(stated("DATA", "TRAIN_CROP_SIZE")) or _size(stated("DATA", "TEST_CROP_SIZE")),
+        # Something-Something has no stride, but every configuration states one.
+        stride=None if name == "ssv2" else _positive(stated("DATA", "SAMPLING_RATE")),
+        dataset=_DATASETS.get((name, classes or 0)),
+        mean=_each(stated("DATA", "MEAN"), _finite),
+        std=_each(stated("DATA", "STD"), _positive),
+    )
+
+
+# How folders and lists of mmaction2's data sets are called.
+_MMACTION2_DATASETS: dict[str, Dataset] = {
+    "kinetics400": "kinetics-400",
+    "kinetics600": "kinetics-600",
+    "sthv2": "something-something-v2",
+}
+
+
+def _read_meta(meta: Mapping[str, Any]) -> TrainingFacts:
+    """The facts in mmaction2's `meta`: names of classes, and the text of the configuration, Python code.
+
+    The code is parsed, never run. `cfg` and `dataset_meta` are of version 1, `config` and `CLASSES`
+    of version 0.
+    """
+    dataset_meta = meta.get("dataset_meta")
+    classes = dataset_meta.get("classes") if isinstance(dataset_meta, Mapping) else meta.get("CLASSES")
+    named = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
+    text = meta.get("cfg", meta.get("config"))
+    stated = _literals(text) if isinstance(text, str) else {}
+
+    def first(name: str, read: Any) -> Any:
+        return next((value for value in map(read, stated.get(name, ())) if value is not None), None)
+
+    places = [value for name in stated if name.startswith(("ann_file", "data_root")) for value in stated[name]]
+    datasets = (_MMACTION2_DATASETS[key] for key in _MMACTION2_DATASETS for place in places if key in str(place))
+    return TrainingFacts(
+        num_heads=first("num_heads", _count),
+        num_frames=first("num_frames", _count),
+        image_size=first("img_size", _size),
+        stride=first("frame_interval", _positive),
+        dataset=next(datasets, None),
+        mean=first("mean", lambda value: _each(value, _finite, 255)),
+        std=first("std", lambda value: _each(value, _positive, 255)),
+        labels=tuple(classes) if named and classes else None,
+    )
+
+
+def _literals(code: str) -> dict[str, list[Any]]:
+    """What literals a Python text gives to each name, as a variable or an argument, outermost first."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes in strangers' strings
+            tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found: dict[str, list[Any]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name: str | None = node.targets[0].id
+        elif isinstance(node, ast.keyword):
+            name = node.arg
+        else:
+            continue
+        try:
+            found.setdefault(str(name), []).append(ast.literal_eval(node.value))
+        except (ValueError, TypeError, RecursionError):
+            continue
+    return found
+
+
+def _finite(value: Any) -> float | None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number and math.isfinite(value) else None
+
+
+def _positive(value: Any) -> float | None:
+    return value if _finite(value) is not None and value > 0 else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
+
+
+def _size(value: Any) -> int | tuple[int, int] | None:
+    if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_count, value)):
+        return value[0], value[1]
+    return _count(value)
+
+
+def _each(values: Any, read: Any, scale: float = 1) -> tuple[float, ...] | None:
+    if not isinstance(values, (list, tuple)) or not values or any(read(value) is None for value in values):
+        return None
+    return tuple(float(value / scale) for value in values)
+
+
+def infer_config(state: Mapping[str, Tensor], facts: TrainingFacts) -> TimesformerConfig:
+    """The config of a network with these weights, under the Hub's names.
+
+    Shapes and names tell all but the number of heads, the frames of space_only, and the sides of images that
+    are not square; these are taken from `facts`, else 64 dimensions a head and 8 frames, as in all
+    published checkpoints. What `facts` say against the shapes is passed over.
+
+    Raises:
+        ValueError: not a classification checkpoint of TimeSformer, or one whose config must be given.
+    """
+    state = {name.removeprefix(_ENCODER): tensor for name, tensor in state.items()}
+    kernel = _shape(state, "embeddings.patch_embeddings.projection.weight", 4)
+    positions = _shape(state, "embeddings.position_embeddings", 3)
+    mlp = _shape(state, f"{_LAYERS}0.intermediate.dense.weight", 2)
+    if f"{_HEAD}weight" not in state:
+        raise ValueError("the weights are an encoder's alone, without a head for classes; a config.json is needed")
+    classes, hidden = _shape(state, f"{_HEAD}weight", 2)
+    frames, attention = _frames_and_attention(state, facts)
+    config = TimesformerConfig(
+        image_size=_image_size(positions[1] - 1, kernel[2:], facts),
+        patch_size=kernel[2] if kernel[2] == kernel[3] else (kernel[2], kernel[3]),
+        num_channels=kernel[1],
+        num_frames=frames,
+        hidden_size=hidden,
+        num_hidden_layers=len(_numbers(state, _LAYERS)),
+        num_attention_heads=_heads(hidden, facts),
+        intermediate_size=mlp[0],
+        layer_norm_eps=1e-6,
+        qkv_bias=f"{_LAYERS}0.attention.attention.qkv.bias" in state,
+        attention_type=attention,
+        num_labels=classes,
+    )
+    if facts.labels is not None and len(facts.labels) == classes:
+        config = replace(config, id2label=dict(enumerate(facts.labels)))
+    return config
+
+
+def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    if name not in state:
+        raise ValueError(f"the weights are not those of a TimeSformer: there is no {name} among {_some(state)}")
+    shape = tuple(state[name].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise ValueError(f"{name} has the shape {shape}; one of {dimensions} dimensions was expected")
+    return shape
+
+
+def _some(state: Mapping[str, Tensor]) -> str:
+    return ", ".join([*list(state)[:3], "..."] if len(state) > 3 else state) or "no names at all"
+
+
+def _frames_and_attention(state: Mapping[str, Tensor], facts: TrainingFacts) -> tuple[int, AttentionType]:
+    times = "embeddings.time_embeddings"
+    if times not in state:
+        return facts.num_frames or 8, "space_only"
+    divided = any(name.startswith(f"{_LAYERS}0.temporal_") for name in state)
+    return _shape(state, times, 3)[1], "divided_space_time" if divided else "joint_space_time"
+
+
+def _image_size(patches: int, patch: tuple[int, ...], facts: TrainingFacts) -> int | tuple[int, int]:
+    stated = facts.image_size
+    if stated is not None:
+        height, width = (stated, stated) if isinstance(stated, int) else stated
+        if (height // patch[0]) * (width // patch[1]) == patches:
+            return stated
+    side = math.isqrt(patches)
+    if side * side != patches or patch[0] != patch[1]:
+        raise ValueError(
+            f"{patches} patches of {patch[0]}x{patch[1]} pixels do not tell the size of the images; "
+            "a config.json with image_size is needed"
+        )
+    return side * patch[0]
+
+
+def _heads(hidden: int, facts: TrainingFacts) -> int:
+    if facts.num_heads is not None and hidden % facts.num_heads == 0:
+        return facts.num_heads
+    if hidden % 64:
+        raise ValueError(
+            f"a hidden size of {hidden} does not tell the number of attention heads; "
+            "a config.json with num_attention_heads is needed"
+        )
+    return hidden // 64
+
+
+_OWN = "timesformer_cli"
+
+
+def write_pyth(path: Path, state: Mapping[str, Tensor], config: TimesformerConfig, *, recipe: Recipe) -> None:
+    """Write a file of the original code's form, which its loader and `weights.read_stored` read.
+
+    `state` has the Hub's names; tensors are written as they are. What the original's own settings
+    cannot say of `config` and `recipe` goes along under a name that the original does not look at. An
+    existing file is replaced when the new one is whole; tensors may be mapped from it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    settings = {"config": config.to_dict(), "recipe": asdict(recipe)}
+    content = {
+        "epoch": 0,
+        "model_state": {f"model.{name}": _alone(tensor) for name, tensor in to_original(state).items()},
+        "cfg": _write_cfg(config, recipe),
+        _OWN: json.dumps(settings),
+    }
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+        partial.replace(path)
+    except RuntimeError as error:  # torch's, when a write was cut short
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path}: cannot be written; is the disk full? ({error})") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor with no more memory behind it than its own, since torch saves all that is behind it."""
+    tensor = tensor.detach().contiguous()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def _write_cfg(config: TimesformerConfig, recipe: Recipe) -> str:
+    import yaml
+
+    size = config.image_size if isinstance(config.image_size, int) else list(config.image_size)
+    values = {
+        "DATA": {
+            "INPUT_CHANNEL_NUM": [config.num_channels],
+            "MEAN": list(recipe.preprocess.mean),
+            "NUM_FRAMES": config.num_frames,
+            "SAMPLING_RATE": recipe.sampling.stride,
+            "STD": list(recipe.preprocess.std),
+            "TEST_CROP_SIZE": size,
+            "TRAIN_CROP_SIZE": size,
+        },
+        "MODEL": {"ARCH": "vit", "MODEL_NAME": "vit_base_patch16_224", "NUM_CLASSES": config.num_labels},
+        "TIMESFORMER": {"ATTENTION_TYPE": config.attention_type, "NUM_HEADS": config.num_attention_heads},
+        # The original has two readers of data; they differ in how frames are sampled.
+        "TRAIN": {"DATASET": "ssv2" if recipe.sampling.method == "segments" else "kinetics"},
+    }
+    return str(yaml.safe_dump(values))
+
+
+def _recipe(values: Mapping[str, Any]) -> Recipe:
+    sampling, preprocess = SamplingSpec(**values["sampling"]), PreprocessSpec(**values["preprocess"])
+    return Recipe(**{**values, "sampling": sampling, "preprocess": preprocess})
