@@ -9,6 +9,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from timesformer_cli import sampling
 from timesformer_cli.records import VideoInfo
 from timesformer_cli.sampling import MAX_AUTO_CLIPS, plan
 from timesformer_cli.specs import SamplingSpec
@@ -81,8 +82,121 @@ def test_three_views_depend_on_the_container(mp4: bool, expected: list[list[int]
 )
 @pytest.mark.parametrize("count", [None, 1])
 def test_segments(frames: int, expected: list[int], count: int | None) -> None:
-    spec = SamplingSpec(num_frames=8, method="segments", clips=count)
+    spec = SamplingSpec(num_frames=8, method="segments", fps=None, clips=count)
     assert clips(video(frames, 12), spec) == [expected]
+    at_that_rate = SamplingSpec(num_frames=8, method="segments", fps=30, clips=count)
+    assert clips(video(frames, 30), at_that_rate) == [expected]
+
+
+def webm(milliseconds: list[float], fps: float) -> VideoInfo:
+    """Matroska and WebM have times in whole milliseconds."""
+    times = np.floor(np.array(milliseconds) + 0.5 + 1e-9) / 1000
+    return VideoInfo(times, fps, width=320, height=240, codec="vp9", has_stream_duration=False)
+
+
+# Recorded by running FFmpeg 4.2.2, `ffmpeg -i VIDEO -r 30`, on videos of 61 numbered frames: the rate,
+# the container, and how often each frame came out.
+EXTRACTED = [
+    (8, "mp4", "4443444344434443444344434443444344434443444344434443444344434"),
+    (10, "mp4", "3333333333333333333333333333333333333333333333333333333333333"),
+    (12, "mp4", "2323232323232323232323232323232323232323232323232323232323232"),
+    (12, "webm", "2233232233232233232233232233232233232233232233232233232233232"),
+    (12000 / 1001, "mp4", "3323232323232323232323232323232323232323232323232323232323232"),
+    (12000 / 1001, "webm", "2233232323232323232323232323232323232323232323232323232323232"),
+    (14, "webm", "2222322222232222223222222322222232222223222222322222232222223"),
+    (20, "mp4", "2212121212121212121212121212121212121212121212121212121212121"),
+    (20, "webm", "2212121212121212121212121212121212121212121212121212121212121"),
+    (24, "mp4", "1121112111211121112111211121112111211121112111211121112111211"),
+    (24, "webm", "1112112111211112112111211112112111211112112111211112112111211"),
+    (24000 / 1001, "mp4", "1121112111211121112111211121112111211121112111211121112111211"),
+    (24000 / 1001, "webm", "1112112111211121112111211121112111211121112111211121112111211"),
+    (25, "mp4", "1112111121111211112111121111211112111121111211112111121111211"),
+    (30000 / 1001, "webm", "1111111111111111111111111111111111111111111111111111111111111"),
+    (30, "mp4", "1111111111111111111111111111111111111111111111111111111111111"),
+    (30, "webm", "1111111111111111111111111111111111111111111111111111111111111"),
+    (50, "mp4", "1111110101101011010110101101011010110101101011010110101101011"),
+    (60, "webm", "1111010101010101010101010101010101010101010101010101010101010"),
+    (120, "mp4", "1101000100010001000100010001000100010001000100010001000100010"),
+]
+
+
+def copies(info: VideoInfo) -> str:
+    return "".join(map(str, np.diff(sampling._constant_rate(info, 30.0), prepend=0)))
+
+
+@pytest.mark.parametrize(("fps", "container", "expected"), EXTRACTED)
+def test_frames_are_extracted_as_ffmpeg_does(fps: float, container: str, expected: str) -> None:
+    info = video(61, fps) if container == "mp4" else webm([n * 1000 / fps for n in range(61)], fps)
+    assert copies(info) == expected
+
+
+def test_a_gap_is_filled_from_both_sides_as_ffmpeg_does() -> None:
+    # Recorded as above: ten frames a second, and frame 30 comes a tenth of a second late.
+    times = [n * 100 + (100 if n >= 30 else 0) for n in range(61)]
+    assert copies(webm(times, 10.0)) == "3" * 29 + "54" + "3" * 30
+
+
+def test_segments_are_of_the_extracted_pictures() -> None:
+    spec = SamplingSpec(num_frames=8, method="segments", fps=30)
+    pictures = np.repeat(np.arange(61), list(map(int, EXTRACTED[3][2])))
+    assert EXTRACTED[3][:2] == (12, "webm")
+    assert len(pictures) == 152
+    expected = pictures[[9, 28, 47, 66, 85, 103, 122, 141]].tolist()  # the rule for 152 pictures
+    info = webm([n * 1000 / 12 for n in range(61)], 12.0)
+    assert clips(info, spec) == [expected]
+    own = clips(info, SamplingSpec(num_frames=8, method="segments", fps=None))
+    assert own != [expected]
+
+
+def test_a_frame_that_is_said_to_last_for_centuries_costs_nothing() -> None:
+    info = VideoInfo(np.array([0.0, 0.1, 1e10]), 3.0, width=64, height=48, codec="h264")
+    assert clips(info, SamplingSpec(num_frames=4, method="segments")) == [[1, 1, 1, 1]]
+
+
+# What mmaction2's SampleFrames computes: frames, and the numbers of one clip of 8x32.
+STRIDED = [(300, [37, 69, 101, 133, 165, 197, 229, 261]), (90, [0, 32, 64, 6, 38, 70, 12, 44])]
+
+
+def strided(clips: int | None = 1, **settings: object) -> SamplingSpec:
+    return SamplingSpec(num_frames=8, method="strided", clips=clips, **{"fps": None, "overrun": "loop", **settings})
+
+
+@pytest.mark.parametrize("fps", [12, 29.97, 60])
+@pytest.mark.parametrize(("frames", "expected"), STRIDED)
+def test_strided(frames: int, expected: list[int], fps: float) -> None:
+    assert clips(video(frames, fps), strided(placement="middle")) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("frames", "settings", "expected"),
+    [
+        (300, {}, [[0, 32, 64, 96, 128, 160, 192, 224]]),
+        (90, {"overrun": "repeat", "placement": "middle"}, [[0, 32, 64, 89, 89, 89, 89, 89]]),
+        (226, {"placement": "middle"}, [[0, 32, 64, 96, 128, 160, 192, 224]]),
+        (227, {"placement": "middle"}, [[1, 33, 65, 97, 129, 161, 193, 225]]),
+        # Halves go to the even neighbour: 75 / 2 is 38, 77 / 2 is 38.
+        (300, {"clips": 3}, [[start + n * 32 for n in range(8)] for start in (0, 38, 75)]),
+        (302, {"clips": 3}, [[start + n * 32 for n in range(8)] for start in (0, 38, 77)]),
+        (450, {"clips": None}, [[start + n * 32 for n in range(8)] for start in (0, 225)]),
+        # 32 frames at 30 a second are 26.67 at 25.
+        (300, {"fps": 30}, [[0, 27, 53, 80, 107, 133, 160, 187]]),
+    ],
+)
+def test_strided_clips(frames: int, settings: dict[str, object], expected: list[list[int]]) -> None:
+    assert clips(video(frames, 25), strided(**settings)) == expected
+
+
+def test_a_window_of_a_short_video_may_start_it_again() -> None:
+    assert clips(video(90, 30), window("8x32", overrun="loop")) == [[0, 36, 72, 19, 55, 2, 38, 75]]
+    assert clips(video(300, 30), window("8x32", overrun="loop")) == clips(video(300, 30), window("8x32"))
+
+
+@pytest.mark.parametrize("count", [None, 1, 3])
+@pytest.mark.parametrize("name", ["8x32", "16x16"])
+def test_a_window_in_the_video_s_own_frames(name: str, count: int | None) -> None:
+    for fps in (12, 29.97, 60):
+        own = clips(video(400, fps), window(name, clips=count, fps=None))
+        assert own == clips(video(400, 30), window(name, clips=count, fps=30))
 
 
 @pytest.mark.parametrize(
@@ -161,27 +275,29 @@ def test_windows_are_the_original_s(frames: int, fps: float, count: int, stride:
 
 @st.composite
 def specs(draw: st.DrawFn) -> SamplingSpec:
-    method = draw(st.sampled_from(["window", "segments", "uniform"]))
+    method = draw(st.sampled_from(["window", "strided", "segments", "uniform"]))
     return SamplingSpec(
         num_frames=draw(st.integers(1, 200)),
         method=method,
         stride=draw(st.floats(0.01, 100)),
-        fps=draw(st.floats(1, 120)),
-        clips=draw(st.none() | st.integers(1, 20)) if method == "window" else None,
+        fps=draw(st.none() | st.floats(1, 120)),
+        clips=draw(st.none() | st.integers(1, 20)) if method in ("window", "strided") else None,
         placement=draw(st.sampled_from(["first", "middle"])),
+        overrun=draw(st.sampled_from(["repeat", "loop"])),
     )
 
 
 @given(LENGTHS, st.floats(0.1, 240), specs(), st.booleans())
 def test_every_plan_is_inside_the_video_and_in_order(frames: int, fps: float, spec: SamplingSpec, mp4: bool) -> None:
     (span,) = plan(video(frames, fps, mp4), spec)
-    wanted = spec.clips or (len(span.clips) if spec.method == "window" else 1)
+    wanted = spec.clips or (len(span.clips) if spec.method in ("window", "strided") else 1)
     assert span.clips.shape == (wanted, spec.num_frames)
     assert 1 <= len(span.clips) <= max(MAX_AUTO_CLIPS, spec.clips or 1)
     assert span.clips.min() >= 0
     assert span.clips.max() <= frames - 1
-    assert (np.diff(span.clips, axis=1) >= 0).all()
-    assert (np.diff(span.clips[:, 0]) >= 0).all()
+    if spec.overrun == "repeat":
+        assert (np.diff(span.clips, axis=1) >= 0).all()
+        assert (np.diff(span.clips[:, 0]) >= 0).all()
     assert math.isclose(span.end, frames / fps, rel_tol=1e-9)
 
 

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import pickle
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timesformer_cli.specs import Checkpoint, PreprocessSpec, SamplingSpec, TimesformerConfig
+from timesformer_cli.specs import Checkpoint, PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
 
 
 class TestConfig:
@@ -179,7 +179,20 @@ class TestConfig:
 
 
 class TestSampling:
-    @pytest.mark.parametrize(("name", "value"), [("num_frames", 0), ("stride", 0), ("fps", -1.0), ("clips", 0)])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("num_frames", 0),
+            ("stride", 0),
+            ("fps", -1.0),
+            ("fps", 0),
+            ("fps", "30"),
+            ("clips", 0),
+            ("method", "dense"),
+            ("placement", "last"),
+            ("overrun", "mirror"),
+        ],
+    )
     def test_refusals_name_the_field(self, name: str, value: Any) -> None:
         with pytest.raises(ValueError, match=f"^{name} is "):
             SamplingSpec(**{"num_frames": 8} | {name: value})
@@ -187,15 +200,53 @@ class TestSampling:
     def test_clips_may_be_left_to_the_length_of_the_video(self) -> None:
         assert SamplingSpec(num_frames=8).clips is None
 
+    @pytest.mark.parametrize("method", ["window", "strided"])
+    def test_the_rate_may_be_the_video_s_own(self, method: Any) -> None:
+        spec = SamplingSpec(num_frames=8, method=method, fps=None, clips=3, overrun="loop")
+        assert SamplingSpec(**json.loads(json.dumps(asdict(spec)))) == spec
+
 
 class TestPreprocess:
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("size", (0, 224)), ("short_side", 200), ("crops", 2), ("mean", (0.5,)), ("std", (0.2, 0.0, 0.2))],
+        [
+            ("size", (0, 224)),
+            ("size", 224),
+            ("short_side", 200),
+            ("crops", 2),
+            ("mean", (0.5,)),
+            ("std", (0.2, 0.0, 0.2)),
+            ("stretch", 224),
+            ("stretch", (224,)),
+            ("stretch", (224.0, 224)),
+            ("stretch", (256, 200)),
+            ("resize", "stretch"),
+            ("channel_order", "hsv"),
+            ("interpolation", 2),
+            ("interpolation", "bicubic"),
+        ],
     )
     def test_refusals_name_the_field(self, name: str, value: Any) -> None:
         with pytest.raises(ValueError, match=f"^{name} "):
             PreprocessSpec(**{"size": (224, 224), "short_side": 256} | {name: value})
+
+    def test_stretched_frames_have_one_crop(self) -> None:
+        with pytest.raises(ValueError, match="crops is 3, but this model is fed frames stretched to its size"):
+            PreprocessSpec(size=(224, 224), short_side=224, stretch=(256, 256), crops=3)
+
+    @pytest.mark.parametrize("stretch", [None, (256, 300)])
+    def test_there_and_back(self, stretch: tuple[int, int] | None) -> None:
+        spec = PreprocessSpec(
+            size=(224, 224), short_side=224, stretch=stretch, resize="antialias", interpolation="bicubic"
+        )
+        assert PreprocessSpec(**json.loads(json.dumps(asdict(spec)))) == spec
+
+
+class TestRecipe:
+    def test_a_refusal_names_the_field(self) -> None:
+        sampling, preprocess = SamplingSpec(num_frames=8), PreprocessSpec(size=(32, 32), short_side=32)
+        with pytest.raises(ValueError, match=r"^combine is 'sum'; known are logits, probabilities, raw_logits$"):
+            Recipe(name="own", sampling=sampling, preprocess=preprocess, combine="sum")  # type: ignore[arg-type]
 
 
 class TestCheckpoint:
@@ -204,10 +255,13 @@ class TestCheckpoint:
         parts: dict[str, Any] = {
             "name": "tiny",
             "config": TimesformerConfig(image_size=32, num_labels=2),
-            "sampling": SamplingSpec(num_frames=8),
-            "preprocess": PreprocessSpec(size=(32, 32), short_side=32),
+            "recipe": Recipe(
+                name="original",
+                sampling=SamplingSpec(num_frames=8),
+                preprocess=PreprocessSpec(size=(32, 32), short_side=32),
+            ),
             "labels": ("a", "b"),
-            "folder": Path("tiny"),
+            "weights": Path("tiny/model.safetensors"),
             "source": "a folder",
         }
         return Checkpoint(**parts | changes)
@@ -217,12 +271,20 @@ class TestCheckpoint:
         [
             ({"labels": ("a",)}, "1 labels for a model of 2 classes"),
             ({"config": TimesformerConfig(num_channels=1)}, "3 channel means for a model of 1 channels"),
-            ({"preprocess": PreprocessSpec(size=(8, 32), short_side=32)}, r"crops of \(8, 32\)"),
+            ({"recipe": {"preprocess": PreprocessSpec(size=(8, 32), short_side=32)}}, r"crops of \(8, 32\)"),
         ],
     )
     def test_parts_that_disagree(self, changes: dict[str, Any], message: str) -> None:
+        if "recipe" in changes:
+            changes = {"recipe": replace(self.build().recipe, **changes["recipe"])}
         with pytest.raises(ValueError, match=message):
             self.build(**changes)
+
+    def test_the_recipe_s_parts_are_at_hand(self) -> None:
+        checkpoint = self.build()
+        recipe = checkpoint.recipe
+        expected = (recipe.sampling, recipe.preprocess, recipe.combine)
+        assert (checkpoint.sampling, checkpoint.preprocess, checkpoint.combine) == expected
 
     def test_survives_the_way_to_another_process(self) -> None:
         checkpoint = self.build()

@@ -16,16 +16,32 @@ _TICKS = 512
 
 
 def plan(info: VideoInfo, spec: SamplingSpec) -> list[Window]:
-    """The windows of a video, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1, none falling."""
+    """The windows of a video, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1.
+
+    Within a clip they never fall, unless it starts the video again (`overrun="loop"`).
+    """
     if spec.method == "window":
         clips = _windows(info, spec)
+    elif spec.method == "strided":
+        clips = _strided(info, spec)
     elif spec.method == "segments":
-        clips = _segments(info.num_frames, spec.num_frames)
+        clips = _segments(info, spec)
     else:
         # The rule of transformers' video-classification pipeline since version 5.
         clips = np.arange(spec.num_frames, dtype=np.int64) * info.num_frames // spec.num_frames
-    clips = np.clip(np.atleast_2d(clips), 0, info.num_frames - 1)
-    return [Window(start=0.0, end=info.duration, clips=clips)]
+    frames = info.num_frames
+    clips = clips % frames if spec.overrun == "loop" else np.clip(clips, 0, frames - 1)
+    return [Window(start=0.0, end=info.duration, clips=np.atleast_2d(clips))]
+
+
+def _source_frames(frames: float, info: VideoInfo, spec: SamplingSpec) -> float:
+    """How many frames of the video last as long as that many at the rate of `spec`."""
+    return frames if spec.fps is None else frames / spec.fps * info.fps
+
+
+def _side_by_side(span: float, info: VideoInfo) -> int:
+    """How many clips of `span` frames cover the video, within reason."""
+    return min(max(round(info.num_frames / span), 1), MAX_AUTO_CLIPS)
 
 
 def _windows(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
@@ -34,14 +50,15 @@ def _windows(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
     With N frames, a clip of `stride * num_frames / fps` seconds is `clip` frames long, a real
     number. Clip i of n starts at `max(N - clip, 0) * i / n`, so the last does not reach the end of
     the video and a single one sits at its start. Both ends are included, so frames are
-    (clip - 1) / (T - 1) apart: 36.43 for "8x32" at 30 fps. A short video repeats its last frame.
+    (clip - 1) / (T - 1) apart: 36.43 for "8x32" at 30 fps. The original repeats the last frame of a
+    short video.
     """
     # No less than one frame, or the clip would run backwards: a video of one frame in ten seconds, say.
-    clip = max(spec.stride * spec.num_frames / spec.fps * info.fps, 1.0)
+    clip = max(_source_frames(spec.stride * spec.num_frames, info, spec), 1.0)
     spare = max(info.num_frames - clip, 0.0)
     count = spec.clips
     if count is None:
-        count = min(max(round(info.num_frames / clip), 1), MAX_AUTO_CLIPS)
+        count = _side_by_side(clip, info)
         if count > 1:  # side by side, from the first frame to the last
             return np.stack([_span(spare * i / (count - 1), clip, spec.num_frames) for i in range(count)])
     if count == 1:
@@ -73,8 +90,74 @@ def _span(start: float, length: float, count: int) -> NDArray[np.int64]:
     return np.where(number < count // 2, up, down).astype(np.float32).astype(np.int64)
 
 
-def _segments(frames: int, count: int) -> NDArray[np.int64]:
-    """The middle frame of each of `count` equal parts, as the original reads Something-Something."""
+def _strided(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
+    """Clips of `num_frames` frames exactly `stride` apart, as mmaction2's `SampleFrames` takes them for tests.
+
+    A clip spans (T - 1) * stride + 1 frames. A single one begins at the first frame or leaves as many
+    before it as after it, one less if they are odd; several begin at even distances, from the first
+    frame to the last that leaves room. Strides that come to part of a frame, at another rate than the
+    video's own, lead to the frame that is nearest.
+    """
+    step = _source_frames(spec.stride, info, spec)
+    within = np.floor(np.arange(spec.num_frames) * step + 0.5).astype(np.int64)
+    span = int(within[-1]) + 1
+    spare = max(info.num_frames - span, 0)
+    count = _side_by_side(span, info) if spec.clips is None else spec.clips
+    if count == 1:
+        starts = np.array([spare // 2 if spec.placement == "middle" else 0])
+    else:
+        starts = np.round(np.arange(count) * (spare / (count - 1))).astype(np.int64)
+    clips: NDArray[np.int64] = starts[:, None] + within
+    return clips
+
+
+def _segments(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
+    """The middle frame of each of `num_frames` equal parts, as the original reads Something-Something.
+
+    It reads pictures that FFmpeg has extracted at `fps` frames a second.
+    """
+    if spec.fps is None:
+        return _middles(info.num_frames, spec.num_frames)
+    ends = _constant_rate(info, spec.fps)
+    return np.searchsorted(ends, _middles(int(ends[-1]), spec.num_frames), side="right").astype(np.int64)
+
+
+def _middles(frames: int, count: int) -> NDArray[np.int64]:
     # np.round sends halves to the even neighbour, and the original relies on it.
     edges = np.round((frames - 1) / count * np.arange(count + 1)).astype(np.int64)
     return (edges[:-1] + edges[1:]) // 2
+
+
+def _constant_rate(info: VideoInfo, fps: float) -> NDArray[np.int64]:
+    """How `ffmpeg -i video -r fps` repeats and drops frames to make as many pictures a second.
+
+    int64 (frames,): for each frame how many pictures there are up to the last that shows it, so that
+    picture i shows the first frame whose number here is above i.
+
+    The rule is FFmpeg 4's for a constant rate. Times are in pictures, and a frame lasts a whole number
+    of them unless that is none. A frame that ends more than 1.1 after the pictures that are there is
+    repeated up to its end; if it also begins more than 1.1 after them, the frame before it fills
+    that gap. One that ends more than 1.1 before them is dropped.
+    FFmpeg takes each frame's duration from the file. Here all last 1 / `info.fps`: the same if the
+    rate is steady, and otherwise a few pictures more or less.
+    """
+    # FFmpeg's times are multiples of 2**-16, moved off the middle between two whole numbers.
+    begins = np.rint(info.times * fps * 2**16) / 2**16 + 2**-17
+    seconds = 1 / info.fps
+    if not info.has_stream_duration:  # Matroska and WebM cut it down to milliseconds
+        seconds = math.floor(seconds * 1000 + 1e-6) / 1000
+    exact = float(np.float32(seconds * fps))  # FFmpeg rounds it in single precision, halves to even
+    duration = round(exact) or min(fps / info.fps, 1.0)
+    pictures = 0
+    ends: list[int] = []
+    for begin in begins.tolist():
+        gap = begin - pictures
+        missing = gap + duration
+        if gap > 1.1 and ends:
+            ends[-1] += round(gap - 0.6)
+        if missing > 1.1:
+            pictures += round(missing)
+        elif missing >= -1.1:
+            pictures += 1
+        ends.append(pictures)
+    return np.array(ends, dtype=np.int64)
