@@ -1,10 +1,11 @@
-"""Time and memory to open a checkpoint of the base size: this package against transformers.
+"""Time and memory to open a checkpoint of the base size, in every form, against reading its file and transformers.
 
     python -m benchmarks.load [--rounds 7]
 
-Every opening happens in a fresh process, after its imports; the two take turns, and the ratio is taken within a round.
-"Open" ends when `from_pretrained` returns; mapped weights may not have been read by then, so "open and read" goes on
-until every weight has been summed once. Memory is the peak of resident memory over what the imports took.
+Every figure is of a fresh process, after its imports; who is compared takes turns, and ratios are taken within a
+round. "Open" ends when `from_pretrained` returns; mapped weights may not have been read by then, so "open and read"
+goes on until every weight has been summed once. "Reading once" reads the weight files from beginning to end into one
+buffer of 8 MiB. Memory is the peak of resident memory, mapped files included, over what the imports took.
 """
 
 import argparse
@@ -16,16 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-WHO = ("timesformer", "transformers")
+from timesformer_cli.specs import TimesformerConfig
+
+OURS, READING, THEIRS = "timesformer", "reading once", "transformers"
 
 
-def opening(who: str, folder: str) -> dict[str, float]:
-    """Open `folder` in this process: seconds and peak MiB, until opened and until read."""
-    if who == "transformers":
+def opening(who: str, path: str) -> dict[str, float]:
+    """Open a checkpoint in this process: seconds and peak MiB, until opened and until read."""
+    if who == READING:
+        return reading(Path(path))
+    if who == THEIRS:
         from transformers import TimesformerForVideoClassification
         from transformers.utils import logging
 
@@ -33,16 +40,28 @@ def opening(who: str, folder: str) -> dict[str, float]:
     else:
         from timesformer_cli.model import TimesformerForVideoClassification
     before, start = resident("VmRSS"), time.perf_counter()
-    network = TimesformerForVideoClassification.from_pretrained(folder)
+    network = TimesformerForVideoClassification.from_pretrained(path)
     opened, peak_opened = time.perf_counter(), resident("VmHWM")
     assert all(torch.isfinite(parameter.sum()) for parameter in network.parameters())
     read, peak_read = time.perf_counter(), resident("VmHWM")
     return {
         "open, s": opened - start,
-        "open, MiB": peak_opened - before,
         "open and read, s": read - start,
-        "open and read, MiB": peak_read - before,
+        "open, peak MiB": peak_opened - before,
+        "open and read, peak MiB": peak_read - before,
     }
+
+
+def reading(path: Path) -> dict[str, float]:
+    """Read the weight files; in place of memory, how much there is to read."""
+    buffer = bytearray(8 << 20)
+    total, start = 0, time.perf_counter()
+    for file in [path] if path.is_file() else sorted(path.glob("*model*")):
+        with file.open("rb", buffering=0) as opened:
+            while count := opened.readinto(buffer):
+                total += count
+    seconds, size = time.perf_counter() - start, total / 2**20
+    return {"open, s": seconds, "open and read, s": seconds, "open, peak MiB": size, "open and read, peak MiB": size}
 
 
 def resident(field: str) -> float:
@@ -51,41 +70,94 @@ def resident(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def write_checkpoint(folder: str, form: str) -> None:
-    from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
-
-    network = TimesformerForVideoClassification(TimesformerConfig(num_labels=400))
+def _folder(folder: Path, network: Any) -> Path:
     network.save_pretrained(folder)
-    if form == "pytorch_model.bin":
-        (Path(folder) / "model.safetensors").unlink()
-        torch.save(network.state_dict(), Path(folder) / form)
+    return folder
+
+
+def _sharded(folder: Path, network: Any) -> Path:
+    from safetensors.torch import save_file
+
+    state, names = network.state_dict(), list(network.state_dict())
+    files = {name: f"model-{i * 4 // len(names) + 1:05}-of-00004.safetensors" for i, name in enumerate(names)}
+    for file in set(files.values()):
+        save_file({name: state[name] for name in names if files[name] == file}, folder / file, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    network.config.save_pretrained(folder)
+    return folder
+
+
+def _bin(folder: Path, network: Any) -> Path:
+    torch.save(network.state_dict(), folder / "pytorch_model.bin")
+    network.config.save_pretrained(folder)
+    return folder
+
+
+def _pyth(folder: Path, network: Any) -> Path:
+    import yaml
+
+    from tests.layouts import original_state
+
+    # The settings beside the weights are about as many as the original code stores.
+    settings: dict[str, Any] = {f"SECTION_{i}": {f"KEY_{j}": j for j in range(15)} for i in range(20)}
+    settings["DATA"] = {"NUM_FRAMES": 8, "SAMPLING_RATE": 32, "TRAIN_CROP_SIZE": 224}
+    content = {"epoch": 14, "model_state": original_state(network.state_dict()), "cfg": yaml.safe_dump(settings)}
+    torch.save(content, folder / "base.pyth")
+    return folder / "base.pyth"
+
+
+def _mmaction2(folder: Path, network: Any) -> Path:
+    from tests.layouts import save_mmaction2
+
+    return save_mmaction2(folder / "base.pth", network.state_dict())
+
+
+FORMS: dict[str, Callable[[Path, Any], Path]] = {
+    "model.safetensors": _folder,
+    "4 shards of safetensors": _sharded,
+    "pytorch_model.bin": _bin,
+    "the original's .pyth": _pyth,
+    "mmaction2's .pth": _mmaction2,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--open", nargs=2, metavar=("WHO", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--open", nargs=2, metavar=("WHO", "PATH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.open:
         print(json.dumps(opening(*arguments.open)))
         return
+    from timesformer_cli.model import TimesformerForVideoClassification
+
+    network = TimesformerForVideoClassification(TimesformerConfig(num_labels=400))
     print(f"Python {platform.python_version()}, torch {torch.__version__}; {os.cpu_count()} cores")
-    print(f"median of {arguments.rounds} rounds\n\n| file | figure | {' | '.join(WHO)} | ratio (lowest, highest) |")
-    print("| --- | --- | --- | --- | --- |")
-    for form in ("model.safetensors", "pytorch_model.bin"):
+    print(f"median of {arguments.rounds} rounds; ratios with the lowest and the highest\n")
+    print(f"| file | figure | {OURS} | {READING} | ratio | {THEIRS} | ratio |\n|{' --- |' * 7}")
+    for form, write in FORMS.items():
+        who = [OURS, READING] + [THEIRS] * (write in (_folder, _sharded, _bin))
         with tempfile.TemporaryDirectory() as folder:
-            write_checkpoint(folder, form)
-            rounds = [{who: measure(who, folder) for who in WHO} for _ in range(arguments.rounds)]
-        for figure in rounds[0][WHO[0]]:
-            ours, theirs = ([r[who][figure] for r in rounds] for who in WHO)
-            ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-            middle = statistics.median
-            cells = f"{middle(ours):.3g} | {middle(theirs):.3g} | {middle(ratios):.2f}"
-            print(f"| {form} | {figure} | {cells} ({min(ratios):.2f}, {max(ratios):.2f}) |", flush=True)
+            path = write(Path(folder), network)
+            rounds = [{name: measure(name, path) for name in who} for _ in range(arguments.rounds)]
+        for figure in rounds[0][OURS]:
+            ours = [r[OURS][figure] for r in rounds]
+            cells = [form, figure, f"{statistics.median(ours):.3g}"]
+            for other in who[1:]:
+                figures = [r[other][figure] for r in rounds]
+                cells += [
+                    f"{statistics.median(figures):.3g}",
+                    spread([a / b for a, b in zip(ours, figures, strict=True)]),
+                ]
+            print(f"| {' | '.join(cells + [''] * (7 - len(cells)))} |", flush=True)
 
 
-def measure(who: str, folder: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.load", "--open", who, folder]
+def spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
+
+
+def measure(who: str, path: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.load", "--open", who, str(path)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(output.splitlines()[-1])  # type: ignore[no-any-return]
 

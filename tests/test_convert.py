@@ -15,10 +15,10 @@ from reference import relative_difference
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from timesformer_cli import convert
+from timesformer_cli import convert, labels
 from timesformer_cli.convert import TrainingFacts, facts_of, infer_config, layout_of, to_hub, to_original, write_pyth
 from timesformer_cli.errors import CheckpointError
-from timesformer_cli.model import TimesformerForVideoClassification
+from timesformer_cli.model import TimesformerForVideoClassification, TimesformerModel
 from timesformer_cli.specs import PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
 from timesformer_cli.weights import Stored, check_state_dict, read_state_dict, read_stored
 
@@ -204,8 +204,8 @@ class TestInferredConfig:
         ids=["no bias", "heads", "wide", "remainder", "oblong patches", "11 layers, 1 class", "labels"],
     )
     def test_with_what_the_facts_add(self, config: TimesformerConfig) -> None:
-        labels = tuple(config.id2label.values())
-        facts = TrainingFacts(num_heads=config.num_attention_heads, image_size=config.image_size, labels=labels)
+        names = tuple(config.id2label.values())
+        facts = TrainingFacts(num_heads=config.num_attention_heads, image_size=config.image_size, labels=names)
         assert infer_config(network(config).state_dict(), facts) == config
 
     def test_facts_against_the_shapes_are_passed_over(self) -> None:
@@ -451,6 +451,11 @@ class TestFiles:
         assert facts == TrainingFacts(num_frames=5, stride=32)
         assert infer_config(state, facts) == config
         assert_same(state, expected)
+        opened = TimesformerForVideoClassification.from_pretrained(path, dtype=None)
+        assert opened.config == config
+        assert_same(opened.state_dict(), expected)
+        encoder = TimesformerModel.from_pretrained(path, dtype=None)
+        assert_same(encoder.state_dict(), network(config).timesformer.state_dict())
 
 
 class TestWriting:
@@ -469,8 +474,15 @@ class TestWriting:
         read = read_stored(tmp_path / "some.pyth")
         facts = facts_of(read)
         assert_same(to_hub(read.state), state)
-        assert (facts.config, facts.recipe) == (config, RECIPE)
-        assert facts.labels == ("left", "right", "größer")
+        assert facts == TrainingFacts(config=config, recipe=RECIPE, labels=("left", "right", "größer"))
+
+    def test_classes_of_a_published_data_set(self, config: TimesformerConfig, tmp_path: Path) -> None:
+        """By their names: a model of as many other classes is not taken for one."""
+        for names, dataset in ((labels.read("something-something-v2"), "something-something-v2"), (range(174), None)):
+            config = replace(config, id2label=dict(enumerate(map(str, names))))
+            write_pyth(tmp_path / "some.pyth", {}, config, recipe=RECIPE)
+            facts = facts_of(read_stored(tmp_path / "some.pyth"))
+            assert (facts.labels, facts.dataset) == (tuple(map(str, names)), dataset)
 
     def test_nothing_is_lost_of_an_odd_recipe(self, config: TimesformerConfig, tmp_path: Path) -> None:
         recipe = Recipe(
@@ -602,7 +614,7 @@ def published() -> Iterator[tuple[str, TimesformerConfig, int]]:
     for name, (classes, frames, size, count) in PUBLISHED.items():
         yield name, TimesformerConfig(num_labels=classes, num_frames=frames, image_size=size), count
     for attention, count in ABLATIONS.items():
-        yield attention, TimesformerConfig(num_labels=400, attention_type=attention), count  # type: ignore[arg-type]
+        yield attention, TimesformerConfig(num_labels=400, attention_type=attention), count
 
 
 class TestPublishedShapes:

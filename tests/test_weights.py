@@ -507,7 +507,7 @@ class TestTrainingFiles:
 
     def test_parameters_become_tensors(self, tmp_path: Path) -> None:
         state = torch.nn.Linear(2, 3).state_dict(keep_vars=True)
-        state._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
+        state._metadata = {"": {"version": 1}}
         torch.save(state, tmp_path / "some.pth")
         read = read_state_dict(tmp_path / "some.pth")
         assert_same_state(read, dict(state))
@@ -545,7 +545,7 @@ class TestTrainingFiles:
         """mmaction2 keeps its best score so, and mmengine its losses, in a class of its own."""
         buffers = types.ModuleType("mmengine.logging.history_buffer")
         history = type("HistoryBuffer", (), {"__module__": buffers.__name__})
-        buffers.HistoryBuffer = history  # type: ignore[attr-defined]
+        buffers.HistoryBuffer = history
         for name in ("mmengine", "mmengine.logging"):
             monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
         monkeypatch.setitem(sys.modules, buffers.__name__, buffers)

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from timesformer_cli import labels
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.specs import (
     AttentionType,
@@ -171,8 +172,8 @@ class TrainingFacts:
     """What a weight file says beside its tensors; None is what it does not say.
 
     `image_size` is a side or (height, width), in pixels. `stride` is in frames, `mean` and `std` are on
-    the 0..1 scale, a number for each channel. `config` and `recipe` are whole in files that
-    `write_pyth` wrote.
+    the 0..1 scale, a number for each channel. Files that `write_pyth` wrote say all in `config`,
+    `recipe`, `labels` and `dataset`.
     """
 
     num_heads: int | None = None
@@ -188,29 +189,29 @@ class TrainingFacts:
 
 
 def facts_of(stored: Stored) -> TrainingFacts:
-    """The facts in a file's `cfg` (the original), `meta` (mmaction2) or `timesformer_cli` (`write_pyth`).
+    """The facts in a file's `timesformer_cli` (`write_pyth`), `cfg` (the original) or `meta` (mmaction2).
 
     Raises:
         CheckpointError: settings of `write_pyth` that cannot be understood.
     """
-    facts = TrainingFacts()
-    cfg, meta = stored.extras.get("cfg"), stored.extras.get("meta")
+    own, cfg, meta = (stored.extras.get(name) for name in (_OWN, "cfg", "meta"))
+    if own is not None:
+        return _read_own(own, stored.path)
     if isinstance(cfg, str):
-        facts = read_cfg(cfg)
-    elif isinstance(meta, Mapping):
-        facts = _read_meta(meta)
-    own = stored.extras.get(_OWN)
-    if own is None:
-        return facts
+        return read_cfg(cfg)
+    return _read_meta(meta) if isinstance(meta, Mapping) else TrainingFacts()
+
+
+def _read_own(text: Any, path: Path) -> TrainingFacts:
     try:
-        values = json.loads(own)
-        config = TimesformerConfig.from_dict(values["config"])
-        recipe = _recipe(values["recipe"])
+        values = json.loads(text)
+        config, recipe = TimesformerConfig.from_dict(values["config"]), _recipe(values["recipe"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{stored.path}: its {_OWN} settings cannot be read ({error}); is it of a newer version?"
+            f"{path}: its {_OWN} settings cannot be read ({error}); is it of a newer version?"
         ) from error
-    return replace(facts, config=config, recipe=recipe, labels=tuple(config.id2label.values()))
+    names = tuple(config.id2label.values())
+    return TrainingFacts(config=config, recipe=recipe, labels=names, dataset=labels.dataset_of(names))
 
 
 # The data sets of published checkpoints, by the original's name for them and the number of classes.

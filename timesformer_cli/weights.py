@@ -192,13 +192,8 @@ def write_state_dict(folder: Path, state: dict[str, Tensor]) -> Path:
     return partial.replace(path)
 
 
-def check_state_dict(
-    state: dict[str, Tensor], expected: dict[str, Tensor], where: str, against: str = "config.json"
-) -> None:
-    """Raise CheckpointError, naming the keys, unless `state` fits `expected` key by key and shape by shape.
-
-    `where` names the weights in the message, and `against` what they should fit.
-    """
+def check_state_dict(state: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
+    """Raise CheckpointError, naming the keys, unless `state` fits `expected` key by key and shape by shape."""
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
     misshapen = [
@@ -209,7 +204,7 @@ def check_state_dict(
     found = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
     problems = [f"{len(names)} {what}: {_abridge(names)}" for what, names in found if names]
     if problems:
-        raise CheckpointError(f"{where}: the weights do not fit {against}; keys {'; '.join(problems)}")
+        raise CheckpointError(f"{where}: the weights do not fit the config; keys {'; '.join(problems)}")
 
 
 def _abridge(names: list[str]) -> str:
