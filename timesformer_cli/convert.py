@@ -228,7 +228,7 @@ def read_cfg(text: str) -> TrainingFacts:
 
     try:
         values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that does not exist
+    except Exception:  # text that claims to be a date, a truth value and so on provokes almost anything
         return TrainingFacts()
 
     def stated(section: str, name: str) -> Any:
@@ -312,7 +312,7 @@ def _literals(code: str) -> dict[str, list[Any]]:
 
 def _finite(value: Any) -> float | None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if number and math.isfinite(value) else None
+    return value if number and abs(value) < 1e300 else None  # an int can be larger than any float
 
 
 def _positive(value: Any) -> float | None:
