@@ -1,0 +1,453 @@
+"""A Hugging Face Hub on this machine: repositories from dictionaries, its protocol, and its faults.
+
+    with serve() as hub:
+        commit = hub.add_repo("owner/name", {"config.json": b"{}", "model.safetensors": b"..."})
+        hub.connect(monkeypatch, tmp_path / "cache")       # this process
+        subprocess.run(..., env=hub.environment(tmp_path))  # another one
+        hub.add_fault("model.safetensors", status=503)
+        assert hub.files() == ["config.json"]
+
+It serves what huggingface_hub asks for: the models API with and without a revision, trees, discussions, and `resolve`
+with HEAD, GET, Range and the Hub's headers. Weights (*.bin, *.safetensors) are LFS files: `resolve` redirects to a
+second port, as the real Hub does to its CDN, where no token may arrive.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+LFS_SUFFIXES = (".bin", ".safetensors", ".onnx", ".pyth")
+
+
+@dataclass
+class Request:
+    """A request that arrived. `server` is hub or cdn; names of `headers` are in lower case."""
+
+    server: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+    @property
+    def token(self) -> str | None:
+        return self.headers.get("authorization")
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests whose path contains `match`, the next `times` times."""
+
+    match: str
+    method: str | None
+    server: str | None
+    times: int
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    cut: int | None = None
+    reset: int | None = None
+    hang: bool = False
+
+
+@dataclass
+class _Repo:
+    gated: bool = False
+    private: bool = False
+    refs: dict[str, str] = field(default_factory=dict)
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Hub:
+    """The server. Its methods may be called at any time; `log` has every request that arrived."""
+
+    def __init__(self) -> None:
+        self.log: list[Request] = []
+        # Access tokens, and whether they may read what is private or gated.
+        self.tokens = {"hf_member": True, "hf_stranger": False}
+        # A repository's owner may switch its discussions, and with them pull requests, off.
+        self.discussions = True
+        self._repos: dict[str, _Repo] = {}
+        self._faults: list[Fault] = []
+        self._closing = threading.Event()
+        self._servers = {name: _Server(self, name) for name in ("hub", "cdn")}
+        self.url = self._servers["hub"].url
+        self.cdn_url = self._servers["cdn"].url
+
+    def add_repo(
+        self,
+        repo: str,
+        files: Mapping[str, bytes] | Path,
+        branch: str = "main",
+        *,
+        gated: bool = False,
+        private: bool = False,
+    ) -> str:
+        """Commit `files`, a mapping or a folder, to a branch of a repository, new or not; returns the commit.
+
+        A gated one shows its list of files to all, but its files, as a private one its very
+        existence, only to a token that may.
+        """
+        if isinstance(files, Path):
+            files = {path.relative_to(files).as_posix(): path.read_bytes() for path in _files_below(files)}
+        entry = self._repos.setdefault(repo, _Repo())
+        entry.gated, entry.private = gated, private
+        commit = hashlib.sha1(f"{repo} {len(entry.commits)} {sorted(files)}".encode()).hexdigest()
+        entry.commits[commit] = dict(files)
+        entry.refs[branch] = commit
+        return commit
+
+    def add_pull_request(
+        self,
+        repo: str,
+        files: Mapping[str, bytes],
+        *,
+        author: str = "SFconvertbot",
+        title: str = "Adding `safetensors` variant of this model",
+        status: str = "open",
+        base: str = "main",
+    ) -> str:
+        """Open a pull request that adds or replaces `files`; returns its commit."""
+        entry = self._repos[repo]
+        number = len(entry.requests) + 1
+        old = entry.commits[entry.refs[base]]
+        commit = self.add_repo(repo, {**old, **files}, f"refs/pr/{number}", gated=entry.gated, private=entry.private)
+        entry.requests.append(
+            {
+                "num": number,
+                "title": title,
+                "status": status,
+                "isPullRequest": True,
+                "author": {"name": author},
+                "createdAt": "2022-12-08T00:00:00.000Z",
+                "repo": {"name": repo, "type": "model"},
+            }
+        )
+        return commit
+
+    def add_fault(
+        self,
+        match: str,
+        *,
+        method: str | None = None,
+        server: str | None = None,
+        times: int = 10**9,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        cut: int | None = None,
+        reset: int | None = None,
+        hang: bool = False,
+    ) -> None:
+        """Answer requests whose path contains `match` wrongly, the next `times` times.
+
+        `status` with `headers` and `body` (JSON unless the headers say otherwise) in place of the
+        answer; `body` alone in place of the content, complete; `cut` and `reset`: close, or break,
+        the connection after that many bytes of the content; `hang`: never answer.
+        """
+        self._faults.append(Fault(match, method, server, times, status, headers or {}, body, cut, reset, hang))
+
+    def clear_faults(self) -> None:
+        self._faults.clear()
+
+    def files(self, server: str | None = None) -> list[str]:
+        """Names of the files that were sent or begun (GET), in order, each time they were; redirects are none."""
+        sent = [request for request in self.log if request.method == "GET" and server in (None, request.server)]
+        paths = [unquote(urlsplit(request.path).path) for request in sent]
+        return [path.rsplit("/", 1)[1] for path in paths if "/resolve/" in path or path.startswith("/lfs/")]
+
+    def connect(self, monkeypatch: pytest.MonkeyPatch, cache: Path, *, token: str | None = None) -> None:
+        """Point huggingface_hub in this process at the server, with `cache` as its cache folder."""
+        connect(self.url, monkeypatch, cache, token=token)
+
+    def environment(self, home: Path, *, token: str | None = None) -> dict[str, str]:
+        """Variables for another process; its cache folder is `home/hub`."""
+        return environment(self.url, home, token=token)
+
+    def close(self) -> None:
+        """Stop answering: from now on connections are refused."""
+        self._closing.set()
+        for server in self._servers.values():
+            server.stop()
+
+    # What the handlers call.
+
+    def fault_for(self, request: Request) -> Fault | None:
+        for fault in self._faults:
+            if (
+                fault.times > 0
+                and fault.match in unquote(request.path)
+                and fault.method in (None, request.method)
+                and fault.server in (None, request.server)
+            ):
+                fault.times -= 1
+                return fault
+        return None
+
+    def wait(self) -> None:
+        self._closing.wait(60)
+
+    def repo(self, name: str) -> _Repo | None:
+        return self._repos.get(name)
+
+
+@contextmanager
+def serve() -> Iterator[Hub]:
+    """A running server, empty; stopped at the end."""
+    hub = Hub()
+    try:
+        yield hub
+    finally:
+        hub.close()
+
+
+def connect(url: str, monkeypatch: pytest.MonkeyPatch, cache: Path, *, token: str | None = None) -> None:
+    """Point huggingface_hub in this process at any address, as a fresh start with HF_ENDPOINT would."""
+    from huggingface_hub import constants, file_download, utils
+
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING")) or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    if token is not None:
+        monkeypatch.setenv("HF_TOKEN", token)
+    values = {
+        "ENDPOINT": url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(cache),
+        "HF_TOKEN_PATH": str(cache / "token"),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": False,
+        "HF_HUB_DISABLE_TELEMETRY": True,
+        "HF_HUB_ETAG_TIMEOUT": 2,
+        "HF_HUB_DOWNLOAD_TIMEOUT": 2,
+    }
+    for name, value in values.items():
+        monkeypatch.setattr(constants, name, value)
+        if hasattr(file_download, name):  # a copy, in versions before 1.0
+            monkeypatch.setattr(file_download, name, value)
+    # The HTTP client has read the proxies of the environment once and for all.
+    for name in {"close_session", "reset_sessions"} & set(dir(utils)):  # before 1.0 the latter
+        getattr(utils, name)()
+
+
+def environment(url: str, home: Path, *, token: str | None = None) -> dict[str, str]:
+    """The variables of this process with huggingface_hub pointed at any address; its cache folder is `home/hub`."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_")) and not name.lower().endswith("_proxy")
+    }
+    own = {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_ETAG_TIMEOUT": "2",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "2",
+    }
+    return {**kept, **own, **({} if token is None else {"HF_TOKEN": token})}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, hub: Hub, name: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub, self.name = hub, name
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self.shutdown()
+            self._thread.join()
+            self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _answer(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self._request = Request(self.server.name, self.command, self.path, headers)
+        self.server.hub.log.append(self._request)
+        self._fault = self.server.hub.fault_for(self._request)
+        if self._fault and self._fault.hang:
+            self.server.hub.wait()
+        elif self._fault and self._fault.status:
+            self._send(self._fault.status, self._fault.body or b"{}", self._fault.headers)
+        elif self.server.name == "cdn":
+            self._cdn()
+        elif self.path.startswith("/api/models/"):
+            self._api()
+        elif "/resolve/" in self.path:
+            self._resolve()
+        else:
+            self._refuse(404, "", "Sorry, we can't find the page you are looking for.")
+
+    def _api(self) -> None:
+        address = urlsplit(self.path)
+        owner, name, *rest = address.path.removeprefix("/api/models/").split("/")
+        repo = self._repo(f"{owner}/{name}", files=False)
+        if repo is None:
+            return
+        if rest == ["discussions"]:
+            self._discussions(repo)
+            return
+        kind, revision = (rest[0], unquote(rest[1])) if rest else ("revision", "main")
+        commit = self._commit(repo, revision)
+        if commit is None:
+            return
+        files = repo.commits[commit]
+        if kind == "tree":  # what snapshot_download asks for
+            self._json([_tree_entry(file, content) for file, content in files.items()])
+            return
+        if "blobs" in parse_qs(address.query):
+            siblings = [_sibling(file, content) for file, content in files.items()]
+        else:
+            siblings = [{"rfilename": file} for file in files]
+        self._json({"id": f"{owner}/{name}", "sha": commit, "siblings": siblings, "private": repo.private, "tags": []})
+
+    def _discussions(self, repo: _Repo) -> None:
+        """All of them, whatever filter was asked for, as a mirror might."""
+        if not self.server.hub.discussions:
+            self._refuse(403, "", "Discussions are disabled for this repo")
+        else:
+            self._json({"discussions": repo.requests, "count": len(repo.requests), "start": 0})
+
+    def _resolve(self) -> None:
+        before, after = self.path.split("/resolve/", 1)
+        revision, file = (unquote(part) for part in after.split("/", 1))
+        repo = self._repo(unquote(before.strip("/")), files=True)
+        commit = None if repo is None else self._commit(repo, revision)
+        if repo is None or commit is None:
+            return
+        content = repo.commits[commit].get(file)
+        if content is None:
+            self._refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
+        elif file.endswith(LFS_SUFFIXES):
+            headers = {
+                "X-Repo-Commit": commit,
+                "X-Linked-Size": str(len(content)),
+                "X-Linked-Etag": f'"{_sha256(content)}"',
+                "Location": f"{self.server.hub.cdn_url}/lfs/{before.strip('/')}/{commit}/{file}?signature=x",
+            }
+            self._send(302, b"", headers)
+        else:
+            self._content(content, {"X-Repo-Commit": commit, "ETag": f'"{_git_hash(content)}"'})
+
+    def _cdn(self) -> None:
+        owner, name, commit, file = unquote(urlsplit(self.path).path).removeprefix("/lfs/").split("/", 3)
+        repo = self.server.hub.repo(f"{owner}/{name}")
+        assert repo is not None
+        content = repo.commits[commit][file]
+        name = f"inline; filename*=UTF-8''{file}; filename=\"{file}\";"
+        self._content(content, {"ETag": f'"{_sha256(content)}"', "Content-Disposition": name})
+
+    def _repo(self, name: str, *, files: bool) -> _Repo | None:
+        """The repository, if whoever asks may see it; otherwise the answer is given."""
+        token = (self._request.token or "").removeprefix("Bearer ")
+        member = self.server.hub.tokens.get(token, False)
+        repo = self.server.hub.repo(name)
+        if token and token not in self.server.hub.tokens:
+            self._refuse(401, "", "Invalid credentials in Authorization header")
+        elif repo is None or (repo.private and not member):
+            self._refuse(404 if token else 401, "RepoNotFound", "Repository not found")
+        elif repo.gated and files and not member:
+            self._refuse(403 if token else 401, "GatedRepo", f"Access to model {name} is restricted.")
+        else:
+            return repo
+        return None
+
+    def _commit(self, repo: _Repo, revision: str) -> str | None:
+        commit = revision if revision in repo.commits else repo.refs.get(revision)
+        if commit is None:
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return commit
+
+    def _refuse(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        codes = {"X-Error-Code": code} if code else {}
+        body = json.dumps({"error": message}).encode()
+        self._send(status, body, {**codes, "X-Error-Message": message, **(headers or {})})
+
+    def _json(self, value: object) -> None:
+        self._content(json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _content(self, content: bytes, headers: Mapping[str, str]) -> None:
+        if self._fault and self._fault.body is not None:
+            content, headers = self._fault.body, {**headers, **self._fault.headers}
+        status, start = 200, 0
+        if asked := self._request.headers.get("range"):
+            start = int(asked.removeprefix("bytes=").split("-")[0])
+            status = 206
+            headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        self._send(status, content[start:], headers)
+
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if self._fault and self._fault.cut is not None:
+            body = body[: self._fault.cut]
+        if self._fault and self._fault.reset is not None:
+            self.wfile.write(body[: self._fault.reset])
+            time.sleep(0.1)  # what is not read yet is lost with the connection
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        else:
+            self.wfile.write(body)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _sibling(file: str, content: bytes) -> dict[str, Any]:
+    """A file in the list of a model's files, with `blobs=true`."""
+    sibling = {"rfilename": file, "size": len(content), "blobId": _git_hash(content)}
+    if file.endswith(LFS_SUFFIXES):
+        lfs = {"sha256": _sha256(content), "size": len(content), "pointerSize": 134}
+        sibling |= {"lfs": lfs, "blobId": _git_hash(json.dumps(lfs).encode())}
+    return sibling
+
+
+def _tree_entry(file: str, content: bytes) -> dict[str, Any]:
+    entry = {"type": "file", "path": file, "size": len(content), "oid": _git_hash(content)}
+    if file.endswith(LFS_SUFFIXES):
+        entry |= {"lfs": {"oid": _sha256(content), "size": len(content), "pointerSize": 134}}
+    return entry
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
