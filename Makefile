@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 # Set up, then label one sample clip with the bundled model: no download, no GPU.
 demo: setup
-	$(BIN)/timesformer predict sample_videos/pan_left.mp4 --top-k 3
+	$(BIN)/timesformer predict sample_videos/pan_left.mp4 --model camera-motion --top-k 3
 
 setup: $(VENV)/installed
 

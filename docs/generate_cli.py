@@ -21,12 +21,18 @@ This page is made from the help texts by `python docs/generate_cli.py`; change t
 
 def reference() -> str:
     group: Any = get_command(app)  # Typer's classes are its own copy of click's, or click's: by version
-    commands = {group.name: group, **{f"{group.name} {name}": command for name, command in group.commands.items()}}
-    return "\n".join([HEAD, *(line for name, command in commands.items() for line in section(name, command))])
+    return "\n".join([HEAD, *(line for name, command in commands(group.name, group) for line in section(name, command))])
+
+
+def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """A command and those below it, with their whole names."""
+    yield name, command
+    for inner, below in getattr(command, "commands", {}).items():
+        yield from commands(f"{name} {inner}", below)
 
 
 def section(name: str, command: Any) -> Iterator[str]:
-    inputs = [f"[{param.metavar}]..." for param in command.params if param.param_type_name == "argument"]
+    inputs = [usage(param) for param in command.params if param.param_type_name == "argument"]
     rest = ["COMMAND [ARGS]..."] if hasattr(command, "commands") else inputs
     yield f"## `{name}`\n"
     yield f"    {' '.join([name, '[OPTIONS]', *rest])}\n"
@@ -39,6 +45,12 @@ def section(name: str, command: Any) -> Iterator[str]:
         yield f"### {panel}\n\n| name | meaning |\n| --- | --- |"
         yield from (row(param) for param in params)
         yield ""
+
+
+def usage(argument: Any) -> str:
+    if argument.required:
+        return str(argument.metavar)
+    return f"[{argument.metavar}]..."
 
 
 def row(param: Any) -> str:

@@ -8,19 +8,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import VideoMAEImageProcessorPil
 
-from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
-from timesformer_cli.checkpoint import BUNDLED, load_model, resolve, save_recipe, with_overrides
+from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification, labels, recipes, zoo
+from timesformer_cli.checkpoint import resolve, save_recipe, with_overrides
 from timesformer_cli.cli.options import DEFAULT_MODEL
 from timesformer_cli.errors import CheckpointError, UsageError
-from timesformer_cli.preprocess import make_views
-from timesformer_cli.records import Frames
-from timesformer_cli.specs import Checkpoint, PreprocessSpec, SamplingSpec
+from timesformer_cli.specs import Checkpoint, PreprocessSpec, Recipe, SamplingSpec
 
 TINY = TimesformerConfig(
     image_size=16,
@@ -58,6 +54,7 @@ def write(folder: Path, name: str, content: object) -> None:
 def make_folder(folder: Path, processor: dict[str, Any] | None = None, **config: Any) -> str:
     folder.mkdir(exist_ok=True)
     replace(TINY, image_size=224, patch_size=16, **config).save_pretrained(folder)
+    (folder / "model.safetensors").touch()
     if processor is not None:
         write(folder, "preprocessor_config.json", processor)
     return str(folder)
@@ -79,6 +76,7 @@ def test_a_folder_that_says_nothing_is_the_original_s(tmp_path: Path) -> None:
     assert checkpoint.sampling == SamplingSpec(num_frames=8, stride=32, fps=30)
     assert checkpoint.preprocess == PreprocessSpec(size=(224, 224), short_side=256)
     assert checkpoint.combine == "logits"
+    assert checkpoint.recipe.name == "original with clips=auto, crops=1"
 
 
 @pytest.mark.parametrize(
@@ -113,47 +111,32 @@ def test_the_short_side_of_other_sizes(
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
-@pytest.mark.parametrize(
-    "processor",
-    [
-        NEWER | HALF,
-        OLDER | HALF,
-        HALF | {"size": {"shortest_edge": 256}, "crop_size": {"height": 192, "width": 224}},
-        HALF | {"size": {"shortest_edge": 64}, "crop_size": 48},
-        NEWER | {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
-        NEWER | HALF | {"size": {"height": 120, "width": 160}, "do_center_crop": False},
-        NEWER | HALF | {"do_normalize": False},
-        NEWER | HALF | {"do_rescale": False},
-        NEWER | HALF | {"rescale_factor": 1 / 127.5},
-        {},
-    ],
-)
-@pytest.mark.parametrize("shape", [(320, 180), (90, 160)])
-def test_other_processors_give_the_views_of_transformers(
-    tmp_path: Path, processor: dict[str, Any], shape: tuple[int, int]
-) -> None:
-    width, height = shape
-    pixels = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-    write(tmp_path, "preprocessor_config.json", processor)
-    reference = VideoMAEImageProcessorPil.from_pretrained(tmp_path)
-    expected = np.asarray(reference(list(pixels), return_tensors="np")["pixel_values"])
-    preprocess = resolve(make_folder(tmp_path, processor)).preprocess
-    views = make_views([Frames(pixels, np.zeros(2))], preprocess)
-    np.testing.assert_allclose(views, expected, rtol=2e-6, atol=2e-6)
+def test_other_processors_are_taken_at_their_word(tmp_path: Path) -> None:
+    checkpoint = resolve(make_folder(tmp_path, NEWER | HALF, num_frames=8))
+    assert checkpoint.preprocess == PreprocessSpec(
+        size=(224, 224), short_side=224, mean=(0.5,) * 3, std=(0.5,) * 3, resize="antialias"
+    )
+    assert checkpoint.sampling == SamplingSpec(num_frames=8)
+    assert checkpoint.recipe.name == "preprocessor_config.json"
 
 
-def test_video_processors_are_read_too(tmp_path: Path) -> None:
-    name = make_folder(tmp_path)
-    write(tmp_path, "video_preprocessor_config.json", NEWER | {"video_processor_type": "TimesformerVideoProcessor"})
-    preprocess = resolve(name).preprocess
-    assert preprocess.mean == (0.485, 0.456, 0.406)
-    assert preprocess.resize == "antialias"
+@pytest.mark.parametrize("processor", [None, FACEBOOK | NEWER])
+def test_the_classes_of_a_data_set_bring_its_recipe(tmp_path: Path, processor: dict[str, Any] | None) -> None:
+    names = labels.read("something-something-v2")
+    checkpoint = resolve(make_folder(tmp_path, processor, num_frames=8, id2label=dict(enumerate(names))))
+    assert checkpoint.dataset == "something-something-v2"
+    assert checkpoint.recipe == recipes.preset("original", checkpoint.config, dataset="something-something-v2")
+    assert (checkpoint.sampling.method, checkpoint.preprocess.channel_order) == ("segments", "bgr")
+
+
+def test_other_statistics_are_another_model_s_whatever_its_classes(tmp_path: Path) -> None:
+    names = labels.read("something-something-v2")
+    checkpoint = resolve(make_folder(tmp_path, NEWER | HALF, id2label=dict(enumerate(names))))
+    assert (checkpoint.sampling.method, checkpoint.preprocess.channel_order) == ("window", "rgb")
 
 
 def test_gray_models(tmp_path: Path) -> None:
     assert resolve(make_folder(tmp_path, num_channels=1)).preprocess.channel_order == "gray"
-    preprocess = resolve(make_folder(tmp_path, NEWER | HALF, num_channels=1)).preprocess
-    assert (preprocess.channel_order, preprocess.mean, preprocess.std) == ("gray", (0.5,), (0.5,))
 
 
 def test_a_recipe_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -162,27 +145,17 @@ def test_a_recipe_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         size=(96, 128), short_side=100, crops=3, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), channel_order="bgr"
     )
     name = make_folder(tmp_path)
-    save_recipe(tmp_path, sampling, preprocess, "probabilities")
-    checkpoint = resolve(name)
-    assert (checkpoint.sampling, checkpoint.preprocess, checkpoint.combine) == (sampling, preprocess, "probabilities")
+    recipe = Recipe(name="ours", sampling=sampling, preprocess=preprocess, combine="probabilities")
+    save_recipe(tmp_path, recipe)
+    assert resolve(name).recipe == recipe
 
 
-@pytest.mark.parametrize(("resize", "channels"), [("antialias", 3), ("antialias", 1), ("stretch", 3)])
-def test_a_saved_recipe_tells_transformers_the_same(tmp_path: Path, resize: str, channels: int) -> None:
-    preprocess = PreprocessSpec(
-        size=(64, 48),
-        short_side=72 if resize == "antialias" else 48,
-        mean=(0.4,) * channels,
-        std=(0.3,) * channels,
-        channel_order="gray" if channels == 1 else "rgb",
-        resize=resize,
-    )
-    name = make_folder(tmp_path, num_channels=channels)
-    save_recipe(tmp_path, SamplingSpec(num_frames=2), preprocess)
+def test_a_saved_recipe_leaves_a_processor_file(tmp_path: Path) -> None:
+    preprocess = PreprocessSpec(size=(64, 48), short_side=72, mean=(0.4,) * 3, std=(0.3,) * 3, resize="antialias")
+    name = make_folder(tmp_path)
+    save_recipe(tmp_path, Recipe(name="ours", sampling=SamplingSpec(num_frames=2), preprocess=preprocess))
     (tmp_path / "recipe.json").unlink()
     assert resolve(name).preprocess == preprocess
-    processor = VideoMAEImageProcessorPil.from_pretrained(tmp_path)
-    assert list(processor.image_mean) == list(preprocess.mean)
 
 
 def test_a_recipe_may_state_a_part(tmp_path: Path) -> None:
@@ -191,15 +164,18 @@ def test_a_recipe_may_state_a_part(tmp_path: Path) -> None:
     checkpoint = resolve(name)
     assert checkpoint.sampling == SamplingSpec(num_frames=8, stride=4)
     assert checkpoint.preprocess.resize == "antialias"
+    assert checkpoint.recipe.name == "recipe.json"
 
 
-def test_unknown_names_say_what_can_be_given(tmp_path: Path) -> None:
-    (tmp_path / "weights.pth").touch()
-    for name in ("no-such-model", "", "owner/model", str(tmp_path / "weights.pth"), "x" * 5000, "nul\0"):
-        message = error_of(name)
-        assert message.startswith(name)
-        assert "config.json" in message
-        assert "--model camera-motion works without a download" in message
+@pytest.mark.parametrize("name", ["no-such-model", "", "x" * 5000, "nul\0", "a/b/c", "../models/x"])
+def test_unknown_names_say_what_can_be_given(name: str) -> None:
+    message = error_of(name)
+    assert message.startswith(f"{name}: no model of that name, and no such folder or file")
+    assert "--model camera-motion works without a download" in message
+
+
+def test_a_slip_of_the_pen_is_understood() -> None:
+    assert "is it base-k400?" in error_of("base-k40")
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
@@ -217,17 +193,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         ("config.json", '{"id2label": {"0": "a", "7": "b"}}', "id2label"),
         ("preprocessor_config.json", "not json", "not valid JSON"),
         ("preprocessor_config.json", '{"size": "large"}', "size is 'large'"),
-        ("preprocessor_config.json", '{"size": {"longest_edge": 3}}', "size is {'longest_edge': 3}"),
-        ("preprocessor_config.json", '{"crop_size": [224]}', "crop_size is [224]"),
-        ("preprocessor_config.json", '{"crop_size": 300}', "short_side is 224"),
-        ("preprocessor_config.json", '{"crop_size": 100, "size": {"height": 120, "width": 120}}', "crop_size is"),
-        ("preprocessor_config.json", '{"resample": 3}', "resample is 3"),
-        ("preprocessor_config.json", '{"do_resize": false}', "do_resize is false"),
-        ("preprocessor_config.json", '{"image_mean": "gray"}', "image_mean is 'gray'"),
-        ("preprocessor_config.json", '{"image_mean": [0.5]}', "mean is (0.5,)"),
-        ("preprocessor_config.json", '{"image_std": [0, 0, 0]}', "std is"),
-        ("preprocessor_config.json", '{"rescale_factor": 0}', "rescale_factor 0"),
-        ("recipe.json", '{"smapling": {}}', "unknown smapling; known are sampling, preprocess, combine"),
+        ("recipe.json", '{"smapling": {}}', "unknown smapling; known are name, sampling, preprocess, combine"),
         ("recipe.json", '{"sampling": {"strides": 4}}', "sampling: unknown strides"),
         ("recipe.json", '{"sampling": 8}', "sampling: a JSON object was expected, not int"),
         ("recipe.json", '{"sampling": {"num_frames": 2.5}}', "num_frames is 2.5"),
@@ -271,6 +237,7 @@ def test_any_json_is_a_checkpoint_or_one_error(
     recipe: dict[str, Any] | None,
     part: dict[str, Any],
 ) -> None:
+    (tmp_path / "model.safetensors").touch()
     write(tmp_path, "config.json", TINY.to_dict() | config)
     write(tmp_path, "preprocessor_config.json", processor)
     keys = asdict(SamplingSpec(num_frames=1))
@@ -293,12 +260,37 @@ def base(tmp_path: Path, **recipe: Any) -> Checkpoint:
 def test_overrides_take_the_place_of_the_recipe(tmp_path: Path) -> None:
     checkpoint = base(tmp_path, sampling={"clips": 2})
     assert with_overrides(checkpoint) == checkpoint
-    changed = with_overrides(
-        checkpoint, num_frames=4, stride=2, fps=15, clips=3, placement="middle", combine="raw_logits"
-    )
+    fields = {"num_frames": 4, "stride": 2, "fps": 15, "clips": 3, "placement": "middle", "combine": "raw_logits"}
+    changed = with_overrides(checkpoint, fields=fields)
     assert changed.sampling == SamplingSpec(num_frames=4, stride=2, fps=15, clips=3, placement="middle")
     assert changed.combine == "raw_logits"
-    assert with_overrides(checkpoint, clips="auto").sampling.clips is None
+    assert changed.recipe.name == (
+        "recipe.json with num_frames=4, stride=2, fps=15, clips=3, placement=middle, combine=raw_logits"
+    )
+    again = with_overrides(changed, fields={"clips": "auto", "stride": 2})
+    assert again.sampling.clips is None
+    assert again.recipe.name == changed.recipe.name + ", clips=auto"
+
+
+def test_one_number_stands_for_all(tmp_path: Path) -> None:
+    changed = with_overrides(base(tmp_path), fields={"mean": 0.5, "std": [0.1, 0.2, 0.3], "size": 192})
+    assert changed.preprocess == PreprocessSpec(size=(192, 192), short_side=219, mean=(0.5,) * 3, std=(0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_presets(tmp_path: Path, name: recipes.RecipeName) -> None:
+    checkpoint = base(tmp_path, sampling={"stride": 4})
+    changed = with_overrides(checkpoint, recipe=name, fields={"clips": 1})
+    assert changed.recipe == recipes.preset(name, checkpoint.config, stride=4)
+    assert changed.recipe.name == name
+
+
+def test_the_preset_of_transformers_is_what_the_model_s_processor_says(tmp_path: Path) -> None:
+    checkpoint = resolve(make_folder(tmp_path, FACEBOOK | NEWER | {"resample": 3}, num_frames=8))
+    assert checkpoint.preprocess.resize == "float"
+    changed = with_overrides(checkpoint, recipe="transformers")
+    assert (changed.preprocess.resize, changed.preprocess.interpolation) == ("antialias", "bicubic")
+    assert changed.sampling.method == "uniform"
 
 
 @pytest.mark.parametrize(
@@ -314,8 +306,14 @@ def test_overrides_take_the_place_of_the_recipe(tmp_path: Path) -> None:
     ],
 )
 def test_crops_bring_their_short_side(tmp_path: Path, preprocess: dict[str, Any], crops: Any, short_side: int) -> None:
-    checkpoint = with_overrides(base(tmp_path, preprocess=preprocess), crops=crops)
+    checkpoint = with_overrides(base(tmp_path, preprocess=preprocess), fields={"crops": crops})
     assert (checkpoint.preprocess.crops, checkpoint.preprocess.short_side) == (crops, short_side)
+
+
+def test_one_crop_of_something_something_is_scaled_to_the_crop(tmp_path: Path) -> None:
+    names = labels.read("something-something-v2")
+    checkpoint = resolve(make_folder(tmp_path, num_frames=8, id2label=dict(enumerate(names))))
+    assert with_overrides(checkpoint, fields={"crops": 1}).preprocess.short_side == 224
 
 
 @pytest.mark.parametrize(
@@ -324,44 +322,41 @@ def test_crops_bring_their_short_side(tmp_path: Path, preprocess: dict[str, Any]
         ({"sampling": {"method": "segments"}}, {"stride": 4}, "--stride does not apply"),
         ({"sampling": {"method": "uniform"}}, {"placement": "middle"}, "--placement does not apply"),
         ({"sampling": {"method": "uniform"}}, {"clips": 3}, "whole video"),
-        ({"preprocess": {"resize": "stretch"}}, {"crops": 3}, "stretched"),
+        ({"preprocess": {"stretch": [224, 224]}}, {"crops": 3}, "stretched"),
         ({}, {"num_frames": 0}, "num_frames is 0"),
         ({}, {"stride": float("nan")}, "stride is nan"),
+        ({}, {"color": "red"}, "unknown color; known are num_frames, .*combine"),
+        ({}, {"mean": "dark"}, "mean is"),
+        ({}, {"size": 8}, "smaller than a patch"),
+        ({}, {"channel_order": "gray"}, "mean is"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path: Path, recipe: dict[str, Any], options: dict[str, Any], says: str) -> None:
     checkpoint = base(tmp_path, **recipe)
     with pytest.raises(UsageError, match=says):
-        with_overrides(checkpoint, **options)
-
-
-def test_models_are_loaded(tmp_path: Path) -> None:
-    model = TimesformerForVideoClassification(TINY)
-    model.save_pretrained(tmp_path)
-    loaded = load_model(resolve(str(tmp_path)))
-    assert not loaded.training
-    for name, tensor in model.state_dict().items():
-        np.testing.assert_array_equal(loaded.state_dict()[name].numpy(), tensor.numpy())
+        with_overrides(checkpoint, fields=options)
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    checkpoint = resolve(make_folder(tmp_path))
-    with pytest.raises(CheckpointError, match=r"no weights; one of model\.safetensors"):
-        load_model(checkpoint)
+    (Path(make_folder(tmp_path)) / "model.safetensors").unlink()
+    assert "no weights; one of model.safetensors" in error_of(tmp_path)
 
 
-def test_the_bundled_models() -> None:
-    assert DEFAULT_MODEL in BUNDLED
-    for name in BUNDLED:
-        checkpoint = resolve(name)
-        assert checkpoint.name == name
-        assert len(load_model(checkpoint).config.id2label) == len(checkpoint.labels)
+def test_the_bundled_model() -> None:
+    checkpoint = resolve("camera-motion")
+    assert (checkpoint.name, checkpoint.recipe.name) == ("camera-motion", "camera-motion")
+    model = TimesformerForVideoClassification.from_pretrained("camera-motion")
+    assert tuple(model.config.id2label.values()) == checkpoint.labels
+
+
+def test_the_default_is_in_the_zoo() -> None:
+    assert DEFAULT_MODEL in zoo.ZOO
 
 
 def test_resolving_does_not_import_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from timesformer_cli.checkpoint import resolve; resolve(sys.argv[1]); "
         "import timesformer_cli.sampling, timesformer_cli.preprocess, timesformer_cli.aggregate; "
-        "assert 'torch' not in sys.modules"
+        "assert not {'torch', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, make_folder(tmp_path)], check=True)

@@ -86,7 +86,7 @@ class TestRecords:
         code, out, err = run("predict", "a.mp4")
         assert (code, err) == (0, "")
         record = json.loads(out)
-        assert list(record) == ["path", "status", "model", "predictions", "video", "views"]
+        assert list(record) == ["path", "status", "model", "predictions", "video", "views", "recipe"]
         assert (record["path"], record["status"], record["model"]) == ("a.mp4", "ok", "tiny")
         assert [p["rank"] for p in record["predictions"]] == [1, 2, 3, 4, 5]
         assert {LABELS[p["index"]] for p in record["predictions"]} == set(LABELS)

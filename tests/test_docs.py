@@ -15,10 +15,9 @@ import pytest
 from clips import write_model, write_video
 from typer.main import get_command
 
-from timesformer_cli import TimesformerConfig
-from timesformer_cli.checkpoint import resolve
+from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.cli import app, main
-from timesformer_cli.specs import PreprocessSpec
+from timesformer_cli.convert import write_pyth
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -51,6 +50,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "videos.txt").write_text("clips/a.mp4\n")
     (tmp_path / "sample_videos").symlink_to(ROOT / "sample_videos")
     write_model(tmp_path / "my-model")
+    network = TimesformerForVideoClassification.from_pretrained(tmp_path / "my-model")
+    assert network.recipe is not None
+    write_pyth(tmp_path / "my-model.pyth", network.state_dict(), network.config, recipe=network.recipe)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIMESFORMER_MODEL", "my-model")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"clips/a.mp4\n")))
@@ -85,16 +87,6 @@ def test_the_readme_shows_the_records_that_are_written(capsys: pytest.CaptureFix
     assert [keys(record) for record in shown] == [keys(record) for record in written]
 
 
-def test_the_readme_shows_a_recipe_that_is_understood(tmp_path: Path) -> None:
-    (recipe,) = [block for block in blocks(ROOT / "README.md", "json") if '"path"' not in block]
-    TimesformerConfig(num_labels=174).save_pretrained(tmp_path)
-    (tmp_path / "recipe.json").write_text(recipe, encoding="utf-8")
-    checkpoint = resolve(str(tmp_path))
-    # As the original code feeds its models of Something-Something, in one crop.
-    assert checkpoint.sampling.method == "segments"
-    assert checkpoint.preprocess == PreprocessSpec(size=(224, 224), short_side=224, channel_order="bgr")
-
-
 def keys(value: Any) -> Any:
     """The names in a record, in their order, at every level."""
     if isinstance(value, dict):
@@ -125,7 +117,7 @@ def test_the_reference_is_up_to_date() -> None:
 
 
 def test_every_option_has_a_help_text() -> None:
-    group: Any = get_command(app)
-    for command in (group, *group.commands.values()):
+    every = runpy.run_path(str(ROOT / "docs/generate_cli.py"))["commands"]
+    for _, command in every("timesformer", get_command(app)):
         assert command.help
         assert [param.name for param in command.params if not param.help] == []

@@ -16,7 +16,7 @@ SAMPLES = Path(__file__).parents[1] / "sample_videos"
 
 def predict(*arguments: str) -> list[dict[str, Any]]:
     """The records that `timesformer predict` prints into a pipe; fails unless it exits with 0."""
-    command = [sys.executable, "-m", "timesformer_cli", "predict", *arguments]
+    command = [sys.executable, "-m", "timesformer_cli", "predict", "--model", "camera-motion", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

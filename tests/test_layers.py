@@ -20,22 +20,29 @@ ORDER = [
     "errors",
     "specs",
     "records",
-    # core: no network, and no files but weights
+    # core: no network, and no files but weights and labels
+    "labels",
+    "recipes",
+    "processors",
+    "zoo",
     "weights",
+    "convert",
     "sampling",
     "preprocess",
-    "model",
     "aggregate",
     # edges: one outside world each
     "decoders",
     "video",
     "inputs",
+    "hub",
     "checkpoint",
     "terminal",
     "table",
     "writers",
-    # runtime and pipeline
+    # network, runtime and pipeline
+    "model",
     "runtime",
+    "workers",
     "pipeline",
     # commands
     "cli",

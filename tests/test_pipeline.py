@@ -1,7 +1,6 @@
 """From items to results: the right frames, in the right batches, in order, and what becomes of errors."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -11,7 +10,7 @@ from clips import write_model, write_video
 from numpy.typing import NDArray
 
 from timesformer_cli import pipeline
-from timesformer_cli.checkpoint import resolve
+from timesformer_cli.checkpoint import resolve, with_overrides
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.pipeline import classify, prepare, read_clips
 from timesformer_cli.preprocess import make_views
@@ -36,11 +35,7 @@ class FakeScorer:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """Three clips of four frames, two apart, and three crops."""
     plain = resolve(str(write_model(tmp_path_factory.mktemp("tiny"))))
-    return replace(
-        plain,
-        sampling=replace(plain.sampling, stride=2, fps=10, clips=3),
-        preprocess=replace(plain.preprocess, crops=3, short_side=32),
-    )
+    return with_overrides(plain, fields={"stride": 2, "fps": 10, "clips": 3, "crops": 3})
 
 
 @pytest.fixture(scope="module")

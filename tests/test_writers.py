@@ -14,11 +14,16 @@ import pytest
 
 from timesformer_cli.errors import OutputError, UsageError
 from timesformer_cli.records import Failure, Item, Prediction, Result, VideoInfo, ViewLabel, Window
-from timesformer_cli.specs import Checkpoint, PreprocessSpec, SamplingSpec, TimesformerConfig
+from timesformer_cli.specs import Checkpoint, PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
 from timesformer_cli.table import Table
 from timesformer_cli.writers import CSV_COLUMNS, check_target, choose_format, open_writer, to_record
 
 LABELS = ("waving", 'größer, "schneller"', "sitting")
+
+
+def recipe(**changes: Any) -> Recipe:
+    sampling, preprocess = SamplingSpec(num_frames=2), PreprocessSpec(size=(224, 224), short_side=224)
+    return Recipe(**{"name": "original", "sampling": sampling, "preprocess": preprocess, **changes})
 
 
 def checkpoint(**changes: Any) -> Checkpoint:
@@ -26,10 +31,9 @@ def checkpoint(**changes: Any) -> Checkpoint:
         **{
             "name": "tiny",
             "config": TimesformerConfig(id2label=dict(enumerate(LABELS))),
-            "sampling": SamplingSpec(num_frames=2),
-            "preprocess": PreprocessSpec(size=(224, 224), short_side=224),
+            "recipe": recipe(),
             "labels": LABELS,
-            "folder": Path("tiny"),
+            "weights": Path("tiny/model.safetensors"),
             "source": "tiny",
             **changes,
         }
@@ -49,7 +53,7 @@ OK_LINE = (
     '[{"rank": 1, "index": 1, "label": "größer, \\"schneller\\"", "score": 0.7}, '
     '{"rank": 2, "index": 0, "label": "waving", "score": 0.25}], '
     '"video": {"duration": 10.01, "fps": 29.97, "frames": 300, "width": 340, "height": 256, "codec": "h264"}, '
-    '"views": [{"clip": 0, "crop": "center", "frames": [0, 36]}]}'
+    '"views": [{"clip": 0, "crop": "center", "frames": [0, 36]}], "recipe": "original"}'
 )
 ERROR_LINE = (
     '{"path": "clips/bad.mp4", "status": "error", "model": "tiny", '
@@ -106,9 +110,9 @@ class TestFormats:
         video = ["10.01", "29.97", "300", "340", "256", "h264"]
         assert rows == [
             list(CSV_COLUMNS),
-            ['a,"b"\n.mp4', "ok", "tiny", "1", "1", 'größer, "schneller"', "0.7", *video, "", ""],
-            ['a,"b"\n.mp4', "ok", "tiny", "2", "0", "waving", "0.25", *video, "", ""],
-            ["clips/bad.mp4", "error", "tiny", *[""] * 10, "decode", "no frame of it decodes"],
+            ['a,"b"\n.mp4', "ok", "tiny", "1", "1", 'größer, "schneller"', "0.7", *video, "", "", "original"],
+            ['a,"b"\n.mp4', "ok", "tiny", "2", "0", "waving", "0.25", *video, "", "", "original"],
+            ["clips/bad.mp4", "error", "tiny", *[""] * 10, "decode", "no frame of it decodes", ""],
         ]
 
     @pytest.mark.parametrize("format", ["json", "jsonl", "csv", "table"])
@@ -145,7 +149,7 @@ class TestTable:
         assert max(len(line) for line in lines) <= 80
 
     def test_raw_logits_are_not_percentages(self, tmp_path: Path) -> None:
-        lines = self.table(tmp_path, prediction(scores=(-1.5, 12.345, 3)), combine="raw_logits")
+        lines = self.table(tmp_path, prediction(scores=(-1.5, 12.345, 3)), recipe=recipe(combine="raw_logits"))
         assert lines[1].split()[1] == "12.35"
 
     def test_a_name_cannot_steer_the_terminal(self, tmp_path: Path) -> None:

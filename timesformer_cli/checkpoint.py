@@ -1,152 +1,438 @@
-"""Models on disk: a name becomes the whole recipe, and a recipe becomes files. Only `load_model` imports torch."""
+"""From what a user calls a model to the whole of it: config, recipe, labels and weights, on disk or from the Hub."""
 
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from timesformer_cli import hub, labels, processors, recipes, zoo
 from timesformer_cli.errors import CheckpointError, UsageError
-from timesformer_cli.specs import Checkpoint, Combine, Placement, PreprocessSpec, SamplingSpec, TimesformerConfig
+from timesformer_cli.specs import (
+    WEIGHT_FILES,
+    Checkpoint,
+    Dataset,
+    PreprocessSpec,
+    Recipe,
+    SamplingSpec,
+    TimesformerConfig,
+)
 
 if TYPE_CHECKING:
-    from timesformer_cli.model import TimesformerForVideoClassification
-
-# Models inside the package, by name, with their folders.
-BUNDLED = {"camera-motion": Path(__file__).parent / "models" / "camera-motion"}
+    from timesformer_cli.convert import TrainingFacts
 
 RECIPE_FILE = "recipe.json"
-# What image processors and, since version 5, video processors of transformers save.
-PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json")
 
-# Mean and standard deviation of every checkpoint that the original code trained. No processor of
-# transformers has them as its own, so a file that states them belongs to such a checkpoint.
-_ORIGINAL_MEAN, _ORIGINAL_STD = 0.45, 0.225
+# Published data sets, by the number of classes that a head for them has.
+_BY_CLASSES: dict[int, Dataset] = {400: "kinetics-400", 600: "kinetics-600", 174: "something-something-v2"}
 
-_BILINEAR = 2  # the number that Pillow and the processors' files give it
+_EXPORTED = (".onnx", ".pt2", ".xml")
 
 _Spec = TypeVar("_Spec", SamplingSpec, PreprocessSpec)
 
 
-def resolve(name: str) -> Checkpoint:
-    """The model that `name` stands for: a bundled one, or a folder with `config.json` and weights.
+def resolve(
+    name: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    quiet: bool = False,
+    weights: Path | None = None,
+    config: Path | None = None,
+    labels_file: Path | None = None,
+) -> Checkpoint:
+    """The model that `name` stands for.
 
-    A folder's `recipe.json` says how to feed the model. Without it, `preprocessor_config.json` gives
-    size, statistics and resizing, and the number of frames the window. The weights are not looked at.
+    That is a short name of the zoo, a folder, a file of weights, or an id on the Hub, in this order.
+    `revision` and `offline` are for the Hub, `quiet` hides the bars of its downloads. `weights` is a
+    file for a short name without weights of its own on the Hub. `config` is a config.json in place
+    of the model's own, or of what its weights tell. `labels_file` names the classes.
+
+    How to feed the model is the original's way for published checkpoints, and for others with the
+    classes of a published data set and the original's statistics; what `preprocessor_config.json`
+    says for the rest. `recipe.json` in the folder goes before both.
 
     Raises:
+        UsageError: an option that means nothing to this kind of model.
         CheckpointError: no such model, or a file of it that is missing, unreadable or contradictory.
     """
-    if name in BUNDLED:
-        return _read_folder(BUNDLED[name], name, "bundled with timesformer-cli")
-    if os.path.isdir(name):
-        return _read_folder(Path(name), name, name)
-    problem = (
-        "it is a file, not a model folder" if os.path.exists(name) else "no model of that name, and no such folder"
-    )
-    raise CheckpointError(
-        f"{name}: {problem}; give a folder that holds config.json and weights, or a bundled model "
-        f"({', '.join(BUNDLED)}): --model {next(iter(BUNDLED))} works without a download"
-    )
+    entry = zoo.ZOO.get(name)
+    on_disk = entry is None and os.path.exists(name)
+    if not on_disk:
+        entry = zoo.find(name)
+    if weights is not None and entry is None:
+        raise UsageError(f"--weights goes with a short name of `timesformer models list`, and {name} is none")
+    from_hub = weights is None and not on_disk and not (entry and entry.folder)
+    if revision is not None and not from_hub:
+        raise UsageError(f"--revision is for models on the Hub, and {name} is none")
+
+    changes = _Changes(config, labels_file)
+    if weights is not None:
+        return _from_file(weights, name, entry, changes)
+    if entry is not None and entry.folder is not None:
+        return _from_folder(entry.folder, name, "bundled with timesformer-cli", entry, changes)
+    if on_disk and os.path.isdir(name):
+        return _from_folder(Path(name), name, name, None, changes)
+    if on_disk:
+        return _from_named_file(Path(name), changes)
+    return _from_hub(name, entry, changes, revision=revision, offline=offline, quiet=quiet)
 
 
-def load_model(checkpoint: Checkpoint) -> "TimesformerForVideoClassification":
-    """The network with its weights, float32, in eval mode, on the CPU.
+def download(name: str, *, revision: str | None = None, quiet: bool = False) -> Path:
+    """Fetch a model from the Hub, also where an older state of it is in the cache; the folder of its config.
 
     Raises:
-        CheckpointError: missing or unreadable weights, or weights that do not fit `config.json`.
+        CheckpointError: not on the Hub, or it cannot be had.
     """
-    from timesformer_cli.model import TimesformerForVideoClassification
+    entry = zoo.find(name)
+    if entry is not None and entry.folder is not None:
+        return entry.folder
+    repo = _hub_repo(name, entry)
+    return hub.download(repo, revision or (entry.revision if entry else None), quiet=quiet).folder
 
-    return TimesformerForVideoClassification.from_pretrained(checkpoint.folder)
 
-
-def with_overrides(
-    checkpoint: Checkpoint,
+def preview(
+    name: str,
     *,
-    num_frames: int | None = None,
-    stride: float | None = None,
-    fps: float | None = None,
-    clips: int | Literal["auto"] | None = None,
-    crops: Literal[1, 3] | None = None,
-    placement: Placement | None = None,
-    combine: Combine | None = None,
+    revision: str | None = None,
+    weights: Path | None = None,
+    config: Path | None = None,
+    labels_file: Path | None = None,
 ) -> Checkpoint:
-    """The recipe with a user's options in place of the model's own; None leaves a field as it is.
-
-    Another number of crops also brings the short side that the original code takes for it.
+    """What `resolve` would give, without a download: a published model that is not here has no `weights`.
 
     Raises:
-        UsageError: an option that means nothing to this model, or a value that cannot be.
+        UsageError, CheckpointError: as `resolve` does, offline.
     """
-    sampling, preprocess = checkpoint.sampling, checkpoint.preprocess
-    given = {"num_frames": num_frames, "stride": stride, "fps": fps, "clips": clips, "placement": placement}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for name in ("stride", "fps", "placement"):
-        if sampling.method != "window" and name in changes:
-            raise UsageError(f"--{name} does not apply to {checkpoint.name}: its frames cover the whole video")
-    if clips == "auto":
-        changes["clips"] = None
-    try:
-        sampling = replace(sampling, **changes)
-        if crops is not None and crops != preprocess.crops:
-            preprocess = replace(preprocess, crops=crops, short_side=_short_side(preprocess, crops))
-        return replace(checkpoint, sampling=sampling, preprocess=preprocess, combine=combine or checkpoint.combine)
-    except ValueError as error:
-        raise UsageError(f"{checkpoint.name}: {error}") from error
+    entry = zoo.find(name)
+    if entry is None or entry.folder is not None or weights is not None or _is_cached(name, entry, revision):
+        return resolve(name, revision=revision, offline=True, weights=weights, config=config, labels_file=labels_file)
+    own = _Changes(config, labels_file).apply(entry.config(), None)
+    recipe = recipes.preset("original", own, dataset=entry.dataset, stride=entry.stride)
+    return Checkpoint(
+        name=name,
+        config=own,
+        recipe=_covering(recipe),
+        labels=tuple(own.id2label.values()),
+        weights=None,
+        source=entry.repo or entry.where,
+        dataset=entry.dataset,
+    )
 
 
-def save_recipe(folder: Path, sampling: SamplingSpec, preprocess: PreprocessSpec, combine: Combine = "logits") -> None:
-    """Write `recipe.json`, and for transformers as much of it as a `preprocessor_config.json` can say."""
-    height, width = preprocess.size
-    size = {"height": height, "width": width}
-    processor = {
-        "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True,
-        "size": size if preprocess.resize == "stretch" else {"shortest_edge": preprocess.short_side},
-        "resample": _BILINEAR,
-        "do_center_crop": preprocess.resize != "stretch",
-        "crop_size": size,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": preprocess.mean,
-        "image_std": preprocess.std,
-    }
-    recipe = {"sampling": asdict(sampling), "preprocess": asdict(preprocess), "combine": combine}
-    for name, content in ((RECIPE_FILE, recipe), (PROCESSOR_FILES[0], processor)):
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _is_cached(name: str, entry: zoo.Published, revision: str | None) -> bool:
+    repo = _repo(name, entry)
+    return repo is not None and hub.find_cached(repo, revision or entry.revision) is not None
 
 
-def _read_folder(folder: Path, name: str, source: str) -> Checkpoint:
-    path = folder / "config.json"
-    try:
-        config = TimesformerConfig.from_dict(_read_json(path))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+def _repo(name: str, entry: zoo.Published | None) -> str | None:
+    """The Hub id for `name`: itself, unless it is a short name. None where nothing was published there."""
+    return entry.repo if entry is not None and entry.name == name else name
+
+
+def _hub_repo(name: str, entry: zoo.Published | None) -> str:
+    """The Hub id to fetch for `name`. Raises CheckpointError when there is none."""
+    repo = _repo(name, entry)
+    if repo is None:
+        assert entry is not None
+        raise CheckpointError(f"{name}: not on the Hub; {entry.where}; name the file with --weights FILE")
+    if not hub.is_repo_id(repo):
+        near = zoo.suggest(name)
+        raise CheckpointError(
+            f"{name}: no model of that name, and no such folder or file; "
+            + (f"is it {near}? " if near else "")
+            + "`timesformer models list` shows the names; a folder holds config.json and weights; "
+            "--model camera-motion works without a download"
+        )
+    return repo
+
+
+class _Changes:
+    """What a user states in place of a model's own config and labels."""
+
+    def __init__(self, config: Path | None, labels_file: Path | None) -> None:
+        self.config = None if config is None else _read_config(config)
+        self.labels_file = labels_file
+        self.labels = None if labels_file is None else labels.read_file(labels_file)
+
+    def apply(self, own: TimesformerConfig, known: tuple[str, ...] | None) -> TimesformerConfig:
+        """The config with the names of its classes: the user's, else those `known` for them, else its own."""
+        config = own if self.config is None else self.config
+        names = self.labels
+        if names is None and self.config is None and known is not None and len(known) == config.num_labels:
+            names = known
+        if names is None:
+            return config
+        if len(names) != config.num_labels:
+            raise CheckpointError(
+                f"{self.labels_file}: {len(names)} labels for a model of {config.num_labels} classes; "
+                "one for each class, in their order, was expected"
+            )
+        return replace(config, id2label=dict(enumerate(names)))
+
+
+def _from_hub(
+    name: str, entry: zoo.Published | None, changes: _Changes, *, revision: str | None, offline: bool, quiet: bool
+) -> Checkpoint:
+    repo = _hub_repo(name, entry)
+    if revision is None and entry is not None:
+        revision = entry.revision
+    snapshot = hub.fetch(repo, revision, offline=offline, quiet=quiet)
+    source = f"{repo}@{snapshot.commit}"
+    return _from_folder(snapshot.folder, name, source, entry, changes, weights=snapshot.weights)
+
+
+def _from_folder(
+    folder: Path, name: str, source: str, entry: zoo.Published | None, changes: _Changes, weights: Path | None = None
+) -> Checkpoint:
+    own = changes.config or _read_config(folder / "config.json")
+    # Labels in config.json of the published checkpoints were wrong once, and are right by the data set.
+    config = changes.apply(own, labels.read(entry.dataset) if entry and entry.dataset else None)
+    names = tuple(config.id2label.values())
+    dataset = entry.dataset if entry else labels.dataset_of(names)
     path = folder / RECIPE_FILE
-    recipe = _read_json(path) if path.is_file() else {}
-    _refuse_unknown(recipe, ("sampling", "preprocess", "combine"), str(path))
-    sampling = _overlay(_published_window(config.num_frames), recipe.get("sampling", {}), f"{path}: sampling")
-    if "preprocess" in recipe:
-        original = _original(config.image_hw, config.num_channels)
-        preprocess = _overlay(original, recipe["preprocess"], f"{path}: preprocess")
-    else:
-        preprocess = _from_processor(folder, config)
+    stated = _read_json(path) if path.is_file() else None
+    # A recipe that states all of it makes do with any processor file, also one that is not understood.
+    processor = None if stated and "preprocess" in stated else _read_processor(folder, config)
+    recipe = _folder_recipe(config, entry, dataset, processor)
+    if stated is not None:
+        recipe = _overlaid(recipe, stated, path)
     try:
         return Checkpoint(
             name=name,
             config=config,
-            sampling=sampling,
-            preprocess=preprocess,
-            combine=recipe.get("combine", "logits"),
-            labels=tuple(config.id2label.values()),
-            folder=folder,
+            recipe=recipe,
+            labels=names,
+            weights=weights or find_weights(folder),
             source=source,
+            dataset=dataset,
+            processor=processor,
         )
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
+
+
+def find_weights(folder: Path) -> Path:
+    """The weight file of `folder` to read. Raises CheckpointError when there is none."""
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder}: no weights; one of {', '.join(WEIGHT_FILES)} was expected")
+
+
+def _from_named_file(path: Path, changes: _Changes) -> Checkpoint:
+    if path.suffix in _EXPORTED:
+        raise CheckpointError(f"{path}: exported models cannot be run yet; give the model that it was made from")
+    if path.name in WEIGHT_FILES and (path.parent / "config.json").is_file():
+        return _from_folder(path.parent, str(path), str(path), None, changes, weights=path)
+    return _from_file(path, str(path), None, changes)
+
+
+def _from_file(path: Path, name: str, entry: zoo.Published | None, changes: _Changes) -> Checkpoint:
+    """A checkpoint of training code: its config and recipe follow from names, shapes and stored settings."""
+    from timesformer_cli import convert
+    from timesformer_cli.weights import read_stored
+
+    stored = read_stored(path)
+    facts = convert.facts_of(stored)
+    own = changes.config or facts.config or (entry.config() if entry else None)
+    if own is None:
+        try:
+            own = convert.infer_config(convert.to_hub(stored.state), facts)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}; give one with --config FILE") from error
+    known, dataset = _known_classes(own.num_labels, facts, entry)
+    config = changes.apply(own, known)
+    try:
+        return Checkpoint(
+            name=name,
+            config=config,
+            recipe=facts.recipe or _training_recipe(config, convert.layout_of(stored.state), facts, entry, dataset),
+            labels=tuple(config.id2label.values()),
+            weights=path,
+            source=str(path),
+            dataset=dataset,
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _known_classes(
+    count: int, facts: "TrainingFacts", entry: zoo.Published | None
+) -> tuple[tuple[str, ...] | None, Dataset | None]:
+    """The names of a head's classes, as far as its file or their number tells, and the data set that has them."""
+    if facts.labels is not None:
+        return facts.labels, labels.dataset_of(facts.labels)
+    dataset = entry.dataset if entry else facts.dataset or _BY_CLASSES.get(count)
+    if dataset is None or len(labels.read(dataset)) != count:
+        return None, None
+    return labels.read(dataset), dataset
+
+
+def _training_recipe(
+    config: TimesformerConfig, layout: str, facts: "TrainingFacts", entry: zoo.Published | None, dataset: Dataset | None
+) -> Recipe:
+    """How the code that wrote a checkpoint in `layout` tests it."""
+    stride = facts.stride or (entry.stride if entry else None)
+    name: recipes.RecipeName = "mmaction2" if layout == "mmaction2" else "original"
+    recipe = recipes.preset(name, config, dataset=dataset, stride=stride)
+    changes = {name: value for name, value in (("mean", facts.mean), ("std", facts.std)) if value is not None}
+    return _changed(_covering(recipe), changes)
+
+
+def _folder_recipe(
+    config: TimesformerConfig,
+    entry: zoo.Published | None,
+    dataset: Dataset | None,
+    processor: PreprocessSpec | None,
+) -> Recipe:
+    original = processor is None or processors.has_original_statistics(processor)
+    published = entry is not None or (dataset is not None and original)
+    recipe = recipes.preset(
+        "original", config, dataset=dataset if published else None, stride=entry.stride if entry else None
+    )
+    if published:
+        recipe = _covering(recipe)
+    elif processor is None:
+        # Other models may be fed otherwise, but nothing says how; one crop is what image processors cut.
+        recipe = _changed(_covering(recipe), {"crops": 1})
+    elif original and processor.stretch is None:
+        # No processor of transformers has these statistics as its own, so the file belongs to a
+        # checkpoint that the original code trained.
+        preprocess = recipes.original_preprocess(processor.size, config.num_channels, 1)
+        recipe = replace(_changed(_covering(recipe), {"crops": 1}), preprocess=preprocess)
+    else:
+        recipe = Recipe(name=processors.FILES[0], sampling=_covering(recipe).sampling, preprocess=processor)
+    return recipe
+
+
+def _covering(recipe: Recipe) -> Recipe:
+    """`recipe` with as many windows as cover a video, where its frames do not cover it anyway."""
+    return _changed(recipe, {"clips": None}) if recipe.sampling.method in ("window", "strided") else recipe
+
+
+def with_overrides(
+    checkpoint: Checkpoint, *, recipe: recipes.RecipeName | None = None, fields: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """The model with a preset recipe in place of its own, then with single `fields` of the recipe changed.
+
+    Fields are those of SamplingSpec and PreprocessSpec, and `combine`; `clips` may be "auto", and one
+    number stands for each of a pair or of the channels. Another number of crops or another size also
+    brings the short side that the published pipeline takes for it.
+
+    Raises:
+        UsageError: a field that means nothing to this model, or a value that cannot be.
+    """
+    current = checkpoint.recipe
+    try:
+        if recipe is not None:
+            current = recipes.preset(
+                recipe,
+                checkpoint.config,
+                dataset=checkpoint.dataset,
+                stride=current.sampling.stride if current.sampling.method in ("window", "strided") else None,
+                processor=checkpoint.processor,
+            )
+        if fields:
+            current = _changed(current, fields)
+        return replace(checkpoint, recipe=current)
+    except ValueError as error:
+        raise UsageError(f"{checkpoint.name}: {error}") from error
+
+
+# Fields that only some ways of sampling look at.
+_ONLY_FOR = {
+    "stride": ("window", "strided"),
+    "placement": ("window", "strided"),
+    "overrun": ("window", "strided"),
+    "fps": ("window", "strided", "segments"),
+}
+_SAMPLING = tuple(field.name for field in fields(SamplingSpec))
+_PREPROCESS = tuple(field.name for field in fields(PreprocessSpec))
+RECIPE_FIELDS = (*_SAMPLING, *_PREPROCESS, "combine")
+
+
+def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """`recipe` with other values in some fields; its name tells them. Raises ValueError."""
+    _refuse_unknown(changes, RECIPE_FIELDS)
+    method = changes.get("method", recipe.sampling.method)
+    for name in changes:
+        if method not in _ONLY_FOR.get(name, (method,)):
+            raise ValueError(f"--{name} does not apply: the frames of a clip cover the whole video")
+    values = {name: _settled(name, value, recipe.preprocess) for name, value in changes.items()}
+    sampling = replace(recipe.sampling, **{name: values[name] for name in _SAMPLING if name in values})
+    chosen = {name: values[name] for name in _PREPROCESS if name in values}
+    preprocess = recipe.preprocess
+    resized = any(
+        chosen.get(name, getattr(preprocess, name)) != getattr(preprocess, name) for name in ("size", "crops")
+    )
+    if resized and "short_side" not in chosen:
+        # Sizes are checked against each other, so the short side must be settled with them.
+        probe = replace(preprocess, **{**chosen, "short_side": max(chosen.get("size", preprocess.size))})
+        chosen["short_side"] = recipes.short_side(probe, probe.crops, sampling.method)
+    changed = replace(
+        recipe,
+        sampling=sampling,
+        preprocess=replace(preprocess, **chosen),
+        combine=values.get("combine", recipe.combine),
+    )
+    differing = [
+        f"{name}={_shown(name, value)}"
+        for name, value in values.items()
+        if _field(changed, name) != _field(recipe, name)
+    ]
+    if not differing:
+        return changed
+    joint = ", " if " with " in recipe.name else " with "
+    return replace(changed, name=recipe.name + joint + ", ".join(differing))
+
+
+def _field(recipe: Recipe, name: str) -> Any:
+    if name == "combine":
+        return recipe.combine
+    return getattr(recipe.sampling if name in _SAMPLING else recipe.preprocess, name)
+
+
+def _settled(name: str, value: Any, preprocess: PreprocessSpec) -> Any:
+    if name == "clips" and value == "auto":
+        return None
+    if name in ("size", "stretch") and isinstance(value, int):
+        return (value, value)
+    if name in ("mean", "std") and isinstance(value, (int, float)):
+        return (value,) * len(preprocess.mean)
+    return value
+
+
+def _shown(name: str, value: Any) -> str:
+    """The value as `--set` and the options take it."""
+    if value is None:
+        return "auto" if name == "clips" else "none"
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def save_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write `recipe.json`, and for transformers as much of it as a `preprocessor_config.json` can say."""
+    content = asdict(recipe)
+    for name, values in ((RECIPE_FILE, content), (processors.FILES[0], processors.write(recipe.preprocess))):
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_config(path: Path) -> TimesformerConfig:
+    try:
+        return TimesformerConfig.from_dict(_read_json(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read_processor(folder: Path, config: TimesformerConfig) -> PreprocessSpec | None:
+    path = next((folder / name for name in processors.FILES if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    try:
+        return processors.read(_read_json(path), config)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -163,129 +449,31 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _overlay(spec: _Spec, values: object, where: str) -> _Spec:
-    """`spec` with the fields that a recipe states."""
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{where}: a JSON object was expected, not {type(values).__name__}")
-    _refuse_unknown(values, tuple(field.name for field in fields(spec)), where)
+def _overlaid(recipe: Recipe, stated: Mapping[str, Any], path: Path) -> Recipe:
+    """`recipe` with the fields that a recipe's file states."""
     try:
-        return replace(spec, **values)
-    except ValueError as error:
-        raise CheckpointError(f"{where}: {error}") from error
-
-
-def _refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        raise CheckpointError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
-
-
-def _published_window(num_frames: int) -> SamplingSpec:
-    """The window that a model of that many frames was published with: 8x32, 16x16 or 96x4.
-
-    The first two cover 256 frames at 30 a second, and so do, as nearly as they can, the windows of
-    other numbers of frames, which were never published: the stride is 256 / T, and at least 1.
-    """
-    return SamplingSpec(num_frames=num_frames, stride=4 if num_frames == 96 else max(256 / num_frames, 1))
-
-
-def _short_side(spec: PreprocessSpec, crops: int) -> int:
-    """The short side for `crops`, where a recipe was written for the other number of crops.
-
-    Three crops lie side by side in frames as high as a crop. For one, the original code scales to
-    the shortest side that training saw, 256 for crops of 224 and 448 for crops of 448; sizes that
-    were never published follow the nearer of the two. Image processors scale to the crop itself.
-    """
-    size = min(spec.size)
-    if crops == 1 and spec.resize == "float" and size < 448:
-        return round(size * 256 / 224)
-    return size
-
-
-def _original(size: tuple[int, int], channels: int) -> PreprocessSpec:
-    """The preprocessing of the original code, with one crop."""
-    gray = channels == 1
-    mean, std = (_ORIGINAL_MEAN,) * (1 if gray else 3), (_ORIGINAL_STD,) * (1 if gray else 3)
-    spec = PreprocessSpec(size=size, short_side=min(size), mean=mean, std=std, channel_order="gray" if gray else "rgb")
-    return replace(spec, short_side=_short_side(spec, crops=1))
-
-
-def _from_processor(folder: Path, config: TimesformerConfig) -> PreprocessSpec:
-    """What a processor's file says, or the original code's way where there is none."""
-    path = next((folder / name for name in PROCESSOR_FILES if (folder / name).is_file()), None)
-    if path is None:
-        return _original(config.image_hw, config.num_channels)
-    # A null stands for the default, as in config.json.
-    values = {key: value for key, value in _read_json(path).items() if value is not None}
-    try:
-        size, short_side = _sizes(values)
-        mean, std = _statistics(values, config.num_channels)
-        original = set(mean) == {_ORIGINAL_MEAN} and set(std) == {_ORIGINAL_STD}
-        if original and short_side is not None:
-            return _original(size, config.num_channels)
-        return PreprocessSpec(
-            size=size,
-            short_side=min(size) if short_side is None else short_side,
-            mean=mean,
-            std=std,
-            channel_order="gray" if config.num_channels == 1 else "rgb",
-            resize="stretch" if short_side is None else "antialias",
+        _refuse_unknown(stated, tuple(field.name for field in fields(Recipe)))
+        return Recipe(
+            name=stated.get("name", path.name),
+            sampling=_overlay(recipe.sampling, stated.get("sampling", {}), "sampling"),
+            preprocess=_overlay(recipe.preprocess, stated.get("preprocess", {}), "preprocess"),
+            combine=stated.get("combine", recipe.combine),
         )
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _sizes(values: Mapping[str, Any]) -> tuple[tuple[int, int], int | None]:
-    """(height, width) of a processor's crops, and the short side before cropping; None for stretched frames."""
-    if not values.get("do_resize", True):
-        raise ValueError("do_resize is false, but videos differ in size; true was expected")
-    if values.get("resample", _BILINEAR) != _BILINEAR:
-        raise ValueError(f"resample is {values['resample']!r}; only {_BILINEAR}, bilinear, is supported")
-    size = values.get("size", 224)
-    if isinstance(size, dict) and list(size) == ["shortest_edge"]:
-        size = size["shortest_edge"]
-    if isinstance(size, dict):
-        short_side, crop = None, _height_width("size", size)
-    else:
-        short_side = _height_width("size", size)[0]
-        crop = (short_side, short_side)
-    # Without a crop only square frames fit the network, and to those a square crop does nothing.
-    if values.get("do_center_crop", True) and "crop_size" in values:
-        crop = _height_width("crop_size", values["crop_size"])
-        if short_side is None and crop != _height_width("size", size):
-            raise ValueError(f"crop_size is {crop}, but only the size that frames are stretched to is supported")
-    return crop, short_side
+def _overlay(spec: _Spec, values: object, part: str) -> _Spec:
+    if not isinstance(values, dict):
+        raise ValueError(f"{part}: a JSON object was expected, not {type(values).__name__}")
+    try:
+        _refuse_unknown(values, tuple(field.name for field in fields(spec)))
+        return replace(spec, **values)
+    except ValueError as error:
+        raise ValueError(f"{part}: {error}") from error
 
 
-def _height_width(name: str, value: object) -> tuple[int, int]:
-    sides = (value, value) if isinstance(value, int) else ()
-    if isinstance(value, dict) and set(value) == {"height", "width"}:
-        sides = (value["height"], value["width"])
-    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise ValueError(f"{name} is {value!r}; a number of pixels, or a height and a width, was expected")
-    return sides
-
-
-def _statistics(values: Mapping[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel on the 0..1 scale, whatever scale the processor uses."""
-    scale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0
-    # What the classes of transformers assume: image processors 0.5, video processors ImageNet's.
-    video = "video_processor_type" in values
-    fallback = {
-        "image_mean": [0.485, 0.456, 0.406] if video else [0.5] * 3,
-        "image_std": [0.229, 0.224, 0.225] if video else [0.5] * 3,
-    }
-    if not values.get("do_normalize", True):
-        values = {**values, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}
-    statistics = []
-    for name in fallback:
-        numbers = values.get(name, fallback[name])
-        if isinstance(numbers, (int, float)):
-            numbers = [numbers] * 3
-        try:
-            numbers = tuple(number * (1 / 255 / scale) for number in numbers)
-        except (TypeError, ArithmeticError) as error:
-            raise ValueError(f"{name} is {numbers!r} and rescale_factor {scale!r}; numbers were expected") from error
-        # Gray frames are taken as three equal channels, so their statistics may be stated three times.
-        statistics.append(numbers[:1] if channels == 1 and len(set(numbers)) == 1 else numbers)
-    return statistics[0], statistics[1]
+def _refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(known)}")

@@ -26,7 +26,7 @@ from timesformer_cli.specs import (
     SamplingSpec,
     TimesformerConfig,
 )
-from timesformer_cli.weights import Stored
+from timesformer_cli.weights import Stored, without_collection
 
 Layout = Literal["hub", "original", "mmaction2"]
 
@@ -227,7 +227,8 @@ def read_cfg(text: str) -> TrainingFacts:
     import yaml
 
     try:
-        values = yaml.safe_load(text)
+        with without_collection():
+            values = yaml.safe_load(text)
     except Exception:  # text that claims to be a date, a truth value and so on provokes almost anything
         return TrainingFacts()
 

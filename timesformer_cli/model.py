@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from timesformer_cli.checkpoint import resolve, save_recipe
+from timesformer_cli.convert import to_hub
 from timesformer_cli.errors import CheckpointError
-from timesformer_cli.specs import TimesformerConfig
+from timesformer_cli.specs import Checkpoint, Recipe, TimesformerConfig
 from timesformer_cli.weights import check_state_dict, read_state_dict, write_state_dict
 
 
@@ -254,41 +256,63 @@ class PretrainedModule(nn.Module):
         if config.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act is {config.hidden_act!r}; known are {', '.join(ACTIVATIONS)}")
         self.config = config
+        # How the checkpoint that it was opened from wants to be fed.
+        self.recipe: Recipe | None = None
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Self:
-        """Open a checkpoint folder (`config.json` and weights), in eval mode, on the CPU.
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        dtype: torch.dtype | None = torch.float32,
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> Self:
+        """Open a published checkpoint by its short name, a Hub id, a folder, or a file of weights.
 
-        The network is built without memory and takes the memory-mapped tensors as they are;
-        only those that are not of `dtype` are copied.
+        In eval mode, on the CPU. `dtype` None keeps what is stored. See `checkpoint.resolve`.
 
         Raises:
-            CheckpointError: a missing or unreadable file, a config the network cannot have, or
+            CheckpointError: a model that cannot be had, a config the network cannot have, or
                 missing, unexpected or misshapen keys, each by name.
         """
-        folder = Path(folder)
+        return cls.from_checkpoint(resolve(str(name), revision=revision, offline=offline), dtype)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32) -> Self:
+        """The network of `checkpoint`, as `from_pretrained` gives it.
+
+        It is built without memory and takes the memory-mapped tensors as they are; only those that
+        are not of `dtype` are copied.
+        """
+        if checkpoint.weights is None:
+            raise CheckpointError(f"{checkpoint.name}: its weights are not on this machine")
         try:
-            config = TimesformerConfig.from_pretrained(folder)
             with torch.device("meta"):
-                model = cls(config)
-        except OSError as error:
-            raise CheckpointError(f"{folder}: no readable config.json; is it a model folder?") from error
+                model = cls(checkpoint.config)
         except ValueError as error:
-            raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
-        state = model._own_keys(read_state_dict(folder))
-        check_state_dict(state, model.state_dict(), str(folder))
-        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+            raise CheckpointError(f"{checkpoint.name}: {error}") from error
+        state = model._own_keys(to_hub(read_state_dict(checkpoint.weights)))
+        check_state_dict(state, model.state_dict(), str(checkpoint.weights))
+        if dtype is not None:
+            state = {name: tensor.to(dtype) for name, tensor in state.items()}
         model.load_state_dict(state, strict=True, assign=True)
+        model.recipe = checkpoint.recipe
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, which transformers reads as well."""
+        """Write `config.json` and `model.safetensors`, which transformers reads as well.
+
+        A network that was opened from a checkpoint also leaves its recipe there.
+        """
         # transformers reads weights into the dtype of the config; torch_dtype is its older name.
         dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
         extra = {key: value for key, value in self.config.extra.items() if key != "torch_dtype"}
         extra |= {"architectures": [type(self).__name__], "dtype": dtype}
         replace(self.config, extra=extra).save_pretrained(folder)
         write_state_dict(Path(folder), self.state_dict())
+        if self.recipe is not None:
+            save_recipe(Path(folder), self.recipe)
 
     def _own_keys(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The entries of a published state dict that belong to this network."""

@@ -5,7 +5,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from timesformer_cli.specs import Dataset, PreprocessSpec, Recipe, Resize, SamplingSpec, TimesformerConfig
+from timesformer_cli.specs import (
+    Dataset,
+    PreprocessSpec,
+    Recipe,
+    Resize,
+    SamplingMethod,
+    SamplingSpec,
+    TimesformerConfig,
+)
 
 RecipeName = Literal["original", "paper", "transformers", "mmaction2", "uniform"]
 
@@ -83,16 +91,17 @@ def published_stride(num_frames: int) -> float:
     return 4 if num_frames == 96 else max(256 / num_frames, 1)
 
 
-def short_side(spec: PreprocessSpec, crops: Literal[1, 3]) -> int:
+def short_side(spec: PreprocessSpec, crops: Literal[1, 3], method: SamplingMethod = "window") -> int:
     """The short side for `crops`, where a recipe was written for the other number of crops.
 
     Three crops lie side by side in frames as high as a crop. For one, the original code scales to
     the shortest side that training saw, 256 for crops of 224 and 448 for crops of 448; sizes that
     were never published follow the nearer of the two. mmaction2, when it validates, goes from 256 to
-    224 as well. Image processors scale to the crop itself.
+    224 as well. Image processors scale to the crop itself, and so does the original code for
+    Something-Something, which `method` segments stands for.
     """
     size = min(spec.size)
-    if crops == 1 and spec.resize != "antialias" and size < 448:
+    if crops == 1 and spec.resize != "antialias" and method != "segments" and size < 448:
         return round(size * 256 / 224)
     return size
 

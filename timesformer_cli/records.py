@@ -13,9 +13,13 @@ CropName = Literal["center", "left", "right", "top", "bottom"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One video to label, by the path its record will show."""
+    """One video to label, by the path its record will show: of a file, or an address.
+
+    With `frames` it is a folder of numbered pictures.
+    """
 
     path: str
+    frames: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.checkpoint import load_model
 from timesformer_cli.errors import DeviceError, UsageError
-from timesformer_cli.specs import Checkpoint
+from timesformer_cli.specs import Checkpoint, TimesformerConfig
 
 if TYPE_CHECKING:
     import torch
@@ -26,15 +25,17 @@ def open_scorer(checkpoint: Checkpoint, *, device: str = "auto") -> Scorer:
     Raises:
         UsageError: a device of no known kind; found before torch is imported.
         DeviceError: a device that this machine does not have.
-        CheckpointError: weights that are missing, unreadable, or do not fit `config.json`.
+        CheckpointError: weights that are missing, unreadable, or do not fit the config.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?|mps", device):
         raise UsageError(f"--device {device}: unknown; known are {DEVICES}")
 
     import torch
 
+    from timesformer_cli.model import TimesformerForVideoClassification
+
     target = _find_device(device)
-    model = load_model(checkpoint).to(target)
+    model = TimesformerForVideoClassification.from_checkpoint(checkpoint).to(target)
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
         # torch shares the memory of an array, and warns if it may not write to it.
@@ -44,6 +45,28 @@ def open_scorer(checkpoint: Checkpoint, *, device: str = "auto") -> Scorer:
         return logits
 
     return score
+
+
+class Cost(NamedTuple):
+    """`parameters` of a network; `flops` of one view (T frames) as torch counts them: a multiply-add is two."""
+
+    parameters: int
+    flops: int
+
+
+def measure_cost(config: TimesformerConfig) -> Cost:
+    """Parameters and operations of a network, counted on shapes alone: no weights, and no time worth the name."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from timesformer_cli.model import TimesformerForVideoClassification
+
+    with torch.device("meta"):
+        model = TimesformerForVideoClassification(config).eval()
+        view = torch.empty(1, config.num_frames, config.num_channels, *config.image_hw)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(view)
+    return Cost(sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops())
 
 
 def _find_device(name: str) -> "torch.device":

@@ -28,8 +28,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
 def _is_positive(value: Any) -> bool:
-    return _is_number(value) and bool(0 < value < math.inf)
+    return _is_finite(value) and bool(value > 0)
 
 
 def _require_one_of(name: str, value: object, choices: Any) -> None:
@@ -198,47 +202,82 @@ class TimesformerConfig:
         (path / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-SamplingMethod = Literal["window", "segments", "uniform"]
+SamplingMethod = Literal["window", "segments", "strided", "uniform"]
 Placement = Literal["first", "middle"]
+Overrun = Literal["repeat", "loop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSpec:
     """Which frames a clip holds.
 
-    `method`: `window` takes `num_frames` frames, `stride` apart at `fps` frames a second (the "8x32"
-    of Kinetics); `segments` one frame from each of `num_frames` equal parts of the video
-    (Something-Something); `uniform` frames spread over the whole video.
-    `clips`: temporal windows per video; None places as many side by side as cover it, at most
-    `sampling.MAX_AUTO_CLIPS`. `placement`: where a single window of a longer video sits, at its
-    `first` frame (the released code) or in its `middle` (the paper).
+    `method`: `window` spreads `num_frames` frames over a span of `num_frames * stride` frames, both
+    of its ends included (the "8x32" of Kinetics, as the original code reads it); `strided` takes
+    frames exactly `stride` apart (mmaction2); `segments` one frame from each of `num_frames` equal
+    parts of the video (Something-Something); `uniform` frames spread over the whole video.
+    `fps`: the rate, in frames a second, that `stride` counts in, and that `segments` first brings
+    the video to; None is the video's own. `clips`: temporal windows per video; None places as many
+    side by side as cover it, at most `sampling.MAX_AUTO_CLIPS`. `placement`: where a single window
+    of a longer video sits, at its `first` frame (the released code) or in its `middle` (the paper).
+    `overrun`: what a window holds beyond the end of a short video, its last frame again (`repeat`),
+    or the video from its beginning (`loop`).
     """
 
     num_frames: int
     method: SamplingMethod = "window"
     stride: float = 32
-    fps: float = 30.0
+    fps: float | None = 30.0
     clips: int | None = None
     placement: Placement = "first"
+    overrun: Overrun = "repeat"
 
     def __post_init__(self) -> None:
         _require_one_of("method", self.method, SamplingMethod)
         _require_one_of("placement", self.placement, Placement)
+        _require_one_of("overrun", self.overrun, Overrun)
         _require(_is_count(self.num_frames), f"num_frames is {self.num_frames!r}; it must be a whole number above 0")
         _require(_is_positive(self.stride), f"stride is {self.stride!r}; it must be a number above 0")
-        _require(_is_positive(self.fps), f"fps is {self.fps!r}; it must be a number above 0")
+        _require(
+            self.fps is None or _is_positive(self.fps),
+            f"fps is {self.fps!r}; it must be a number above 0, or null for the video's own rate",
+        )
         _require(
             self.clips is None or _is_count(self.clips),
             f"clips is {self.clips!r}; it must be a whole number above 0, or auto",
         )
         _require(
-            self.method == "window" or self.clips in (None, 1),
+            self.method in ("window", "strided") or self.clips in (None, 1),
             f"clips is {self.clips}, but the frames of one clip already cover the whole video; it must be 1, or auto",
         )
 
 
+Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How videos are read, and what is refused: nothing here changes what a model sees of a video that is read.
+
+    `max_pixels`: of one picture. `max_frames`: of a video, by its packets. `frame_rate`: pictures a
+    second of a folder of pictures, which does not say; 30 is what Something-Something is extracted at.
+    """
+
+    decoder: Decoder = "auto"
+    max_pixels: int = 2**26
+    max_frames: int = 2_000_000
+    frame_rate: float = 30.0
+
+    def __post_init__(self) -> None:
+        _require_one_of("decoder", self.decoder, Decoder)
+        for name in ("max_pixels", "max_frames"):
+            value = getattr(self, name)
+            _require(_is_count(value), f"{name} is {value!r}; it must be a whole number above 0")
+        _require(_is_positive(self.frame_rate), f"frame_rate is {self.frame_rate!r}; it must be a number above 0")
+
+
 ChannelOrder = Literal["rgb", "bgr", "gray"]
-Resize = Literal["float", "antialias", "stretch"]
+Resize = Literal["float", "antialias", "opencv"]
+Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,30 +285,36 @@ class PreprocessSpec:
     """How RGB frames become network input.
 
     `size` is (height, width) of a crop, `short_side` the length of the shorter side before cropping,
-    both in pixels; `crops` 1 (centre) or 3 along the longer side. `mean` and `std`, one number for
-    each channel of the network, are on the 0..1 scale. `channel_order` is what the network was
-    trained on; `gray` is one channel of ITU-R 601 luma.
+    both in pixels; `stretch` (height, width) is what frames are resized to instead, whatever their
+    shape. `crops` is 1 (centre) or 3 along the longer side. `mean` and `std`, one number for each
+    channel of the network, are on the 0..1 scale. `channel_order` is what the network was trained
+    on; `gray` is one channel of ITU-R 601 luma.
     `resize`: `float` normalises, then interpolates bilinearly without antialiasing (the original
-    code); `antialias` interpolates bytes with antialiasing, then normalises (image processors of
-    transformers); `stretch` does the same but to `size` itself, whatever the shape of the frame
-    (image processors whose `size` is a height and a width).
+    code); `antialias` resizes bytes with antialiasing, by `interpolation`, then normalises (image
+    processors of transformers); `opencv` resizes bytes bilinearly without antialiasing, then
+    normalises (mmaction2).
     """
 
     size: tuple[int, int]
     short_side: int
+    stretch: tuple[int, int] | None = None
     crops: Literal[1, 3] = 1
     mean: tuple[float, ...] = (0.45, 0.45, 0.45)
     std: tuple[float, ...] = (0.225, 0.225, 0.225)
     channel_order: ChannelOrder = "rgb"
     resize: Resize = "float"
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        for name in ("size", "mean", "std"):  # lists, when they come from JSON
+        for name in ("size", "mean", "std", "stretch"):  # lists, when they come from JSON
             value = getattr(self, name)
+            if name == "stretch" and value is None:
+                continue
             _require(isinstance(value, (list, tuple)), f"{name} is {value!r}; it must be a list")
             object.__setattr__(self, name, tuple(value))
         _require_one_of("channel_order", self.channel_order, ChannelOrder)
         _require_one_of("resize", self.resize, Resize)
+        _require_one_of("interpolation", self.interpolation, Interpolation)
         _require(
             len(self.size) == 2 and all(map(_is_count, self.size)),
             f"size is {self.size}; it must be a height and a width, whole numbers above 0",
@@ -279,13 +324,14 @@ class PreprocessSpec:
             f"short_side is {self.short_side!r}; it must be a whole number, at least the {min(self.size)} of the crop",
         )
         _require(_is_count(self.crops) and self.crops in (1, 3), f"crops is {self.crops!r}; it must be 1 or 3")
+        self._check_stretch()
         _require(
-            self.crops == 1 or self.resize != "stretch",
-            "crops is 3, but this model is fed frames stretched to its size; it must be 1",
+            self.interpolation == "bilinear" or self.resize == "antialias",
+            f"interpolation is {self.interpolation}; resizing by {self.resize} is always bilinear",
         )
         channels = 1 if self.channel_order == "gray" else 3
         _require(
-            len(self.mean) == channels and all(map(_is_number, self.mean)),
+            len(self.mean) == channels and all(map(_is_finite, self.mean)),
             f"mean is {self.mean}; it must be one number for each channel, {channels} for {self.channel_order}",
         )
         _require(
@@ -293,17 +339,62 @@ class PreprocessSpec:
             f"std is {self.std}; it must be one number above 0 for each channel, {channels} for {self.channel_order}",
         )
 
+    def _check_stretch(self) -> None:
+        if self.stretch is None:
+            return
+        _require(
+            len(self.stretch) == 2 and all(map(_is_count, self.stretch)),
+            f"stretch is {self.stretch}; it must be a height and a width, whole numbers above 0",
+        )
+        _require(
+            self.stretch[0] >= self.size[0] and self.stretch[1] >= self.size[1],
+            f"stretch is {self.stretch}, smaller than the crops of {self.size}",
+        )
+        _require(self.crops == 1, "crops is 3, but this model is fed frames stretched to its size; it must be 1")
+
 
 # logits: softmax of the mean logits; probabilities: mean of the softmaxes; raw_logits: the mean logits.
 Combine = Literal["logits", "probabilities", "raw_logits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A model as its authors ran it: shape, sampling, preprocessing, fusion, labels, and where it is.
+class Recipe:
+    """How a model wants to be fed, and how the logits of its views become scores.
 
-    `name` is what the user called it and what records show; `folder` holds `config.json` and the
-    weights; `source` says where it came from.
+    `name` is a preset of `recipes`, the file it was read from, or either with what was changed; it
+    goes into results.
+    """
+
+    name: str
+    sampling: SamplingSpec
+    preprocess: PreprocessSpec
+    combine: Combine = "logits"
+
+    def __post_init__(self) -> None:
+        _require_one_of("combine", self.combine, Combine)
+
+
+# Names of weight files in a model folder, in order of preference. An index lists the shards of a
+# model that was split over several files.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+# Data sets of published checkpoints, by the names their class lists have in `labels`.
+Dataset = Literal["kinetics-400", "kinetics-600", "something-something-v2"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model whole: shape, how to feed it, labels, and where its weights are.
+
+    `name` is what the user calls it. `weights` is the file to read: safetensors, an index of shards,
+    or what torch wrote; None for a published model that is not on this machine. `source` says where
+    it came from; `dataset` is a published data set whose classes it knows, if any; `processor` is
+    what its image processor's file says, word for word.
 
     Raises:
         ValueError: parts that disagree (labels against classes, crop size against patches).
@@ -311,25 +402,37 @@ class Checkpoint:
 
     name: str
     config: TimesformerConfig
-    sampling: SamplingSpec
-    preprocess: PreprocessSpec
-    combine: Combine = "logits"
+    recipe: Recipe
     labels: tuple[str, ...]
-    folder: Path
+    weights: Path | None
     source: str
+    dataset: Dataset | None = None
+    processor: PreprocessSpec | None = None
 
     def __post_init__(self) -> None:
-        _require_one_of("combine", self.combine, Combine)
+        preprocess = self.recipe.preprocess
         _require(
             len(self.labels) == self.config.num_labels,
             f"{len(self.labels)} labels for a model of {self.config.num_labels} classes",
         )
         _require(
-            len(self.preprocess.mean) == self.config.num_channels,
-            f"{len(self.preprocess.mean)} channel means for a model of {self.config.num_channels} channels",
+            len(preprocess.mean) == self.config.num_channels,
+            f"{len(preprocess.mean)} channel means for a model of {self.config.num_channels} channels",
         )
-        patch, size = self.config.patch_hw, self.preprocess.size
+        patch, size = self.config.patch_hw, preprocess.size
         _require(
             size[0] >= patch[0] and size[1] >= patch[1],
             f"crops of {size} are smaller than a patch of {patch}",
         )
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        return self.recipe.sampling
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        return self.recipe.preprocess
+
+    @property
+    def combine(self) -> Combine:
+        return self.recipe.combine

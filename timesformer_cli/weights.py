@@ -1,9 +1,11 @@
 """Weights on disk: state dicts in and out, whatever wrote them. Nothing is unpickled but tensors and plain data."""
 
+import gc
 import json
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -102,12 +104,28 @@ def _shards(index: Path) -> list[Path]:
     return shards
 
 
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Keep the garbage collector still.
+
+    The many small objects of a checkpoint set off a full collection of all that `import torch` left,
+    which takes longer than opening the checkpoint does.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _read_file(path: Path) -> Stored:
     _refuse_other_files(path)
     try:
         if path.suffix == ".safetensors":
             return Stored(path, load_file(path))
-        with torch.serialization.safe_globals(_STAND_INS):
+        with torch.serialization.safe_globals(_STAND_INS), without_collection():
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
     except CheckpointError:
         raise

@@ -40,6 +40,7 @@ CSV_COLUMNS = (
     "codec",
     "error_kind",
     "error_message",
+    "recipe",
 )
 
 
@@ -92,6 +93,7 @@ def to_record(result: Result, checkpoint: Checkpoint, top_k: int) -> Record:
             "codec": info.codec,
         },
         "views": [{"clip": view.clip, "crop": view.crop, "frames": list(view.frames)} for view in result.views],
+        "recipe": checkpoint.recipe.name,
     }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from timesformer_cli.__about__ import __version__
-from timesformer_cli.cli import console, options
+from timesformer_cli.cli import console, models, options
 from timesformer_cli.cli.predict import HELP, predict
 from timesformer_cli.errors import TimesformerError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(help=HELP)(predict)
+app.add_typer(models.app, name="models")
 
 
 def _show_version(wanted: bool) -> None:

@@ -33,6 +33,10 @@ def is_verbose() -> bool:
     return _level == "verbose"
 
 
+def is_quiet() -> bool:
+    return _level == "quiet"
+
+
 def error(message: str) -> None:
     """Why the run ends, in one line; shown at every level."""
     _print(f"error: {message}")

@@ -1,15 +1,20 @@
-"""Option types that commands share. docs/cli.md is made from their help."""
+"""Option types that commands share, and what they ask for. docs/cli.md is made from their help."""
 
+import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from timesformer_cli.recipes import RecipeName
+    from timesformer_cli.specs import Checkpoint
 
 # An option that was not given is None, so `--clips auto` needs a number that no one can ask for.
 AUTO_CLIPS = 0
 
-DEFAULT_MODEL = "camera-motion"
+DEFAULT_MODEL = "base-k400"
 
 
 def _positive(text: str) -> float:
@@ -30,7 +35,21 @@ def _clips(text: str) -> int:
     return int(text)
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise typer.BadParameter(f"{text!r} is not of the form FIELD=VALUE")
+    if value in ("none", "null"):
+        return name, None
+    try:
+        numbers = json.loads(f"[{value}]")  # one number, or several with commas
+    except ValueError:
+        return name, value
+    return name, numbers[0] if len(numbers) == 1 else numbers
+
+
 # Panels of the help.
+MODEL = "Model"
 OUTPUT = "Output"
 VIEWS = "Views (what is left out is as the model was trained)"
 RUN = "Run"
@@ -68,9 +87,80 @@ Model = Annotated[
         metavar="MODEL",
         envvar="TIMESFORMER_MODEL",
         help=(
-            "camera-motion, the bundled model, which needs no download; or a folder with config.json and "
-            "model.safetensors or pytorch_model.bin."
+            "A name of `timesformer models list`, downloaded when it is first used; camera-motion is bundled and needs "
+            "no download. Or an id on the Hugging Face Hub, a folder with config.json and weights, or a .pyth, .pth, "
+            ".bin or .safetensors file."
         ),
+        rich_help_panel=MODEL,
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        metavar="REV",
+        help="Branch, tag or commit of the model on the Hub.",
+        rich_help_panel=MODEL,
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        help="Never use the network for the model: it must be in the cache. HF_HUB_OFFLINE=1 does the same.",
+        rich_help_panel=MODEL,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Weights for a name of `timesformer models list`, in place of those on the Hub, if it has any there.",
+        rich_help_panel=MODEL,
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="A config.json to take in place of the model's own, or of what its weights tell.",
+        rich_help_panel=MODEL,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Names of the classes: a text file with one a line, or JSON of ids and names.",
+        rich_help_panel=MODEL,
+    ),
+]
+Recipe = Annotated[
+    Literal["original", "paper", "transformers", "mmaction2", "uniform"] | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help=(
+            "A whole published way to feed the model: original, paper, transformers, mmaction2 or uniform; "
+            "the options below change single parts of it."
+        ),
+        rich_help_panel=VIEWS,
+    ),
+]
+Set = Annotated[
+    list[Any] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        parser=_setting,
+        help=(
+            "Any other field of the recipe, as `timesformer models show` lists them: channel_order=rgb, mean=0.5 or "
+            "combine=probabilities, say. May be given several times."
+        ),
+        rich_help_panel=VIEWS,
     ),
 ]
 Clips = Annotated[
@@ -149,3 +239,48 @@ BatchSize = Annotated[
         "--batch-size", metavar="N", min=1, help="Views that go through the network at a time.", rich_help_panel=RUN
     ),
 ]
+
+
+def resolve_model(
+    model: str,
+    *,
+    revision: str | None,
+    offline: bool,
+    quiet: bool,
+    weights: Path | None,
+    config: Path | None,
+    labels: Path | None,
+    recipe: "RecipeName | None" = None,
+    changes: dict[str, Any] | None = None,
+) -> "Checkpoint":
+    """The model that the options ask for, with `changes` to its recipe."""
+    from timesformer_cli.checkpoint import resolve, with_overrides
+
+    checkpoint = resolve(
+        model, revision=revision, offline=offline, quiet=quiet, weights=weights, config=config, labels_file=labels
+    )
+    return with_overrides(checkpoint, recipe=recipe, fields=changes)
+
+
+def recipe_changes(
+    settings: list[tuple[str, Any]] | None,
+    *,
+    clips: int | None,
+    crops: Literal["1", "3"] | None,
+    num_frames: int | None,
+    stride: float | None,
+    fps: float | None,
+    placement: Literal["first", "middle"] | None,
+    raw_logits: bool = False,
+) -> dict[str, Any]:
+    """The fields of the recipe that the options change."""
+    given = {
+        "clips": "auto" if clips == AUTO_CLIPS else clips,
+        "crops": None if crops is None else int(crops),
+        "num_frames": num_frames,
+        "stride": stride,
+        "fps": fps,
+        "placement": placement,
+        "combine": "raw_logits" if raw_logits else None,
+    }
+    return {**dict(settings or []), **{name: value for name, value in given.items() if value is not None}}

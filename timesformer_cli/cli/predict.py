@@ -31,6 +31,11 @@ def predict(
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     model: options.Model = options.DEFAULT_MODEL,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    weights: options.Weights = None,
+    config: options.Config = None,
+    labels: options.Labels = None,
     top_k: Annotated[
         int,
         typer.Option(
@@ -72,12 +77,14 @@ def predict(
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
+    recipe: options.Recipe = None,
     clips: options.Clips = None,
     crops: options.Crops = None,
     num_frames: options.NumFrames = None,
     stride: options.Stride = None,
     fps: options.Fps = None,
     placement: options.Placement = None,
+    settings: options.Set = None,
     decoder: options.Decoder = "auto",
     device: options.Device = "auto",
     batch_size: options.BatchSize = 4,
@@ -89,24 +96,33 @@ def predict(
         raise UsageError("nothing to label: name videos, folders or --from-file; see timesformer predict --help")
 
     from timesformer_cli import writers
-    from timesformer_cli.checkpoint import resolve, with_overrides
 
     if output == Path("-"):  # as many tools write standard output
         output = None
     chosen = writers.choose_format(output) if format == "auto" else format
     if output is not None:
         writers.check_target(output, overwrite=overwrite)
-    checkpoint = with_overrides(
-        resolve(model),
-        num_frames=num_frames,
-        stride=stride,
-        fps=fps,
-        clips="auto" if clips == options.AUTO_CLIPS else clips,
-        crops=None if crops is None else 1 if crops == "1" else 3,
-        placement=placement,
-        combine="raw_logits" if raw_logits else None,
-    )
     items, total = _find(inputs or [], from_file)
+    checkpoint = options.resolve_model(
+        model,
+        revision=revision,
+        offline=offline,
+        quiet=console.is_quiet(),
+        weights=weights,
+        config=config,
+        labels=labels,
+        recipe=recipe,
+        changes=options.recipe_changes(
+            settings,
+            clips=clips,
+            crops=crops,
+            num_frames=num_frames,
+            stride=stride,
+            fps=fps,
+            placement=placement,
+            raw_logits=raw_logits,
+        ),
+    )
 
     # With nothing wrong so far, what takes seconds: importing torch.
     from timesformer_cli.pipeline import classify
@@ -114,7 +130,9 @@ def predict(
 
     scorer = open_scorer(checkpoint, device=device)
     console.detail(f"model {checkpoint.name} ({checkpoint.source}): {len(checkpoint.labels)} classes")
-    console.detail(f"{checkpoint.sampling}; {checkpoint.preprocess}")
+    console.detail(f"recipe {checkpoint.recipe.name}: {checkpoint.sampling}; {checkpoint.preprocess}")
+    if checkpoint.labels[0] == "LABEL_0":
+        console.note(f"{checkpoint.name} does not name its classes; give their names with --labels FILE")
     results = classify(items, scorer, checkpoint, decoder=decoder, batch=batch_size)
     with writers.open_writer(output, chosen, checkpoint, top_k=top_k) as writer:
         _report(results, writer, total, on_screen=chosen == "table" and output is None and sys.stdout.isatty())

@@ -11,6 +11,7 @@ from train import PREPROCESS, SAMPLING, make_config
 
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoint import save_recipe
+from timesformer_cli.specs import Recipe
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     model = TimesformerForVideoClassification(make_config("divided_space_time" if divided else "space_only"))
     model.load_state_dict(state)
     model.half().save_pretrained(options.folder)
-    save_recipe(options.folder, SAMPLING, PREPROCESS, "logits")
+    save_recipe(options.folder, Recipe(name="camera-motion", sampling=SAMPLING, preprocess=PREPROCESS))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,306 @@
+"""`timesformer models`: what can be run, what it is, how to get it, and how to write it in another layout."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timesformer_cli.cli import console, options
+from timesformer_cli.errors import CheckpointError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from timesformer_cli.specs import Checkpoint
+    from timesformer_cli.zoo import Published
+
+app = typer.Typer(help="List, show, download and convert models.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="As JSON, with every field.")]
+Named = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Whatever predict takes as --model.")]
+
+_MEGABYTE = 1e6
+
+
+@app.command("list")
+def list_models(as_json: Json = False, verbose: options.Verbose = False, quiet: options.Quiet = False) -> None:
+    """The published checkpoints: their data, numbers and licences, and which are on this machine."""
+    console.choose_level(verbose=verbose, quiet=quiet)
+    from timesformer_cli import zoo
+
+    entries = [_listed(entry) for entry in zoo.ZOO.values()]
+    print(json.dumps(entries, indent=2, ensure_ascii=False) if as_json else _table(entries))
+
+
+def _listed(entry: "Published") -> dict[str, Any]:
+    from timesformer_cli import hub
+
+    snapshot = hub.find_cached(entry.repo, entry.revision) if entry.repo else None
+    return {
+        "name": entry.name,
+        "repo": entry.repo,
+        "revision": entry.revision,
+        "data": entry.data,
+        "frames": entry.num_frames,
+        "stride": entry.stride,
+        "size": entry.size,
+        "attention_type": entry.attention_type,
+        "classes": entry.num_labels,
+        "clips": entry.clips,
+        "top1": entry.top1,
+        "top5": entry.top5,
+        "tflops_per_view": entry.tflops,
+        "parameters": entry.parameters,
+        "licence": entry.licence,
+        "where": entry.where,
+        "bundled": entry.folder is not None,
+        "cached": snapshot is not None,
+        "commit": snapshot.commit if snapshot else None,
+        "bytes": _bytes_of(entry.folder.iterdir())
+        if entry.folder
+        else hub.cached_bytes(snapshot)
+        if snapshot
+        else None,
+    }
+
+
+def _bytes_of(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
+
+
+def _table(entries: list[dict[str, Any]]) -> str:
+    """One line a model, as wide as it needs to be: names that wrap could not be copied."""
+    head = ("Name", "Data", "Frames", "Size", "Top-1", "Top-5", "TFLOPs", "Params", "Licence", "Here")
+    rows = [head, *(_cells(entry) for entry in entries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    notes = (
+        "Frames: number x stride at 30 frames a second, or one from each of as many segments.",
+        "TFLOPs: multiply-adds of one view, as published.",
+        "Here: on this machine. Others are downloaded when they are used, or by `timesformer models download NAME`;",
+        "      what says file is not on the Hub, and `timesformer models show NAME` says where it comes from.",
+    )
+    return "\n".join([*lines, "", *notes])
+
+
+def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    size = f"{entry['bytes'] / _MEGABYTE:.0f} MB" if entry["bytes"] else ""
+    here = "bundled" if entry["bundled"] else size if entry["cached"] else "" if entry["repo"] else "file"
+    return (
+        entry["name"],
+        entry["data"],
+        f"{entry['frames']}x{entry['stride']}" if entry["stride"] else f"{entry['frames']} segments",
+        str(entry["size"]),
+        _number(entry["top1"], ".1f"),
+        _number(entry["top5"], ".1f"),
+        _number(entry["tflops_per_view"], ".3g"),
+        f"{entry['parameters'] / 1e6:.1f}M",
+        entry["licence"],
+        here,
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+@app.command()
+def show(
+    model: Named,
+    revision: options.Revision = None,
+    weights: options.Weights = None,
+    config: options.Config = None,
+    labels: options.Labels = None,
+    recipe: options.Recipe = None,
+    settings: options.Set = None,
+    as_json: Json = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """What a model is and how it is fed: config, recipe, parameters, cost, labels, files. Downloads nothing."""
+    console.choose_level(verbose=verbose, quiet=quiet)
+    from timesformer_cli import zoo
+    from timesformer_cli.checkpoint import preview, with_overrides
+
+    checkpoint = preview(model, revision=revision, weights=weights, config=config, labels_file=labels)
+    checkpoint = with_overrides(checkpoint, recipe=recipe, fields=dict(settings or []))
+    card = _card(checkpoint, zoo.find(model))
+    print(json.dumps(card, indent=2, ensure_ascii=False) if as_json else _page(card))
+
+
+def _card(checkpoint: "Checkpoint", entry: "Published | None") -> dict[str, Any]:
+    from timesformer_cli.runtime import measure_cost
+
+    try:
+        cost = measure_cost(checkpoint.config)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.name}: {error}") from error
+    config = checkpoint.config.to_dict()
+    for name in ("id2label", "label2id"):
+        del config[name]
+    files = sorted(checkpoint.weights.parent.iterdir()) if checkpoint.weights else []
+    return {
+        "name": checkpoint.name,
+        "source": checkpoint.source,
+        "published": _listed(entry) if entry else None,
+        "dataset": checkpoint.dataset,
+        "config": config,
+        "parameters": cost.parameters,
+        "multiply_adds_per_view": cost.flops // 2,
+        "recipe": asdict(checkpoint.recipe),
+        "labels": list(checkpoint.labels),
+        "weights": str(checkpoint.weights) if checkpoint.weights else None,
+        "files": [str(file) for file in files if file.is_file()],
+    }
+
+
+def _page(card: dict[str, Any]) -> str:
+    from timesformer_cli.recipes import RECIPES
+
+    published, config, recipe, labels = card["published"], card["config"], card["recipe"], card["labels"]
+    lines = [("model", card["name"]), ("from", card["source"])]
+    if published:
+        lines += [("trained on", published["data"]), ("licence", published["licence"])]
+        if published["top1"] is not None:
+            top5 = "" if published["top5"] is None else f", top-5 {published['top5']} %"
+            lines += [
+                (
+                    "published",
+                    f"top-1 {published['top1']} %{top5}, from {_plural(published['clips'], 'clip')} of 3 crops",
+                )
+            ]
+    lines += [
+        (
+            "network",
+            f"{config['attention_type']}, {config['num_hidden_layers']} layers of {config['hidden_size']}, "
+            f"{config['num_attention_heads']} heads",
+        ),
+        ("input", _input(config)),
+        ("parameters", f"{card['parameters']:,}"),
+        ("cost", f"{card['multiply_adds_per_view'] / 1e9:,.1f} G multiply-adds a view (twice as many FLOPs)"),
+        ("labels", f"{len(labels)}: {', '.join(labels[:3])}{' ...' if len(labels) > 3 else ''}"),
+        ("weights", card["weights"] or _where(card)),
+        ("recipe", recipe["name"]),
+        *(
+            (f"  {name}", _field(name, value))
+            for part in ("sampling", "preprocess")
+            for name, value in recipe[part].items()
+        ),
+        ("  combine", recipe["combine"]),
+        ("presets", ""),
+        *((f"  {name}", text) for name, text in RECIPES.items()),
+    ]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:{width}}  {text}".rstrip() for name, text in lines)
+
+
+def _input(config: dict[str, Any]) -> str:
+    size, patch = (_plain(config[name]) for name in ("image_size", "patch_size"))
+    channels = _plural(config["num_channels"], "channel")
+    return f"{_plural(config['num_frames'], 'frame')} of {size} pixels, {channels}, patches of {patch}"
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _field(name: str, value: Any) -> str:
+    return "auto" if name == "clips" and value is None else _plain(value)
+
+
+def _where(card: dict[str, Any]) -> str:
+    published = card["published"]
+    if published["repo"]:
+        return f"not on this machine; timesformer models download {card['name']}"
+    return f"not on the Hub: {published['where']}; name the file with --weights FILE"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+@app.command()
+def download(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", show_default=False, help="Names of `timesformer models list`, or Hub ids."),
+    ],
+    revision: options.Revision = None,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fetch models into the Hub's cache, or bring them up to date; prints the folder of each."""
+    console.choose_level(verbose=verbose, quiet=quiet)
+    from timesformer_cli.checkpoint import download as fetch
+
+    for model in models:
+        print(fetch(model, revision=revision, quiet=console.is_quiet()), flush=True)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", show_default=False, help="Whatever predict takes as --model.")
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TARGET",
+            show_default=False,
+            help="A folder for config.json, model.safetensors and recipe, or a .pyth file in the original's layout.",
+        ),
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")] = False,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    weights: options.Weights = None,
+    config: options.Config = None,
+    labels: options.Labels = None,
+    recipe: options.Recipe = None,
+    settings: options.Set = None,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a model in another layout: a folder that transformers reads too, or a .pyth of the original code.
+
+    Nothing is lost: tensors stay as they are bit by bit, and config, labels and recipe go along.
+    """
+    console.choose_level(verbose=verbose, quiet=quiet)
+    _check_target(target, overwrite)
+    checkpoint = options.resolve_model(
+        source,
+        revision=revision,
+        offline=offline,
+        quiet=console.is_quiet(),
+        weights=weights,
+        config=config,
+        labels=labels,
+        recipe=recipe,
+        changes=dict(settings or []),
+    )
+    from timesformer_cli import convert as layouts
+    from timesformer_cli.model import TimesformerForVideoClassification
+
+    model = TimesformerForVideoClassification.from_checkpoint(checkpoint, dtype=None)
+    try:
+        if target.suffix == ".pyth":
+            layouts.write_pyth(target, model.state_dict(), checkpoint.config, recipe=checkpoint.recipe)
+        else:
+            model.save_pretrained(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
+    print(target)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if target.suffix in (".bin", ".pth", ".pt", ".safetensors"):
+        raise UsageError(f"{target}: give a folder, or a name that ends in .pyth")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: exists already; choose another name, or --overwrite")
+    if target.exists() and target.is_dir() == (target.suffix == ".pyth"):
+        raise OutputError(f"{target}: is a {'folder' if target.is_dir() else 'file'}; choose another name")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: the folder {target.parent} does not exist; make it first")
