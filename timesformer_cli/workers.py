@@ -1,0 +1,325 @@
+"""Work in processes of its own: an item that hangs, crashes or eats memory costs itself, and not the run."""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.shared_memory import SharedMemory
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.errors import VideoError
+
+T = TypeVar("T")
+
+
+class Done(NamedTuple):
+    """What a task returns: something small that can be pickled, and an array that goes through shared memory."""
+
+    value: Any
+    array: NDArray[np.float32]
+
+
+Task = Callable[[T], Done]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one item may take: wall-clock seconds, and bytes of memory beyond what a worker has at its start.
+
+    The second holds where the platform limits a process's address space, which is Linux.
+    """
+
+    timeout: float = 60.0
+    memory: int = 6 * 2**30
+
+
+# Workers end themselves when their time is up, to the moment, whatever native code they are in.
+# Where the platform cannot do that they are killed after so many seconds more, which are also what a
+# worker may take to start, that is to import the decoders.
+_GRACE = 15.0
+
+_serial = itertools.count()
+
+
+class Pool(Generic[T]):
+    """Workers that run `task` on items, each on one at a time, ahead of whoever takes the results.
+
+    They start with the context, and work while the caller gets ready. Each item has `ahead` places
+    for every worker: so many are begun before the first of them is taken.
+    """
+
+    def __init__(
+        self, task: Task[T], items: Iterable[T], *, workers: int, limits: Limits = Limits(), ahead: int = 2
+    ) -> None:
+        # A server that imports the decoders once and then forks makes a new worker in no time.
+        servers = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if servers else "spawn")
+        if servers:
+            self._context.set_forkserver_preload([task_module(task), "timesformer_cli.decoders.pyav"])
+        self._task = task
+        self._limits = limits
+        self._feed: _Feed[T] = _Feed(items, capacity=workers)
+        self._count = workers
+        self._workers: list[_Worker[T]] = []
+        self._slots: deque[_Slot[T]] = deque()
+        self._most = workers * ahead
+
+    def __enter__(self) -> Self:
+        self._feed.start()
+        self._workers = [_Worker(self._context, self._task, self._limits) for _ in range(self._count)]
+        self._assign()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.kill()
+
+    def results(self) -> Iterator[tuple[T, Done | VideoError]]:
+        """In the order of the items: what `task` returned, or why there is nothing.
+
+        That is the VideoError it raised, `timeout`, `crash` for a worker that died, or `too_large` for
+        want of memory. Whatever else `task` or the items raise is raised here.
+        """
+        while True:
+            self._assign()
+            if self._slots and self._slots[0].answer is not None:
+                slot = self._slots.popleft()
+                if not isinstance(slot.answer, (Done, VideoError)):
+                    raise slot.answer  # type: ignore[misc]
+                yield slot.item, slot.answer
+            elif self._slots or not self._feed.ended:
+                self._wait()
+            else:
+                self._feed.check()
+                return
+
+    def _assign(self) -> None:
+        for worker in self._workers:
+            if worker.slot is None and len(self._slots) < self._most:
+                item = self._feed.take()
+                if item is None:
+                    return
+                self._slots.append(_Slot(*item))
+                worker.begin(self._slots[-1])
+
+    def _wait(self) -> None:
+        """Until something happens, or a worker's time is up."""
+        busy = [worker for worker in self._workers if worker.slot is not None]
+        waiting: list[Any] = [handle for worker in busy for handle in worker.handles]
+        if len(busy) < len(self._workers) and not self._feed.ended:
+            waiting.append(self._feed.bell)
+        seconds = min((worker.deadline - time.monotonic() for worker in busy), default=None)
+        ready = wait(waiting, None if seconds is None else max(seconds, 0))
+        if self._feed.bell in ready:
+            self._feed.bell.recv_bytes()
+        for worker in busy:
+            worker.look()
+
+
+class _Slot(Generic[T]):
+    """The place of an item among the results."""
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.answer: Done | BaseException | None = None
+
+
+class _Feed(Generic[T]):
+    """Takes items from where they come from in a thread, for standard input may keep one waiting."""
+
+    def __init__(self, items: Iterable[T], capacity: int) -> None:
+        self._items = items
+        self._queue: queue.Queue[tuple[T] | None] = queue.Queue(capacity)
+        self._error: BaseException | None = None
+        self.bell, self._ring = multiprocessing.Pipe(duplex=False)  # readable when there is something to take
+        self.ended = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, daemon=True, name="items").start()
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                self._queue.put((item,))
+                self._ring.send_bytes(b"1")
+        except BaseException as error:
+            self._error = error
+        self._queue.put(None)
+        self._ring.send_bytes(b"1")
+
+    def take(self) -> tuple[T] | None:
+        """The next item, or None if there is none, or none yet."""
+        if self.ended:
+            return None
+        try:
+            item = self._queue.get_nowait()
+        except queue.Empty:
+            return None
+        self.ended = item is None
+        return item
+
+    def check(self) -> None:
+        """Raise what the source of the items raised."""
+        if self._error is not None:
+            raise self._error
+
+
+class _Worker(Generic[T]):
+    """One process after another, as they are used up."""
+
+    def __init__(self, context: Any, task: Task[T], limits: Limits) -> None:
+        self._context, self._task, self._limits = context, task, limits
+        self.slot: _Slot[T] | None = None
+        self.deadline = 0.0
+        self._memory = ""  # the name under which a worker leaves its array
+        self._start()
+
+    def _start(self) -> None:
+        self._connection, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=_serve, args=(theirs, self._task, self._limits), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def handles(self) -> tuple[Any, ...]:
+        return self._connection, self._process.sentinel
+
+    def begin(self, slot: _Slot[T]) -> None:
+        self.slot = slot
+        self._memory = f"timesformer-{os.getpid()}-{next(_serial)}"
+        self.deadline = time.monotonic() + self._limits.timeout + _GRACE
+        # Should it be dead, that is found out when its answer is waited for.
+        with contextlib.suppress(OSError):
+            self._connection.send((slot.item, self._memory))
+
+    def look(self) -> None:
+        """Take the answer, if there is one; replace the process if it died or its time is up."""
+        assert self.slot is not None
+        try:
+            answer = self._receive() if self._connection.poll() else None
+        except (EOFError, OSError):
+            self._process.join(_GRACE)
+            answer = self._death()
+        if answer is None and not self._process.is_alive():
+            answer = self._death()
+        if answer is None and time.monotonic() >= self.deadline:
+            answer = self._late()
+        if answer is None:
+            return
+        self.slot.answer, self.slot = answer, None
+        if not isinstance(answer, Done) and not self._process.is_alive():
+            self.kill()
+            self._start()
+
+    def _receive(self) -> Done | BaseException:
+        value, shape = self._connection.recv()
+        if shape is None:
+            return value  # type: ignore[no-any-return]
+        memory = SharedMemory(self._memory)
+        try:
+            array = np.ndarray(shape, np.float32, memory.buf).copy()
+        finally:
+            memory.close()
+            memory.unlink()
+        return Done(value, array)
+
+    def _death(self) -> VideoError:
+        code = self._process.exitcode or 0
+        if code == -getattr(signal, "SIGALRM", 0) != 0:
+            return self._late()
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        hint = "; perhaps for want of memory" if name == "SIGKILL" else ""
+        return VideoError("crash", f"the process that read it died ({name}{hint})")
+
+    def _late(self) -> VideoError:
+        self._process.kill()
+        self._process.join()
+        return VideoError(
+            "timeout", f"not read within {self._limits.timeout:g} seconds; --timeout sets how long a video may take"
+        )
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+        # What a worker that was killed had ready, and no one fetched.
+        with contextlib.suppress(OSError):
+            memory = SharedMemory(self._memory)
+            memory.close()
+            memory.unlink()
+
+
+def task_module(task: Any) -> str:
+    """The module to import for a function, or for one with some of its arguments given (functools.partial)."""
+    return str(getattr(task, "func", task).__module__)
+
+
+def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
+    """What a worker does: one item after another, until its master closes the connection or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the master decides
+    # Libraries print to these whatever they like, and the C library its last words.
+    sink = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(sink, stream)
+    _limit_memory(limits.memory)
+    while True:
+        try:
+            item, memory = connection.recv()
+        except EOFError:
+            return
+        _set_alarm(limits.timeout)
+        answer: Any
+        try:
+            done = task(item)
+            _leave(memory, done.array)
+            answer = (done.value, done.array.shape)
+            del done
+        except VideoError as error:
+            answer = (error, None)
+        except MemoryError:
+            answer = (VideoError("too_large", "reading it takes more memory than a video may; try fewer --clips"), None)
+        except BaseException as error:
+            error.add_note(traceback.format_exc())
+            answer = (error, None)
+        _set_alarm(0)
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(answer)
+
+
+def _leave(name: str, array: NDArray[np.float32]) -> None:
+    memory = SharedMemory(name, create=True, size=max(array.nbytes, 1))
+    np.ndarray(array.shape, np.float32, memory.buf)[...] = array
+    memory.close()
+
+
+def _set_alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _limit_memory(more: int) -> None:
+    if sys.platform != "linux":  # elsewhere the limit does nothing, or there is none
+        return
+    import resource
+
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = used + more if hard == resource.RLIM_INFINITY else min(used + more, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
