@@ -21,7 +21,9 @@ This page is made from the help texts by `python docs/generate_cli.py`; change t
 
 def reference() -> str:
     group: Any = get_command(app)  # Typer's classes are its own copy of click's, or click's: by version
-    return "\n".join([HEAD, *(line for name, command in commands(group.name, group) for line in section(name, command))])
+    return "\n".join(
+        [HEAD, *(line for name, command in commands(group.name, group) for line in section(name, command))]
+    )
 
 
 def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
