@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from command import Outcome, Run
+
+from timesformer_cli.cli import main
 
 _SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 _MANIFEST = _SHARED_VIDEOS / "MANIFEST.json"
@@ -15,6 +18,19 @@ def shared_videos() -> Path:
     if not _MANIFEST.is_file():
         pytest.skip("no ../shared/videos beside this checkout")
     return _SHARED_VIDEOS
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command in this process. What libraries print from C counts as well."""
+
+    def call(*args: str | Path) -> Outcome:
+        with pytest.raises(SystemExit) as stop:
+            main([str(arg) for arg in args])
+        assert isinstance(stop.value.code, int)
+        return Outcome(stop.value.code, *capfd.readouterr())
+
+    return call
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -10,44 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import pytest
 import torch
 from clips import LABELS, write_audio, write_model, write_video
+from command import Run, only_line
 from safetensors.torch import load_file, save_file
 
 from timesformer_cli import __version__
-from timesformer_cli.cli import main
 
 COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-class Run(Protocol):
-    def __call__(self, *args: str | Path) -> Outcome: ...
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Calls the command in this process. What libraries print from C counts as well."""
-
-    def call(*args: str | Path) -> Outcome:
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        assert isinstance(stop.value.code, int)
-        return Outcome(stop.value.code, *capfd.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="session")
@@ -70,11 +43,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(material)
     monkeypatch.setenv("TIMESFORMER_MODEL", "tiny")
-
-
-def only_line(text: str) -> str:
-    (line,) = text.splitlines()
-    return line
 
 
 def in_a_process(*args: str, **options: Any) -> "subprocess.Popen[bytes]":

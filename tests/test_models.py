@@ -7,19 +7,19 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from clips import LABELS, write_model, write_video
+from command import Run, only_line
 from hub_server import Hub, serve
 from layouts import save_mmaction2, save_pyth
 from safetensors.torch import load_file
 
 from timesformer_cli import TimesformerForVideoClassification, labels, zoo
 from timesformer_cli.checkpoint import resolve
-from timesformer_cli.cli import main
 from timesformer_cli.pipeline import prepare
 from timesformer_cli.records import Item
 
@@ -31,27 +31,6 @@ PROCESSOR = {
     "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
 }
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-class Run(Protocol):
-    def __call__(self, *args: str | Path) -> Outcome: ...
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*args: str | Path) -> Outcome:
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        assert isinstance(stop.value.code, int)
-        return Outcome(stop.value.code, *capfd.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +60,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     with serve() as server:
         server.connect(monkeypatch, tmp_path / "cache")
         yield server
-
-
-def only_line(text: str) -> str:
-    (line,) = text.splitlines()
-    return line
 
 
 def ssv2_files(folder: Path) -> dict[str, bytes]:
