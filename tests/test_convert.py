@@ -310,7 +310,7 @@ class TestCfg:
             ("kinetics", 600, "kinetics-600", 16),
             ("Kinetics", 400, "kinetics-400", 16),
             ("ssv2", 174, "something-something-v2", None),
-            ("ssv2", 7, None, None),
+            ("ssv2", 7, "something-something-v2", None),
             ("kinetics", 174, None, 16),
             ("ava", 400, None, 16),
         ],

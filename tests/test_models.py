@@ -135,6 +135,21 @@ class TestForms:
         assert (code, out) == (1, "")
         assert "do not fit" in only_line(err)
 
+    @pytest.mark.parametrize(
+        ("cfg", "method", "stride"),
+        [("TRAIN: {DATASET: ssv2}", "segments", 64), ("DATA: {SAMPLING_RATE: 2}", "window", 2), ("", "window", 64)],
+    )
+    def test_a_file_is_fed_by_the_settings_in_it(
+        self, run: Run, tmp_path: Path, cfg: str, method: str, stride: float
+    ) -> None:
+        """Something-Something's reader stays that of a model that was fine-tuned to other classes with it."""
+        state = load_file("tiny/model.safetensors")
+        path = save_pyth(tmp_path / "x.pyth", state, cfg=f"{cfg}\nTIMESFORMER: {{NUM_HEADS: 2}}")
+        checkpoint = resolve(str(path))
+        assert (checkpoint.sampling.method, checkpoint.sampling.stride) == (method, stride)
+        assert checkpoint.preprocess.channel_order == ("bgr" if method == "segments" else "rgb")
+        assert checkpoint.labels[0] == "LABEL_0"
+
     def test_exported_models_are_for_later(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").touch()
         code, _, err = run("predict", "a.mp4", "-m", tmp_path / "model.onnx")

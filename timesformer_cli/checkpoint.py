@@ -248,7 +248,8 @@ def _from_file(path: Path, name: str, entry: zoo.Published | None, changes: _Cha
         return Checkpoint(
             name=name,
             config=config,
-            recipe=facts.recipe or _training_recipe(config, convert.layout_of(stored.state), facts, entry, dataset),
+            recipe=facts.recipe
+            or _training_recipe(config, convert.layout_of(stored.state), facts, entry, facts.dataset or dataset),
             labels=tuple(config.id2label.values()),
             weights=path,
             source=str(path),
@@ -264,7 +265,9 @@ def _known_classes(
     """The names of a head's classes, as far as its file or their number tells, and the data set that has them."""
     if facts.labels is not None:
         return facts.labels, labels.dataset_of(facts.labels)
-    dataset = entry.dataset if entry else facts.dataset or _BY_CLASSES.get(count)
+    dataset = entry.dataset if entry else facts.dataset
+    if entry is None and dataset is None and facts.stride is None:  # no settings that name another
+        dataset = _BY_CLASSES.get(count)
     if dataset is None or len(labels.read(dataset)) != count:
         return None, None
     return labels.read(dataset), dataset

@@ -214,12 +214,8 @@ def _read_own(text: Any, path: Path) -> TrainingFacts:
     return TrainingFacts(config=config, recipe=recipe, labels=names, dataset=labels.dataset_of(names))
 
 
-# The data sets of published checkpoints, by the original's name for them and the number of classes.
-_DATASETS: dict[tuple[str, int], Dataset] = {
-    ("kinetics", 400): "kinetics-400",
-    ("kinetics", 600): "kinetics-600",
-    ("ssv2", 174): "something-something-v2",
-}
+# The Kinetics data sets of published checkpoints, by their number of classes.
+_KINETICS: dict[int | None, Dataset] = {400: "kinetics-400", 600: "kinetics-600"}
 
 
 def read_cfg(text: str) -> TrainingFacts:
@@ -237,6 +233,9 @@ def read_cfg(text: str) -> TrainingFacts:
         return part.get(name) if isinstance(part, Mapping) else None
 
     name, classes = str(stated("TRAIN", "DATASET")).lower(), _count(stated("MODEL", "NUM_CLASSES"))
+    # The names are those of the original's readers: that of Something-Something samples other frames, in
+    # other colours, for whatever classes a model has.
+    datasets: dict[str, Dataset | None] = {"kinetics": _KINETICS.get(classes), "ssv2": "something-something-v2"}
     heads = (_count(stated(section, "NUM_HEADS")) for section in ("TIMESFORMER", "VIT", "MODEL"))
     return TrainingFacts(
         num_heads=next(filter(None, heads), None),
@@ -245,7 +244,7 @@ def read_cfg(text: str) -> TrainingFacts:
         image_size=_size(stated("DATA", "TRAIN_CROP_SIZE")) or _size(stated("DATA", "TEST_CROP_SIZE")),
         # Something-Something has no stride, but every configuration states one.
         stride=None if name == "ssv2" else _positive(stated("DATA", "SAMPLING_RATE")),
-        dataset=_DATASETS.get((name, classes or 0)),
+        dataset=datasets.get(name),
         mean=_each(stated("DATA", "MEAN"), _finite),
         std=_each(stated("DATA", "STD"), _positive),
     )
