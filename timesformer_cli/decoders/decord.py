@@ -13,10 +13,11 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from timesformer_cli.decoders.packets import choose_stream, file_url, moving_streams, open_container
+from timesformer_cli.decoders.packets import Source, choose_stream, file_url, moving_streams, open_container
 from timesformer_cli.decoders.pyav import PyavReader
 from timesformer_cli.errors import VideoError
 from timesformer_cli.records import Frames
+from timesformer_cli.specs import Reading
 
 # Not among them: MPEG-TS and MPEG-PS, ASF, Ogg, GIF and raw streams (wrong frames, or none).
 _CONTAINERS = frozenset(["mov", "matroska", "avi", "flv"])
@@ -31,17 +32,19 @@ class DecordReader:
         VideoError: as PyavReader; `unsupported` for what decord does not read, or reads differently.
     """
 
-    def __init__(self, path: str) -> None:
-        with open_container(path) as container:
-            _check_format(container)
-        pyav = PyavReader(path)
+    def __init__(self, source: Source, reading: Reading = Reading()) -> None:
+        if not isinstance(source, str):
+            raise _unsupported("decord reads local files alone")
+        with open_container(source, reading) as container:
+            _check_format(container, reading)
+        pyav = PyavReader(source, reading)
         pyav.close()
         self.info = pyav.info
         if pyav.orientation.mirrors:
             raise _unsupported("the picture is mirrored")
         decord.logging.set_level(decord.logging.QUIET)
         try:
-            self._video = decord.VideoReader(file_url(path), num_threads=1)
+            self._video = decord.VideoReader(file_url(source), num_threads=1)
         except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
             raise _unsupported("decord cannot open it") from error
         if len(self._video) != self.info.num_frames:
@@ -76,9 +79,9 @@ def _unsupported(reason: str) -> VideoError:
     return VideoError("unsupported", f"{reason}; try --decoder pyav")
 
 
-def _check_format(container: InputContainer) -> None:
+def _check_format(container: InputContainer, reading: Reading) -> None:
     """Refuse formats on which decord is known to show other frames, or none."""
-    stream = choose_stream(container)
+    stream = choose_stream(container, reading)
     context = stream.codec_context
     name = container.format.name.split(",")[0]
     codec = context.codec.canonical_name

@@ -3,6 +3,7 @@
 import errno
 import os
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -13,9 +14,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import VideoError
+from timesformer_cli.specs import Reading
 
-# Pixels of one picture. 8K (7680 x 4320) is 33 million; less than a megabyte of H.264 can hold one of 256 million.
-MAX_PIXELS = 2**26
+# A path, or a seekable binary file object, which is left open.
+Source = str | BinaryIO
 
 # Formats that hold their video themselves. Playlists (HLS, DASH, concat, SDP) would make FFmpeg open other
 # files or addresses, and its picture formats would pass a photograph off as a video.
@@ -49,16 +51,24 @@ def file_url(path: str) -> str:
     return "file:" + os.path.abspath(path)
 
 
-def open_container(path: str) -> InputContainer:
-    """Open a local video file, and nothing else: no address, pipe, playlist or picture.
+def open_container(source: Source, reading: Reading = Reading()) -> InputContainer:
+    """Open one video file, and nothing else: no address, pipe, playlist or picture.
+
+    A file object is read from its beginning. What it raises passes through, here and later.
 
     Raises:
         VideoError: `decode` for a file that is no video, `unsupported` for a format that is not read.
+        MemoryError: it wants more than there is.
     """
     # FFmpeg hands max_pixels on to the decoders with which it probes the streams.
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)}
+    options = {"format_whitelist": CONTAINERS, "max_pixels": str(reading.max_pixels)}
     try:
-        return av.open(file_url(path), "r", options=options)
+        if isinstance(source, str):
+            return av.open(file_url(source), "r", options=options | {"protocol_whitelist": "file"})
+        source.seek(0)
+        return av.open(source, "r", options=options | {"protocol_whitelist": ""})
+    except MemoryError:
+        raise
     except FFmpegError as error:
         if error.errno == errno.EINVAL:
             raise VideoError(
@@ -71,12 +81,12 @@ def open_container(path: str) -> InputContainer:
         ) from error
 
 
-def choose_stream(container: InputContainer) -> VideoStream:
+def choose_stream(container: InputContainer, reading: Reading = Reading()) -> VideoStream:
     """The largest video stream, the first of several; cover pictures do not count.
 
     Raises:
-        VideoError: `no_video_stream`; `unsupported` without a decoder; `too_large` for pictures of
-            more than `MAX_PIXELS` pixels or an index that cannot be true.
+        VideoError: `no_video_stream`; `unsupported` without a decoder; `too_large` for pictures
+            beyond the limit or an index that cannot be true.
     """
     streams = moving_streams(container)
     if not streams:
@@ -86,9 +96,11 @@ def choose_stream(container: InputContainer) -> VideoStream:
     if not streams:
         raise VideoError("unsupported", "this build of FFmpeg has no decoder for the video's codec")
     stream = max(streams, key=lambda stream: (stream.width * stream.height, -stream.index))
-    if stream.width * stream.height > MAX_PIXELS:
+    pixels = stream.width * stream.height
+    if pixels > reading.max_pixels:
         raise VideoError(
-            "too_large", f"pictures of {stream.width} x {stream.height} pixels; at most {MAX_PIXELS:,} pixels are read"
+            "too_large",
+            f"pictures of {stream.width} x {stream.height} = {pixels:,} pixels; --max-pixels is {reading.max_pixels:,}",
         )
     # Walking an index of fifty million made-up frames takes gigabytes; a true one has a byte a frame at least.
     if stream.frames > container.size > 0:
@@ -102,11 +114,12 @@ def moving_streams(container: InputContainer) -> list[VideoStream]:
     return [stream for stream in container.streams.video if not stream.disposition & still]
 
 
-def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
+def read_packets(container: InputContainer, stream: VideoStream, max_frames: int) -> Packets:
     """Read the rest of the file without decoding. What follows a damaged place is not seen.
 
     Raises:
-        VideoError: `decode` when there is no packet at all.
+        VideoError: `decode` when there is no packet at all, `too_large` at the first one too many.
+        MemoryError: FFmpeg ran out of it.
     """
     pts: list[int] = []
     key: list[bool] = []
@@ -117,6 +130,8 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
+            if len(pts) == max_frames:
+                raise VideoError("too_large", f"more frames than --max-frames, which is {max_frames:,}")
             pts.append(NO_PTS if packet.pts is None else packet.pts)
             key.append(packet.is_keyframe)
             # VP8 keeps reference pictures of no moment in time: show_frame in RFC 6386, 9.1.
@@ -124,6 +139,8 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
             edited = edited or packet.is_discard
             corrupt = corrupt or packet.is_corrupt
             encrypted = encrypted or packet.has_sidedata("encryption_info")
+    except MemoryError:
+        raise
     except FFmpegError:
         corrupt = True
     if not pts:

@@ -26,9 +26,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from timesformer_cli.decoders.numbering import Numbering, number_by_time, times_and_rate
-from timesformer_cli.decoders.packets import MAX_PIXELS, NO_PTS, choose_stream, open_container, read_packets
+from timesformer_cli.decoders.packets import NO_PTS, Source, choose_stream, open_container, read_packets
 from timesformer_cli.errors import VideoError
 from timesformer_cli.records import Frames, VideoInfo
+from timesformer_cli.specs import Reading
 
 # Demuxers whose index can be trusted to jump; transport streams, AVI and the rest land somewhere near.
 _INDEXED = ("mov", "matroska")
@@ -89,8 +90,8 @@ class _Cursor:
     `damaged`: some packet could not be decoded.
     """
 
-    def __init__(self, container: InputContainer) -> None:
-        self.stream = choose_stream(container)
+    def __init__(self, container: InputContainer, reading: Reading) -> None:
+        self.stream = choose_stream(container, reading)
         self.packets = 0
         self.pictures = 0
         self.pts: int | None = None
@@ -99,7 +100,7 @@ class _Cursor:
         self._context = self.stream.codec_context
         # Several threads for one video cost more in all than they save; many videos are read side by side.
         self._context.thread_count = 1
-        self._context.options = {"max_pixels": str(MAX_PIXELS)}
+        self._context.options = {"max_pixels": str(reading.max_pixels)}
         # In H.264 no picture ever refers to one that is marked so; HEVC's mark speaks for its own layer alone.
         self._can_skip = self._context.name == "h264"
         self._coming = container.demux(self.stream)
@@ -113,6 +114,8 @@ class _Cursor:
         """
         try:
             self._container.seek(pts, stream=self.stream)
+        except MemoryError:
+            raise
         except FFmpegError as error:
             raise _Unreliable from error
         self._coming = self._container.demux(self.stream)
@@ -139,6 +142,8 @@ class _Cursor:
     def _decoded(self, packet: "Packet[VideoStream] | None") -> list[tuple[int, VideoFrame]]:
         try:
             frames = self._context.decode(packet)
+        except MemoryError:
+            raise
         except FFmpegError:
             self.damaged = True
             return []
@@ -153,6 +158,8 @@ class _Cursor:
         while packet is None or not packet.size:  # an empty packet would tell the decoder that all is over
             try:
                 packet = next(self._coming, None)
+            except MemoryError:
+                raise
             except FFmpegError:
                 return None
             if packet is None:
@@ -167,16 +174,18 @@ class PyavReader:
 
     Raises:
         VideoError: as `timesformer_cli.video.open_video` says.
+        MemoryError: it wants more than there is; here and later.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, source: Source, reading: Reading = Reading()) -> None:
+        self._source = source
+        self._reading = reading
         self._reformatter = VideoReformatter()
-        self._container = open_container(path)
+        self._container = open_container(source, reading)
         try:
-            self._cursor = _Cursor(self._container)
+            self._cursor = _Cursor(self._container, reading)
             stream = self._cursor.stream
-            self._packets = read_packets(self._container, stream)
+            self._packets = read_packets(self._container, stream, reading.max_frames)
             codec = stream.codec_context.codec.canonical_name
             self._indexed = self._container.format.name.split(",")[0] in _INDEXED
             self._numbering = number_by_time(self._packets, codec, indexed=self._indexed)
@@ -263,8 +272,8 @@ class PyavReader:
             else:
                 return
         self._container.close()
-        self._container = open_container(self._path)
-        self._cursor = _Cursor(self._container)
+        self._container = open_container(self._source, self._reading)
+        self._cursor = _Cursor(self._container, self._reading)
 
     def _jump(self, numbering: Numbering, place: int) -> None:
         """Stand at the packet `place` of the file or at a key packet before it.
