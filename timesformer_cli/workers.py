@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import sys
@@ -51,6 +52,8 @@ class Limits:
 # Where the platform cannot do that they are killed after so many seconds more, which are also what a
 # worker may take to start, that is to import the decoders.
 _GRACE = 15.0
+
+OUT_OF_MEMORY = "reading it takes more memory than there is for a video; try fewer --clips"
 
 _serial = itertools.count()
 
@@ -293,13 +296,23 @@ def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
         except VideoError as error:
             answer = (error, None)
         except MemoryError:
-            answer = (VideoError("too_large", "reading it takes more memory than a video may; try fewer --clips"), None)
+            answer = (VideoError("too_large", OUT_OF_MEMORY), None)
         except BaseException as error:
-            error.add_note(traceback.format_exc())
-            answer = (error, None)
+            answer = (_fit_to_travel(error), None)
         _set_alarm(0)
         with contextlib.suppress(BrokenPipeError):
             connection.send(answer)
+
+
+def _fit_to_travel(error: BaseException) -> BaseException:
+    """The error, with where it came from; or one that says the same, if it cannot be pickled."""
+    where = traceback.format_exc()
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(where)
+    return error
 
 
 def _leave(name: str, array: NDArray[np.float32]) -> None:

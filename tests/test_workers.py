@@ -1,0 +1,197 @@
+"""A pool that gives every item its answer, in order, whatever the items do to their workers."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tasks import act
+
+from timesformer_cli.errors import VideoError
+from timesformer_cli.workers import Done, Limits, Pool
+
+UNIX = hasattr(signal, "SIGALRM")
+
+
+def run(items: Iterable[str], workers: int = 2, **limits: Any) -> list[tuple[str, Done | VideoError]]:
+    with Pool(act, items, workers=workers, limits=Limits(**limits)) as pool:
+        return list(pool.results())
+
+
+def kinds(results: list[tuple[str, Done | VideoError]]) -> list[str]:
+    return [answer.kind if isinstance(answer, VideoError) else "ok" for _, answer in results]
+
+
+def shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return {path.name for path in folder.glob("timesformer-*")} if folder.is_dir() else set()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    before = shared_memory()
+    yield
+    assert multiprocessing.active_children() == []
+    assert shared_memory() <= before
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_the_order_of_the_items(workers: int) -> None:
+    items = [f"sleep:{(7 * i) % 5 / 50}" for i in range(12)]
+    results = run(items, workers)
+    assert [item for item, _ in results] == items
+    assert kinds(results) == ["ok"] * 12
+
+
+def test_arrays_arrive_as_they_were() -> None:
+    for (item, answer), length in zip(run(["x:3", "xyz:5", "none"]), (3, 5, 4), strict=True):
+        assert isinstance(answer, Done)
+        assert answer.value["item"] == item
+        assert answer.array.dtype == np.float32
+        assert answer.array.shape == (2, int(item.partition(":")[2] or 0))
+        assert (answer.array == length).all() if length != 4 else answer.array.size == 0
+
+
+def test_no_items() -> None:
+    assert run([]) == []
+
+
+@pytest.mark.skipif(not UNIX, reason="signals")
+def test_each_way_to_fail_costs_one_item() -> None:
+    bad = {
+        "segfault": ("crash", "SIGSEGV"),
+        "exit:3": ("crash", "exit code 3"),
+        "hang": ("timeout", "within 1.5 seconds"),
+        "sleep:30": ("timeout", "--timeout"),
+        "refuse": ("decode", "damaged"),
+    }
+    items = [item for verb in bad for item in (verb, "fine")]
+    results = dict(enumerate(run(items, timeout=1.5)))
+    for number, (kind, part) in enumerate(bad.values()):
+        _, answer = results[2 * number]
+        assert isinstance(answer, VideoError)
+        assert answer.kind == kind
+        assert part in str(answer)
+        assert isinstance(results[2 * number + 1][1], Done)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+def test_memory_is_limited() -> None:
+    assert kinds(run(["eat:2", "eat:0.1"], memory=2**30)) == ["too_large", "ok"]
+
+
+def test_a_killed_worker_is_replaced_and_others_go_on() -> None:
+    results = run(["exit:1", "a", "b", "exit:1", "c"], workers=1)
+    assert kinds(results) == ["crash", "ok", "ok", "crash", "ok"]
+    processes = [answer.value["process"] for _, answer in results if isinstance(answer, Done)]
+    assert processes[0] == processes[1] != processes[2]
+
+
+@pytest.mark.parametrize(("item", "error"), [("mistake", ZeroDivisionError), ("odd", RuntimeError)])
+def test_mistakes_in_the_program_are_not_swallowed(item: str, error: type[Exception]) -> None:
+    with Pool(act, ["fine", item, "fine"], workers=2) as pool:
+        results = pool.results()
+        assert isinstance(next(results)[1], Done)
+        with pytest.raises(error) as caught:
+            next(results)
+    assert "in act" in "".join(caught.value.__notes__)
+
+
+def test_what_the_source_of_the_items_raises_comes_after_the_results() -> None:
+    def items() -> Iterator[str]:
+        yield "fine"
+        raise OSError("the list is gone")
+
+    with Pool(act, items(), workers=1) as pool:
+        results = pool.results()
+        assert isinstance(next(results)[1], Done)
+        with pytest.raises(OSError, match="the list is gone"):
+            next(results)
+
+
+def test_a_result_does_not_wait_for_the_next_item() -> None:
+    asked = threading.Event()
+
+    def items() -> Iterator[str]:
+        yield "fine"
+        assert asked.wait(60)  # as standard input may
+
+    with Pool(act, items(), workers=2) as pool:
+        results = pool.results()
+        assert next(results)[0] == "fine"
+        asked.set()
+        assert list(results) == []
+
+
+def test_items_are_begun_only_so_far_ahead() -> None:
+    taken = []
+
+    def items() -> Iterator[str]:
+        for number in range(50):
+            taken.append(number)
+            yield "fine"
+
+    with Pool(act, items(), workers=2) as pool:
+        results = pool.results()
+        next(results)
+        time.sleep(0.5)
+        # Four begun and one given; two more wait in the queue, and one in the hand of who feeds it.
+        assert len(taken) <= 8
+        assert len(list(results)) == 49
+
+
+def test_leaving_early_ends_the_workers() -> None:
+    with Pool(act, ["sleep:60"] * 5, workers=2) as pool:
+        del pool
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_keep_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    run(["print"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_ctrl_c_is_left_to_the_master() -> None:
+    with Pool(act, ["sleep:0.6"], workers=1) as pool:
+        for child in multiprocessing.active_children():
+            time.sleep(0.3)
+            os.kill(child.pid or 0, signal.SIGINT)
+        ((_, answer),) = pool.results()
+        assert isinstance(answer, Done)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_workers_end_with_their_master(tmp_path: Path) -> None:
+    """Also when it is killed, and they are in the middle of something that never ends."""
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from tasks import act; "
+        "from timesformer_cli.workers import Limits, Pool\n"
+        "if __name__ == '__main__':\n"
+        "    with Pool(act, ['who', 'hang', 'hang'], workers=2, limits=Limits(timeout=2)) as pool:\n"
+        "        results = pool.results(); print(next(results)[1].value['process'], flush=True); time.sleep(60)\n"
+    )
+    script = tmp_path / "master.py"
+    script.write_text(code)
+    master = subprocess.Popen(
+        [sys.executable, str(script), str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True
+    )
+    assert master.stdout is not None
+    first = int(master.stdout.readline())
+    parent = int(Path(f"/proc/{first}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    workers = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    assert first in workers
+    master.kill()
+    master.wait()
+    master.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in [parent, *workers]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [pid for pid in [parent, *workers] if Path(f"/proc/{pid}").exists()] == []
