@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,10 @@ from stamped import HEIGHT, LONG_GOP, SHORT_GOP, WIDTH, read_stamp, read_stamps,
 
 from timesformer_cli.decoders import packets
 from timesformer_cli.decoders.pyav import PyavReader, _Cursor
-from timesformer_cli.errors import TimesformerError, UsageError, VideoError
-from timesformer_cli.video import open_video
+from timesformer_cli.errors import TimesformerError, VideoError
+from timesformer_cli.records import Item
+from timesformer_cli.specs import Decoder, Reading
+from timesformer_cli.video import VideoReader, open_video
 
 FRAMES = 60
 # Out of order, repeated, first and last, and on both sides of key frames (every twelfth).
@@ -79,11 +82,17 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     return once
 
 
-def error_of(path: str | Path, decoder: str = "auto", read: list[int] | None = None) -> tuple[str, str]:
+def opened(path: str | Path, decoder: Decoder = "auto", **limits: int) -> AbstractContextManager[VideoReader]:
+    return open_video(Item(str(path)), Reading(decoder=decoder, **limits))
+
+
+def error_of(
+    path: str | Path, decoder: Decoder = "auto", read: list[int] | None = None, **limits: int
+) -> tuple[str, str]:
     """Kind and message of the VideoError that opening, or reading these frames, raises."""
 
     def attempt() -> None:
-        with open_video(str(path), decoder) as reader:
+        with opened(path, decoder, **limits) as reader:
             reader.read(read or [])
 
     with pytest.raises(VideoError) as caught:
@@ -95,7 +104,7 @@ class TestPlannedFrames:
     @pytest.mark.parametrize("name", RECIPES)
     def test_pyav(self, make: Make, name: str) -> None:
         rate = 25 if name in ("still.gif", "raw.h264") else 30
-        with open_video(make(name)) as reader:
+        with opened(make(name)) as reader:
             info, frames = reader.info, reader.read(PLAN)
         assert (info.num_frames, info.fps, info.width, info.height) == (FRAMES, rate, WIDTH, HEIGHT)
         assert (frames.pixels.dtype, frames.pixels.shape) == (np.uint8, (len(PLAN), HEIGHT, WIDTH, 3))
@@ -105,9 +114,9 @@ class TestPlannedFrames:
 
     @pytest.mark.parametrize("name", [name for name, (_, decord) in RECIPES.items() if decord])
     def test_decord(self, make: Make, name: str) -> None:
-        with open_video(make(name), "pyav") as reader:
+        with opened(make(name), "pyav") as reader:
             expected, info = reader.read(PLAN), reader.info
-        with open_video(make(name), "decord") as reader:
+        with opened(make(name), "decord") as reader:
             frames = reader.read(PLAN)
             np.testing.assert_array_equal(reader.info.times, info.times)
             assert read_stamps(reader.read([50]).pixels) == [50]
@@ -124,7 +133,7 @@ class TestPlannedFrames:
     @pytest.mark.parametrize("name", ["short.mp4", "short.ts", "short.avi"])
     def test_one_read_after_another(self, make: Make, name: str) -> None:
         """Forward, back, and on into frames that were skipped or already decoded."""
-        with open_video(make(name)) as reader:
+        with opened(make(name)) as reader:
             for plan in ([0, 5], [6, 7], [8, 30], [29], [31, 59], [], [59], [2]):
                 assert read_stamps(reader.read(plan).pixels) == plan
             assert isinstance(reader, PyavReader)
@@ -132,7 +141,7 @@ class TestPlannedFrames:
 
     def test_numbers_outside_the_video(self, make: Make) -> None:
         for decoder in ("pyav", "decord"):
-            with open_video(make("short.mp4"), decoder) as reader:
+            with opened(make("short.mp4"), decoder) as reader:
                 for number in (-1, FRAMES):
                     with pytest.raises(IndexError):
                         reader.read([0, number])
@@ -157,7 +166,7 @@ class TestShortcuts:
 
     @pytest.mark.parametrize("name", ["short.mp4", "open.mp4", "long.mp4", "refresh.mp4", "short.mkv", "hevc_open.mp4"])
     def test_same_pictures(self, make: Make, name: str) -> None:
-        with open_video(make(name)) as through, open_video(make(name)) as short:
+        with opened(make(name)) as through, opened(make(name)) as short:
             assert isinstance(through, PyavReader)
             through._shortcuts = False
             everything = through.read(range(FRAMES)).pixels
@@ -175,7 +184,7 @@ class TestShortcuts:
         self, make: Make, name: str, packets_used: int, pictures_made: int, work: list[int]
     ) -> None:
         """Frame 37 follows the key frame 36; a transport stream is read from its beginning, less most B-frames."""
-        with open_video(make(name)) as reader:
+        with opened(make(name)) as reader:
             work.clear()
             assert read_stamps(reader.read([37]).pixels) == [37]
         assert len(work) <= packets_used
@@ -184,7 +193,7 @@ class TestShortcuts:
     def test_key_frames_that_are_none(self, make: Make, tmp_path: Path) -> None:
         """For most codecs FFmpeg looks into the packets to see which are key frames; for HEVC it believes the file."""
         path = str(remux(make("hevc.mp4"), tmp_path / "false.mp4", keys=frozenset(range(3, FRAMES, 7))))
-        with open_video(path) as through, open_video(path) as short:
+        with opened(path) as through, opened(path) as short:
             assert isinstance(through, PyavReader)
             assert isinstance(short, PyavReader)
             through._shortcuts = False
@@ -193,7 +202,7 @@ class TestShortcuts:
             assert not short._shortcuts
 
     def test_gradual_refresh_is_noticed(self, make: Make) -> None:
-        with open_video(make("refresh.mp4")) as reader:
+        with opened(make("refresh.mp4")) as reader:
             assert isinstance(reader, PyavReader)
             assert len(set(reader._numbering.start)) > 1  # type: ignore[union-attr]
             assert read_stamps(reader.read([30]).pixels) == [30]
@@ -207,7 +216,7 @@ class TestTimes:
         for ending in ("mp4", "mkv"):
             path = write_video(tmp_path / f"vfr.{ending}", len(shown), milliseconds=shown.tolist())
             for decoder in ("pyav", "decord"):
-                with open_video(str(path), decoder) as reader:
+                with opened(path, decoder) as reader:
                     frames = reader.read([0, 19, 20, 21, 39])
                     assert reader.info.fps == pytest.approx(len(spaces) / sum(spaces) * 1000, rel=0.02)
                 assert read_stamps(frames.pixels) == [0, 19, 20, 21, 39]
@@ -217,7 +226,7 @@ class TestTimes:
     @pytest.mark.parametrize("ending", ["mp4", "mkv"])
     def test_frame_rate_is_exact(self, tmp_path: Path, rate: Fraction, ending: str) -> None:
         path = write_video(tmp_path / f"a.{ending}", 30, rate=rate)
-        with open_video(str(path)) as reader:
+        with opened(path) as reader:
             assert reader.info.fps == float(rate)
             assert reader.info.duration == pytest.approx(float(30 / rate), abs=0.0015)
             assert reader.info.has_stream_duration == (ending == "mp4")
@@ -226,7 +235,7 @@ class TestTimes:
     def test_one_frame(self, tmp_path: Path, ending: str) -> None:
         extra: dict[str, Any] = {"codec": "gif", "options": {}, "pixel_format": "rgb8"} if ending == "gif" else {}
         path = write_video(tmp_path / f"one.{ending}", 1, rate=25, **extra)
-        with open_video(str(path)) as reader:
+        with opened(path) as reader:
             assert (reader.info.num_frames, reader.info.fps, reader.info.times.tolist()) == (1, 25, [0])
             assert read_stamps(reader.read([0, 0]).pixels) == [0, 0]
 
@@ -244,14 +253,14 @@ def test_orientation(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
     stored = [stamp(number)[row - row.min(), column - column.min()] for number in range(20)]
     display = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
     path = str(write_video(tmp_path / "turned.mp4", stored, matrix=display))
-    with open_video(path) as reader:
+    with opened(path) as reader:
         assert (reader.info.width, reader.info.height) == (WIDTH, HEIGHT)
         expected = reader.read([3, 17]).pixels
         assert read_stamps(expected) == [3, 17]
     if a * d - b * c < 0:
         assert "mirrored" in error_of(path, "decord")[1]
     else:
-        with open_video(path, "decord") as reader:
+        with opened(path, "decord") as reader:
             np.testing.assert_array_equal(reader.read([3, 17]).pixels, expected)
 
 
@@ -261,7 +270,7 @@ def test_change_of_resolution(tmp_path: Path) -> None:
     large = write_video(tmp_path / "large.ts", [np.kron(stamp(n), np.ones((2, 2, 1), np.uint8)) for n in range(20, 40)])
     path = tmp_path / "both.ts"
     path.write_bytes(small.read_bytes() + large.read_bytes())
-    with open_video(str(path)) as reader:
+    with opened(path) as reader:
         assert (reader.info.num_frames, reader.info.width, reader.info.height) == (40, WIDTH, HEIGHT)
         assert read_stamps(reader.read([1, 19, 20, 39]).pixels) == [1, 19, 20, 39]
         assert np.all(np.diff(reader.info.times) > 0)
@@ -294,7 +303,7 @@ class TestDamage:
         content = Path(make(name)).read_bytes()
         path = tmp_path / name
         path.write_bytes(content[: int(len(content) * part)])
-        with open_video(str(path)) as reader:
+        with opened(path) as reader:
             count = reader.info.num_frames
             assert 10 < count < FRAMES - 10
             # What was being written when it was cut may not come out whole, so the last few are left alone.
@@ -304,7 +313,7 @@ class TestDamage:
         whole = write_video(tmp_path / "whole.mp4", FRAMES, muxer_options={"movflags": "faststart"})
         path = tmp_path / "part.mp4"
         path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-        with open_video(str(path)) as reader:
+        with opened(path) as reader:
             count = reader.info.num_frames
             assert 10 < count < FRAMES - 5
             plan = list(range(count - 4))
@@ -321,7 +330,7 @@ class TestDamage:
         path = remux(
             make("intra.mov"), tmp_path / "hole.mov", lambda number, data: bytes(len(data)) if number == 30 else data
         )
-        with open_video(str(path)) as reader:
+        with opened(path) as reader:
             assert reader.info.num_frames == FRAMES
             assert read_stamps(reader.read([29, 31]).pixels) == [29, 31]
             with pytest.raises(VideoError, match="frame 30 of 60 is damaged") as caught:
@@ -337,7 +346,7 @@ class TestDamage:
             size = [packet.pos for packet in container.demux(stream) if packet.size][5]
         path = tmp_path / "cut.ts"
         path.write_bytes(Path(make("short.ts")).read_bytes()[size // 188 * 188 :])
-        with open_video(str(path)) as reader:
+        with opened(path) as reader:
             first = read_stamp(reader.read([0]).pixels[0])
             assert 5 < first <= 12
             assert reader.info.num_frames == FRAMES - first
@@ -350,7 +359,7 @@ class TestDamage:
             tmp_path / "hidden.webm",
             lambda number, data: bytes([data[0] & ~16]) + data[1:] if number in (5, 30) else data,
         )
-        with open_video(str(path)) as reader:
+        with opened(path) as reader:
             assert reader.info.num_frames == FRAMES - 2
             assert read_stamps(reader.read([4, 5, 28, 29, 57]).pixels) == [4, 6, 29, 31, 59]
         assert error_of(path, "decord")[0] == "unsupported"
@@ -365,7 +374,7 @@ class TestDamage:
         path.write_bytes(content)
         for decoder in ("pyav", "decord"):
             try:
-                with open_video(str(path), decoder) as reader:
+                with opened(path, decoder) as reader:
                     reader.read(range(reader.info.num_frames))
             except VideoError:
                 pass
@@ -400,7 +409,7 @@ class TestColours:
         u, v = ((value - 128) / (255 if full else 224) for value in (blueness, redness))
         r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
         g = (y - red * r - blue * b) / (1 - red - blue)
-        with open_video(str(path)) as reader:
+        with opened(path) as reader:
             shown = reader.read([0]).pixels[0]
         assert np.ptp(shown, axis=(0, 1)).max() == 0
         # The quick path for 8 bits is what every decoder uses, and over two levels off.
@@ -427,7 +436,7 @@ class TestFilesThatAreNotRead:
 
     @pytest.mark.parametrize("content", [b"", b"hello, not a video\n" * 50, bytes(50_000), b"RIFF", b"\x1aE\xdf\xa3"])
     @pytest.mark.parametrize("decoder", ["pyav", "decord"])
-    def test_no_video(self, tmp_path: Path, content: bytes, decoder: str) -> None:
+    def test_no_video(self, tmp_path: Path, content: bytes, decoder: Decoder) -> None:
         path = tmp_path / "a.mp4"
         path.write_bytes(content)
         kind, message = error_of(path, decoder)
@@ -460,12 +469,16 @@ class TestFilesThatAreNotRead:
         kind, message = error_of(path)
         assert (kind, "no decoder" in message) == ("unsupported", True)
 
-    def test_pictures_beyond_the_limit(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert 7680 * 4320 < packets.MAX_PIXELS < 16000 * 16000
-        monkeypatch.setattr(packets, "MAX_PIXELS", WIDTH * HEIGHT - 1)
-        for decoder in ("pyav", "decord"):
-            kind, message = error_of(make("short.mp4"), decoder)
-            assert (kind, "192 x 64" in message) == ("too_large", True)
+    @pytest.mark.parametrize("decoder", ["pyav", "decord"])
+    def test_limits(self, make: Make, decoder: Decoder) -> None:
+        assert 7680 * 4320 < Reading().max_pixels < 16000 * 16000
+        path = make("short.mp4")
+        kind, message = error_of(path, decoder, max_pixels=WIDTH * HEIGHT - 1)
+        assert (kind, "192 x 64" in message) == ("too_large", True)
+        kind, message = error_of(path, decoder, max_frames=FRAMES - 1)
+        assert (kind, "--max-frames" in message) == ("too_large", True)
+        with opened(path, decoder, max_pixels=WIDTH * HEIGHT, max_frames=FRAMES) as reader:
+            assert read_stamps(reader.read([7]).pixels) == [7]
 
     def test_more_frames_than_bytes(self, tmp_path: Path) -> None:
         path = write_video(
@@ -484,11 +497,7 @@ class TestFilesThatAreNotRead:
     def test_decord_missing(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "timesformer_cli.decoders.decord", raising=False)
         monkeypatch.setitem(sys.modules, "decord", None)
-        with pytest.raises(TimesformerError, match="pip install decord"), open_video(make("short.mp4"), "decord"):
-            pass
-
-    def test_unknown_decoder(self, make: Make) -> None:
-        with pytest.raises(UsageError, match="known are auto, pyav, decord"), open_video(make("short.mp4"), "opencv"):
+        with pytest.raises(TimesformerError, match="pip install decord"), opened(make("short.mp4"), "decord"):
             pass
 
 
@@ -503,13 +512,13 @@ class TestNames:
         monkeypatch.chdir(tmp_path)
         Path(name).write_bytes(Path(make("short.mp4")).read_bytes())
         for decoder in ("pyav", "decord"):
-            with open_video(name, decoder) as reader:
+            with opened(name, decoder) as reader:
                 assert read_stamps(reader.read([7]).pixels) == [7]
 
     def test_not_unicode(self, make: Make, tmp_path: Path) -> None:
         path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4")
         Path(path).write_bytes(Path(make("short.mp4")).read_bytes())
-        with open_video(path) as reader:
+        with opened(path) as reader:
             assert read_stamps(reader.read([7]).pixels) == [7]
         assert error_of(path, "decord")[0] == "unsupported"
 
@@ -538,7 +547,7 @@ class TestPlaylists:
     @pytest.mark.parametrize("kind", PLAYLISTS)
     @pytest.mark.parametrize("decoder", ["pyav", "decord"])
     def test_refused(
-        self, tmp_path: Path, make: Make, listener: socket.socket, kind: str, ending: str, decoder: str
+        self, tmp_path: Path, make: Make, listener: socket.socket, kind: str, ending: str, decoder: Decoder
     ) -> None:
         port = listener.getsockname()[1]
         for url in (f"http://127.0.0.1:{port}/a.mp4", make("short.mp4")):

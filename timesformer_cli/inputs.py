@@ -1,4 +1,4 @@
-"""What the user named, as items: files, folders, globs, and lists of paths."""
+"""What the user named, as items: files, folders, globs, addresses, folders of pictures, and lists of all these."""
 
 import glob
 import os
@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from timesformer_cli.errors import InputError
+from timesformer_cli import sources as addresses
+from timesformer_cli.errors import InputError, VideoError
 from timesformer_cli.records import Item
 
 # Files in a folder are taken by these extensions, in any case; a file that is named itself is always taken.
@@ -19,90 +20,175 @@ VIDEO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 STDIN = "-"
 
 
-def find(sources: Sequence[str], lists: Sequence[Path] = ()) -> Iterator[Item]:
+def find(sources: Sequence[str], lists: Sequence[Path] = (), *, frames: bool = False) -> Iterator[Item]:
     """The videos that `sources` and then the files of paths in `lists` name, in that order.
 
     A source is a file, a folder (searched with its subfolders, sorted, without hidden entries), a
-    glob when no file of that name exists, or `-` for one path a line on standard input, which is
-    read as it comes. A path that does not exist is an item too: reading it fails, and that
-    becomes its record. A file that was named before, by whatever path, is left out.
+    glob when no file of that name exists, an address, or `-` for one path a line on standard input,
+    which is read as it comes. An address that ends in a slash or holds a star stands for the videos
+    there, where they can be listed (http cannot). A path that does not exist is an item too: reading
+    it fails, and that becomes its record. A file that was named before, by whatever path, is left out.
+
+    With `frames`, what is looked for are folders of numbered pictures in place of files.
 
     Raises:
         InputError: a folder without videos, a glob that matches nothing, an unreadable list.
     """
+    search = _Search(frames)
     seen: set[str] = set()
-    for path in _paths(sources, lists):
-        real = os.path.realpath(path)
+    for path in _paths(sources, lists, search):
+        real = path if addresses.is_address(path) else os.path.realpath(addresses.local_path(path))
         if real not in seen:
             seen.add(real)
-            yield Item(path)
+            yield Item(path, frames)
 
 
-def _paths(sources: Sequence[str], lists: Sequence[Path]) -> Iterator[str]:
+class _Search:
+    """What is looked for in folders: files of videos, or with `frames` folders of pictures."""
+
+    def __init__(self, frames: bool) -> None:
+        self.frames = frames
+        self.missing = (
+            "no folder with numbered pictures in this folder; a number is what their names have to differ in"
+            if frames
+            else f"no video files in this folder; looked for the extensions {_EXTENSIONS}"
+        )
+
+    def below(self, folder: str) -> Iterator[str]:
+        """Paths of what is to be found below a folder, sorted."""
+        return _walk_pictures(folder, set()) if self.frames else _walk(folder, set())
+
+
+def _paths(sources: Sequence[str], lists: Sequence[Path], search: _Search) -> Iterator[str]:
     for source in sources:
+        path = addresses.local_path(source)
         if source == STDIN:
-            yield from _listed(_lines(sys.stdin.buffer, "standard input"))
-        elif not os.path.lexists(source) and glob.has_magic(source):
-            yield from _globbed(source)
-        elif os.path.isdir(source):
-            yield from _searched(source)
+            yield from _listed(_lines(sys.stdin.buffer, "standard input"), search)
+        elif addresses.is_address(source):
+            yield from _found_at(source, search)
+        elif not os.path.lexists(path) and glob.has_magic(path):
+            yield from _globbed(path, search)
+        elif os.path.isdir(path):
+            yield from _searched(path, search)
         else:
             yield source
-    for path in lists:
-        yield from _listed(_read_list(path))
+    for file in lists:
+        yield from _listed(_read_list(file), search)
 
 
-def _searched(folder: str) -> Iterator[str]:
-    videos = _walk(folder, set())
+def _searched(folder: str, search: _Search) -> Iterator[str]:
+    videos = search.below(folder)
     first = next(videos, None)
     if first is None:
-        raise InputError(f"{folder}: no video files in this folder; looked for the extensions {_EXTENSIONS}")
+        raise InputError(f"{folder}: {search.missing}")
     yield first
     yield from videos
 
 
-def _globbed(pattern: str) -> Iterator[str]:
+def _found_at(address: str, search: _Search) -> Iterator[str]:
+    if search.frames or not addresses.is_folder(address):
+        yield address
+        return
+    try:
+        videos = _videos_at(address)
+    except VideoError as error:
+        raise InputError(f"{address}: {error}") from error
+    if not videos:
+        raise InputError(f"{address}: no video files there; looked for the extensions {_EXTENSIONS}")
+    yield from videos
+
+
+def _videos_at(address: str) -> list[str]:
+    return [path for path in addresses.search(address) if _is_video_name(path)]
+
+
+def _globbed(pattern: str, search: _Search) -> Iterator[str]:
     found = False
     for match in sorted(glob.iglob(pattern, recursive=True)):
-        for path in _walk(match, set()) if os.path.isdir(match) else (match,):
+        if os.path.isdir(match):
+            below = search.below(match)
+        elif search.frames:
+            continue
+        else:
+            below = iter((match,))
+        for path in below:
             found = True
             yield path
     if not found and not {"*", "?"} & set(pattern):  # brackets alone are common in file names: one that is missing
         yield pattern
     elif not found:
-        raise InputError(f"{pattern}: no file matches this pattern")
+        kind = "folder of numbered pictures" if search.frames else "file"
+        raise InputError(f"{pattern}: no {kind} matches this pattern")
 
 
-def _listed(paths: Iterable[str]) -> Iterator[str]:
+def _listed(paths: Iterable[str], search: _Search) -> Iterator[str]:
     # A long list must not stop half way: what is wrong with one of its lines becomes that line's record.
     for path in paths:
-        if os.path.isdir(path):
-            videos = _walk(path, set())
+        local = addresses.local_path(path)
+        if addresses.is_address(path):
+            yield from _listed_at(path, search)
+        elif os.path.isdir(local):
+            videos = search.below(local)
             yield next(videos, path)
             yield from videos
         else:
             yield path
 
 
+def _listed_at(address: str, search: _Search) -> Iterator[str]:
+    # Lines are names, not patterns.
+    folder = addresses.is_folder(address) and "*" not in address and not search.frames
+    try:
+        found = _videos_at(address) if folder else []
+    except VideoError:
+        found = []
+    yield from found or [address]
+
+
 def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
     """Video files below `folder`, sorted name by name; links are followed, each folder is entered once."""
     try:
-        status = os.stat(folder)
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = _entries(folder, visited)
     except OSError:
         yield folder  # a folder that cannot be listed is not passed over: reading it fails, with a record
         return
-    if (status.st_dev, status.st_ino) in visited:
-        return
-    visited.add((status.st_dev, status.st_ino))
     for entry in entries:
-        if entry.name.startswith("."):  # also the "._name.mp4" that macOS leaves on other file systems
-            continue
         path = os.path.join(folder, entry.name)
         if entry.is_dir():
             yield from _walk(path, visited)
         elif _is_video_name(entry.name) and (entry.is_file() or entry.is_symlink()):
             yield path
+
+
+def _walk_pictures(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
+    """The same for folders of pictures; what is below one is not looked at."""
+    from timesformer_cli.decoders.pictures import is_numbered  # which loads Pillow
+
+    try:
+        with os.scandir(folder) as entries:
+            numbered = any(map(is_numbered, entries))
+        if numbered:
+            yield folder
+            return
+        found = _entries(folder, visited)
+    except OSError:
+        yield folder
+        return
+    for entry in found:
+        if entry.is_dir():
+            yield from _walk_pictures(os.path.join(folder, entry.name), visited)
+
+
+def _entries(folder: str, visited: set[tuple[int, int]]) -> "list[os.DirEntry[str]]":
+    """What is in a folder, sorted, without what is hidden; nothing if it was visited before."""
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in visited:
+        return []
+    visited.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as entries:
+        # A dot also begins the "._name.mp4" that macOS leaves on other file systems.
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(shown, key=lambda entry: entry.name)
 
 
 def _is_video_name(name: str) -> bool:
