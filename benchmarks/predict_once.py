@@ -36,7 +36,7 @@ def one_round(path: str, model: str) -> dict[str, float]:
     scorer = runtime.open_scorer(recipe)
     done("load")
     item = records.Item(path)
-    with video.open_video(path) as reader:
+    with video.open_video(item) as reader:
         (window,) = sampling.plan(reader.info, recipe.sampling)
         clips = pipeline.read_clips(reader, window.clips)
     done("decode")

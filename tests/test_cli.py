@@ -70,7 +70,7 @@ class TestRecords:
             "height": 48,
             "codec": "h264",
         }
-        assert record["views"] == [{"clip": 0, "crop": "center", "frames": record["views"][0]["frames"]}]
+        assert record["views"] == [{"clip": 0, "crop": "center", "frames": [0, 11, 11, 11], "repeated": 2}]
 
     def test_several_videos_keep_their_order(self, run: Run) -> None:
         code, out, err = run("predict", "c.mp4", "a.mp4", "./c.mp4", "b.mp4")

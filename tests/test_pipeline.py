@@ -1,23 +1,29 @@
 """From items to results: the right frames, in the right batches, in order, and what becomes of errors."""
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from clips import write_model, write_video
+from mutants import write_mutants
 from numpy.typing import NDArray
 
 from timesformer_cli import pipeline
 from timesformer_cli.checkpoint import resolve, with_overrides
-from timesformer_cli.errors import CheckpointError
-from timesformer_cli.pipeline import classify, prepare, read_clips
+from timesformer_cli.errors import CheckpointError, TimesformerError
+from timesformer_cli.pipeline import classify, prepare, prepare_all, read_clips
 from timesformer_cli.preprocess import make_views
-from timesformer_cli.records import Failure, Frames, Item, Prediction
+from timesformer_cli.records import Failure, Frames, Item, Prediction, Result, Views
 from timesformer_cli.runtime import open_scorer
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video import VideoReader, open_video
+from timesformer_cli.workers import Limits
+
+SAMPLES = Path(__file__).parents[1] / "sample_videos"
 
 
 class FakeScorer:
@@ -52,7 +58,7 @@ class TestPrepare:
     @pytest.mark.parametrize("clips", [[[0, 2, 4, 6], [9, 11, 13, 29]], [[0, 1, 2, 3], [2, 3, 4, 4]], [[5, 5, 5, 5]]])
     def test_the_frames_of_each_clip_are_those_that_were_planned(self, video: Item, clips: list[list[int]]) -> None:
         everything = decode_all(video)
-        with open_video(video.path) as reader:
+        with open_video(video) as reader:
             read = read_clips(reader, np.array(clips))
         for numbers, clip in zip(clips, read, strict=True):
             np.testing.assert_array_equal(clip.pixels, everything[numbers])
@@ -97,10 +103,10 @@ class TestClassify:
         self, checkpoint: Checkpoint, video: Item, batch: int, batches: list[int]
     ) -> None:
         scorer = FakeScorer()
-        (result,) = classify([video], scorer, checkpoint, batch=batch)
+        views = prepare(video, checkpoint)
+        (result,) = classify([views], scorer, checkpoint, batch=batch)
         assert scorer.batches == batches
-        mean = prepare(video, checkpoint).pixels.mean()
-        exponentials = np.exp(mean * np.arange(5))
+        exponentials = np.exp(views.pixels.mean() * np.arange(5))
         assert isinstance(result, Prediction)
         np.testing.assert_allclose(result.scores, exponentials / exponentials.sum(), rtol=1e-5)
 
@@ -108,33 +114,62 @@ class TestClassify:
         scorer = open_scorer(checkpoint, device="cpu")
         scores = []
         for batch in (1, 2, 9):
-            (result,) = classify([video], scorer, checkpoint, batch=batch)
+            (result,) = classify([prepare(video, checkpoint)], scorer, checkpoint, batch=batch)
             assert isinstance(result, Prediction)
             scores.append(result.scores)
         np.testing.assert_allclose(scores[1:], [scores[0]] * 2, rtol=1e-4)
         assert np.ptp(scores[0]) > 0.01
 
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_scores_that_are_no_numbers_end_the_run(self, checkpoint: Checkpoint, video: Item, bad: float) -> None:
+        def scorer(views: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.full((len(views), 5), bad, np.float32)
+
+        with pytest.raises(CheckpointError, match="scores are not numbers"):
+            list(classify([prepare(video, checkpoint)], scorer, checkpoint, batch=4))
+
+
+def results(items: Iterable[Item], checkpoint: Checkpoint, workers: int, **limits: Any) -> list[Result]:
+    with prepare_all(items, checkpoint, workers=workers, limits=Limits(**limits)) as prepared:
+        return list(classify(prepared, FakeScorer(), checkpoint, batch=4))
+
+
+class TestPrepareAll:
+    @pytest.mark.parametrize("workers", [0, 1, 2])
     def test_results_are_in_order_and_failures_are_among_them(
-        self, checkpoint: Checkpoint, video: Item, tmp_path: Path
+        self, checkpoint: Checkpoint, video: Item, tmp_path: Path, workers: int
     ) -> None:
         text = tmp_path / "text.mp4"
         text.write_text("not a video")
         items = [Item("missing.mp4"), video, Item(str(text)), video]
-        results = list(classify(items, FakeScorer(), checkpoint, batch=4))
-        assert [result.item for result in results] == items
-        assert [result.kind if isinstance(result, Failure) else "ok" for result in results] == [
+        found = results(items, checkpoint, workers)
+        assert [result.item for result in found] == items
+        assert [result.kind if isinstance(result, Failure) else "ok" for result in found] == [
             "not_found",
             "ok",
             "decode",
             "ok",
         ]
 
-    def test_results_come_before_the_next_item_is_asked_for(self, checkpoint: Checkpoint, video: Item) -> None:
+    def test_workers_prepare_what_is_prepared_here(self, checkpoint: Checkpoint, video: Item) -> None:
+        here = prepare(video, checkpoint)
+        with prepare_all([video], checkpoint, workers=1, limits=Limits()) as prepared:
+            (there,) = prepared
+        assert isinstance(there, Views)
+        np.testing.assert_array_equal(there.pixels, here.pixels)
+        np.testing.assert_array_equal(there.info.times, here.info.times)
+        np.testing.assert_array_equal(there.window.clips, here.window.clips)
+        assert (there.item, there.labels, there.info.codec) == (here.item, here.labels, here.info.codec)
+
+    def test_without_workers_results_come_before_the_next_item_is_asked_for(
+        self, checkpoint: Checkpoint, video: Item
+    ) -> None:
         def items() -> Iterator[Item]:
             yield video
             raise AssertionError("asked for too early")
 
-        assert isinstance(next(classify(items(), FakeScorer(), checkpoint, batch=4)), Prediction)
+        with prepare_all(items(), checkpoint, workers=0, limits=Limits()) as prepared:
+            assert isinstance(next(prepared), Views)
 
     def test_a_video_that_does_not_fit_into_memory(
         self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch
@@ -143,24 +178,50 @@ class TestClassify:
             raise MemoryError
 
         monkeypatch.setattr(pipeline, "make_views", exhausted)
-        (result,) = classify([video], FakeScorer(), checkpoint, batch=4)
+        (result,) = results([video], checkpoint, workers=0)
         assert isinstance(result, Failure)
         assert result.kind == "too_large"
 
-    def test_mistakes_in_the_program_are_not_swallowed(
-        self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("error", [ZeroDivisionError("a mistake"), UnicodeDecodeError("utf-8", b"x", 0, 1, "y")])
+    def test_a_mistake_of_ours_costs_one_video_too(
+        self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
         def broken(*_: object) -> None:
-            raise ZeroDivisionError
+            raise error
 
         monkeypatch.setattr(pipeline, "make_views", broken)
-        with pytest.raises(ZeroDivisionError):
-            list(classify([video], FakeScorer(), checkpoint, batch=4))
+        (result,) = results([video], checkpoint, workers=0)
+        assert isinstance(result, Failure)
+        assert result.kind == "crash"
+        assert type(error).__name__ in result.message
 
-    @pytest.mark.parametrize("bad", [np.nan, np.inf])
-    def test_scores_that_are_no_numbers_end_the_run(self, checkpoint: Checkpoint, video: Item, bad: float) -> None:
-        def scorer(views: NDArray[np.float32]) -> NDArray[np.float32]:
-            return np.full((len(views), 5), bad, np.float32)
+    def test_a_decoder_that_is_not_there_ends_the_run(
+        self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def missing(*_: object) -> None:
+            raise TimesformerError("not installed")
 
-        with pytest.raises(CheckpointError, match="scores are not numbers"):
-            list(classify([video], scorer, checkpoint, batch=4))
+        monkeypatch.setattr(pipeline, "open_video", missing)
+        with pytest.raises(TimesformerError, match="not installed"):
+            results([video], checkpoint, workers=0)
+
+    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="timers")
+    def test_a_video_may_take_only_so_long(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
+        slow = Item(str(write_video(tmp_path / "slow.mp4", frames=400, width=1280, height=720)))
+        quick = Item(str(write_video(tmp_path / "quick.mp4")))
+        first, second = results([slow, quick], with_overrides(checkpoint, fields={"stride": 90}), 1, timeout=0.05)
+        assert isinstance(first, Failure)
+        assert first.kind == "timeout"
+        assert isinstance(second, Prediction)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_videos_end_in_a_record_each(checkpoint: Checkpoint, tmp_path: Path, seed: int) -> None:
+    """The same by the thousand is in benchmarks/mutants.py."""
+    clips = [write_video(tmp_path / "a.mp4", frames=30), *SAMPLES.glob("roll_*")]
+    mutants = write_mutants(clips, tmp_path, 36, seed)
+    found = results([Item(str(path)) for path in mutants], checkpoint, 2, timeout=20)
+    assert [result.item.path for result in found] == [str(path) for path in mutants]
+    kinds = {result.kind if isinstance(result, Failure) else "ok" for result in found}
+    assert {"ok", "decode"} <= kinds
+    assert "crash" not in kinds

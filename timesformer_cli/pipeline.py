@@ -1,12 +1,14 @@
 """The order of the stages: an item is read, prepared, scored, and becomes a result."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.aggregate import combine
-from timesformer_cli.errors import CheckpointError, VideoError
+from timesformer_cli.errors import CheckpointError, TimesformerError, VideoError
 from timesformer_cli.preprocess import crop_names, make_views
 from timesformer_cli.records import (
     Failure,
@@ -19,8 +21,9 @@ from timesformer_cli.records import (
 )
 from timesformer_cli.runtime import Scorer
 from timesformer_cli.sampling import plan
-from timesformer_cli.specs import Checkpoint
+from timesformer_cli.specs import Checkpoint, Reading
 from timesformer_cli.video import VideoReader, open_video
+from timesformer_cli.workers import OUT_OF_MEMORY, Done, Limits, Pool
 
 # Decoded frames of one video that are held at a time; a single clip may need more.
 MAX_FRAME_BYTES = 2**30
@@ -45,13 +48,13 @@ def _pick(frames: Frames, positions: NDArray[np.intp]) -> Frames:
     return Frames(frames.pixels[chosen], frames.times[chosen])
 
 
-def prepare(item: Item, checkpoint: Checkpoint, decoder: str = "auto") -> Views:
+def prepare(item: Item, checkpoint: Checkpoint, reading: Reading = Reading()) -> Views:
     """Everything that happens to a video before the network sees it.
 
     Raises:
         VideoError: the video cannot be read.
     """
-    with open_video(item.path, decoder) as reader:
+    with open_video(item, reading) as reader:
         info = reader.info
         (window,) = plan(info, checkpoint.sampling)
         # Ten clips of a film in 4K would not fit into memory, so as many are read at a time as surely do.
@@ -67,25 +70,67 @@ def prepare(item: Item, checkpoint: Checkpoint, decoder: str = "auto") -> Views:
     return Views(item, info, window, labels, parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
+Prepared = Views | Failure
+
+
+@contextmanager
+def prepare_all(
+    items: Iterable[Item], checkpoint: Checkpoint, reading: Reading = Reading(), *, workers: int, limits: Limits
+) -> Iterator[Iterator[Prepared]]:
+    """What comes of each item, in order; a video that cannot be read becomes a `Failure`.
+
+    `workers` processes do it, ahead of whoever takes the results and from the moment the context is
+    entered; `limits` is what one video may take. Without workers it is done here as it is asked
+    for, and a decoder that hangs or crashes takes the program with it.
+    """
+    if workers == 0:
+        yield (_prepared(item, checkpoint, reading) for item in items)
+        return
+    task = partial(_carried, checkpoint=checkpoint, reading=reading)
+    with Pool(task, items, workers=workers, limits=limits) as pool:
+        yield (_received(item, answer) for item, answer in pool.results())
+
+
+def _prepared(item: Item, checkpoint: Checkpoint, reading: Reading) -> Prepared:
+    try:
+        done = _carried(item, checkpoint, reading)
+    except VideoError as error:
+        return _received(item, error)
+    except MemoryError:
+        return Failure(item, "too_large", OUT_OF_MEMORY)
+    return _received(item, done)
+
+
+def _carried(item: Item, checkpoint: Checkpoint, reading: Reading) -> Done:
+    """`prepare` in a worker. The item itself stays behind: the master has it."""
+    try:
+        views = prepare(item, checkpoint, reading)
+    except (TimesformerError, MemoryError):
+        raise
+    except Exception as error:
+        # One odd file in a million must not stop a run of days, even where the mistake is ours.
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise VideoError("crash", f"reading it failed as was not foreseen ({what}); please report it") from error
+    return Done((views.info, views.window, views.labels), views.pixels)
+
+
+def _received(item: Item, answer: Done | VideoError) -> Prepared:
+    if isinstance(answer, VideoError):
+        return Failure(item, answer.kind, str(answer))
+    info, window, labels = answer.value
+    return Views(item, info, window, labels, answer.array)
+
+
 def classify(
-    items: Iterable[Item], scorer: Scorer, checkpoint: Checkpoint, *, decoder: str = "auto", batch: int = 1
+    prepared: Iterable[Prepared], scorer: Scorer, checkpoint: Checkpoint, *, batch: int = 1
 ) -> Iterator[Result]:
     """One result for each item, in order; the scorer sees at most `batch` views at a time.
-
-    A video that cannot be read becomes a `Failure`; every other error ends the run.
 
     Raises:
         CheckpointError: the network's scores are not numbers.
     """
-    for item in items:
-        try:
-            views = prepare(item, checkpoint, decoder)
-        except VideoError as error:
-            yield Failure(item, error.kind, str(error))
-        except MemoryError:
-            yield Failure(item, "too_large", "its frames do not fit into memory; try fewer --clips")
-        else:
-            yield score(views, scorer, checkpoint, batch=batch)
+    for views in prepared:
+        yield views if isinstance(views, Failure) else score(views, scorer, checkpoint, batch=batch)
 
 
 def score(views: Views, scorer: Scorer, checkpoint: Checkpoint, *, batch: int) -> Prediction:

@@ -27,8 +27,7 @@ def open_scorer(checkpoint: Checkpoint, *, device: str = "auto") -> Scorer:
         DeviceError: a device that this machine does not have.
         CheckpointError: weights that are missing, unreadable, or do not fit the config.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?|mps", device):
-        raise UsageError(f"--device {device}: unknown; known are {DEVICES}")
+    check_device(device)
 
     import torch
 
@@ -45,6 +44,12 @@ def open_scorer(checkpoint: Checkpoint, *, device: str = "auto") -> Scorer:
         return logits
 
     return score
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError for a device of no known kind. Needs no torch, as knowing whether it is there does."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?|mps", device):
+        raise UsageError(f"--device {device}: unknown; known are {DEVICES}")
 
 
 class Cost(NamedTuple):

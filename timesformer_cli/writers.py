@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from timesformer_cli.errors import OutputError, UsageError
-from timesformer_cli.records import Failure, Prediction, Result
+from timesformer_cli.records import Failure, Prediction, Result, ViewLabel
 from timesformer_cli.specs import Checkpoint
 
 Format = Literal["table", "json", "jsonl", "csv"]
@@ -92,9 +92,16 @@ def to_record(result: Result, checkpoint: Checkpoint, top_k: int) -> Record:
             "height": info.height,
             "codec": info.codec,
         },
-        "views": [{"clip": view.clip, "crop": view.crop, "frames": list(view.frames)} for view in result.views],
+        "views": [_view(view) for view in result.views],
         "recipe": checkpoint.recipe.name,
     }
+
+
+def _view(view: ViewLabel) -> Record:
+    record: Record = {"clip": view.clip, "crop": view.crop, "frames": list(view.frames)}
+    # A video with fewer frames than a clip asks for: some are shown again.
+    repeated = len(view.frames) - len(set(view.frames))
+    return record | ({"repeated": repeated} if repeated else {})
 
 
 def _predictions(result: Prediction, labels: tuple[str, ...], top_k: int) -> list[Record]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +36,14 @@ def _clips(text: str) -> int:
     return int(text)
 
 
+def _workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text) > 1000:
+        raise typer.BadParameter(f"{text!r} is neither a number of processes nor auto")
+    return int(text)
+
+
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
@@ -52,6 +61,7 @@ def _setting(text: str) -> tuple[str, Any]:
 MODEL = "Model"
 OUTPUT = "Output"
 VIEWS = "Views (what is left out is as the model was trained)"
+READING = "Reading"
 RUN = "Run"
 
 Verbose = Annotated[
@@ -215,12 +225,73 @@ Placement = Annotated[
         rich_help_panel=VIEWS,
     ),
 ]
+Frames = Annotated[
+    bool,
+    typer.Option(
+        "--frames",
+        help="Inputs are folders of numbered pictures, or folders of such folders, in place of video files.",
+        rich_help_panel=READING,
+    ),
+]
+FrameRate = Annotated[
+    float,
+    typer.Option(
+        "--frame-rate",
+        metavar="RATE",
+        parser=_positive,
+        help="Pictures a second of the folders of --frames, which do not say.",
+        rich_help_panel=READING,
+    ),
+]
 Decoder = Annotated[
-    Literal["auto", "pyav", "decord"],
+    Literal["auto", "pyav", "decord", "torchcodec"],
     typer.Option(
         "--decoder",
         metavar="DECODER",
-        help="Library that reads videos: auto, pyav or decord; auto is pyav.",
+        help="Library that reads videos: auto, pyav, decord or torchcodec; auto is pyav.",
+        rich_help_panel=READING,
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        parser=_positive,
+        help="How long reading one video may take; then it counts as failed, and the run goes on.",
+        rich_help_panel=READING,
+    ),
+]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        min=1,
+        help="Refuse videos with larger pictures; 8K has 33 million pixels.",
+        rich_help_panel=READING,
+    ),
+]
+MaxFrames = Annotated[
+    int,
+    typer.Option(
+        "--max-frames",
+        metavar="N",
+        min=1,
+        help="Refuse videos of more frames; two million are 18 hours at 30 a second.",
+        rich_help_panel=READING,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N|auto",
+        parser=_workers,
+        help=(
+            "Processes that read videos ahead of the network; auto: one for each core but one. 0 reads in the program "
+            "itself, where a broken video can stop the run."
+        ),
         rich_help_panel=RUN,
     ),
 ]
@@ -284,3 +355,11 @@ def recipe_changes(
         "combine": "raw_logits" if raw_logits else None,
     }
     return {**dict(settings or []), **{name: value for name, value in given.items() if value is not None}}
+
+
+def worker_count(workers: int | None) -> int:
+    """The processes to read with; one core is left to the network."""
+    if workers is not None:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores - 1, 1)

@@ -12,6 +12,7 @@ from timesformer_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from timesformer_cli.records import Item, Result
+    from timesformer_cli.specs import Checkpoint
     from timesformer_cli.writers import Writer
 
 SOME_FAILED = 3
@@ -85,7 +86,13 @@ def predict(
     fps: options.Fps = None,
     placement: options.Placement = None,
     settings: options.Set = None,
+    frames: options.Frames = False,
+    frame_rate: options.FrameRate = 30.0,
     decoder: options.Decoder = "auto",
+    timeout: options.Timeout = 60.0,
+    max_pixels: options.MaxPixels = 2**26,
+    max_frames: options.MaxFrames = 2_000_000,
+    workers: options.Workers = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = 4,
     verbose: options.Verbose = False,
@@ -102,7 +109,7 @@ def predict(
     chosen = writers.choose_format(output) if format == "auto" else format
     if output is not None:
         writers.check_target(output, overwrite=overwrite)
-    items, total = _find(inputs or [], from_file)
+    items, total = _find(inputs or [], from_file, frames)
     checkpoint = options.resolve_model(
         model,
         revision=revision,
@@ -125,24 +132,35 @@ def predict(
     )
 
     # With nothing wrong so far, what takes seconds: importing torch.
-    from timesformer_cli.pipeline import classify
-    from timesformer_cli.runtime import open_scorer
+    from timesformer_cli.pipeline import classify, prepare_all
+    from timesformer_cli.runtime import check_device, open_scorer
+    from timesformer_cli.specs import Reading
+    from timesformer_cli.workers import Limits
 
-    scorer = open_scorer(checkpoint, device=device)
+    check_device(device)
+    reading = Reading(decoder=decoder, max_pixels=max_pixels, max_frames=max_frames, frame_rate=frame_rate)
+    count = options.worker_count(workers)
+    # The first videos are read while torch is imported.
+    with prepare_all(items, checkpoint, reading, workers=count, limits=Limits(timeout=timeout)) as prepared:
+        scorer = open_scorer(checkpoint, device=device)
+        _describe(checkpoint)
+        results = classify(prepared, scorer, checkpoint, batch=batch_size)
+        with writers.open_writer(output, chosen, checkpoint, top_k=top_k) as writer:
+            _report(results, writer, total, on_screen=chosen == "table" and output is None and sys.stdout.isatty())
+
+
+def _describe(checkpoint: "Checkpoint") -> None:
     console.detail(f"model {checkpoint.name} ({checkpoint.source}): {len(checkpoint.labels)} classes")
     console.detail(f"recipe {checkpoint.recipe.name}: {checkpoint.sampling}; {checkpoint.preprocess}")
     if checkpoint.labels[0] == "LABEL_0":
         console.note(f"{checkpoint.name} does not name its classes; give their names with --labels FILE")
-    results = classify(items, scorer, checkpoint, decoder=decoder, batch=batch_size)
-    with writers.open_writer(output, chosen, checkpoint, top_k=top_k) as writer:
-        _report(results, writer, total, on_screen=chosen == "table" and output is None and sys.stdout.isatty())
 
 
-def _find(sources: list[str], from_file: Path | None) -> "tuple[Iterable[Item], int | None]":
+def _find(sources: list[str], from_file: Path | None, frames: bool) -> "tuple[Iterable[Item], int | None]":
     """The videos and their number. Standard input is read as it comes, so its number is not known."""
     from timesformer_cli.inputs import STDIN, find
 
-    items = find(sources, [] if from_file is None else [from_file])
+    items = find(sources, [] if from_file is None else [from_file], frames=frames)
     if STDIN in sources:
         return items, None
     found = list(items)

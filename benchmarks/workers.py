@@ -1,0 +1,99 @@
+"""Reading many small clips ahead of the network: two workers against one, and memory over the run.
+
+    python -m benchmarks.workers [--clips 500] [--rounds 3]
+
+The clips are 10 seconds of H.264, 340 x 256, made once and then read again under other names. They go through all that
+happens before the network, as base-k400 wants them: 8 frames, three crops. One and two workers take turns. Memory is
+that of the master and its workers together, as far as it is theirs alone (Pss), after 50 clips and at the end.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from timesformer_cli import recipes, zoo
+from timesformer_cli.pipeline import prepare_all
+from timesformer_cli.records import Item, Views
+from timesformer_cli.specs import Checkpoint
+from timesformer_cli.workers import Limits
+
+
+def make_clips(folder: Path, count: int) -> list[Item]:
+    from tests.clips import write_video
+
+    originals = [
+        write_video(folder / f"original{level}.mp4", frames=300, width=340, height=256, rate=30, level=level)
+        for level in range(10)
+    ]
+    copies = [folder / f"{number:04}.mp4" for number in range(count)]
+    for number, copy in enumerate(copies):
+        shutil.copyfile(originals[number % len(originals)], copy)
+    return [Item(str(copy)) for copy in copies]
+
+
+def base_k400() -> Checkpoint:
+    entry = zoo.ZOO["base-k400"]
+    config = entry.config()
+    recipe = recipes.preset("original", config)
+    labels = tuple(config.id2label.values())
+    return Checkpoint(name=entry.name, config=config, recipe=recipe, labels=labels, weights=None, source="")
+
+
+def memory(process: int) -> float:
+    """MiB of a process and all its descendants, shared pages counted once; Linux alone tells."""
+    total, processes = 0, [process]
+    while processes:
+        process = processes.pop()
+        folder = Path(f"/proc/{process}")
+        rollup = (folder / "smaps_rollup").read_text().splitlines()
+        total += int(next(line for line in rollup if line.startswith("Pss:")).split()[1])
+        processes += [
+            int(child) for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()
+        ]
+    return total / 1024
+
+
+def read_all(items: list[Item], checkpoint: Checkpoint, workers: int) -> tuple[float, float, float]:
+    """Seconds for all items, and MiB after 50 of them and after the last."""
+    early = late = 0.0
+    start = time.perf_counter()
+    with prepare_all(items, checkpoint, workers=workers, limits=Limits()) as prepared:
+        for number, views in enumerate(prepared, 1):
+            assert isinstance(views, Views), views
+            if number == 50:
+                early = memory(os.getpid())
+            elif number == len(items):
+                late = memory(os.getpid())
+    return time.perf_counter() - start, early, late
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    checkpoint = base_k400()
+    print(f"Python {platform.python_version()}; {os.cpu_count()} cores; {arguments.clips} clips")
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        items = make_clips(Path(folder), arguments.clips)
+        for _ in range(arguments.rounds):
+            seconds = {}
+            for workers in (1, 2):
+                seconds[workers], early, late = read_all(items, checkpoint, workers)
+                print(
+                    f"{workers} workers: {seconds[workers]:.1f} s, {len(items) / seconds[workers]:.0f} clips a second; "
+                    f"{early:.0f} MiB after 50 clips, {late:.0f} at the end ({late / early:.3f})",
+                    flush=True,
+                )
+            ratios.append(seconds[1] / seconds[2])
+    print(f"two workers against one: {statistics.median(ratios):.2f} times ({min(ratios):.2f}, {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()
