@@ -81,7 +81,7 @@ def test_python_runs(code: str) -> None:
 @pytest.mark.usefixtures("place")
 def test_the_readme_shows_the_records_that_are_written(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["predict", "clips/a.mp4", "missing.mp4"])
+        main(["predict", str(write_video(Path("long.mp4"), frames=300, rate=30)), "missing.mp4"])
     written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     shown = [json.loads(block) for block in blocks(ROOT / "README.md", "json") if '"path"' in block]
     assert [keys(record) for record in shown] == [keys(record) for record in written]
