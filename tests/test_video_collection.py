@@ -8,7 +8,8 @@ import pytest
 
 from timesformer_cli.decoders.pyav import PyavReader
 from timesformer_cli.errors import VideoError
-from timesformer_cli.records import Frames, VideoInfo
+from timesformer_cli.records import Frames, Item, VideoInfo
+from timesformer_cli.specs import Decoder, Reading
 from timesformer_cli.video import open_video
 
 # What each file of the collection that must be refused is refused as.
@@ -83,8 +84,8 @@ def spread(count: int) -> list[int]:
     return sorted({0, count // 2, count - 1})
 
 
-def read_some(path: str, decoder: str = "auto") -> tuple[VideoInfo, Frames]:
-    with open_video(path, decoder) as reader:
+def read_some(path: str, decoder: Decoder = "auto") -> tuple[VideoInfo, Frames]:
+    with open_video(Item(path), Reading(decoder=decoder)) as reader:
         return reader.info, reader.read(spread(reader.info.num_frames))
 
 
@@ -135,7 +136,7 @@ def test_shortcuts_show_the_same(shared_videos: Path) -> None:
         "cleanjerk_edit_list.mp4",
     ):
         path = str(shared_videos / name)
-        with open_video(path) as through, open_video(path) as short:
+        with open_video(Item(path)) as through, open_video(Item(path)) as short:
             assert isinstance(through, PyavReader)
             through._shortcuts = False
             plan = spread(through.info.num_frames)[:-1] if name == "bit_errors.mp4" else spread(through.info.num_frames)
@@ -146,7 +147,7 @@ def test_turned_copy_equals_the_original(shared_videos: Path) -> None:
     plan = [0, 100, 279]
     shown = []
     for name in ("arm_wrestling.mp4", "armwrestling_rotated.mp4"):
-        with open_video(str(shared_videos / name)) as reader:
+        with open_video(Item(str(shared_videos / name))) as reader:
             shown.append(reader.read(plan).pixels)
     original, turned = (pictures.astype(np.int16) for pictures in shown)
     assert np.abs(original - turned).mean() < 3

@@ -5,16 +5,15 @@ never shown, and can wait for ever, deaf to interrupts, for frames that a contai
 not hold. So PyAV looks at the file first, and what is known to go wrong is refused.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import decord
 import numpy as np
 from av.container import InputContainer
-from av.video.stream import VideoStream
 
 from timesformer_cli.decoders.packets import Source, choose_stream, file_url, moving_streams, open_container
 from timesformer_cli.decoders.pyav import PyavReader
+from timesformer_cli.decoders.units import starts_afresh
 from timesformer_cli.errors import VideoError
 from timesformer_cli.records import Frames
 from timesformer_cli.specs import Reading
@@ -99,32 +98,5 @@ def _check_format(container: InputContainer, reading: Reading) -> None:
         raise _unsupported("decord converts colours of more than 8 bits differently")
     if codec in ("h264", "hevc"):
         for packet in container.demux(stream):
-            if packet.size and packet.is_keyframe and not _starts_afresh(bytes(packet), stream):
+            if packet.size and packet.is_keyframe and not starts_afresh(packet, stream):
                 raise _unsupported("not every key frame can be decoded by itself, and decord takes it that they can")
-
-
-def _starts_afresh(packet: bytes, stream: VideoStream) -> bool:
-    """Whether a packet holds an IDR picture: nothing after it refers to anything before it.
-
-    Key frames need not (open GOP, gradual refresh). The types are those of ITU-T H.264, table 7-1,
-    and H.265, table 7-1.
-    """
-    hevc = stream.codec_context.name == "hevc"
-    types = [(first >> 1) & 63 if hevc else first & 31 for first in _unit_headers(packet, stream)]
-    pictures = [kind for kind in types if (kind < 32 if hevc else 1 <= kind <= 5)]
-    return bool(pictures) and all(kind in ((19, 20) if hevc else (5,)) for kind in pictures)
-
-
-def _unit_headers(packet: bytes, stream: VideoStream) -> Iterator[int]:
-    """The first byte of each NAL unit, whether lengths (MP4, Matroska) or start codes (AVI) part them."""
-    extradata = stream.codec_context.extradata or b""
-    hevc = stream.codec_context.name == "hevc"
-    length_at = 21 if hevc else 4
-    if len(extradata) <= length_at or extradata[0] != 1:
-        yield from (match[1][0] for match in re.finditer(rb"\x00\x00\x01(.)", packet, re.DOTALL))
-        return
-    size = (extradata[length_at] & 3) + 1
-    at = 0
-    while at + size < len(packet):
-        yield packet[at + size]
-        at += size + int.from_bytes(packet[at : at + size], "big")

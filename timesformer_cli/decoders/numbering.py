@@ -26,6 +26,21 @@ class Numbering:
     place: NDArray[np.int64]
     start: NDArray[np.int64]
 
+    def runs(self, numbers: list[int]) -> list[tuple[int, list[int]]]:
+        """Sorted frame numbers in runs, each with the packet to begin decoding at.
+
+        A new one begins where jumping to its packet leaves out some that reading on would decode.
+        """
+        runs: list[tuple[int, list[int]]] = []
+        reached = 0
+        for number in numbers:
+            start = int(self.start[number])
+            if not runs or start > reached:
+                runs.append((start, []))
+            runs[-1][1].append(number)
+            reached = max(reached, int(self.place[number]) + 1)
+        return runs
+
 
 def number_by_time(packets: Packets, codec: str, *, indexed: bool) -> Numbering | None:
     """Frame n is the shown picture with the n-th smallest time stamp; None if that cannot be relied on.

@@ -2,28 +2,41 @@
 
 import errno
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, cast, runtime_checkable
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from timesformer_cli.decoders.units import in_lowest_layer
 from timesformer_cli.errors import VideoError
 from timesformer_cli.specs import Reading
 
 # A path, or a seekable binary file object, which is left open.
 Source = str | BinaryIO
 
+
+@runtime_checkable
+class Skimmable(Protocol):
+    """A file object that can be told to read zeros for pictures and sound in MP4 files, rather than fetch them."""
+
+    def skimming(self) -> AbstractContextManager[None]: ...
+
+
 # Formats that hold their video themselves. Playlists (HLS, DASH, concat, SDP) would make FFmpeg open other
 # files or addresses, and its picture formats would pass a photograph off as a video.
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,gif,ogg,h264,hevc,vvc,mpegvideo,m4v,ivf,obu,mxf,nut,yuv4mpegpipe"
 )
+
+# Where what nothing refers to is marked, or of a kind that nothing refers to (B-pictures of MPEG).
+_SPARE = ("h264", "mpeg1video", "mpeg2video")
 
 NO_PTS = np.iinfo(np.int64).min
 
@@ -35,7 +48,8 @@ class Packets:
     `pts` int64: when its picture is shown, in the stream's time base; `NO_PTS` where the file does
     not say. `key`: decoding can start there, or so the file says. `hidden`: its picture is decoded
     and never shown. `edited`: an edit list is why some are hidden. `corrupt`: some packet is known to
-    be damaged. `encrypted`: some packet is.
+    be damaged. `encrypted`: some packet is. `spare`: no picture refers to one that FFmpeg takes to be
+    no reference.
     """
 
     pts: NDArray[np.int64]
@@ -44,6 +58,7 @@ class Packets:
     edited: bool
     corrupt: bool
     encrypted: bool
+    spare: bool
 
 
 def file_url(path: str) -> str:
@@ -51,10 +66,11 @@ def file_url(path: str) -> str:
     return "file:" + os.path.abspath(path)
 
 
-def open_container(source: Source, reading: Reading = Reading()) -> InputContainer:
+def open_container(source: Source, reading: Reading = Reading(), *, parse: bool = True) -> InputContainer:
     """Open one video file, and nothing else: no address, pipe, playlist or picture.
 
-    A file object is read from its beginning. What it raises passes through, here and later.
+    A file object is read from its beginning. What it raises passes through, here and later. Without
+    `parse` FFmpeg does not look into packets to say more of them than the container does.
 
     Raises:
         VideoError: `decode` for a file that is no video, `unsupported` for a format that is not read.
@@ -62,6 +78,8 @@ def open_container(source: Source, reading: Reading = Reading()) -> InputContain
     """
     # FFmpeg hands max_pixels on to the decoders with which it probes the streams.
     options = {"format_whitelist": CONTAINERS, "max_pixels": str(reading.max_pixels)}
+    if not parse:
+        options["fflags"] = "noparse"
     try:
         if isinstance(source, str):
             return av.open(file_url(source), "r", options=options | {"protocol_whitelist": "file"})
@@ -108,14 +126,41 @@ def choose_stream(container: InputContainer, reading: Reading = Reading()) -> Vi
     return stream
 
 
+def read_alone(container: InputContainer, stream: VideoStream) -> None:
+    """Pass over the packets of all other streams."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+
+
 def moving_streams(container: InputContainer) -> list[VideoStream]:
     """The video streams less cover pictures and thumbnails."""
     still = Disposition.attached_pic | Disposition.timed_thumbnails
     return [stream for stream in container.streams.video if not stream.disposition & still]
 
 
-def read_packets(container: InputContainer, stream: VideoStream, max_frames: int) -> Packets:
+def skim_packets(source: Skimmable, reading: Reading) -> Packets | None:
+    """The packets of an MP4 file, fetching little more of it than its index; None for other files.
+
+    Raises:
+        VideoError: as `choose_stream` and `read_packets`.
+    """
+    with open_container(cast(BinaryIO, source), reading, parse=False) as container:
+        stream = choose_stream(container, reading)
+        if not container.format.name.startswith("mov,") or _looks_inside(stream):
+            return None
+        with source.skimming():
+            return read_packets(container, stream, reading.max_frames, skimmed=True)
+
+
+def _looks_inside(stream: VideoStream) -> bool:
+    return stream.codec_context.name == "vp8"
+
+
+def read_packets(container: InputContainer, stream: VideoStream, max_frames: int, *, skimmed: bool = False) -> Packets:
     """Read the rest of the file without decoding. What follows a damaged place is not seen.
+
+    `skimmed`: the packets hold nothing but zeros.
 
     Raises:
         VideoError: `decode` when there is no packet at all, `too_large` at the first one too many.
@@ -125,7 +170,10 @@ def read_packets(container: InputContainer, stream: VideoStream, max_frames: int
     key: list[bool] = []
     hidden: list[bool] = []
     edited = corrupt = encrypted = False
-    vp8 = stream.codec_context.name == "vp8"
+    inside = _looks_inside(stream)
+    # In HEVC the mark speaks for a picture's own temporal layer alone.
+    layers = stream.codec_context.name == "hevc"
+    spare = stream.codec_context.name in _SPARE or (layers and not skimmed)
     try:
         for packet in container.demux(stream):
             if not packet.size:
@@ -135,8 +183,9 @@ def read_packets(container: InputContainer, stream: VideoStream, max_frames: int
             pts.append(NO_PTS if packet.pts is None else packet.pts)
             key.append(packet.is_keyframe)
             # VP8 keeps reference pictures of no moment in time: show_frame in RFC 6386, 9.1.
-            hidden.append(packet.is_discard or (vp8 and not memoryview(packet)[0] >> 4 & 1))
+            hidden.append(packet.is_discard or (inside and not memoryview(packet)[0] >> 4 & 1))
             edited = edited or packet.is_discard
+            spare = spare and not (layers and not in_lowest_layer(packet, stream))
             corrupt = corrupt or packet.is_corrupt
             encrypted = encrypted or packet.has_sidedata("encryption_info")
     except MemoryError:
@@ -145,4 +194,4 @@ def read_packets(container: InputContainer, stream: VideoStream, max_frames: int
         corrupt = True
     if not pts:
         raise VideoError("decode", "the video stream is empty; was the file cut off?")
-    return Packets(np.array(pts, np.int64), np.array(key), np.array(hidden), edited, corrupt, encrypted)
+    return Packets(np.array(pts, np.int64), np.array(key), np.array(hidden), edited, corrupt, encrypted, spare)

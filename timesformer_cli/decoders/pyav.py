@@ -13,7 +13,7 @@ opening to count them.
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, zip_longest
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +26,16 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from timesformer_cli.decoders.numbering import Numbering, number_by_time, times_and_rate
-from timesformer_cli.decoders.packets import NO_PTS, Source, choose_stream, open_container, read_packets
+from timesformer_cli.decoders.packets import (
+    NO_PTS,
+    Skimmable,
+    Source,
+    choose_stream,
+    open_container,
+    read_alone,
+    read_packets,
+    skim_packets,
+)
 from timesformer_cli.errors import VideoError
 from timesformer_cli.records import Frames, VideoInfo
 from timesformer_cli.specs import Reading
@@ -38,6 +47,9 @@ _INDEXED = ("mov", "matroska")
 # picture, and more where there is no index.
 _PROBED = 2
 _PROBED_WITHOUT_INDEX = 50
+
+# Where all pictures are decoded to count them, they are kept for reading if they take no more than this.
+_KEPT_BYTES = 2**27
 
 # Above 8 bits swscale's defaults are several levels off the formula; these flags bring it within one.
 _ACCURATE = int(
@@ -92,6 +104,7 @@ class _Cursor:
 
     def __init__(self, container: InputContainer, reading: Reading) -> None:
         self.stream = choose_stream(container, reading)
+        read_alone(container, self.stream)
         self.packets = 0
         self.pictures = 0
         self.pts: int | None = None
@@ -101,8 +114,6 @@ class _Cursor:
         # Several threads for one video cost more in all than they save; many videos are read side by side.
         self._context.thread_count = 1
         self._context.options = {"max_pixels": str(reading.max_pixels)}
-        # In H.264 no picture ever refers to one that is marked so; HEVC's mark speaks for its own layer alone.
-        self._can_skip = self._context.name == "h264"
         self._coming = container.demux(self.stream)
         self._peeked: Packet[VideoStream] | None = None
 
@@ -126,16 +137,18 @@ class _Cursor:
             raise _Unreliable
         return self._peeked.pts
 
-    def decode(self, wanted: Container[int | None] | None = None) -> Iterator[list[tuple[int, VideoFrame]]]:
+    def decode(
+        self, wanted: Container[int | None] | None = None, last: int | None = None
+    ) -> Iterator[list[tuple[int, VideoFrame]]]:
         """What comes out after each packet, in the order shown: how many came before it, and the picture.
 
-        With `wanted`, time stamps, other pictures may be left out. Packets that cannot be decoded are
-        passed over, as FFmpeg's own tools do.
+        With `wanted`, time stamps, other pictures are left out if no picture refers to them. With
+        `last`, a packet's number, the decoder is given none behind that one, and only a jump leads on
+        from there. Packets that cannot be decoded are passed over, as FFmpeg's own tools do.
         """
-        while packet := self._next():
+        while (last is None or self.packets <= last) and (packet := self._next()):
             self.packets += 1
-            if self._can_skip:
-                self._context.skip_frame = "DEFAULT" if wanted is None or packet.pts in wanted else "NONREF"
+            self._context.skip_frame = "DEFAULT" if wanted is None or packet.pts in wanted else "NONREF"
             yield self._decoded(packet)
         yield self._decoded(None)
 
@@ -181,12 +194,13 @@ class PyavReader:
         self._source = source
         self._reading = reading
         self._reformatter = VideoReformatter()
+        self._kept: dict[int, VideoFrame] = {}
+        packets = skim_packets(source, reading) if isinstance(source, Skimmable) else None
         self._container = open_container(source, reading)
         try:
             self._cursor = _Cursor(self._container, reading)
-            stream = self._cursor.stream
-            self._packets = read_packets(self._container, stream, reading.max_frames)
-            codec = stream.codec_context.codec.canonical_name
+            self._packets = packets or read_packets(self._container, self._cursor.stream, reading.max_frames)
+            codec = self._cursor.stream.codec_context.codec.canonical_name
             self._indexed = self._container.format.name.split(",")[0] in _INDEXED
             self._numbering = number_by_time(self._packets, codec, indexed=self._indexed)
             first, pts = self._first_picture()
@@ -202,6 +216,7 @@ class PyavReader:
             raise
 
     def close(self) -> None:
+        self._kept.clear()
         self._container.close()
 
     def read(self, frame_numbers: Sequence[int]) -> Frames:
@@ -217,7 +232,7 @@ class PyavReader:
             raise IndexError(f"frames {wanted[0]} to {wanted[-1]} of a video that has {self.info.num_frames}")
         pixels = np.empty((len(numbers), self.info.height, self.info.width, 3), np.uint8)
         missing = set(wanted.tolist())
-        for number, frame in self._frames(sorted(missing)):
+        for number, frame in chain(self._kept_of(missing), self._frames(sorted(missing - self._kept.keys()))):
             pixels[wanted[slots] == number] = self._picture(frame)
             missing.discard(number)
         if missing:
@@ -244,6 +259,8 @@ class PyavReader:
                 if frame.pts != promised.pop(0):
                     return None
                 if not promised:
+                    if not first.is_corrupt:
+                        self._kept = {0: first}
                     return first
         return None
 
@@ -252,10 +269,16 @@ class PyavReader:
         self._restart()
         first: VideoFrame | None = None
         pts: list[int] = []
+        room = _KEPT_BYTES
         for pictures in self._cursor.decode():
-            for _, frame in pictures:
+            for number, frame in pictures:
                 first = first or frame
                 pts.append(NO_PTS if frame.pts is None else frame.pts)
+                room -= sum(plane.buffer_size for plane in frame.planes)
+                if room >= 0:
+                    self._kept[number] = frame
+                else:
+                    self._kept.clear()
         if first is not None:
             return first, np.array(pts, np.int64)
         if self._packets.encrypted:
@@ -290,36 +313,44 @@ class PyavReader:
             raise _Unreliable
         self._cursor.packets = landed
 
+    def _kept_of(self, numbers: set[int]) -> list[tuple[int, VideoFrame]]:
+        return [(number, self._kept[number]) for number in sorted(numbers & self._kept.keys())]
+
     def _frames(self, numbers: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """The frames of these sorted numbers as far as they can be had; some may come twice, the last is right."""
         if not numbers:
             return
         if self._shortcuts and self._numbering is not None:
-            start = self._numbering.start
+            runs = self._numbering.runs(numbers)
             try:
-                for place, group in groupby(numbers, key=lambda number: int(start[number])):
-                    yield from self._from_key(self._numbering, place, list(group))
+                for run, following in zip_longest(runs, runs[1:]):
+                    yield from self._from_key(self._numbering, *run, jumps=following is not None)
                 return
             except _Unreliable:
                 self._shortcuts = False
                 self._restart()
         yield from self._through(numbers)
 
-    def _from_key(self, numbering: Numbering, start: int, numbers: list[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """Frames that can be decoded from packet `start` on, decoding little else.
+    def _from_key(
+        self, numbering: Numbering, start: int, numbers: list[int], *, jumps: bool
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Frames that can be decoded from packet `start` on, decoding little else; `jumps`: a jump comes next.
 
         Raises:
             _Unreliable: `start` or a frame wanted did not come out, or not whole.
         """
         wanted = {int(numbering.pts[number]): number for number in numbers}
+        places = numbering.place[numbers]
         start_pts = int(self._packets.pts[start])
-        contiguous = start <= self._cursor.packets <= numbering.place[numbers].min()
+        contiguous = start <= self._cursor.packets <= places.min()
         if not contiguous and start:
             self._jump(numbering, start)
         elif not contiguous:
             self._restart()
         started = contiguous or not start
-        for pictures in self._cursor.decode(wanted):
+        # Pictures come out some packets late. Before a jump the decoder is told to hand out what it has.
+        last = int(places.max()) if jumps else None
+        for pictures in self._cursor.decode(wanted if self._packets.spare else None, last):
             for _, frame in pictures:
                 started = started or frame.pts == start_pts
                 if frame.pts is None or (frame.is_corrupt and frame.pts >= start_pts):
