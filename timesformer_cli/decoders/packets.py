@@ -82,9 +82,11 @@ def open_container(source: Source, reading: Reading = Reading(), *, parse: bool 
         options["fflags"] = "noparse"
     try:
         if isinstance(source, str):
-            return av.open(file_url(source), "r", options=options | {"protocol_whitelist": "file"})
+            return av.open(
+                file_url(source), "r", metadata_errors="replace", options=options | {"protocol_whitelist": "file"}
+            )
         source.seek(0)
-        return av.open(source, "r", options=options | {"protocol_whitelist": ""})
+        return av.open(source, "r", metadata_errors="replace", options=options | {"protocol_whitelist": ""})
     except MemoryError:
         raise
     except FFmpegError as error:
