@@ -148,6 +148,11 @@ def test_items_are_begun_only_so_far_ahead() -> None:
         assert len(list(results)) == 49
 
 
+def test_workers_that_cannot_be_started() -> None:
+    with Pool(lambda item: act(item), ["fine"], workers=1) as pool, pytest.raises(Exception, match="pickle"):
+        next(pool.results())
+
+
 def test_leaving_early_ends_the_workers() -> None:
     with Pool(act, ["sleep:60"] * 5, workers=2) as pool:
         del pool

@@ -80,16 +80,27 @@ class Pool(Generic[T]):
         self._workers: list[_Worker[T]] = []
         self._slots: deque[_Slot[T]] = deque()
         self._most = workers * ahead
+        self._error: BaseException | None = None
+        self._starter = threading.Thread(target=self._start, daemon=True, name="workers")
 
     def __enter__(self) -> Self:
         self._feed.start()
-        self._workers = [_Worker(self._context, self._task, self._limits) for _ in range(self._count)]
-        self._assign()
+        # The first process comes when it has imported the decoders, and the caller has better to do than wait.
+        self._starter.start()
         return self
+
+    def _start(self) -> None:
+        try:
+            for _ in range(self._count):
+                self._workers.append(_Worker(self._context, self._task, self._limits))
+                self._assign()
+        except BaseException as error:
+            self._error = error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._starter.join()
         for worker in self._workers:
             worker.kill()
 
@@ -99,6 +110,9 @@ class Pool(Generic[T]):
         That is the VideoError it raised, `timeout`, `crash` for a worker that died, or `too_large` for
         want of memory. Whatever else `task` or the items raise is raised here.
         """
+        self._starter.join()
+        if self._error is not None:
+            raise self._error
         while True:
             self._assign()
             if self._slots and self._slots[0].answer is not None:
