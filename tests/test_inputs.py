@@ -3,8 +3,10 @@
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from timesformer_cli.errors import InputError
@@ -32,8 +34,10 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def paths(*sources: str, lists: tuple[Path, ...] = ()) -> list[str]:
-    return [item.path for item in find(sources, lists)]
+def paths(*sources: str, lists: tuple[Path, ...] = (), frames: bool = False) -> list[str]:
+    items = list(find(sources, lists, frames=frames))
+    assert all(item.frames == frames for item in items)
+    return [item.path for item in items]
 
 
 def feed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
@@ -193,3 +197,147 @@ class TestLists:
     def test_a_list_that_is_not_there(self, tree: Path) -> None:
         with pytest.raises(InputError, match=r"no\.txt: the list cannot be read \(No such file"):
             paths(lists=(tree / "no.txt",))
+
+
+@pytest.mark.usefixtures("tree")
+class TestAddresses:
+    @pytest.fixture(autouse=True)
+    def _memory(self) -> Iterator[None]:
+        files = fsspec.filesystem("memory")
+        files.store.clear()
+        for name in ("b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "sub/c.webm", "a[1].mp4"):
+            files.pipe_file(f"/clips/{name}", b"x")
+        files.pipe_file("/other/readme.txt", b"x")
+        yield
+        files.store.clear()
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "http://host/a.mp4?id=[1]&b=*",
+            "https://host/clips/",
+            "https://host/*.mp4",
+            "s3://bucket/a?[1].mp4",
+            "memory://clips/none.mp4",
+            "memory://clips",
+            "rtsp://host/a",
+        ],
+    )
+    def test_one_is_one_item_as_it_was_typed(self, address: str) -> None:
+        assert paths(address, "other.mp4", address) == [address, "other.mp4"]
+
+    def test_folders_and_stars_where_they_can_be_listed(self) -> None:
+        found = [f"memory://clips/{name}" for name in ("a.MKV", "a[1].mp4", "b.mp4", "sub/c.webm")]
+        assert paths("memory://clips/") == found
+        assert paths("memory://clips/b.mp4", "memory://clips/*.mp4", "other.mp4") == [found[2], found[1], "other.mp4"]
+
+    @pytest.mark.parametrize("address", ["memory://other/", "memory://none/", "memory://clips/*.txt"])
+    def test_folders_without_videos(self, address: str) -> None:
+        with pytest.raises(InputError, match=r"^memory://\S+: no video files there; .*\bmp4\b"):
+            paths("other.mp4", address)
+
+    def test_folders_that_cannot_be_listed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "s3fs", None)
+        with pytest.raises(InputError, match=r"^s3://bucket/: s3:// addresses need s3fs: pip install s3fs$"):
+            paths("other.mp4", "s3://bucket/")
+
+    def test_in_lists(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lines are names, not patterns, and what is wrong with one does not stop the rest."""
+        monkeypatch.setitem(sys.modules, "s3fs", None)
+        lines = ["memory://clips/sub/", "memory://clips/*.mp4", "memory://none/", "s3://bucket/", "http://host/a.mp4"]
+        (tree / "list.txt").write_text("\n".join(lines))
+        assert paths(lists=(tree / "list.txt",)) == ["memory://clips/sub/c.webm", *lines[1:]]
+
+    def test_file_addresses_are_local(self, tree: Path) -> None:
+        clips = (tree / "clips" / "sub").as_uri()
+        assert paths(f"{clips}/c.webm", "clips/sub/c.webm") == [f"{clips}/c.webm"]
+        assert paths(clips) == [str(tree / "clips/sub/c.webm"), str(tree / "clips/sub/deep/d.avi")]
+        assert paths(f"{clips}/*.webm") == [str(tree / "clips/sub/c.webm")]
+        (tree / "list.txt").write_text(clips)
+        assert len(paths(lists=(tree / "list.txt",))) == 2
+
+    def test_a_local_file_of_that_name_wins(self, tree: Path) -> None:
+        Path("http://host").mkdir(parents=True)
+        Path("http://host/a.mp4").touch()
+        assert paths("http://host/a.mp4", "http:/host/a.mp4") == ["http://host/a.mp4"]
+        assert paths("http://host") == ["http://host/a.mp4"]
+
+
+class TestFolders:
+    """Of numbered pictures."""
+
+    @pytest.fixture(autouse=True)
+    def _tree(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in (
+            "frames/10/000001.jpg",
+            "frames/10/flow/000001.jpg",
+            "frames/9/img_1.PNG",
+            "frames/9/img_2.PNG",
+            "frames/sub/a/1.webp",
+            "frames/sub/list.txt",
+            "frames/empty/notes.txt",
+            "frames/cover/cover.jpg",
+            "frames/.hidden/1.jpg",
+            "frames/labels.csv",
+            "frames/logo.png",
+            "videos/a.mp4",
+        ):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        monkeypatch.chdir(tmp_path)
+
+    def test_one_that_holds_them_is_an_item(self) -> None:
+        assert paths("frames/9", "frames/sub/a/", frames=True) == ["frames/9", "frames/sub/a/"]
+
+    def test_all_are_searched(self, tmp_path: Path) -> None:
+        assert paths("frames", frames=True) == ["frames/10", "frames/10/flow", "frames/9", "frames/sub/a"]
+        (tmp_path / "frames" / "sub" / "thumbnail_1.jpg").touch()  # which is no reason to leave out what is below
+        assert paths("frames/sub", frames=True) == ["frames/sub", "frames/sub/a"]
+
+    def test_without_them(self) -> None:
+        with pytest.raises(InputError, match=r"^videos: no folder with numbered pictures"):
+            paths("frames/9", "videos", frames=True)
+
+    def test_globs(self) -> None:
+        assert paths("frames/*", frames=True) == ["frames/10", "frames/10/flow", "frames/9", "frames/sub/a"]
+        assert paths("frames/1*", frames=True) == ["frames/10", "frames/10/flow"]
+        with pytest.raises(InputError, match=r"^frames/\*\.csv: no folder of numbered pictures matches"):
+            paths("frames/*.csv", frames=True)
+
+    def test_what_is_none_is_an_item_that_will_fail(self) -> None:
+        assert paths("frames/11", "videos/a.mp4", "s3://bucket/frames/", frames=True) == [
+            "frames/11",
+            "videos/a.mp4",
+            "s3://bucket/frames/",
+        ]
+
+    def test_lists(self, tmp_path: Path) -> None:
+        (tmp_path / "list.txt").write_text("frames/sub\nvideos\nframes/9\nframes/12\nmemory://a/\n")
+        lists = (tmp_path / "list.txt",)
+        assert paths(lists=lists, frames=True) == ["frames/sub/a", "videos", "frames/9", "frames/12", "memory://a/"]
+
+    def test_the_same_one_by_two_paths(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "frames" / "9")
+        (tmp_path / "frames" / "sub" / "back").symlink_to(tmp_path / "frames")
+        assert paths("link", "frames/9", "./frames", frames=True) == [
+            "link",
+            "./frames/10",
+            "./frames/10/flow",
+            "./frames/sub/a",
+        ]
+
+    def test_pictures_are_no_videos(self) -> None:
+        with pytest.raises(InputError, match=r"^frames: no video files"):
+            paths("frames")
+
+    def test_a_folder_that_cannot_be_listed_is_an_item_that_will_fail(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = os.scandir
+
+        def scandir(folder: str) -> object:
+            if folder.endswith("10"):
+                raise PermissionError(13, "Permission denied")
+            return real(folder)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert paths("frames", frames=True) == ["frames/10", "frames/9", "frames/sub/a"]

@@ -494,10 +494,14 @@ class TestFilesThatAreNotRead:
         kind, message = error_of(path)
         assert (kind, "100,000 frames" in message) == ("too_large", True)
 
-    def test_decord_missing(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delitem(sys.modules, "timesformer_cli.decoders.decord", raising=False)
-        monkeypatch.setitem(sys.modules, "decord", None)
-        with pytest.raises(TimesformerError, match="pip install decord"), opened(make("short.mp4"), "decord"):
+    @pytest.mark.parametrize(
+        ("decoder", "hint"), [("decord", "pip install decord"), ("torchcodec", r"pip install 'timesformer-cli\[torchc")]
+    )
+    def test_missing_decoders(self, make: Make, monkeypatch: pytest.MonkeyPatch, decoder: Decoder, hint: str) -> None:
+        monkeypatch.delitem(sys.modules, f"timesformer_cli.decoders.{decoder}", raising=False)
+        for name in (decoder, f"{decoder}.decoders"):
+            monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(TimesformerError, match=hint), opened(make("short.mp4"), decoder):
             pass
 
 

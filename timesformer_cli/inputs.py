@@ -161,20 +161,18 @@ def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
 
 
 def _walk_pictures(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
-    """The same for folders of pictures; what is below one is not looked at."""
+    """The same for folders that hold pictures, `folder` itself the first of them."""
     from timesformer_cli.decoders.pictures import is_numbered  # which loads Pillow
 
     try:
-        with os.scandir(folder) as entries:
-            numbered = any(map(is_numbered, entries))
-        if numbered:
-            yield folder
-            return
-        found = _entries(folder, visited)
+        entries = _entries(folder, visited)
+        numbered = any(map(is_numbered, entries))
     except OSError:
         yield folder
         return
-    for entry in found:
+    if numbered:
+        yield folder
+    for entry in entries:
         if entry.is_dir():
             yield from _walk_pictures(os.path.join(folder, entry.name), visited)
 

@@ -28,9 +28,12 @@ MAX_FETCHED = 2**30
 
 _DOWNLOAD = "download it and give the file"
 
-# Bytes of the first request, and of the longest: each that goes on where the last one ended is twice as long.
+# Bytes of a piece, and the most pieces in one request: each that goes on where the last one ended is twice as long.
 _PIECE = 2**18
-_LONGEST = 2**22
+_LONGEST = 16
+
+# Fragments of less media than that are quicker fetched on the way than left out.
+_WORTH_SKIPPING = 2**20
 
 # Seconds without a byte from the server.
 _TIMEOUT = 15.0
@@ -103,21 +106,25 @@ class RemoteFile(io.RawIOBase):
         self._position = 0
         self._skimming = False
         self._failure: VideoError | MemoryError | None = None
-        self._have = bytearray()  # for each piece, whether it is there
-        self._wanted_next, self._length = 0, _PIECE
+        self._places: dict[int, int] = {}  # of the pieces that are there: where in the temporary file
+        self._wanted_next, self._length = -1, 1
         self._boxes = _MediaBoxes(self)
         with contextlib.ExitStack() as stack:
             self._kept = stack.enter_context(tempfile.TemporaryFile())
             try:
                 self._fs, self._path = _filesystem(address)
                 self._file = stack.enter_context(self._fs.open(self._path, "rb", cache_type="none"))
-                self._measure()
+                size = getattr(self._file, "size", None)
+                if size is None:
+                    self._fetch_whole()
+                else:
+                    self.size = size
             except (VideoError, MemoryError):
                 raise
             except Exception as error:
                 raise _failure(error, address) from error
             self._closing = stack.pop_all()
-        self._ensure(0, 1)
+        self.read_at(0, 1)
         try:
             self.check()
         except BaseException:
@@ -168,20 +175,18 @@ class RemoteFile(io.RawIOBase):
         finally:
             self._skimming = False
 
-    def _measure(self) -> None:
-        size = getattr(self._file, "size", None)
-        if size is None:
-            self._fetch_whole()
-        else:
-            self.size = size
-            self._have = bytearray(-(-size // _PIECE))
-
     def read_at(self, start: int, count: int) -> bytes:
-        count = min(count, self.size - start)
-        if count <= 0 or not self._ensure(start, start + count):
-            return b""
-        self._kept.seek(start)
-        return self._kept.read(count)
+        """As many bytes from `start` on as there are; none if they cannot be fetched."""
+        stop = min(start + count, self.size)
+        parts: list[bytes] = []
+        while start < stop:
+            piece, offset = divmod(start, _PIECE)
+            if not self._ensure(piece):
+                return b""
+            self._kept.seek(self._places[piece] + offset)
+            parts.append(self._kept.read(min(_PIECE - offset, stop - start)))
+            start += len(parts[-1])
+        return b"".join(parts)
 
     def _skimmed(self, count: int) -> bytes:
         """What lies at the position: zeros or what there is, up to where one becomes the other."""
@@ -190,39 +195,37 @@ class RemoteFile(io.RawIOBase):
             return self.read_at(self._position, min(count, start - self._position))
         return bytes(max(min(count, stop - self._position), 0))
 
-    def _ensure(self, start: int, stop: int) -> bool:
-        """Fetch what is missing of these bytes; False if that fails, or something has failed before."""
-        stop = min(stop, self.size)
-        for piece in range(start // _PIECE, -(-stop // _PIECE)):
-            if self._failure is None and not self._have[piece]:
-                try:
-                    self._fetch(piece)
-                except (VideoError, MemoryError) as error:
-                    self._failure = error
-                except Exception as error:
-                    self._failure = _failure(error, self._address)
+    def _ensure(self, piece: int) -> bool:
+        """Fetch a piece unless it is there; False if that fails, or something has failed before."""
+        if self._failure is None and piece not in self._places:
+            try:
+                self._fetch(piece)
+            except (VideoError, MemoryError) as error:
+                self._failure = error
+            except Exception as error:
+                self._failure = _failure(error, self._address)
         return self._failure is None
 
     def _fetch(self, piece: int) -> None:
         """Fetch a piece that is missing, and the more of those behind it the longer the file is read on end."""
-        self._length = min(self._length * 2, _LONGEST) if piece == self._wanted_next else _PIECE
+        self._length = min(self._length * 2, _LONGEST) if piece == self._wanted_next else 1
         end = piece + 1
-        while end < len(self._have) and not self._have[end] and (end - piece) * _PIECE < self._length:
+        while end - piece < self._length and end * _PIECE < self.size and end not in self._places:
             end += 1
         self._wanted_next = end
         start, stop = piece * _PIECE, min(end * _PIECE, self.size)
         self._count(stop - start)
-        self._file.seek(start)
         try:
+            self._file.seek(start)
             data = self._file.read(stop - start)
         except ValueError:  # how fsspec says that the server does not know ranges
             self._fetch_whole()
             return
         if len(data) != stop - start:
             raise VideoError("unreadable", f"the server sent {len(data):,} bytes of {stop - start:,}")
-        self._kept.seek(start)
+        place = self._kept.seek(0, os.SEEK_END)
         self._kept.write(data)
-        self._have[piece:end] = b"\1" * (end - piece)
+        self._places |= {number: place + (number - piece) * _PIECE for number in range(piece, end)}
 
     def _fetch_whole(self) -> None:
         if self.size > MAX_FETCHED:
@@ -233,7 +236,7 @@ class RemoteFile(io.RawIOBase):
                 self._count(len(data))
                 self._kept.write(data)
         self.size = self._kept.tell()
-        self._have = bytearray(b"\1" * -(-self.size // _PIECE))
+        self._places = {place // _PIECE: place for place in range(0, self.size, _PIECE)}
 
     def _count(self, more: int) -> None:
         self.fetched += more
@@ -253,7 +256,8 @@ class _MediaBoxes:
         self._ends: list[int] = []
 
     def after(self, position: int) -> tuple[int, int]:
-        """Start and end of the content of the first one that ends after `position`, or of none at the file's end."""
+        """Where the content of the first one that ends behind `position` starts and ends; both are the file's end if
+        there is none."""
         while not self._ends or self._ends[-1] <= position:
             if not self._step():
                 return self._file.size, self._file.size
@@ -270,7 +274,7 @@ class _MediaBoxes:
         end = self._next + (int.from_bytes(header[8:]) if size == 1 else size or self._file.size)
         if not start <= end <= self._file.size:
             end = self._file.size  # cut off, or no MP4
-        if kind == b"mdat" and start < end:
+        if kind == b"mdat" and end - start >= _WORTH_SKIPPING:
             self._starts.append(start)
             self._ends.append(end)
         self._next = end
@@ -295,14 +299,14 @@ def _filesystem(address: str) -> tuple[Any, str]:
     if scheme not in available_protocols():
         raise VideoError("unsupported", f"{scheme}:// addresses are not read; http, https, s3, gs, hf and others are")
     try:
-        return url_to_fs(address, **(_http_options() if scheme in _HTTP else {}))  # type: ignore[no-any-return]
+        return url_to_fs(address, **(_http_options(address) if scheme in _HTTP else {}))  # type: ignore[no-any-return]
     except ImportError as error:
         missing = next((link.name for link in _chain(error) if isinstance(link, ImportError) and link.name), scheme)
         package = "'timesformer-cli[remote]'" if scheme in _HTTP else missing
         raise VideoError("unsupported", f"{scheme}:// addresses need {missing}: pip install {package}") from error
 
 
-def _http_options() -> dict[str, Any]:
+def _http_options(address: str) -> dict[str, Any]:
     import aiohttp
 
     return {
@@ -311,6 +315,8 @@ def _http_options() -> dict[str, Any]:
             "timeout": aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT, sock_read=_TIMEOUT),
             "trust_env": True,  # proxies, and passwords in .netrc
         },
+        # A valid address is asked for as it is, for a signature may hold for its very characters.
+        "encoded": re.fullmatch(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})+", address) is not None,
     }
 
 
@@ -325,6 +331,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _failure(error: Exception, address: str) -> VideoError:
     """What went wrong, in words without the address, which may hold a password."""
     chain = list(_chain(error))
+    if any("Redirect" in type(link).__name__ for link in chain):
+        return VideoError("unreadable", "redirects without an end, or to what is no web address")
     statuses = [status for status in map(_http_status, chain) if status is not None]
     if statuses:
         return _refusal(statuses[0])
@@ -359,6 +367,4 @@ def _refusal(status: int) -> VideoError:
         return VideoError("not_found", f"no such file ({answer})")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return VideoError("unreadable", f"access denied ({answer}); are the credentials set?")
-    if 300 <= status < 400:
-        return VideoError("unreadable", f"redirects without an end ({answer})")
     return VideoError("unreadable", f"the server answers {answer}")

@@ -68,13 +68,13 @@ def _open(path: str, reading: Reading) -> _ClosingReader:
         return DecordReader(path, reading)
     if reading.decoder == "torchcodec":
         try:
-            from timesformer_cli.decoders.torchcodec import TorchcodecReader  # type: ignore
+            from timesformer_cli.decoders.torchcodec import TorchcodecReader
         except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: it finds no FFmpeg to its liking
             raise TimesformerError(
                 "torchcodec cannot be imported: `pip install 'timesformer-cli[torchcodec]'`, and FFmpeg with its"
                 " libraries, or use --decoder pyav"
             ) from error
-        return TorchcodecReader(path, reading)  # type: ignore[no-any-return]
+        return TorchcodecReader(path, reading)
     from timesformer_cli.decoders.pyav import PyavReader
 
     return PyavReader(path, reading)

@@ -21,7 +21,7 @@ from timesformer_cli.specs import Reading
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Whatever else Pillow opens may be more than a picture, PostScript a program.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 # How a picture is stored, by the number that Exif has for it, and what turns it upright.
 _UPRIGHT = {
@@ -63,7 +63,7 @@ class PicturesReader:
         self._names = _ordered(_names(folder, reading.max_frames))
         image = self._image(0)
         self._first = np.asarray(image)
-        codec = {"MPO": "JPEG"}.get(image.format or "", image.format or "").lower()
+        codec = (image.format or "").lower()
         times = np.arange(len(self._names)) / reading.frame_rate
         self.info = VideoInfo(times, reading.frame_rate, image.width, image.height, codec, has_stream_duration=False)
 
@@ -150,7 +150,8 @@ def _ordered(names: list[str]) -> list[str]:
     differing = [place for place in range(runs.shape[1]) if len(set(runs[:, place])) > 1]
     if len(differing) > 1:
         raise VideoError(
-            "unsupported", f"names that differ in more than one number, as {min(names)} and {max(names)}; give them one"
+            "unsupported",
+            f"names that differ in more than one number, as {min(names)} and {max(names)}; they may in one",
         )
     numbers = runs[:, differing[0] if differing else -1].tolist()
     ordered = sorted(zip(numbers, names, strict=True))
@@ -179,7 +180,7 @@ def _quiet() -> Iterator[None]:
 
 def _upright(image: Image.Image) -> Image.Image:
     """RGB, turned; a copy that needs the file no longer, but knows its format."""
-    format = image.format
+    format = image.format if image.format in _FORMATS else "JPEG"  # MPO is a JPEG with more pictures behind it
     image.load()
     rotation = _UPRIGHT.get(_orientation(image))
     if image.mode.startswith("I;16") or (image.mode == "I" and format == "PNG"):
