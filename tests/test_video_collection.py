@@ -1,5 +1,7 @@
-"""A collection of real, odd and broken videos, through both decoders."""
+"""A collection of real, odd and broken videos, through all decoders."""
 
+import functools
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -39,49 +41,83 @@ CONTRADICTED_RATES = {
     "mpeg4_avi_96_of_98.avi": 23.48,
 }
 
-# Readable files that decord would show otherwise, or not at all.
-DECORD_REFUSES = {
-    "archery_interlaced.mpg",
-    "armwrestling_pts_wrap.ts",
-    "armwrestling_theora.ogv",
-    "av1.mkv",
-    "baseball_intra_refresh.mp4",
-    "cleanjerk_edit_list.mp4",
-    "corrupt_nal_decord.mp4",
-    "cricket_shot.gif",
-    "edit_list_preroll.mp4",
-    "eyemakeup_prores422_10.mov",
-    "eyemakeup_wmv1.asf",
-    "h263_vfr_phone.3gp",
-    "h264_10bit.mp4",
-    "hevc_8bit.mp4",
-    "hlg10_hevc_1080p.mp4",
-    "iframes_only.ts",
-    "long_4k60_av1_21766_frames.mp4",
-    "mpeg2_1080.ts",
-    "no_duration.webm",
-    "ntu_drink_water_1080p.avi",
-    "odd_dimensions_161x121.webm",
-    "raw_annexb.h264",
-    "resolution_change.ts",
-    "rotate_and_reflect.mp4",
-    "truncated_faststart.mp4",
-    "two_mkv_joined.mkv",
-    "two_video_streams_nasa.mp4",
-    "ucf_apply_eye_makeup.avi",
-    "vvc_h266.mp4",
-    "weightlifting_starts_mid_gop.ts",
-    "yoga_hevc_12bit.mp4",
-    "yoga_open_gop.mp4",
+# Readable files that a backend would show otherwise, or not at all.
+REFUSES = {
+    "decord": {
+        "archery_interlaced.mpg",
+        "armwrestling_pts_wrap.ts",
+        "armwrestling_theora.ogv",
+        "av1.mkv",
+        "baseball_intra_refresh.mp4",
+        "cleanjerk_edit_list.mp4",
+        "corrupt_nal_decord.mp4",
+        "cricket_shot.gif",
+        "edit_list_preroll.mp4",
+        "eyemakeup_prores422_10.mov",
+        "eyemakeup_wmv1.asf",
+        "h263_vfr_phone.3gp",
+        "h264_10bit.mp4",
+        "hevc_8bit.mp4",
+        "hlg10_hevc_1080p.mp4",
+        "iframes_only.ts",
+        "long_4k60_av1_21766_frames.mp4",
+        "mpeg2_1080.ts",
+        "no_duration.webm",
+        "ntu_drink_water_1080p.avi",
+        "odd_dimensions_161x121.webm",
+        "raw_annexb.h264",
+        "resolution_change.ts",
+        "rotate_and_reflect.mp4",
+        "truncated_faststart.mp4",
+        "two_mkv_joined.mkv",
+        "two_video_streams_nasa.mp4",
+        "ucf_apply_eye_makeup.avi",
+        "vvc_h266.mp4",
+        "weightlifting_starts_mid_gop.ts",
+        "yoga_hevc_12bit.mp4",
+        "yoga_open_gop.mp4",
+    },
+    "torchcodec": {
+        "archery_interlaced.mpg",
+        "armwrestling_pts_wrap.ts",
+        "baseball_intra_refresh.mp4",
+        "corrupt_nal_decord.mp4",
+        "eyemakeup_prores422_10.mov",
+        "h263_vfr_phone.3gp",
+        "h264_10bit.mp4",
+        "hlg10_hevc_1080p.mp4",
+        "iframes_only.ts",
+        "mpeg2_1080.ts",
+        "ntu_drink_water_1080p.avi",
+        "odd_dimensions_161x121.webm",
+        "raw_annexb.h264",
+        "resolution_change.ts",
+        "rotate_and_reflect.mp4",
+        "truncated_faststart.mp4",
+        "two_mkv_joined.mkv",
+        "ucf_apply_eye_makeup.avi",
+        "vvc_h266.mp4",
+        "weightlifting_starts_mid_gop.ts",
+        "yoga_hevc_12bit.mp4",
+    },
 }
 
-# Where decord's pictures may differ from PyAV's, and by how many levels: its FFmpeg rounds this MPEG-4 otherwise,
-# and each decoder mends the holes of a damaged stream in its own way.
-DECORD_DIFFERS = {"mpeg4_avi_96_of_98.avi": 2, "bit_errors.mp4": 255}
+# Where their pictures may differ from PyAV's, and by how many levels: older FFmpegs round this MPEG-4 otherwise, and
+# each decoder mends the holes of a damaged stream in its own way.
+DIFFERS = {"mpeg4_avi_96_of_98.avi": 2, "bit_errors.mp4": 255}
 
 
 def spread(count: int) -> list[int]:
     return sorted({0, count // 2, count - 1})
+
+
+@functools.cache
+def torchcodec_works() -> bool:
+    try:
+        importlib.import_module("torchcodec.decoders")
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
 
 
 def read_some(path: str, decoder: Decoder = "auto") -> tuple[VideoInfo, Frames]:
@@ -109,17 +145,20 @@ def test_outcome(shared_videos: Path, manifest_entry: dict[str, Any]) -> None:
     assert np.all(np.diff(info.times) > 0)
 
 
-def test_decord_shows_the_same(shared_videos: Path, manifest_entry: dict[str, Any]) -> None:
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+def test_other_decoders_show_the_same(shared_videos: Path, manifest_entry: dict[str, Any], decoder: Decoder) -> None:
+    if decoder == "torchcodec" and not torchcodec_works():
+        pytest.skip("torchcodec cannot be imported")
     name = manifest_entry["file"]
     path = str(shared_videos / name)
-    if manifest_entry["expected"] == "error" or name in DECORD_REFUSES:
+    if manifest_entry["expected"] == "error" or name in REFUSES[decoder]:
         with pytest.raises(VideoError) as caught:
-            read_some(path, "decord")
+            read_some(path, decoder)
         assert caught.value.kind == KINDS.get(name, "unsupported")
         return
-    shown, expected = read_some(path, "decord")[1].pixels, read_some(path)[1].pixels
+    shown, expected = read_some(path, decoder)[1].pixels, read_some(path)[1].pixels
     for one, other in zip(shown, expected, strict=True):
-        assert np.abs(one.astype(np.int16) - other).max() <= DECORD_DIFFERS.get(name, 0)
+        assert np.abs(one.astype(np.int16) - other).max() <= DIFFERS.get(name, 0)
 
 
 def test_shortcuts_show_the_same(shared_videos: Path) -> None:

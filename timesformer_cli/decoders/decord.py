@@ -9,19 +9,24 @@ from collections.abc import Sequence
 
 import decord
 import numpy as np
-from av.container import InputContainer
 
-from timesformer_cli.decoders.packets import Source, choose_stream, file_url, moving_streams, open_container
+from timesformer_cli.decoders.packets import Source, file_url
 from timesformer_cli.decoders.pyav import PyavReader
+from timesformer_cli.decoders.refusals import Abilities, check, failed, unsupported
 from timesformer_cli.decoders.units import starts_afresh
-from timesformer_cli.errors import VideoError
 from timesformer_cli.records import Frames
 from timesformer_cli.specs import Reading
 
-# Not among them: MPEG-TS and MPEG-PS, ASF, Ogg, GIF and raw streams (wrong frames, or none).
-_CONTAINERS = frozenset(["mov", "matroska", "avi", "flv"])
-# Not among them: AV1 and VVC (no decoder), H.263 and Windows Media (wrong frames after a seek), MPEG-2.
-_CODECS = frozenset(["h264", "hevc", "vp8", "vp9", "mpeg4", "flv1", "ffv1", "mjpeg"])
+_ABILITIES = Abilities(
+    name="decord",
+    # Not among them: MPEG-TS and MPEG-PS, ASF, Ogg, GIF and raw streams (wrong frames, or none).
+    containers=frozenset(["mov", "matroska", "avi", "flv"]),
+    # Not among them: AV1 and VVC (no decoder), H.263 and Windows Media (wrong frames after a seek), MPEG-2.
+    codecs=frozenset(["h264", "hevc", "vp8", "vp9", "mpeg4", "flv1", "ffv1", "mjpeg"]),
+    reorders=lambda container, codec: container != "avi" and codec != "mpeg4",
+    starts=starts_afresh,
+    chooses=False,
+)
 
 
 class DecordReader:
@@ -33,21 +38,20 @@ class DecordReader:
 
     def __init__(self, source: Source, reading: Reading = Reading()) -> None:
         if not isinstance(source, str):
-            raise _unsupported("decord reads local files alone")
-        with open_container(source, reading) as container:
-            _check_format(container, reading)
+            raise unsupported("decord reads local files alone")
+        check(source, reading, _ABILITIES)
         pyav = PyavReader(source, reading)
         pyav.close()
         self.info = pyav.info
         if pyav.orientation.mirrors:
-            raise _unsupported("the picture is mirrored")
+            raise unsupported("the picture is mirrored")
         decord.logging.set_level(decord.logging.QUIET)
         try:
             self._video = decord.VideoReader(file_url(source), num_threads=1)
         except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
-            raise _unsupported("decord cannot open it") from error
+            raise failed(error, "decord cannot open it") from error
         if len(self._video) != self.info.num_frames:
-            raise _unsupported(f"decord counts {len(self._video)} frames where {self.info.num_frames} are shown")
+            raise unsupported(f"decord counts {len(self._video)} frames where {self.info.num_frames} are shown")
 
     def close(self) -> None:
         del self._video
@@ -68,35 +72,7 @@ class DecordReader:
         try:
             pixels = self._video.get_batch(numbers.tolist()).asnumpy()
         except (decord.DECORDError, RuntimeError) as error:
-            raise _unsupported("decord cannot decode it") from error
+            raise failed(error, "decord cannot decode it") from error
         if pixels.shape != shape:
-            raise _unsupported(f"decord shows pictures of {pixels.shape[2]} x {pixels.shape[1]} pixels")
+            raise unsupported(f"decord shows pictures of {pixels.shape[2]} x {pixels.shape[1]} pixels")
         return Frames(pixels, self.info.times[numbers])
-
-
-def _unsupported(reason: str) -> VideoError:
-    return VideoError("unsupported", f"{reason}; try --decoder pyav")
-
-
-def _check_format(container: InputContainer, reading: Reading) -> None:
-    """Refuse formats on which decord is known to show other frames, or none."""
-    stream = choose_stream(container, reading)
-    context = stream.codec_context
-    name = container.format.name.split(",")[0]
-    codec = context.codec.canonical_name
-    if name not in _CONTAINERS:
-        raise _unsupported(f"decord does not read {name} files reliably")
-    if codec not in _CODECS:
-        raise _unsupported(f"decord does not read {codec} video reliably")
-    if (name == "avi" or codec == "mpeg4") and context.has_b_frames:
-        raise _unsupported("B-frames without time stamps of their own, which decord mistakes for one another")
-    if len(moving_streams(container)) > 1:
-        raise _unsupported("several video streams, and decord's choice may be another")
-    if stream.width % 2 or stream.height % 2:
-        raise _unsupported(f"decord blurs pictures of odd size ({stream.width} x {stream.height})")
-    if context.format is not None and context.format.components[0].bits > 8:
-        raise _unsupported("decord converts colours of more than 8 bits differently")
-    if codec in ("h264", "hevc"):
-        for packet in container.demux(stream):
-            if packet.size and packet.is_keyframe and not starts_afresh(packet, stream):
-                raise _unsupported("not every key frame can be decoded by itself, and decord takes it that they can")

@@ -1,4 +1,4 @@
-"""The units that a packet of H.264 or HEVC is made of, as far as their headers tell (ITU-T H.264 and H.265, 7.3.1)."""
+"""The units that packets of H.264 and HEVC are made of, as far as their first bytes tell (their standards, 7.3.1)."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-_START_CODE = re.compile(rb"\x00\x00\x01(..)", re.DOTALL)
+_START_CODE = re.compile(rb"\x00\x00\x01")
 
 
 def starts_afresh(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
@@ -16,23 +16,44 @@ def starts_afresh(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
     H.265, table 7-1.
     """
     hevc = stream.codec_context.name == "hevc"
-    types = [first >> 1 & 63 if hevc else first & 31 for first, _ in _headers(packet, stream)]
+    types = [_type(unit, hevc) for unit in _units(packet, stream)]
     pictures = [kind for kind in types if (kind < 32 if hevc else 1 <= kind <= 5)]
     return bool(pictures) and all(kind in ((19, 20) if hevc else (5,)) for kind in pictures)
 
 
+def starts_whole(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
+    """Whether what is shown after the picture of a key packet can be decoded from it on.
+
+    So it is from an IDR picture; in HEVC from any that the container may call a key (types 16 to 21), and
+    in H.264 where a recovery point says that no further picture is needed (D.2.8).
+    """
+    if stream.codec_context.name == "hevc":
+        types = [_type(unit, True) for unit in _units(packet, stream)]
+        return any(16 <= kind <= 21 for kind in types)
+    # Payload type 6 is a recovery point, its size comes next; a leading one bit is the count 0.
+    recoveries = [unit for unit in _units(packet, stream) if _type(unit, False) == 6 and unit[1] == 6]
+    return starts_afresh(packet, stream) or any(len(unit) > 3 and unit[3] & 128 for unit in recoveries)
+
+
 def in_lowest_layer(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
     """Whether the picture of an HEVC packet is of the lowest temporal layer."""
-    return all(second & 7 == 1 for first, second in _headers(packet, stream) if first >> 1 & 63 < 32)
+    return all(unit[1] & 7 == 1 for unit in _units(packet, stream) if _type(unit, True) < 32)
 
 
-def _headers(packet: "Packet[VideoStream]", stream: VideoStream) -> Iterator[tuple[int, int]]:
-    """The first two bytes of each unit, whether lengths (MP4, Matroska) or start codes (AVI) part them."""
+def _type(unit: memoryview, hevc: bool) -> int:
+    return unit[0] >> 1 & 63 if hevc else unit[0] & 31
+
+
+def _units(packet: "Packet[VideoStream]", stream: VideoStream) -> Iterator[memoryview]:
+    """The units of two bytes and more, whether lengths (MP4, Matroska) or start codes (AVI) part them.
+
+    With start codes each goes on to the end of the packet.
+    """
     extradata = stream.codec_context.extradata or b""
     length_at = 21 if stream.codec_context.name == "hevc" else 4
     data = memoryview(packet)
     if len(extradata) <= length_at or extradata[0] != 1:
-        yield from ((match[1][0], match[1][1]) for match in _START_CODE.finditer(data))
+        yield from (data[match.end() :] for match in _START_CODE.finditer(data, 0, len(data) - 2))
         return
     size = (extradata[length_at] & 3) + 1
     at = 0
@@ -40,5 +61,6 @@ def _headers(packet: "Packet[VideoStream]", stream: VideoStream) -> Iterator[tup
         length = int.from_bytes(data[at : at + size], "big")
         if not length:
             return
-        yield data[at + size], data[at + size + 1]
+        if length > 1:
+            yield data[at + size : at + size + length]
         at += size + length
