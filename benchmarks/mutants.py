@@ -10,7 +10,6 @@ the head, cut off, a piece cut out, a piece blanked, parts shuffled), with a fix
 import argparse
 import collections
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -44,7 +43,7 @@ def run(mutants: list[Path], output: Path, timeout: float) -> None:
     command = [sys.executable, "-m", "timesformer_cli", "predict", str(mutants[0].parent), "-m", "camera-motion"]
     command += ["-o", str(output), "--workers", "2", "--timeout", str(timeout)]
     start = time.monotonic()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     samples: list[float] = []
     done = threading.Event()
     watch = threading.Thread(target=sample_memory, args=(process.pid, samples, done))
@@ -62,7 +61,8 @@ def run(mutants: list[Path], output: Path, timeout: float) -> None:
         f"MiB of all processes: {max(samples[:quarter]):.0f} at most in the first quarter of the run, "
         f"{max(samples[-quarter:]):.0f} in the last"
     )
-    left = [p for p in Path("/proc").iterdir() if p.name.isdigit() and mentions(p, "timesformer_cli")]
+    time.sleep(1)  # the server that makes workers ends when it notices that it is alone
+    left = [p for p in Path("/proc").iterdir() if p.name.isdigit() and session(p) == process.pid]
     print(f"processes left behind: {len(left)}")
 
 
@@ -74,11 +74,13 @@ def sample_memory(process: int, samples: list[float], done: threading.Event) -> 
             continue
 
 
-def mentions(process: Path, text: str) -> bool:
+def session(process: Path) -> int | None:
+    """The session of a process that runs: the sixth field, after a name that may hold anything."""
     try:
-        return process.name != str(os.getpid()) and text.encode() in (process / "cmdline").read_bytes()
+        state, _, _, number, *_ = (process / "stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
-        return False
+        return None
+    return None if state == "Z" else int(number)
 
 
 if __name__ == "__main__":
