@@ -492,6 +492,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "forbidden": ({"status": 403}, "unreadable", "access denied (403 Forbidden); are the credentials set?"),
     "broken": ({"status": 500}, "unreadable", "the server answers 500 Internal Server Error"),
     "busy": ({"status": 503}, "unreadable", "the server answers 503 Service Unavailable"),
+    "strange": ({"status": 520}, "unreadable", "the server answers 520"),
     "loop": ({"redirect": "/loop"}, "unreadable", "redirects without an end, or to what is no web address"),
     "elsewhere": (
         {"redirect": "ftp://127.0.0.1/a.mp4"},

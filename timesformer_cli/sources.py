@@ -342,13 +342,14 @@ def _failure(error: Exception, address: str) -> VideoError:
         return VideoError("unreadable", "no secure connection; is the server's certificate valid?")
     if any(isinstance(link, TimeoutError) or "Timeout" in type(link).__name__ for link in chain):
         return VideoError("unreadable", "the server does not answer in time")
-    if any(isinstance(link, PermissionError) for link in chain):
+    if any(isinstance(link, PermissionError) or "Credentials" in type(link).__name__ for link in chain):
         return VideoError("unreadable", "access denied; are the credentials set?")
     numbers = [link.errno for link in chain if isinstance(link, OSError) and link.errno not in (None, errno.ENOENT)]
     if numbers:
         return VideoError("unreadable", f"it cannot be fetched ({os.strerror(numbers[0] or 0)})")
-    if isinstance(error, FileNotFoundError) and error.__cause__ is None:
-        hint = "" if _scheme(address) in _HTTP else "; the address of a folder ends in a slash"
+    http = _scheme(address) in _HTTP  # where fsspec has this for every error, and its cause says more
+    if isinstance(error, FileNotFoundError) and not (http and error.__cause__):
+        hint = "" if http else "; the address of a folder ends in a slash"
         return VideoError("not_found", f"no such file{hint}")
     if any(isinstance(link, ValueError) for link in chain):
         return VideoError("unreadable", "not a valid address")
@@ -358,11 +359,11 @@ def _failure(error: Exception, address: str) -> VideoError:
 def _http_status(error: BaseException) -> int | None:
     """As aiohttp and httpx have it."""
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) and status in set(HTTPStatus) else None
+    return status if isinstance(status, int) and status >= 400 else None
 
 
 def _refusal(status: int) -> VideoError:
-    answer = f"{status} {HTTPStatus(status).phrase}"
+    answer = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return VideoError("not_found", f"no such file ({answer})")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
