@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from clips import write_model, write_video
+from PIL import Image
 from typer.main import get_command
 
 from timesformer_cli import TimesformerForVideoClassification
@@ -47,6 +48,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("clips/a.mp4", "clips/sub/b.mp4", "-odd-name.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_video(tmp_path / name, level=len(name))
+    for number in range(1, 13):
+        picture = tmp_path / f"rawframes/74225/{number:06}.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), (20 * number, 0, 0)).save(picture)
     (tmp_path / "videos.txt").write_text("clips/a.mp4\n")
     (tmp_path / "sample_videos").symlink_to(ROOT / "sample_videos")
     write_model(tmp_path / "my-model")

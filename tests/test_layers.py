@@ -32,6 +32,7 @@ ORDER = [
     "aggregate",
     # edges: one outside world each
     "decoders",
+    "sources",
     "video",
     "inputs",
     "hub",
@@ -44,6 +45,8 @@ ORDER = [
     "runtime",
     "workers",
     "pipeline",
+    "inspection",
+    "sheet",
     # commands
     "cli",
     "__main__",
