@@ -269,7 +269,7 @@ def test_overrides_take_the_place_of_the_recipe(tmp_path: Path) -> None:
     )
     again = with_overrides(changed, fields={"clips": "auto", "stride": 2})
     assert again.sampling.clips is None
-    assert again.recipe.name == changed.recipe.name + ", clips=auto"
+    assert again.recipe.name == changed.recipe.name.replace("clips=3", "clips=auto")
 
 
 def test_one_number_stands_for_all(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,7 @@ from command import Run, only_line
 from PIL import Image
 from test_video_collection import KINDS
 
-from timesformer_cli.cli import app
-from timesformer_cli.cli.inspect import HELP, inspect
-
-COMMAND = [
-    sys.executable,
-    "-c",
-    "from timesformer_cli.cli import app, main; from timesformer_cli.cli.inspect import inspect;"
-    "app.command()(inspect); main()",
-]
-
-
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    commands = list(app.registered_commands)
-    if inspect not in [command.callback for command in commands]:
-        app.command(help=HELP)(inspect)
-    yield
-    app.registered_commands[:] = commands
+COMMAND = [sys.executable, "-m", "timesformer_cli"]
 
 
 @pytest.fixture(scope="session")
@@ -359,8 +341,6 @@ def test_nothing_is_downloaded_or_loaded(material: Path, tmp_path: Path) -> None
         "def refuse(*_): raise AssertionError('a connection')\n"
         "socket.socket.connect = refuse\n"
         "from timesformer_cli.cli import app\n"
-        "from timesformer_cli.cli.inspect import inspect\n"
-        "app.command()(inspect)\n"
         "app(['inspect', 'a.mp4', '--json', '-m', 'base-k400', '--workers', '0'], standalone_mode=False)\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )

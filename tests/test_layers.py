@@ -40,13 +40,13 @@ ORDER = [
     "terminal",
     "table",
     "writers",
+    "sheet",
     # network, runtime and pipeline
     "model",
     "runtime",
     "workers",
     "pipeline",
     "inspection",
-    "sheet",
     # commands
     "cli",
     "__main__",

@@ -106,6 +106,8 @@ def preview(
         UsageError, CheckpointError: as `resolve` does, offline.
     """
     entry = zoo.find(name)
+    if entry is None and not os.path.exists(name) and hub.is_repo_id(name) and not hub.find_cached(name, revision):
+        raise CheckpointError(f"{name}: not on this machine; `timesformer models download {name}` fetches it")
     if entry is None or entry.folder is not None or weights is not None or _is_cached(name, entry, revision):
         return resolve(name, revision=revision, offline=True, weights=weights, config=config, labels_file=labels_file)
     own = _Changes(config, labels_file).apply(entry.config(), None)
@@ -380,15 +382,11 @@ def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         preprocess=replace(preprocess, **chosen),
         combine=values.get("combine", recipe.combine),
     )
-    differing = [
-        f"{name}={_shown(name, value)}"
-        for name, value in values.items()
-        if _field(changed, name) != _field(recipe, name)
-    ]
-    if not differing:
-        return changed
-    joint = ", " if " with " in recipe.name else " with "
-    return replace(changed, name=recipe.name + joint + ", ".join(differing))
+    base, _, before = recipe.name.partition(" with ")
+    told = dict(part.split("=", 1) for part in before.split(", ") if "=" in part)
+    told |= {name: _shown(name, values[name]) for name in values if _field(changed, name) != _field(recipe, name)}
+    parts = ", ".join(f"{name}={value}" for name, value in told.items())
+    return replace(changed, name=f"{base} with {parts}" if parts else base)
 
 
 def _field(recipe: Recipe, name: str) -> Any:

@@ -63,7 +63,7 @@ def _paths(sources: Sequence[str], lists: Sequence[Path], search: _Search) -> It
     for source in sources:
         path = addresses.local_path(source)
         if source == STDIN:
-            yield from _listed(_lines(sys.stdin.buffer, "standard input"), search)
+            yield from _listed(_lines(_standard_input(), "standard input"), search)
         elif addresses.is_address(source):
             yield from _found_at(source, search)
         elif not os.path.lexists(path) and glob.has_magic(path):
@@ -74,6 +74,14 @@ def _paths(sources: Sequence[str], lists: Sequence[Path], search: _Search) -> It
             yield source
     for file in lists:
         yield from _listed(_read_list(file), search)
+
+
+def _standard_input() -> Iterable[bytes]:
+    """A reader of our own: a thread that waits in `sys.stdin`'s when the program ends makes Python abort."""
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except OSError:  # not a file of the system
+        return sys.stdin.buffer
 
 
 def _searched(folder: str, search: _Search) -> Iterator[str]:

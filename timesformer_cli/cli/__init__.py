@@ -10,6 +10,8 @@ import typer
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.cli import console, models, options
+from timesformer_cli.cli.inspect import HELP as INSPECT_HELP
+from timesformer_cli.cli.inspect import inspect
 from timesformer_cli.cli.predict import HELP, predict
 from timesformer_cli.errors import TimesformerError
 
@@ -24,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(help=HELP)(predict)
+app.command(help=INSPECT_HELP)(inspect)
 app.add_typer(models.app, name="models")
 
 
