@@ -48,7 +48,7 @@ class Packets:
     `pts` int64: when its picture is shown, in the stream's time base; `NO_PTS` where the file does
     not say. `key`: decoding can start there, or so the file says. `hidden`: its picture is decoded
     and never shown. `edited`: an edit list is why some are hidden. `corrupt`: some packet is known to
-    be damaged. `encrypted`: some packet is. `spare`: no picture refers to one that FFmpeg takes to be
+    be damaged. `encrypted`: the first packet is. `spare`: no picture refers to one that FFmpeg takes to be
     no reference.
     """
 
@@ -182,6 +182,7 @@ def read_packets(container: InputContainer, stream: VideoStream, max_frames: int
                 continue
             if len(pts) == max_frames:
                 raise VideoError("too_large", f"more frames than --max-frames, which is {max_frames:,}")
+            encrypted = encrypted or (not pts and packet.has_sidedata("encryption_info"))
             pts.append(NO_PTS if packet.pts is None else packet.pts)
             key.append(packet.is_keyframe)
             # VP8 keeps reference pictures of no moment in time: show_frame in RFC 6386, 9.1.
@@ -189,7 +190,6 @@ def read_packets(container: InputContainer, stream: VideoStream, max_frames: int
             edited = edited or packet.is_discard
             spare = spare and not (layers and not in_lowest_layer(packet, stream))
             corrupt = corrupt or packet.is_corrupt
-            encrypted = encrypted or packet.has_sidedata("encryption_info")
     except MemoryError:
         raise
     except FFmpegError:
