@@ -263,6 +263,13 @@ class TestRefusals:
         assert "--labels FILE" in only_line(err)
 
 
+def test_without_a_command_the_help_is_shown(run: Run) -> None:
+    code, out, err = run("models")
+    assert code == 2
+    assert "convert" in out + err
+    assert "error" not in err
+
+
 class TestList:
     def test_every_published_checkpoint_has_a_line(self, run: Run) -> None:
         code, out, err = run("models", "list")
@@ -379,12 +386,16 @@ class TestConvert:
     ) -> None:
         tiny = Path("tiny").resolve()
         monkeypatch.chdir(tmp_path)
-        Path("there").mkdir()
+        Path("there/old").mkdir(parents=True)
         Path("there.pyth").write_text("mine")
         outcome = run("models", "convert", tiny, target)
         assert (outcome.code, outcome.out) == (code, "")
         assert says in only_line(outcome.err)
         assert Path("there.pyth").read_text() == "mine"
+
+    def test_an_empty_folder_will_do(self, run: Run, tmp_path: Path) -> None:
+        assert run("models", "convert", "tiny", tmp_path).code == 0
+        assert_same_model("tiny", tmp_path)
 
     def test_a_target_is_replaced_when_asked(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "m.pyth").write_text("old")

@@ -86,7 +86,8 @@ def _explain(error: Exception) -> int:
     if isinstance(error, _TyperUsageError):
         command = error.ctx.command_path if error.ctx else "timesformer"
         message = error.format_message().replace("Value error, ", "").rstrip(".")  # a prefix of pydantic's
-        console.error(f"{message}; see {command} --help")
+        if message:  # a group of commands without a command has shown its help, and says no more
+            console.error(f"{message}; see {command} --help")
         return error.exit_code
     what = " ".join(f"{type(error).__name__}: {error}".split())
     console.error(f"{what}; this is a bug in timesformer: run again with --verbose for the traceback, and report it")

@@ -106,7 +106,7 @@ def inspect(
     items, total, paged = _find(inputs or [], from_file, frames=frames)
     for name, target in (("--sheet", sheet), ("--tensors", tensors)):
         if target is not None and total != 1:
-            raise UsageError(f"{name} takes one video, and {'a list' if total is None else total} was named")
+            raise UsageError(f"{name} takes one video, and there are {'perhaps more' if total is None else total}")
     changes = options.recipe_changes(
         settings, clips=clips, crops=crops, num_frames=num_frames, stride=stride, fps=fps, placement=placement
     )

@@ -298,6 +298,8 @@ def convert(
 def _check_target(target: Path, overwrite: bool) -> None:
     if target.suffix in (".bin", ".pth", ".pt", ".safetensors"):
         raise UsageError(f"{target}: give a folder, or a name that ends in .pyth")
+    if target.is_dir() and not any(target.iterdir()) and target.suffix != ".pyth":
+        return
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists already; choose another name, or --overwrite")
     if target.exists() and target.is_dir() == (target.suffix == ".pyth"):
