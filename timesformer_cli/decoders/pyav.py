@@ -21,10 +21,10 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from timesformer_cli.decoders.conversion import Converter
 from timesformer_cli.decoders.numbering import Numbering, number_by_time, times_and_rate
 from timesformer_cli.decoders.packets import (
     NO_PTS,
@@ -50,11 +50,6 @@ _PROBED_WITHOUT_INDEX = 50
 
 # Where all pictures are decoded to count them, they are kept for reading if they take no more than this.
 _KEPT_BYTES = 2**27
-
-# Above 8 bits swscale's defaults are several levels off the formula; these flags bring it within one.
-_ACCURATE = int(
-    Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +188,7 @@ class PyavReader:
     def __init__(self, source: Source, reading: Reading = Reading()) -> None:
         self._source = source
         self._reading = reading
-        self._reformatter = VideoReformatter()
+        self._converter = Converter()
         self._kept: dict[int, VideoFrame] = {}
         packets = skim_packets(source, reading) if isinstance(source, Skimmable) else None
         self._container = open_container(source, reading)
@@ -385,11 +380,5 @@ class PyavReader:
                 return
 
     def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """RGB (H, W, 3), upright, of the first picture's size."""
-        deep = frame.format.components[0].bits > 8
-        width, height = self._stored
-        # One thread: starting more for each picture takes many times longer than converting it.
-        rgb = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=_ACCURATE if deep else None, threads=1
-        )
-        return self.orientation.apply(np.asarray(rgb.to_ndarray(), np.uint8))
+        """RGB (H, W, 3), upright, of the first picture's size; good until the next one."""
+        return self.orientation.apply(self._converter.rgb(frame, *self._stored))
