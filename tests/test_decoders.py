@@ -474,6 +474,17 @@ class TestTorchcodec:
             torchcodec(make(name))
         assert caught.value.kind == "unsupported"
 
+    def test_odd_size(self, tmp_path: Path, torchcodec: Callable[..., Any]) -> None:
+        pictures = [stamp(number)[:63, :161] for number in range(20)]
+        path = str(write_video(tmp_path / "odd.webm", pictures, **RECIPES["vp9.webm"][0]))
+        video, reader = torchcodec(path), PyavReader(path)
+        assert (reader.info.width, reader.info.height) == (161, 63)
+        np.testing.assert_array_equal(video.read([3, 17]).pixels, reader.read([3, 17]).pixels)
+        video.close()
+        reader.close()
+        with pytest.raises(VideoError, match="odd size"):
+            DecordReader(path)
+
     def test_other_times_are_refused(self, make: Make, torchcodec: Callable[..., Any]) -> None:
         """As a library that counts frames otherwise would show."""
         video = torchcodec(make("short.mp4"))

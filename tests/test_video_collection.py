@@ -89,7 +89,6 @@ REFUSES = {
         "iframes_only.ts",
         "mpeg2_1080.ts",
         "ntu_drink_water_1080p.avi",
-        "odd_dimensions_161x121.webm",
         "raw_annexb.h264",
         "resolution_change.ts",
         "rotate_and_reflect.mp4",

@@ -26,6 +26,7 @@ _ABILITIES = Abilities(
     reorders=lambda container, codec: container != "avi" and codec != "mpeg4",
     starts=starts_afresh,
     chooses=False,
+    odd=False,
 )
 
 

@@ -24,7 +24,7 @@ class Abilities:
 
     `containers`, `codecs`: by FFmpeg's names. `reorders`: containers whose B-frames it tells apart.
     `starts`: whether it shows the right frames from a key packet of H.264 or HEVC on. `chooses`: it
-    can be told which of several video streams to read.
+    can be told which of several video streams to read. `odd`: it converts pictures of odd size as others.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Abilities:
     reorders: Callable[[str, str], bool]
     starts: Callable[["Packet[VideoStream]", VideoStream], bool]
     chooses: bool
+    odd: bool
 
 
 def check(path: str, reading: Reading, abilities: Abilities) -> int:
@@ -70,7 +71,7 @@ def _check_format(container: InputContainer, stream: VideoStream, abilities: Abi
         raise unsupported(f"B-frames without time stamps of their own, which {who} mistakes for one another")
     if len(moving_streams(container)) > 1 and not abilities.chooses:
         raise unsupported(f"several video streams, and {who}'s choice may be another")
-    if stream.width % 2 or stream.height % 2:
+    if not abilities.odd and (stream.width % 2 or stream.height % 2):
         raise unsupported(f"{who} blurs pictures of odd size ({stream.width} x {stream.height})")
     if context.format is not None and context.format.components[0].bits > 8:
         raise unsupported(f"{who} converts colours of more than 8 bits differently")

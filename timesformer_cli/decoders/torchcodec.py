@@ -25,6 +25,7 @@ _ABILITIES = Abilities(
     reorders=lambda container, codec: container != "avi",
     starts=starts_whole,
     chooses=True,
+    odd=True,
 )
 
 # Seconds by which a frame's time may differ from what its packet says: rounding alone.
