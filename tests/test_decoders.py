@@ -15,6 +15,7 @@ from stamped import LONG_GOP, SHORT_GOP, read_stamps, stamp, write_video
 from test_video import FRAMES, PLAN, RECIPES, X265
 
 from timesformer_cli.decoders import packets, pyav
+from timesformer_cli.decoders.conversion import Converter
 from timesformer_cli.decoders.decord import DecordReader
 from timesformer_cli.decoders.numbering import Numbering
 from timesformer_cli.decoders.pyav import PyavReader, _Cursor
@@ -349,6 +350,55 @@ class TestFileObjects:
         with pytest.raises(VideoError, match="local files alone") as caught:
             DecordReader(io.BytesIO(Path(make("short.mp4")).read_bytes()))
         assert caught.value.kind == "unsupported"
+
+
+class TestConversion:
+    """As ffmpeg's command line converts, which PyAV's own conversion does not quite."""
+
+    @pytest.mark.parametrize("interlaced", [False, True])
+    def test_interlaced_pictures_like_others(self, tmp_path: Path, interlaced: bool) -> None:
+        planes = np.random.default_rng(0).integers(16, 235, (96, 64), np.uint8)
+        path = tmp_path / "noise.mp4"
+        with av.open(str(path), "w") as container:
+            options = {"qp": "0", "x264-params": "tff=1" if interlaced else "bframes=0"}
+            stream = container.add_stream("libx264", options=options)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+            container.mux(stream.encode())
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+        np.testing.assert_array_equal(frame.to_ndarray(), planes)
+        assert frame.interlaced_frame == interlaced
+        reader = PyavReader(str(path))
+        shown = reader.read([0]).pixels[0]
+        reader.close()
+        bare = Converter().rgb(av.VideoFrame.from_ndarray(planes, format="yuv420p"), 64, 64)
+        np.testing.assert_array_equal(shown, bare)
+        assert np.array_equal(frame.to_ndarray(format="rgb24"), bare) != interlaced
+
+    def test_one_after_another(self) -> None:
+        """Other sizes, formats and matrices in between leave no trace."""
+        rng = np.random.default_rng(0)
+        frames = [
+            av.VideoFrame.from_ndarray(rng.integers(0, 255, shape, np.uint8), format=name)
+            for shape, name in (
+                ((48, 32, 3), "rgb24"),
+                ((48, 32), "yuv420p"),
+                ((24, 16), "gray"),
+                ((48, 32), "yuv420p"),
+            )
+        ]
+        frames[3].colorspace = 1
+        converter = Converter()
+        for _ in range(2):
+            for frame in frames:
+                np.testing.assert_array_equal(converter.rgb(frame, 32, 32), Converter().rgb(frame, 32, 32))
+        assert not np.array_equal(Converter().rgb(frames[1], 32, 32), Converter().rgb(frames[3], 32, 32))
+
+    def test_what_cannot_be_converted(self) -> None:
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        with pytest.raises(VideoError, match="rgb24 cannot be converted"):
+            Converter().rgb(frame, 2**30, 2**30)
 
 
 class TestLimits:

@@ -1,0 +1,311 @@
+"""Reading frames: how quick against other readers, how exact against ffmpeg, and which decoder reads what.
+
+    python -m benchmarks.decode [--rounds 7] [--footage CLIP ...]
+    python -m benchmarks.decode --exactness FOLDER --ffmpeg PATH
+
+The first makes its own clips of H.264: ten minutes of 1280 x 720 with a key frame every 250 frames (a thousand frames
+of footage, encoded once and repeated), and ten seconds of 340 x 256 with one every 250 and every 12. Who is compared
+takes turns in one process, each opens the file anew, and ratios are taken within a round. CPU time is that of all
+threads. The second compares eight frames, spread over each video of a folder, with those of an ffmpeg, and has the
+other decoders read them too.
+"""
+
+import argparse
+import itertools
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.decoders.packets import choose_stream, open_container
+from timesformer_cli.decoders.pyav import PyavReader
+from timesformer_cli.errors import VideoError
+from timesformer_cli.records import Item
+from timesformer_cli.specs import Reading
+from timesformer_cli.video import open_video
+
+Pixels = NDArray[np.uint8]
+Read = Callable[[str, list[int]], Pixels]
+
+SAMPLES = Path(__file__).parents[1] / "sample_videos"
+RATE = 30
+
+
+# ---- Clips
+
+
+def footage(clips: list[Path], width: int, height: int, count: int) -> Iterator[av.VideoFrame]:
+    """So many frames of the clips one after another, again from the first when they end."""
+
+    def endless() -> Iterator[av.VideoFrame]:
+        for clip in itertools.cycle(clips):
+            with av.open(str(clip)) as container:
+                for frame in container.decode(video=0):
+                    yield frame.reformat(width, height, "yuv420p")
+
+    for number, frame in enumerate(itertools.islice(endless(), count)):
+        frame.pts, frame.time_base, frame.pict_type = number, Fraction(1, RATE), 0
+        yield frame
+
+
+def encode(path: Path, frames: Iterator[av.VideoFrame], *, keys: int, preset: str, repeat: int = 1) -> Path:
+    """Write H.264 with a key frame every so many frames; `repeat` writes the same packets over and over."""
+    options = {"preset": preset, "g": str(keys), "keyint_min": str(keys), "sc_threshold": "0"}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options=options)
+        first = next(frames)
+        stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
+        packets = [packet for frame in itertools.chain([first], frames) for packet in stream.encode(frame)]
+        packets += stream.encode()
+        for turn in range(repeat):
+            for packet in packets:
+                copy = av.Packet(bytes(packet))
+                shift = turn * len(packets)
+                copy.pts, copy.dts, copy.time_base = packet.pts + shift, packet.dts + shift, packet.time_base
+                copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+                container.mux(copy)
+    return path
+
+
+# ---- Readers
+
+
+def ours(path: str, plan: list[int]) -> Pixels:
+    reader = PyavReader(path)
+    pixels = reader.read(plan).pixels
+    reader.close()
+    return pixels
+
+
+def opening(path: str, plan: list[int]) -> Pixels:
+    PyavReader(path).close()
+    return np.empty(0, np.uint8)
+
+
+def pipeline(path: str, plan: list[int]) -> Pixels:
+    from transformers.pipelines.video_classification import read_video_pyav
+
+    with av.open(path) as container:
+        return read_video_pyav(container, plan)  # type: ignore[no-any-return]
+
+
+def pipeline_one_thread(path: str, plan: list[int]) -> Pixels:
+    from transformers.pipelines.video_classification import read_video_pyav
+
+    with av.open(path) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        return read_video_pyav(container, plan)  # type: ignore[no-any-return]
+
+
+def decord(path: str, plan: list[int]) -> Pixels:
+    import decord
+
+    return decord.VideoReader(path, num_threads=1).get_batch(plan).asnumpy()  # type: ignore[no-any-return]
+
+
+def torchcodec(path: str, plan: list[int]) -> Pixels:
+    from torchcodec.decoders import VideoDecoder
+
+    return VideoDecoder(path, dimension_order="NHWC").get_frames_at(plan).data.numpy()  # type: ignore[no-any-return]
+
+
+def least(groups: list[tuple[int, set[int]]]) -> Read:
+    """Who is told where to jump and which pictures to take, all by time stamps, and looks for nothing."""
+
+    def read(path: str, plan: list[int]) -> Pixels:
+        pictures = []
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            context = stream.codec_context
+            context.thread_count = 1
+            for start, wanted in groups:
+                container.seek(start, stream=stream)
+                left = set(wanted)
+                for packet in container.demux(stream):
+                    context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                    found = context.decode(packet)
+                    left.discard(packet.pts or 0)
+                    if not left and packet.size:
+                        found += context.decode(None)
+                    pictures += [frame.to_ndarray(format="rgb24", threads=1) for frame in found if frame.pts in wanted]
+                    if not left:
+                        break
+        return np.stack(pictures)
+
+    return read
+
+
+def groups_of(path: str, plan: list[int]) -> list[tuple[int, set[int]]]:
+    with av.open(path) as container:
+        packets = [(packet.pts or 0, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    shown, keys = sorted(pts for pts, _ in packets), sorted(pts for pts, key in packets if key)
+    key_of = {number: max(key for key in keys if key <= shown[number]) for number in plan}
+    grouped = itertools.groupby(plan, key=lambda number: key_of[number])
+    return [(start, {shown[number] for number in numbers}) for start, numbers in grouped]
+
+
+def available(read: Read, path: str) -> bool:
+    try:
+        read(path, [0])
+    except (ImportError, OSError, RuntimeError) as error:
+        print(f"{read.__name__} left out: {str(error).splitlines()[0]}", file=sys.stderr)
+        return False
+    return True
+
+
+# ---- Speed
+
+
+def compare(title: str, path: Path, plan: list[int], rounds: int) -> None:
+    """Print one table; the first round warms up and is not counted."""
+    name = str(path)
+    readers: dict[str, Read] = {
+        "timesformer": ours,
+        "the same, opening alone": opening,
+        "transformers' pipeline": pipeline,
+        "the same, one thread": pipeline_one_thread,
+        "least possible": least(groups_of(name, plan)),
+    }
+    readers |= {read.__name__: read for read in (decord, torchcodec) if available(read, name)}
+    times: dict[str, list[tuple[float, float]]] = {who: [] for who in readers}
+    expected = ours(name, plan)
+    for _ in range(rounds + 1):
+        for who, read in readers.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            pixels = read(name, plan)
+            times[who].append((time.perf_counter() - wall, time.process_time() - cpu))
+            if pixels.size and not np.array_equal(pixels, expected):
+                sys.exit(f"{who} reads other frames")
+    print(f"\n{title}\n\n| reader | seconds | CPU seconds | of ours | CPU, of ours |\n|{' --- |' * 5}")
+    for who, measured in times.items():
+        cells = [f"{statistics.median(values[1:]):.4f}" for values in zip(*measured, strict=True)]
+        for kind in range(2):
+            pairs = zip(measured[1:], times["timesformer"][1:], strict=True)
+            cells.append(spread([theirs[kind] / own[kind] for theirs, own in pairs]))
+        print(f"| {who} | {' | '.join(cells if who != 'timesformer' else [*cells[:2], '1', '1'])} |", flush=True)
+
+
+def spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
+
+
+def speed(clips: list[Path], rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for keys in (250, 12):
+            frames = footage(clips, 340, 256, 10 * RATE)
+            path = encode(Path(folder) / f"{keys}.mp4", frames, keys=keys, preset="medium")
+            title = f"10 seconds, 340 x 256, {path.stat().st_size:,} bytes, a key frame every {keys} frames"
+            for what, last in (("over the clip", 10 * RATE - 1), ("over the first 256 frames (8x32)", 255)):
+                compare(f"{title}: 8 frames {what}", path, spread_over(last, 8), 3 * rounds)
+        frames = footage(clips, 1280, 720, 1000)
+        path = encode(Path(folder) / "long.mp4", frames, keys=250, preset="veryfast", repeat=18)
+        title = f"10 minutes, 1280 x 720, {path.stat().st_size:,} bytes, a key frame every 250 frames"
+        compare(f"{title}: 8 frames over the clip", path, spread_over(17_999, 8), rounds)
+
+
+def spread_over(last: int, count: int) -> list[int]:
+    return sorted(set(np.linspace(0, last, count).astype(int).tolist()))
+
+
+# ---- Exactness
+
+
+def exactness(folder: Path, ffmpegs: list[str]) -> None:
+    print(
+        "| file | container, codec, pixels | frames | PSNR against ffmpeg, dB | decord | torchcodec |\n|" + " --- |" * 6
+    )
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".json"):
+        print(row(path, ffmpegs), flush=True)
+
+
+def row(path: Path, ffmpegs: list[str]) -> str:
+    try:
+        with open_video(Item(str(path))) as reader:
+            plan = spread_over(reader.info.num_frames - 1, 8)
+            info, pixels = reader.info, reader.read(plan).pixels
+    except VideoError as error:
+        return f"| {path.name} | | | `{error.kind}`: {error} | | |"
+    with open_container(str(path), Reading()) as container:
+        stream = choose_stream(container)
+        number, layout = stream.index, stream.codec_context.format
+        deep = layout is not None and layout.components[0].bits > 8
+        kind = f"{container.format.name.split(',')[0]}, {info.codec}, {layout.name if layout else '?'}"
+    asked = (ffmpeg_frames(ffmpeg, path, number, plan, (info.height, info.width), deep=deep) for ffmpeg in ffmpegs)
+    expected = next((frames for frames in asked if len(frames)), pixels[:0])
+    others = [other(path, decoder, plan, pixels) for decoder in ("decord", "torchcodec")]
+    return f"| {path.name} | {kind} | {info.num_frames} | {psnr(pixels, expected)} | {' | '.join(others)} |"
+
+
+def ffmpeg_frames(
+    ffmpeg: str, path: Path, stream: int, plan: list[int], size: tuple[int, int], *, deep: bool
+) -> Pixels:
+    """What ffmpeg shows of these numbers, as many as it has."""
+    chosen = "+".join(f"eq(n,{number})" for number in plan)
+    # Above 8 bits its defaults are several levels off the formula.
+    flags = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp" if deep else "bicubic"
+    filters = f"select='{chosen}',scale={size[1]}:{size[0]}:flags={flags},format=rgb24"
+    command = [
+        ffmpeg,
+        "-nostdin",
+        "-strict",
+        "experimental",
+        "-reinit_filter",
+        "0",
+        "-i",
+        f"file:{path.resolve()}",
+        "-map",
+        f"0:{stream}",
+        "-vf",
+        filters,
+    ]
+    command += ["-vsync", "0", "-frames:v", str(len(plan)), "-f", "rawvideo", "-"]
+    data = subprocess.run(command, capture_output=True, check=False).stdout
+    whole = len(data) // (size[0] * size[1] * 3)
+    return np.frombuffer(data, np.uint8, whole * size[0] * size[1] * 3).reshape(whole, *size, 3)
+
+
+def psnr(shown: Pixels, expected: Pixels) -> str:
+    errors = [float(np.mean((a.astype(np.float64) - b) ** 2)) for a, b in zip(shown, expected, strict=False)]
+    worst = max(errors, default=0)
+    result = "equal" if worst == 0 else f"{10 * np.log10(255**2 / worst):.0f} dB"
+    return result if len(shown) == len(expected) else f"{result}; there are {len(expected)} of {len(shown)}"
+
+
+def other(path: Path, decoder: Any, plan: list[int], pixels: Pixels) -> str:
+    try:
+        with open_video(Item(str(path)), Reading(decoder=decoder)) as reader:
+            shown = reader.read(plan).pixels
+    except VideoError as error:
+        return re.sub(f"^{decoder} |; try --decoder pyav$", "", str(error))
+    return "equal" if np.array_equal(shown, pixels) else psnr(shown, pixels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--footage", nargs="+", type=Path, help="clips to make those that are measured of")
+    parser.add_argument("--exactness", type=Path, metavar="FOLDER")
+    parser.add_argument("--ffmpeg", nargs="+", default=["ffmpeg"], help="the first that reads a file is asked")
+    arguments = parser.parse_args()
+    print(f"Python {platform.python_version()}, av {av.__version__}; {os.cpu_count()} cores")
+    if arguments.exactness:
+        exactness(arguments.exactness, arguments.ffmpeg)
+        return
+    landscape = [path for path in SAMPLES.iterdir() if path.suffix in (".mp4", ".mkv", ".webm")]
+    speed(arguments.footage or sorted(path for path in landscape if "portrait" not in path.name), arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
