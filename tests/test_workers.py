@@ -32,7 +32,8 @@ def kinds(results: list[tuple[str, Done | VideoError]]) -> list[str]:
 
 def shared_memory() -> set[str]:
     folder = Path("/dev/shm")
-    return {path.name for path in folder.glob("timesformer-*")} if folder.is_dir() else set()
+    # Those of this process alone: others may be at work on the same machine.
+    return {path.name for path in folder.glob(f"timesformer-{os.getpid()}-*")} if folder.is_dir() else set()
 
 
 @pytest.fixture(autouse=True)
