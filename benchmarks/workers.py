@@ -63,7 +63,7 @@ def read_all(items: list[Item], checkpoint: Checkpoint, workers: int) -> tuple[f
     early = late = 0.0
     start = time.perf_counter()
     with prepare_all(items, checkpoint, workers=workers, limits=Limits()) as prepared:
-        for number, views in enumerate(prepared, 1):
+        for number, views in enumerate((views for views in prepared if views is not None), 1):
             assert isinstance(views, Views), views
             # Memory rises and falls with every clip; the peaks of twenty say what it takes.
             if 30 < number <= 50:

@@ -298,6 +298,7 @@ class TestBadInput:
             (("predict", "a.mp4", "--fps", "fast"), "'fast' is not a number more than 0"),
             (("predict", "a.mp4", "--crops", "2"), "--crops"),
             (("predict", "a.mp4", "--batch-size", "0"), "--batch-size"),
+            (("predict", "a.mp4", "--batch-size", "many"), "--batch-size"),
             (("predict", "a.mp4", "--device", "toaster"), "toaster"),
             (("predict", "a.mp4", "-o", "out.xyz"), "no format has this extension"),
             (("predict", "a.mp4", "-q", "-v"), "exclude each other"),

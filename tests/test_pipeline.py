@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from timesformer_cli import pipeline
 from timesformer_cli.checkpoint import resolve, with_overrides
 from timesformer_cli.errors import CheckpointError, TimesformerError
-from timesformer_cli.pipeline import classify, prepare, prepare_all, read_clips
+from timesformer_cli.pipeline import Prepared, classify, prepare, prepare_all, read_clips
 from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Failure, Frames, Item, Prediction, Result, Views
 from timesformer_cli.runtime import open_scorer
@@ -129,6 +130,83 @@ class TestClassify:
             list(classify([prepare(video, checkpoint)], scorer, checkpoint, batch=4))
 
 
+class TestBatchesOfSeveralVideos:
+    """Videos of 9, 1 and 4 views, cut out of one of nine, among them some that failed."""
+
+    @pytest.fixture
+    def stream(self, checkpoint: Checkpoint, video: Item) -> list[Prepared]:
+        whole = prepare(video, checkpoint)
+        failure = Failure(Item("missing.mp4"), "not_found", "no such file")
+        cuts = [slice(9), slice(3, 4), slice(2, 6), slice(8, 9)]
+        views = [replace(whole, labels=whole.labels[cut], pixels=whole.pixels[cut]) for cut in cuts]
+        return [failure, views[0], views[1], failure, failure, views[2], views[3], failure]
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 15, 64])
+    def test_results_are_those_of_each_video_alone_and_in_order(
+        self, checkpoint: Checkpoint, stream: list[Prepared], size: int
+    ) -> None:
+        scorer = open_scorer(checkpoint, device="cpu")
+        together = list(classify(stream, scorer, checkpoint, batch=size))
+        for prepared, result in zip(stream, together, strict=True):
+            if isinstance(prepared, Failure):
+                assert result is prepared
+                continue
+            (alone,) = classify([prepared], scorer, checkpoint, batch=1)
+            assert isinstance(result, Prediction)
+            assert isinstance(alone, Prediction)
+            assert result.views == prepared.labels
+            np.testing.assert_allclose(result.scores, alone.scores, rtol=1e-4)
+
+    def test_batches_are_full_but_for_the_last(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
+        scorer = FakeScorer()
+        list(classify(stream, scorer, checkpoint, batch=4))
+        assert scorer.batches == [4, 4, 4, 3]
+
+    def test_nothing_waits_for_a_video_that_is_not_there(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
+        _, nine, one, *_ = stream
+        scorer = FakeScorer()
+
+        def coming() -> Iterator[Prepared | None]:
+            yield nine
+            yield one
+            yield None
+            assert scorer.batches == [8, 2]
+            yield None
+            assert scorer.batches == [8, 2]
+            yield one
+
+        results = classify(coming(), scorer, checkpoint, batch=8)
+        assert isinstance(next(results), Prediction)
+        assert isinstance(next(results), Prediction)
+        assert len(list(results)) == 1
+        assert scorer.batches == [8, 2, 1]
+
+    def test_a_result_comes_with_the_last_of_its_views(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
+        failure, nine, *_ = stream
+
+        def coming() -> Iterator[Prepared]:
+            yield failure
+            yield nine
+            raise AssertionError("asked for too early")
+
+        results = classify(coming(), FakeScorer(), checkpoint, batch=3)
+        assert next(results) is failure
+        assert isinstance(next(results), Prediction)
+
+    def test_sizes_may_change_on_the_way(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
+        scorer = FakeScorer()
+
+        def small(views: NDArray[np.float32]) -> NDArray[np.float32]:
+            if len(views) > 3:
+                raise MemoryError
+            return scorer(views)
+
+        expected = [r.scores for r in classify(stream, FakeScorer(), checkpoint) if isinstance(r, Prediction)]
+        found = [r.scores for r in classify(stream, small, checkpoint, batch=8) if isinstance(r, Prediction)]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert scorer.batches == [2] * 7 + [1]
+
+
 def results(items: Iterable[Item], checkpoint: Checkpoint, workers: int, **limits: Any) -> list[Result]:
     with prepare_all(items, checkpoint, workers=workers, limits=Limits(**limits)) as prepared:
         return list(classify(prepared, FakeScorer(), checkpoint, batch=4))
@@ -154,7 +232,7 @@ class TestPrepareAll:
     def test_workers_prepare_what_is_prepared_here(self, checkpoint: Checkpoint, video: Item) -> None:
         here = prepare(video, checkpoint)
         with prepare_all([video], checkpoint, workers=1, limits=Limits()) as prepared:
-            (there,) = prepared
+            (there,) = (views for views in prepared if views is not None)
         assert isinstance(there, Views)
         np.testing.assert_array_equal(there.pixels, here.pixels)
         np.testing.assert_array_equal(there.info.times, here.info.times)
@@ -170,6 +248,7 @@ class TestPrepareAll:
 
         with prepare_all(items(), checkpoint, workers=0, limits=Limits()) as prepared:
             assert isinstance(next(prepared), Views)
+            assert next(prepared) is None  # so that it is scored before the next one is read
 
     def test_a_video_that_does_not_fit_into_memory(
         self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch

@@ -94,7 +94,7 @@ def predict(
     max_frames: options.MaxFrames = 2_000_000,
     workers: options.Workers = None,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 4,
+    batch_size: options.BatchSize = None,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -132,6 +132,7 @@ def predict(
     )
 
     # With nothing wrong so far, what takes seconds: importing torch.
+    from timesformer_cli.batching import choose_batch_size
     from timesformer_cli.pipeline import classify, prepare_all
     from timesformer_cli.runtime import check_device, open_scorer
     from timesformer_cli.specs import Reading
@@ -144,7 +145,8 @@ def predict(
     with prepare_all(items, checkpoint, reading, workers=count, limits=Limits(timeout=timeout)) as prepared:
         scorer = open_scorer(checkpoint, device=device)
         _describe(checkpoint)
-        results = classify(prepared, scorer, checkpoint, batch=batch_size)
+        size = choose_batch_size(batch_size, device, console.note)
+        results = classify(prepared, scorer, checkpoint, batch=size)
         with writers.open_writer(output, chosen, checkpoint, top_k=top_k) as writer:
             _report(results, writer, total, on_screen=chosen == "table" and output is None and sys.stdout.isatty())
 
