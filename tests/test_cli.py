@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from command import Run, only_line
 from safetensors.torch import load_file, save_file
 
 from timesformer_cli import __version__
+from timesformer_cli.errors import InputError
 
 COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
 
@@ -352,6 +354,37 @@ class TestBadInput:
         assert code == 1
         assert only_line(err).startswith("error: ZeroDivisionError: by zero; this is a bug in timesformer")
         assert "--verbose" in err
+
+
+class TestLongLists:
+    """Not listed to the end when the first video is read."""
+
+    @pytest.fixture(autouse=True)
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def paths(*_: object) -> Iterator[str]:
+            yield from ("a.mp4", "b.mp4")
+            time.sleep(0.3)
+            yield "a.mp4"
+
+        monkeypatch.setattr(sys.modules["timesformer_cli.cli.predict"], "LISTING", 0.0)
+        monkeypatch.setattr("timesformer_cli.inputs._paths", paths)
+
+    def test_give_the_same_results(self, run: Run) -> None:
+        outcome = run("predict", "footage")
+        assert [record["path"] for record in outcome.records] == ["a.mp4", "b.mp4"]
+        assert only_line(outcome.err) == "2 videos: 2 labelled"
+
+    def test_what_is_wrong_with_them_comes_after_the_results(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def paths(*_: object) -> Iterator[str]:
+            yield "a.mp4"
+            time.sleep(0.3)
+            raise InputError("list.txt: the list cannot be read")
+
+        monkeypatch.setattr("timesformer_cli.inputs._paths", paths)
+        code, out, err = run("predict", "footage")
+        assert code == 1
+        assert json.loads(out)["path"] == "a.mp4"
+        assert only_line(err) == "error: list.txt: the list cannot be read"
 
 
 class TestQuickAnswers:

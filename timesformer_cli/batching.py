@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from timesformer_cli.errors import DeviceError
 from timesformer_cli.runtime import Scorer, find_device
 
-# Views per second of the base network (8 x 224) on two cores, one to eight at a time: 0.16, 0.18, 0.20, 0.18.
+# Where two cores gain most of what there is to gain; see benchmarks/README.md.
 _CPU_SIZE = 4
 
 # A GPU's best depends on its kind and on the network, so it is found from the first to the most.

@@ -1,7 +1,7 @@
 """`timesformer predict`: label videos."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from timesformer_cli.writers import Writer
 
 SOME_FAILED = 3
+
+# How many videos there are, or None as long as that is not known.
+Total = Callable[[], int | None]
+
+# Seconds that listing the videos may take before the first is read. Most lists are complete by then, and what is
+# wrong with them is told before anything is loaded; the others are listed while the first videos are labelled.
+LISTING = 1.0
 
 
 HELP = """Label videos: the most likely classes of each, with their scores.
@@ -158,18 +165,19 @@ def _describe(checkpoint: "Checkpoint") -> None:
         console.note(f"{checkpoint.name} does not name its classes; give their names with --labels FILE")
 
 
-def _find(sources: list[str], from_file: Path | None, frames: bool) -> "tuple[Iterable[Item], int | None]":
-    """The videos and their number. Standard input is read as it comes, so its number is not known."""
-    from timesformer_cli.inputs import STDIN, find
+def _find(sources: list[str], from_file: Path | None, frames: bool) -> "tuple[Iterable[Item], Total]":
+    """The videos, and their number when it is known. Standard input is read as it comes, so it never is."""
+    from timesformer_cli.inputs import STDIN, Listing, find
 
     items = find(sources, [] if from_file is None else [from_file], frames=frames)
     if STDIN in sources:
-        return items, None
-    found = list(items)
-    return found, len(found)
+        return items, lambda: None
+    listing = Listing(items)
+    listing.wait(LISTING)
+    return listing, lambda: listing.total
 
 
-def _report(results: "Iterator[Result]", writer: "Writer", total: int | None, *, on_screen: bool) -> None:
+def _report(results: "Iterator[Result]", writer: "Writer", total: Total, *, on_screen: bool) -> None:
     """Write the results as they come, tell of failures, and end with the exit code that they call for.
 
     Raises:
@@ -179,8 +187,9 @@ def _report(results: "Iterator[Result]", writer: "Writer", total: int | None, *,
 
     labelled = failed = 0
     reason = ""
-    with console.progress(total) as bar:
+    with console.progress(total()) as bar:
         for result in results:
+            bar.expect(total())
             with bar.step():
                 if not isinstance(result, Failure):
                     labelled += 1
@@ -189,10 +198,10 @@ def _report(results: "Iterator[Result]", writer: "Writer", total: int | None, *,
                 failed += 1
                 reason = f"{result.item.path}: {result.message}"
                 # Say it once: the table on the screen shows it, and the last line of a run of one video.
-                if total == 1 and on_screen:
+                if total() == 1 and on_screen:
                     continue
                 writer.write(result)
-                if total != 1 and not on_screen:
+                if total() != 1 and not on_screen:
                     console.note(f"failed: {reason}")
     count = labelled + failed
     if count == 0:
