@@ -20,6 +20,7 @@ from command import Run, only_line
 from safetensors.torch import load_file, save_file
 
 from timesformer_cli import __version__
+from timesformer_cli.cli import console
 from timesformer_cli.errors import InputError
 
 COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
@@ -385,6 +386,17 @@ class TestLongLists:
         assert code == 1
         assert json.loads(out)["path"] == "a.mp4"
         assert only_line(err) == "error: list.txt: the list cannot be read"
+
+
+def test_a_bar_learns_how_many_videos_there_are() -> None:
+    from rich.progress import Progress
+
+    progress = Progress(disable=True)
+    bar = console.Bar(progress, progress.add_task("", total=None))
+    for total in (None, 7):
+        bar.expect(total)
+        assert progress.tasks[0].total == total
+    console.Bar().expect(7)
 
 
 class TestQuickAnswers:

@@ -11,7 +11,7 @@ import torch
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
 from timesformer_cli.checkpoint import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
-from timesformer_cli.runtime import open_scorer
+from timesformer_cli.runtime import _upload, open_scorer
 from timesformer_cli.specs import Checkpoint
 
 
@@ -71,6 +71,28 @@ def test_arrays_that_torch_would_warn_about(checkpoint: Checkpoint) -> None:
     frozen = views(4)
     frozen.flags.writeable = False
     np.testing.assert_array_equal(scorer(frozen[::2]), expected)
+
+
+def test_only_cuda_is_fed_through_pinned_memory() -> None:
+    calls: list[object] = []
+
+    class Pixels(torch.Tensor):
+        def pin_memory(self, *_: Any) -> "Pixels":
+            calls.append("pin")
+            return self
+
+        def to(self, *args: Any, **options: Any) -> torch.Tensor:
+            calls.append((*args, options))
+            return self
+
+    for name in ("cpu", "mps", "cuda:1"):
+        _upload(Pixels(), torch.device(name))
+    assert calls == [
+        (torch.device("cpu"), {}),
+        (torch.device("mps"), {}),
+        "pin",
+        (torch.device("cuda:1"), {"non_blocking": True}),
+    ]
 
 
 @pytest.mark.parametrize(
