@@ -1,7 +1,7 @@
 """From items to results: the right frames, in the right batches, in order, and what becomes of errors."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,19 @@ from numpy.typing import NDArray
 from timesformer_cli import pipeline
 from timesformer_cli.checkpoint import resolve, with_overrides
 from timesformer_cli.errors import CheckpointError, TimesformerError
-from timesformer_cli.pipeline import Prepared, classify, prepare, prepare_all, read_clips
+from timesformer_cli.pipeline import (
+    Prepared,
+    _SharedFrames,
+    classify,
+    prepare,
+    prepare_all,
+    prepare_windows,
+    read_clips,
+)
 from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Failure, Frames, Item, Prediction, Result, Views
 from timesformer_cli.runtime import open_scorer
+from timesformer_cli.sampling import plan
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video import VideoReader, open_video
 from timesformer_cli.workers import Limits
@@ -96,6 +105,53 @@ class TestPrepare:
     def test_a_portrait_video_is_cropped_from_top_to_bottom(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
         item = Item(str(write_video(tmp_path / "tall.mp4", width=48, height=64)))
         assert [view.crop for view in prepare(item, checkpoint).labels[:3]] == ["top", "center", "bottom"]
+
+
+class TestTimelines:
+    """Windows of 12 frames, every 5, of a video of 30."""
+
+    @pytest.fixture
+    def timeline(self, checkpoint: Checkpoint) -> Checkpoint:
+        sampling = replace(checkpoint.sampling, window=1.2, hop=0.5)
+        return replace(checkpoint, recipe=replace(checkpoint.recipe, sampling=sampling))
+
+    def test_views_of_each_window(self, timeline: Checkpoint, video: Item) -> None:
+        everything = decode_all(video)
+        windows = list(prepare_windows(video, timeline))
+        assert [views.window.start for views in windows] == [0, 0.5, 1, 1.5, 2]
+        for views in windows:
+            clips = [Frames(everything[numbers], numbers / 10) for numbers in views.window.clips]
+            np.testing.assert_array_equal(views.pixels, make_views(clips, timeline.preprocess))
+            assert views.labels[3].frames == tuple(views.window.clips[1])
+
+    def test_frames_are_decoded_once_and_let_go(self, timeline: Checkpoint, video: Item) -> None:
+        read: list[int] = []
+        most = 0
+        with open_video(video) as reader:
+
+            class Counting:
+                info = reader.info
+
+                def read(self, numbers: Sequence[int]) -> Frames:
+                    read.extend(numbers)
+                    return reader.read(numbers)
+
+            shared = _SharedFrames(Counting())
+            for window in plan(reader.info, timeline.sampling):
+                shared.read_clips(window.clips)
+                most = max(most, len(shared._frames))
+        assert len(read) == len(set(read)) > 20
+        assert most <= 12
+
+    def test_a_prediction_for_each(self, timeline: Checkpoint, video: Item) -> None:
+        windows = list(prepare_windows(video, timeline))
+        found = list(classify(windows, FakeScorer(), timeline, batch=4))
+        for views, result in zip(windows, found, strict=True):
+            (alone,) = classify([views], FakeScorer(), timeline)
+            assert isinstance(result, Prediction)
+            assert isinstance(alone, Prediction)
+            assert result.window is views.window
+            np.testing.assert_allclose(result.scores, alone.scores, rtol=1e-5)
 
 
 class TestClassify:

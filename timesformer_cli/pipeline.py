@@ -18,8 +18,10 @@ from timesformer_cli.records import (
     Item,
     Prediction,
     Result,
+    VideoInfo,
     ViewLabel,
     Views,
+    Window,
 )
 from timesformer_cli.runtime import Scorer
 from timesformer_cli.sampling import plan
@@ -69,11 +71,53 @@ def prepare(item: Item, checkpoint: Checkpoint, reading: Reading = Reading()) ->
             make_views(read_clips(reader, window.clips[start : start + at_a_time]), checkpoint.preprocess)
             for start in range(0, len(window.clips), at_a_time)
         ]
+    pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return Views(item, info, window, _view_labels(info, window, checkpoint), pixels)
+
+
+def prepare_windows(item: Item, checkpoint: Checkpoint, reading: Reading = Reading()) -> Iterator[Views]:
+    """`prepare` for each window of a timeline, in order of time; what is held does not grow with the video.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    with open_video(item, reading) as reader:
+        shared = _SharedFrames(reader)
+        for window in plan(reader.info, checkpoint.sampling):
+            pixels = make_views(shared.read_clips(window.clips), checkpoint.preprocess)
+            labels = _view_labels(reader.info, window, checkpoint)
+            yield Views(item, reader.info, window, labels, pixels)
+
+
+class _SharedFrames:
+    """Frames of windows that overlap: each is decoded once, and let go when the windows have passed it."""
+
+    def __init__(self, reader: VideoReader) -> None:
+        self._reader = reader
+        self._frames: dict[int, Frames] = {}  # by number, one each
+
+    def read_clips(self, clips: NDArray[np.int64]) -> list[Frames]:
+        """As the function of that name; `clips` are those of one window after another."""
+        wanted = np.unique(clips).tolist()
+        missing = [number for number in wanted if number not in self._frames]
+        if missing:
+            read = self._reader.read(missing)
+            # Copies, since a part of an array keeps the whole in memory.
+            for place, number in enumerate(missing):
+                self._frames[number] = Frames(read.pixels[place : place + 1].copy(), read.times[place : place + 1])
+        self._frames = {number: frame for number, frame in self._frames.items() if number >= wanted[0]}
+        return [self._clip(numbers) for numbers in clips.tolist()]
+
+    def _clip(self, numbers: list[int]) -> Frames:
+        frames = [self._frames[number] for number in numbers]
+        pixels = np.concatenate([frame.pixels for frame in frames])
+        return Frames(pixels, np.concatenate([frame.times for frame in frames]))
+
+
+def _view_labels(info: VideoInfo, window: Window, checkpoint: Checkpoint) -> tuple[ViewLabel, ...]:
     crops = crop_names(info.width, info.height, checkpoint.preprocess)
-    labels = tuple(
-        ViewLabel(number, crop, tuple(frames)) for number, frames in enumerate(window.clips.tolist()) for crop in crops
-    )
-    return Views(item, info, window, labels, parts[0] if len(parts) == 1 else np.concatenate(parts))
+    clips = enumerate(window.clips.tolist())
+    return tuple(ViewLabel(number, crop, tuple(frames)) for number, frames in clips for crop in crops)
 
 
 Prepared = Views | Failure
