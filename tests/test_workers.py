@@ -32,7 +32,7 @@ def kinds(results: list[tuple[str, Done | VideoError]]) -> list[str]:
 
 def shared_memory() -> set[str]:
     folder = Path("/dev/shm")
-    return {path.name for path in folder.glob("timesformer-*")} if folder.is_dir() else set()
+    return {path.name for path in folder.glob(f"timesformer-{os.getpid()}-*")} if folder.is_dir() else set()
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +151,7 @@ def test_no_pause_before_a_result_that_is_there_or_at_the_end() -> None:
     with Pool(act, ["fine"] * 4, workers=2) as pool:
         results = pool.results_and_pauses()
         assert next(result for result in results if result is not None)
-        wait_until(lambda: len(pool._slots) == 3 and all(slot.answer for slot in pool._slots))
+        wait_until(lambda: pool._feed.ended and all(slot.answer for slot in pool._slots))
         assert len(list(results)) == 3
 
 
