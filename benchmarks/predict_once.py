@@ -42,7 +42,7 @@ def one_round(path: str, model: str) -> dict[str, float]:
     done("decode")
     views = records.Views(item, reader.info, window, (), preprocess.make_views(clips, recipe.preprocess))
     done("preprocess")
-    result = pipeline.score(views, scorer, recipe, batch=4)
+    (result,) = pipeline.classify([views], scorer, recipe, batch=4)
     done("model")
     with writers.open_writer(Path(os.devnull), "jsonl", recipe, top_k=5) as writer:
         writer.write(result)

@@ -64,7 +64,7 @@ def read_all(items: list[Item], checkpoint: Checkpoint, workers: int) -> tuple[f
     late: list[float] = []
     start = time.perf_counter()
     with prepare_all(items, checkpoint, workers=workers, limits=Limits()) as prepared:
-        for number, views in enumerate(prepared, 1):
+        for number, views in enumerate((views for views in prepared if views is not None), 1):
             assert isinstance(views, Views), views
             # Memory rises and falls with every clip, by the arrays on their way: hence many samples.
             if 30 < number <= 70:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from command import Run, only_line
 from safetensors.torch import load_file, save_file
 
 from timesformer_cli import __version__
+from timesformer_cli.cli import console
+from timesformer_cli.errors import InputError
 
 COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
 
@@ -298,6 +301,7 @@ class TestBadInput:
             (("predict", "a.mp4", "--fps", "fast"), "'fast' is not a number more than 0"),
             (("predict", "a.mp4", "--crops", "2"), "--crops"),
             (("predict", "a.mp4", "--batch-size", "0"), "--batch-size"),
+            (("predict", "a.mp4", "--batch-size", "many"), "--batch-size"),
             (("predict", "a.mp4", "--device", "toaster"), "toaster"),
             (("predict", "a.mp4", "-o", "out.xyz"), "no format has this extension"),
             (("predict", "a.mp4", "-q", "-v"), "exclude each other"),
@@ -351,6 +355,48 @@ class TestBadInput:
         assert code == 1
         assert only_line(err).startswith("error: ZeroDivisionError: by zero; this is a bug in timesformer")
         assert "--verbose" in err
+
+
+class TestLongLists:
+    """Not listed to the end when the first video is read."""
+
+    @pytest.fixture(autouse=True)
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def paths(*_: object) -> Iterator[str]:
+            yield from ("a.mp4", "b.mp4")
+            time.sleep(0.3)
+            yield "a.mp4"
+
+        monkeypatch.setattr(sys.modules["timesformer_cli.cli.predict"], "LISTING", 0.0)
+        monkeypatch.setattr("timesformer_cli.inputs._paths", paths)
+
+    def test_give_the_same_results(self, run: Run) -> None:
+        outcome = run("predict", "footage")
+        assert [record["path"] for record in outcome.records] == ["a.mp4", "b.mp4"]
+        assert only_line(outcome.err) == "2 videos: 2 labelled"
+
+    def test_what_is_wrong_with_them_comes_after_the_results(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def paths(*_: object) -> Iterator[str]:
+            yield "a.mp4"
+            time.sleep(0.3)
+            raise InputError("list.txt: the list cannot be read")
+
+        monkeypatch.setattr("timesformer_cli.inputs._paths", paths)
+        code, out, err = run("predict", "footage")
+        assert code == 1
+        assert json.loads(out)["path"] == "a.mp4"
+        assert only_line(err) == "error: list.txt: the list cannot be read"
+
+
+def test_a_bar_learns_how_many_videos_there_are() -> None:
+    from rich.progress import Progress
+
+    progress = Progress(disable=True)
+    bar = console.Bar(progress, progress.add_task("", total=None))
+    for total in (None, 7):
+        bar.expect(total)
+        assert progress.tasks[0].total == total
+    console.Bar().expect(7)
 
 
 class TestQuickAnswers:

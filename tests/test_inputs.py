@@ -3,6 +3,9 @@
 import io
 import os
 import sys
+import threading
+import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,8 @@ import fsspec
 import pytest
 
 from timesformer_cli.errors import InputError
-from timesformer_cli.inputs import find
+from timesformer_cli.inputs import Listing, _Seen, find
+from timesformer_cli.records import Item
 
 
 @pytest.fixture
@@ -341,3 +345,89 @@ class TestFolders:
 
         monkeypatch.setattr(os, "scandir", scandir)
         assert paths("frames", frames=True) == ["frames/10", "frames/9", "frames/sub/a"]
+
+
+class TestMany:
+    @pytest.fixture
+    def listed(self, tmp_path: Path) -> Path:
+        file = tmp_path / "list.txt"
+        file.write_text("".join(f"/footage/camera {i % 7}/{i:06}.mp4\n" for i in range(50_000)))
+        return file
+
+    def test_the_first_comes_at_once(self, listed: Path) -> None:
+        start = time.perf_counter()
+        listing = Listing(find([], [listed]))
+        assert next(iter(listing)) == Item("/footage/camera 0/000000.mp4")
+        assert time.perf_counter() - start < 0.5
+        listing.wait(120)  # or its thread would go on during the next test
+
+    def test_memory_stays_small(self) -> None:
+        """Listed to the end before any is taken, an item takes 60 bytes, not hundreds."""
+        count = 50_000
+        items = (Item(f"/footage/camera {i % 7}/{i:06}.mp4") for i in range(count))
+        tracemalloc.start()
+        try:
+            seen = _Seen()
+            listing = Listing(item for item in items if seen.add(item.path))
+            listing.wait(120)
+            assert listing.total == count
+            assert tracemalloc.get_traced_memory()[0] < 100 * count
+        finally:
+            tracemalloc.stop()
+        for number, item in enumerate(listing):
+            assert item.path == f"/footage/camera {number % 7}/{number:06}.mp4"
+        assert number == count - 1
+
+    def test_a_folder_of_many_files(self, tmp_path: Path) -> None:
+        for number in range(2500):
+            (tmp_path / f"{number:04}.mp4").touch()
+        listing = Listing(find([str(tmp_path), str(tmp_path)]))
+        assert [Path(item.path).name for item in listing] == [f"{number:04}.mp4" for number in range(2500)]
+        assert listing.total == 2500
+
+
+class TestListing:
+    def test_the_number_is_known_at_the_end(self) -> None:
+        go_on = threading.Event()
+
+        def items() -> Iterator[Item]:
+            yield Item("a.mp4")
+            assert go_on.wait(60)
+            yield Item("b.mp4")
+
+        listing = Listing(items())
+        found = iter(listing)
+        assert next(found) == Item("a.mp4")
+        listing.wait(0.05)
+        assert listing.total is None
+        go_on.set()
+        listing.wait(60)
+        assert listing.total == 2
+        assert list(found) == [Item("b.mp4")]
+
+    def test_what_is_wrong_is_raised_by_who_waits_and_after_the_items(self) -> None:
+        def items() -> Iterator[Item]:
+            yield Item("a.mp4")
+            raise InputError("the list is gone")
+
+        listing = Listing(items())
+        with pytest.raises(InputError, match="gone"):
+            listing.wait(60)
+        assert listing.total is None
+        found = iter(listing)
+        assert next(found) == Item("a.mp4")
+        with pytest.raises(InputError, match="gone"):
+            next(found)
+
+    def test_nothing(self) -> None:
+        listing = Listing([])
+        assert list(listing) == []
+        assert listing.total == 0
+
+
+def test_a_set_of_digests_is_a_set() -> None:
+    seen = _Seen()
+    texts = [f"{number}" for number in range(5000)]
+    assert all(seen.add(text) for text in texts)
+    assert not any(seen.add(text) for text in texts)
+    assert seen.add("\udcff")  # what a byte becomes that is no UTF-8

@@ -44,6 +44,7 @@ ORDER = [
     # network, runtime and pipeline
     "model",
     "runtime",
+    "batching",
     "workers",
     "pipeline",
     "inspection",

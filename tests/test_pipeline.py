@@ -1,7 +1,8 @@
 """From items to results: the right frames, in the right batches, in order, and what becomes of errors."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,19 @@ from numpy.typing import NDArray
 from timesformer_cli import pipeline
 from timesformer_cli.checkpoint import resolve, with_overrides
 from timesformer_cli.errors import CheckpointError, TimesformerError
-from timesformer_cli.pipeline import classify, prepare, prepare_all, read_clips
+from timesformer_cli.pipeline import (
+    Prepared,
+    _SharedFrames,
+    classify,
+    prepare,
+    prepare_all,
+    prepare_windows,
+    read_clips,
+)
 from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Failure, Frames, Item, Prediction, Result, Views
 from timesformer_cli.runtime import open_scorer
+from timesformer_cli.sampling import plan
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video import VideoReader, open_video
 from timesformer_cli.workers import Limits
@@ -97,6 +107,53 @@ class TestPrepare:
         assert [view.crop for view in prepare(item, checkpoint).labels[:3]] == ["top", "center", "bottom"]
 
 
+class TestTimelines:
+    """Windows of 12 frames, every 5, of a video of 30."""
+
+    @pytest.fixture
+    def timeline(self, checkpoint: Checkpoint) -> Checkpoint:
+        sampling = replace(checkpoint.sampling, window=1.2, hop=0.5)
+        return replace(checkpoint, recipe=replace(checkpoint.recipe, sampling=sampling))
+
+    def test_views_of_each_window(self, timeline: Checkpoint, video: Item) -> None:
+        everything = decode_all(video)
+        windows = list(prepare_windows(video, timeline))
+        assert [views.window.start for views in windows] == [0, 0.5, 1, 1.5, 2]
+        for views in windows:
+            clips = [Frames(everything[numbers], numbers / 10) for numbers in views.window.clips]
+            np.testing.assert_array_equal(views.pixels, make_views(clips, timeline.preprocess))
+            assert views.labels[3].frames == tuple(views.window.clips[1])
+
+    def test_frames_are_decoded_once_and_let_go(self, timeline: Checkpoint, video: Item) -> None:
+        read: list[int] = []
+        most = 0
+        with open_video(video) as reader:
+
+            class Counting:
+                info = reader.info
+
+                def read(self, numbers: Sequence[int]) -> Frames:
+                    read.extend(numbers)
+                    return reader.read(numbers)
+
+            shared = _SharedFrames(Counting())
+            for window in plan(reader.info, timeline.sampling):
+                shared.read_clips(window.clips)
+                most = max(most, len(shared._frames))
+        assert len(read) == len(set(read)) > 20
+        assert most <= 12
+
+    def test_a_prediction_for_each(self, timeline: Checkpoint, video: Item) -> None:
+        windows = list(prepare_windows(video, timeline))
+        found = list(classify(windows, FakeScorer(), timeline, batch=4))
+        for views, result in zip(windows, found, strict=True):
+            (alone,) = classify([views], FakeScorer(), timeline)
+            assert isinstance(result, Prediction)
+            assert isinstance(alone, Prediction)
+            assert result.window is views.window
+            np.testing.assert_allclose(result.scores, alone.scores, rtol=1e-5)
+
+
 class TestClassify:
     @pytest.mark.parametrize(("batch", "batches"), [(1, [1] * 9), (4, [4, 4, 1]), (9, [9]), (100, [9])])
     def test_the_scorer_gets_at_most_a_batch(
@@ -129,6 +186,83 @@ class TestClassify:
             list(classify([prepare(video, checkpoint)], scorer, checkpoint, batch=4))
 
 
+class TestBatchesOfSeveralVideos:
+    """Videos of 9, 1 and 4 views, cut out of one of nine, among them some that failed."""
+
+    @pytest.fixture
+    def stream(self, checkpoint: Checkpoint, video: Item) -> list[Prepared]:
+        whole = prepare(video, checkpoint)
+        failure = Failure(Item("missing.mp4"), "not_found", "no such file")
+        cuts = [slice(9), slice(3, 4), slice(2, 6), slice(8, 9)]
+        views = [replace(whole, labels=whole.labels[cut], pixels=whole.pixels[cut]) for cut in cuts]
+        return [failure, views[0], views[1], failure, failure, views[2], views[3], failure]
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 15, 64])
+    def test_results_are_those_of_each_video_alone_and_in_order(
+        self, checkpoint: Checkpoint, stream: list[Prepared], size: int
+    ) -> None:
+        scorer = open_scorer(checkpoint, device="cpu")
+        together = list(classify(stream, scorer, checkpoint, batch=size))
+        for prepared, result in zip(stream, together, strict=True):
+            if isinstance(prepared, Failure):
+                assert result is prepared
+                continue
+            (alone,) = classify([prepared], scorer, checkpoint, batch=1)
+            assert isinstance(result, Prediction)
+            assert isinstance(alone, Prediction)
+            assert result.views == prepared.labels
+            np.testing.assert_allclose(result.scores, alone.scores, rtol=1e-4)
+
+    def test_batches_are_full_but_for_the_last(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
+        scorer = FakeScorer()
+        list(classify(stream, scorer, checkpoint, batch=4))
+        assert scorer.batches == [4, 4, 4, 3]
+
+    def test_nothing_waits_for_a_video_that_is_not_there(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
+        _, nine, one, *_ = stream
+        scorer = FakeScorer()
+
+        def coming() -> Iterator[Prepared | None]:
+            yield nine
+            yield one
+            yield None
+            assert scorer.batches == [8, 2]
+            yield None
+            assert scorer.batches == [8, 2]
+            yield one
+
+        results = classify(coming(), scorer, checkpoint, batch=8)
+        assert isinstance(next(results), Prediction)
+        assert isinstance(next(results), Prediction)
+        assert len(list(results)) == 1
+        assert scorer.batches == [8, 2, 1]
+
+    def test_a_result_comes_with_the_last_of_its_views(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
+        failure, nine, *_ = stream
+
+        def coming() -> Iterator[Prepared]:
+            yield failure
+            yield nine
+            raise AssertionError("asked for too early")
+
+        results = classify(coming(), FakeScorer(), checkpoint, batch=3)
+        assert next(results) is failure
+        assert isinstance(next(results), Prediction)
+
+    def test_sizes_may_change_on_the_way(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
+        scorer = FakeScorer()
+
+        def small(views: NDArray[np.float32]) -> NDArray[np.float32]:
+            if len(views) > 3:
+                raise MemoryError
+            return scorer(views)
+
+        expected = [r.scores for r in classify(stream, FakeScorer(), checkpoint) if isinstance(r, Prediction)]
+        found = [r.scores for r in classify(stream, small, checkpoint, batch=8) if isinstance(r, Prediction)]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert scorer.batches == [2] * 7 + [1]
+
+
 def results(items: Iterable[Item], checkpoint: Checkpoint, workers: int, **limits: Any) -> list[Result]:
     with prepare_all(items, checkpoint, workers=workers, limits=Limits(**limits)) as prepared:
         return list(classify(prepared, FakeScorer(), checkpoint, batch=4))
@@ -154,7 +288,7 @@ class TestPrepareAll:
     def test_workers_prepare_what_is_prepared_here(self, checkpoint: Checkpoint, video: Item) -> None:
         here = prepare(video, checkpoint)
         with prepare_all([video], checkpoint, workers=1, limits=Limits()) as prepared:
-            (there,) = prepared
+            (there,) = (views for views in prepared if views is not None)
         assert isinstance(there, Views)
         np.testing.assert_array_equal(there.pixels, here.pixels)
         np.testing.assert_array_equal(there.info.times, here.info.times)
@@ -170,6 +304,7 @@ class TestPrepareAll:
 
         with prepare_all(items(), checkpoint, workers=0, limits=Limits()) as prepared:
             assert isinstance(next(prepared), Views)
+            assert next(prepared) is None  # so that it is scored before the next one is read
 
     def test_a_video_that_does_not_fit_into_memory(
         self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """The scorer on the CPU, and devices that are not there."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
 from timesformer_cli.checkpoint import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
-from timesformer_cli.runtime import open_scorer
+from timesformer_cli.runtime import _upload, open_scorer
 from timesformer_cli.specs import Checkpoint
 
 
@@ -70,6 +71,60 @@ def test_arrays_that_torch_would_warn_about(checkpoint: Checkpoint) -> None:
     frozen = views(4)
     frozen.flags.writeable = False
     np.testing.assert_array_equal(scorer(frozen[::2]), expected)
+
+
+def test_only_cuda_is_fed_through_pinned_memory() -> None:
+    calls: list[object] = []
+
+    class Pixels(torch.Tensor):
+        def pin_memory(self, *_: Any) -> "Pixels":
+            calls.append("pin")
+            return self
+
+        def to(self, *args: Any, **options: Any) -> torch.Tensor:
+            calls.append((*args, options))
+            return self
+
+    for name in ("cpu", "mps", "cuda:1"):
+        _upload(Pixels(), torch.device(name))
+    assert calls == [
+        (torch.device("cpu"), {}),
+        (torch.device("mps"), {}),
+        "pin",
+        (torch.device("cuda:1"), {"non_blocking": True}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+    ],
+)
+def test_want_of_memory_is_told_from_other_errors(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    scorer = open_scorer(checkpoint, device="cpu")
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(TimesformerForVideoClassification, "forward", failing)
+    with pytest.raises(MemoryError):
+        scorer(views(2))
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        scorer(views(2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what the allocator says")
+def test_an_allocation_that_fails_on_the_cpu(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = open_scorer(checkpoint, device="cpu")
+    monkeypatch.setattr(TimesformerForVideoClassification, "forward", lambda *_, **__: torch.empty(2**60))
+    with pytest.raises(MemoryError, match="alloc"):
+        scorer(views(2))
 
 
 def test_auto_finds_a_device(checkpoint: Checkpoint) -> None:

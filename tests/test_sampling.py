@@ -1,6 +1,7 @@
 """Frame numbers: the published ones as a table, then what holds for every video."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -305,3 +306,47 @@ def test_every_plan_is_inside_the_video_and_in_order(frames: int, fps: float, sp
 def test_methods_that_cover_the_video_have_one_clip(method: str) -> None:
     with pytest.raises(ValueError, match="whole video"):
         SamplingSpec(num_frames=8, method=method, clips=2)
+
+
+class TestTimelines:
+    @pytest.mark.parametrize(
+        ("frames", "seconds", "hop", "expected"),
+        [
+            (300, 4, None, [(0, 4), (4, 8), (8, 10)]),
+            (300, 5, None, [(0, 5), (5, 10)]),
+            (300, 4, 2, [(0, 4), (2, 6), (4, 8), (6, 10)]),
+            (300, 4, 3, [(0, 4), (3, 7), (6, 10)]),
+            (315, 4, 3, [(0, 4), (3, 7), (6, 10), (9, 10.5)]),
+            (301, 5, None, [(0, 5), (5, 301 / 30)]),  # one frame more is no window of its own
+            (100, 8.5, 4, [(0, 10 / 3)]),
+            (1, 8.5, 4, [(0, 1 / 30)]),
+        ],
+    )
+    def test_windows_cover_the_video(
+        self, frames: int, seconds: float, hop: float | None, expected: list[tuple[float, float]]
+    ) -> None:
+        windows = plan(video(frames, 30), window("8x32", window=seconds, hop=hop))
+        assert [(w.start, w.end) for w in windows] == [pytest.approx(pair) for pair in expected]
+
+    @pytest.mark.parametrize("method", ["window", "strided", "segments", "uniform"])
+    @pytest.mark.parametrize("overrun", ["repeat", "loop"])
+    @pytest.mark.parametrize("fps", [29.97, 30, 12.5])
+    def test_each_is_sampled_as_a_video_of_its_frames(self, method: str, overrun: str, fps: float) -> None:
+        spec = SamplingSpec(num_frames=4, stride=20, method=method, overrun=overrun, window=3.0, hop=1.5)
+        info = video(200, fps)
+        for part in plan(info, spec):
+            first = int(np.ceil(part.start * fps - 1e-6))
+            last = min(int(np.ceil(part.end * fps - 1e-6)), 200)
+            alone = clips(video(last - first, fps), replace(spec, window=None, hop=None))
+            assert (part.clips - first).tolist() == alone
+
+    def test_a_gap_shows_the_frame_before_it(self) -> None:
+        info = replace(video(20, 10), times=np.concatenate([np.arange(10) / 10, 8 + np.arange(10) / 10]))
+        windows = plan(info, window("2x1", window=2.0))
+        assert [(w.clips.min(), w.clips.max()) for w in windows[1:4]] == [(9, 9)] * 3
+        assert windows[4].clips.min() == 10
+
+    @pytest.mark.parametrize("settings", [{"window": 0}, {"hop": 1}, {"window": 2, "hop": 0}, {"window": 2, "hop": 3}])
+    def test_what_cannot_be(self, settings: dict[str, float]) -> None:
+        with pytest.raises(ValueError, match="must be a number of seconds above 0"):
+            SamplingSpec(num_frames=8, **settings)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ def kinds(results: list[tuple[str, Done | VideoError]]) -> list[str]:
 
 def shared_memory() -> set[str]:
     folder = Path("/dev/shm")
-    # Those of this process alone: others may be at work on the same machine.
     return {path.name for path in folder.glob(f"timesformer-{os.getpid()}-*")} if folder.is_dir() else set()
 
 
@@ -130,6 +129,53 @@ def test_a_result_does_not_wait_for_the_next_item() -> None:
         assert next(results)[0] == "fine"
         asked.set()
         assert list(results) == []
+
+
+def test_pauses_say_that_the_next_result_is_not_there() -> None:
+    asked = threading.Event()
+
+    def items() -> Iterator[str]:
+        yield "fine"
+        assert asked.wait(60)
+        yield "fine"
+
+    with Pool(act, items(), workers=1) as pool:
+        results = pool.results_and_pauses()
+        assert next(result for result in results if result is not None)[0] == "fine"
+        assert next(results) is None  # at once, though no item comes
+        asked.set()
+        assert [result[0] for result in results if result is not None] == ["fine"]
+
+
+def test_no_pause_before_a_result_that_is_there_or_at_the_end() -> None:
+    with Pool(act, ["fine"] * 4, workers=2) as pool:
+        results = pool.results_and_pauses()
+        assert next(result for result in results if result is not None)
+        wait_until(lambda: pool._feed.ended and all(slot.answer for slot in pool._slots))
+        assert len(list(results)) == 3
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_workers_go_on_while_the_caller_is_busy() -> None:
+    """One worker and two places: both items are done without anyone asking."""
+    with Pool(act, ["who"] * 5, workers=1) as pool:
+        wait_until(lambda: len(pool._slots) == 2 and all(slot.answer for slot in pool._slots))
+
+
+@pytest.mark.parametrize(("room", "begun"), [(0, 2), (100, 4), (10**6, 9)])
+def test_more_is_begun_while_there_is_room_for_what_is_ready(room: int, begun: int) -> None:
+    """Arrays of 2 x 4 float32, 32 bytes: the fourth makes it more than 100."""
+    with Pool(act, ["x:4"] * 9, workers=1, room=room) as pool:
+        wait_until(lambda: len(pool._slots) == begun and all(slot.answer for slot in pool._slots))
+        time.sleep(0.2)
+        assert len(pool._slots) == begun
+        assert len(list(pool.results())) == 9
 
 
 def test_items_are_begun_only_so_far_ahead() -> None:

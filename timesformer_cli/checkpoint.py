@@ -353,7 +353,8 @@ _ONLY_FOR = {
     "overrun": ("window", "strided"),
     "fps": ("window", "strided", "segments"),
 }
-_SAMPLING = tuple(field.name for field in fields(SamplingSpec))
+# Not the parts of a timeline: how many predictions a video gets is no matter of the recipe.
+_SAMPLING = tuple(field.name for field in fields(SamplingSpec) if field.name not in ("window", "hop"))
 _PREPROCESS = tuple(field.name for field in fields(PreprocessSpec))
 RECIPE_FIELDS = (*_SAMPLING, *_PREPROCESS, "combine")
 

@@ -40,7 +40,7 @@ class CheckpointError(TimesformerError):
 
 
 class DeviceError(TimesformerError):
-    """A device was asked for that this machine does not have."""
+    """A device was asked for that this machine does not have, or whose memory is too small."""
 
 
 class VideoError(TimesformerError):

@@ -1,8 +1,13 @@
 """What the user named, as items: files, folders, globs, addresses, folders of pictures, and lists of all these."""
 
 import glob
+import hashlib
 import os
+import pickle
 import sys
+import threading
+import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -35,12 +40,119 @@ def find(sources: Sequence[str], lists: Sequence[Path] = (), *, frames: bool = F
         InputError: a folder without videos, a glob that matches nothing, an unreadable list.
     """
     search = _Search(frames)
-    seen: set[str] = set()
+    seen = _Seen()
     for path in _paths(sources, lists, search):
         real = path if addresses.is_address(path) else os.path.realpath(addresses.local_path(path))
-        if real not in seen:
-            seen.add(real)
+        if seen.add(real):
             yield Item(path, frames)
+
+
+class _Seen:
+    """A set of strings that takes 24 to 48 bytes for each, where Python's takes some two hundred.
+
+    It keeps a digest of 16 bytes, too long to meet the same twice by chance, in an open hash table.
+    """
+
+    _WIDTH = 16
+    _EMPTY = bytes(_WIDTH)
+
+    def __init__(self) -> None:
+        self._table = bytearray(1024 * self._WIDTH)
+        self._count = 0
+
+    def add(self, text: str) -> bool:
+        """Whether it is new."""
+        digest = hashlib.blake2b(os.fsencode(text), digest_size=self._WIDTH).digest()
+        place = self._place(digest)
+        if self._table[place : place + self._WIDTH] == digest:
+            return False
+        self._table[place : place + self._WIDTH] = digest
+        self._count += 1
+        if 3 * self._count * self._WIDTH > 2 * len(self._table):
+            self._grow()
+        return True
+
+    def _place(self, digest: bytes) -> int:
+        """Where in the table a digest is, or belongs."""
+        place = int.from_bytes(digest[:8], "little") * self._WIDTH % len(self._table)
+        while self._table[place : place + self._WIDTH] not in (digest, self._EMPTY):
+            place = (place + self._WIDTH) % len(self._table)
+        return place
+
+    def _grow(self) -> None:
+        old, self._table = self._table, bytearray(2 * len(self._table))
+        for start in range(0, len(old), self._WIDTH):
+            digest = bytes(old[start : start + self._WIDTH])
+            if digest != self._EMPTY:
+                place = self._place(digest)
+                self._table[place : place + self._WIDTH] = digest
+
+
+class Listing:
+    """Items that a thread lists ahead of whoever takes them, so that their number is known early.
+
+    The first can be taken before the last is found; those in between wait as compressed blocks, which
+    is some ten bytes for each. It can be gone through once.
+    """
+
+    _BLOCK = 1000
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = items
+        self._blocks: deque[bytes] = deque()
+        self._last: list[Item] = []  # the block that is being filled
+        self._count = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        threading.Thread(target=self._list, daemon=True, name="listing").start()
+
+    @property
+    def total(self) -> int | None:
+        """How many items there are, once that is known."""
+        return self._count if self._ended and self._error is None else None
+
+    def wait(self, seconds: float) -> None:
+        """Until all is listed, but no longer than that. Raises what listing them raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended, seconds)
+        if self._error is not None:
+            raise self._error
+
+    def __iter__(self) -> Iterator[Item]:
+        while block := self._take():
+            yield from block
+        if self._error is not None:
+            raise self._error
+
+    def _take(self) -> list[Item]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._blocks or self._last or self._ended)
+            if not self._blocks:
+                block, self._last = self._last, []
+                return block
+            packed = self._blocks.popleft()
+        unpacked: list[Item] = pickle.loads(zlib.decompress(packed))
+        return unpacked
+
+    def _list(self) -> None:
+        try:
+            for item in self._items:
+                self._put(item)
+        except BaseException as error:
+            self._error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _put(self, item: Item) -> None:
+        with self._changed:
+            self._last.append(item)
+            self._count += 1
+            if len(self._last) == self._BLOCK:
+                self._blocks.append(zlib.compress(pickle.dumps(self._last), level=1))
+                self._last = []
+            self._changed.notify_all()
 
 
 class _Search:
@@ -156,16 +268,33 @@ def _listed_at(address: str, search: _Search) -> Iterator[str]:
 def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
     """Video files below `folder`, sorted name by name; links are followed, each folder is entered once."""
     try:
-        entries = _entries(folder, visited)
+        names, folders = _names(folder, visited)
     except OSError:
         yield folder  # a folder that cannot be listed is not passed over: reading it fails, with a record
         return
-    for entry in entries:
-        path = os.path.join(folder, entry.name)
-        if entry.is_dir():
+    for name in names:
+        path = os.path.join(folder, name)
+        if name in folders:
             yield from _walk(path, visited)
-        elif _is_video_name(entry.name) and (entry.is_file() or entry.is_symlink()):
+        else:
             yield path
+
+
+def _names(folder: str, visited: set[tuple[int, int]]) -> tuple[list[str], set[str]]:
+    """Names of the videos and folders in a folder, sorted, and which of them are folders.
+
+    There may be a million, so no more is kept of each.
+    """
+    names: list[str] = []
+    folders: set[str] = set()
+    for entry in _shown(folder, visited):
+        if entry.is_dir():
+            folders.add(entry.name)
+        elif not (_is_video_name(entry.name) and (entry.is_file() or entry.is_symlink())):
+            continue
+        names.append(entry.name)
+    names.sort()
+    return names, folders
 
 
 def _walk_pictures(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
@@ -173,7 +302,7 @@ def _walk_pictures(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
     from timesformer_cli.decoders.pictures import is_numbered  # which loads Pillow
 
     try:
-        entries = _entries(folder, visited)
+        entries = sorted(_shown(folder, visited), key=lambda entry: entry.name)
         numbered = any(map(is_numbered, entries))
     except OSError:
         yield folder
@@ -185,16 +314,15 @@ def _walk_pictures(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
             yield from _walk_pictures(os.path.join(folder, entry.name), visited)
 
 
-def _entries(folder: str, visited: set[tuple[int, int]]) -> "list[os.DirEntry[str]]":
-    """What is in a folder, sorted, without what is hidden; nothing if it was visited before."""
+def _shown(folder: str, visited: set[tuple[int, int]]) -> "Iterator[os.DirEntry[str]]":
+    """What is in a folder, without what is hidden; nothing if it was visited before."""
     status = os.stat(folder)
     if (status.st_dev, status.st_ino) in visited:
-        return []
+        return
     visited.add((status.st_dev, status.st_ino))
     with os.scandir(folder) as entries:
         # A dot also begins the "._name.mp4" that macOS leaves on other file systems.
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(shown, key=lambda entry: entry.name)
+        yield from (entry for entry in entries if not entry.name.startswith("."))
 
 
 def _is_video_name(name: str) -> bool:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
 
-# Views float32 (N, T, C, H, W) to logits float32 (N, K), for any N of at least 1.
+# Views float32 (N, T, C, H, W) to logits float32 (N, K), for any N of at least 1. Raises MemoryError if
+# so many do not fit into the device's memory.
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
@@ -33,17 +34,44 @@ def open_scorer(checkpoint: Checkpoint, *, device: str = "auto") -> Scorer:
 
     from timesformer_cli.model import TimesformerForVideoClassification
 
-    target = _find_device(device)
+    target = find_device(device)
     model = TimesformerForVideoClassification.from_checkpoint(checkpoint).to(target)
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
         # torch shares the memory of an array, and warns if it may not write to it.
         pixels = torch.from_numpy(np.require(views, requirements=["C", "W"]))
-        with torch.inference_mode():
-            logits: NDArray[np.float32] = model(pixels.to(target)).logits.cpu().numpy()
-        return logits
+        try:
+            with torch.inference_mode():
+                logits: NDArray[np.float32] = model(_upload(pixels, target)).logits.cpu().numpy()
+            return logits
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            message = str(error).partition("\n")[0]
+        # Out of the handler, which would keep alive all that the attempt had allocated.
+        if target.type == "cuda":
+            torch.cuda.empty_cache()
+        raise MemoryError(message)
 
     return score
+
+
+def _upload(pixels: "torch.Tensor", target: "torch.device") -> "torch.Tensor":
+    """To CUDA through pinned memory: then the copy runs by itself, while the first kernels are being queued."""
+    if target.type == "cuda":
+        # The blocks that are pinned are kept by torch and used again.
+        return pixels.pin_memory().to(target, non_blocking=True)
+    return pixels.to(target)
+
+
+# What torch says when it cannot allocate: on CUDA and MPS, in cuBLAS, and on the CPU of Linux and Windows.
+_OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|can't allocate memory|not enough memory")
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def check_device(device: str) -> None:
@@ -74,7 +102,12 @@ def measure_cost(config: TimesformerConfig) -> Cost:
     return Cost(sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops())
 
 
-def _find_device(name: str) -> "torch.device":
+def find_device(name: str) -> "torch.device":
+    """The device of that name; `auto` is the best there is.
+
+    Raises:
+        DeviceError: this machine does not have it.
+    """
     import torch
 
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()

@@ -1,6 +1,7 @@
 """Which frames of a video the network sees: arithmetic on frame counts and rates, without reading a pixel."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,34 @@ _TICKS = 512
 
 
 def plan(info: VideoInfo, spec: SamplingSpec) -> list[Window]:
-    """The windows of a video, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1.
+    """The windows of a video in order of time, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1.
 
-    Within a clip they never fall, unless it starts the video again (`overrun="loop"`).
+    Within a clip they never fall, unless it starts the window again (`overrun="loop"`). Together the
+    windows cover the video; the last is shorter where it ends.
     """
+    if spec.window is None:
+        return [Window(start=0.0, end=info.duration, clips=_clips(info, spec))]
+    hop = spec.window if spec.hop is None else spec.hop
+    # What is left of the video must last a frame to be worth a window.
+    more = max(math.ceil((info.duration - spec.window - 1 / info.fps) / hop), 0)
+    starts = [number * hop for number in range(more + 1)]
+    ends = [start + spec.window for start in starts[:-1]] + [info.duration]
+    return [_part(info, spec, start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def _part(info: VideoInfo, spec: SamplingSpec, start: float, end: float) -> Window:
+    """The window from `start` to `end` seconds, sampled as a video that has its frames alone."""
+    # Times are sums of fractions: a frame at 4 seconds may be at 3.9999999.
+    first, last = np.searchsorted(info.times - info.times[0], np.array([start, end]) - 1e-6).tolist()
+    if first == last:  # within a gap, the frame before it is shown
+        first = max(first - 1, 0)
+        last = first + 1
+    part = replace(info, times=info.times[first:last])
+    return Window(start, end, first + _clips(part, spec))
+
+
+def _clips(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
+    """Frame numbers int64 (C, T) of a video, or of a part of one counted from its first frame."""
     if spec.method == "window":
         clips = _windows(info, spec)
     elif spec.method == "strided":
@@ -31,7 +56,7 @@ def plan(info: VideoInfo, spec: SamplingSpec) -> list[Window]:
         clips = np.arange(spec.num_frames, dtype=np.int64) * info.num_frames // spec.num_frames
     frames = info.num_frames
     clips = clips % frames if spec.overrun == "loop" else np.clip(clips, 0, frames - 1)
-    return [Window(start=0.0, end=info.duration, clips=np.atleast_2d(clips))]
+    return np.atleast_2d(clips)
 
 
 def _source_frames(frames: float, info: VideoInfo, spec: SamplingSpec) -> float:
@@ -142,7 +167,7 @@ def _constant_rate(info: VideoInfo, fps: float) -> NDArray[np.int64]:
     rate is steady, and otherwise a few pictures more or less.
     """
     # FFmpeg's times are multiples of 2**-16, moved off the middle between two whole numbers.
-    begins = np.rint(info.times * fps * 2**16) / 2**16 + 2**-17
+    begins = np.rint((info.times - info.times[0]) * fps * 2**16) / 2**16 + 2**-17
     seconds = 1 / info.fps
     if not info.has_stream_duration:  # Matroska and WebM cut it down to milliseconds
         seconds = math.floor(seconds * 1000 + 1e-6) / 1000

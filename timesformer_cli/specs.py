@@ -220,7 +220,9 @@ class SamplingSpec:
     side by side as cover it, at most `sampling.MAX_AUTO_CLIPS`. `placement`: where a single window
     of a longer video sits, at its `first` frame (the released code) or in its `middle` (the paper).
     `overrun`: what a window holds beyond the end of a short video, its last frame again (`repeat`),
-    or the video from its beginning (`loop`).
+    or the video from its beginning (`loop`). `window`: seconds of each part of the video that gets a
+    prediction of its own, sampled as if it were a video; None is the whole. `hop`: seconds from the
+    beginning of one to that of the next; None sets them side by side.
     """
 
     num_frames: int
@@ -230,6 +232,8 @@ class SamplingSpec:
     clips: int | None = None
     placement: Placement = "first"
     overrun: Overrun = "repeat"
+    window: float | None = None
+    hop: float | None = None
 
     def __post_init__(self) -> None:
         _require_one_of("method", self.method, SamplingMethod)
@@ -248,6 +252,14 @@ class SamplingSpec:
         _require(
             self.method in ("window", "strided") or self.clips in (None, 1),
             f"clips is {self.clips}, but the frames of one clip already cover the whole video; it must be 1, or auto",
+        )
+        _require(
+            self.window is None or _is_positive(self.window),
+            f"window is {self.window!r}; it must be a number of seconds above 0",
+        )
+        _require(
+            self.hop is None or (self.window is not None and _is_positive(self.hop) and self.hop <= self.window),
+            f"hop is {self.hop!r}; it must be a number of seconds above 0, and no more than window ({self.window!r})",
         )
 
 

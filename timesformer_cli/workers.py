@@ -53,6 +53,9 @@ class Limits:
 # worker may take to start, that is to import the decoders.
 _GRACE = 15.0
 
+# Items begun and not taken, whatever room their results take: failures take none.
+_MOST_PLACES = 256
+
 OUT_OF_MEMORY = "reading it takes more memory than there is for a video; try fewer --clips"
 
 _serial = itertools.count()
@@ -61,12 +64,20 @@ _serial = itertools.count()
 class Pool(Generic[T]):
     """Workers that run `task` on items, each on one at a time, ahead of whoever takes the results.
 
-    They start with the context, and work while the caller gets ready. Each item has `ahead` places
-    for every worker: so many are begun before the first of them is taken.
+    They start with the context, and work on whatever the caller does meanwhile. Each worker has
+    `ahead` places for items: so many are begun before the first of them is taken. Further ones are
+    begun while the arrays that are ready take less than `room` bytes.
     """
 
     def __init__(
-        self, task: Task[T], items: Iterable[T], *, workers: int, limits: Limits = Limits(), ahead: int = 2
+        self,
+        task: Task[T],
+        items: Iterable[T],
+        *,
+        workers: int,
+        limits: Limits = Limits(),
+        ahead: int = 2,
+        room: int = 0,
     ) -> None:
         # A server that imports the decoders once and then forks makes a new worker in no time.
         servers = "forkserver" in multiprocessing.get_all_start_methods()
@@ -75,32 +86,30 @@ class Pool(Generic[T]):
             self._context.set_forkserver_preload([task_module(task), "timesformer_cli.decoders.pyav"])
         self._task = task
         self._limits = limits
-        self._feed: _Feed[T] = _Feed(items, capacity=workers)
+        self._bell = _Bell()
+        self._feed: _Feed[T] = _Feed(items, workers, self._bell)
         self._count = workers
         self._workers: list[_Worker[T]] = []
         self._slots: deque[_Slot[T]] = deque()
-        self._most = workers * ahead
+        self._least = workers * ahead
+        self._room = room
+        self._changed = threading.Condition()  # guards the slots
         self._error: BaseException | None = None
-        self._starter = threading.Thread(target=self._start, daemon=True, name="workers")
+        self._stopped = False
+        self._keeper = threading.Thread(target=self._keep_busy, daemon=True, name="workers")
 
     def __enter__(self) -> Self:
         self._feed.start()
         # The first process comes when it has imported the decoders, and the caller has better to do than wait.
-        self._starter.start()
+        self._keeper.start()
         return self
-
-    def _start(self) -> None:
-        try:
-            for _ in range(self._count):
-                self._workers.append(_Worker(self._context, self._task, self._limits))
-                self._assign()
-        except BaseException as error:
-            self._error = error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._starter.join()
+        self._stopped = True
+        self._bell.ring()
+        self._keeper.join()
         for worker in self._workers:
             worker.kill()
 
@@ -110,43 +119,102 @@ class Pool(Generic[T]):
         That is the VideoError it raised, `timeout`, `crash` for a worker that died, or `too_large` for
         want of memory. Whatever else `task` or the items raise is raised here.
         """
-        self._starter.join()
-        if self._error is not None:
-            raise self._error
+        return (result for result in self.results_and_pauses() if result is not None)
+
+    def results_and_pauses(self) -> Iterator[tuple[T, Done | VideoError] | None]:
+        """The same, with None wherever the next result is not there yet: who asks again waits for it."""
         while True:
-            self._assign()
-            if self._slots and self._slots[0].answer is not None:
-                slot = self._slots.popleft()
-                if not isinstance(slot.answer, (Done, VideoError)):
-                    raise slot.answer  # type: ignore[misc]
-                yield slot.item, slot.answer
-            elif self._slots or not self._feed.ended:
-                self._wait()
-            else:
+            if not self._is_settled():
+                yield None
+            slot = self._take()
+            if slot is None:
                 self._feed.check()
                 return
+            if not isinstance(slot.answer, (Done, VideoError)):
+                raise slot.answer  # type: ignore[misc]
+            yield slot.item, slot.answer
+
+    def _is_settled(self) -> bool:
+        """Whether the next result is there, or there is none to come."""
+        if self._slots:
+            return self._slots[0].answer is not None
+        return self._feed.ended or self._error is not None
+
+    def _take(self) -> "_Slot[T] | None":
+        """The next slot with its answer, when it has one; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_settled() or self._error is not None)
+            slot = self._slots.popleft() if self._slots and self._slots[0].answer is not None else None
+        if slot is None and self._error is not None:
+            raise self._error
+        self._bell.ring()  # there is a place for another item
+        return slot
+
+    def _keep_busy(self) -> None:
+        """Give the workers items and take their answers, in a thread: the caller's may be busy for seconds."""
+        try:
+            for _ in range(self._count):
+                self._workers.append(_Worker(self._context, self._task, self._limits))
+                self._assign()
+            while not self._stopped and not (self._feed.ended and not self._busy()):
+                self._wait()
+                self._assign()
+        except BaseException as error:
+            self._error = error
+        with self._changed:
+            self._changed.notify_all()
+
+    def _busy(self) -> "list[_Worker[T]]":
+        return [worker for worker in self._workers if worker.slot is not None]
 
     def _assign(self) -> None:
-        for worker in self._workers:
-            if worker.slot is None and len(self._slots) < self._most:
-                item = self._feed.take()
-                if item is None:
-                    return
-                self._slots.append(_Slot(*item))
-                worker.begin(self._slots[-1])
+        with self._changed:
+            for worker in self._workers:
+                if worker.slot is None and self._has_place():
+                    item = self._feed.take()
+                    if item is None:
+                        break
+                    self._slots.append(_Slot(*item))
+                    worker.begin(self._slots[-1])
+            self._changed.notify_all()
+
+    def _has_place(self) -> bool:
+        if len(self._slots) < self._least:
+            return True
+        ready = sum(slot.answer.array.nbytes for slot in self._slots if isinstance(slot.answer, Done))
+        return len(self._slots) < _MOST_PLACES and ready < self._room
 
     def _wait(self) -> None:
         """Until something happens, or a worker's time is up."""
-        busy = [worker for worker in self._workers if worker.slot is not None]
-        waiting: list[Any] = [handle for worker in busy for handle in worker.handles]
-        if len(busy) < len(self._workers) and not self._feed.ended:
-            waiting.append(self._feed.bell)
+        busy = self._busy()
         seconds = min((worker.deadline - time.monotonic() for worker in busy), default=None)
-        ready = wait(waiting, None if seconds is None else max(seconds, 0))
-        if self._feed.bell in ready:
-            self._feed.bell.recv_bytes()
+        handles: list[Any] = [handle for worker in busy for handle in worker.handles]
+        ready = wait([self._bell.handle, *handles], None if seconds is None else max(seconds, 0))
+        if self._bell.handle in ready:
+            self._bell.hear()
         for worker in busy:
             worker.look()
+
+
+class _Bell:
+    """Wakes the thread that keeps the workers busy; any thread may ring."""
+
+    def __init__(self) -> None:
+        self.handle, self._ring = multiprocessing.Pipe(duplex=False)
+        self._lock = threading.Lock()
+        self._rung = False
+
+    def ring(self) -> None:
+        # Never more than one message, or the pipe would fill up when nobody listens any more.
+        with self._lock:
+            if not self._rung:
+                self._rung = True
+                self._ring.send_bytes(b"1")
+
+    def hear(self) -> None:
+        with self._lock:
+            self.handle.recv_bytes()
+            self._rung = False
 
 
 class _Slot(Generic[T]):
@@ -160,11 +228,11 @@ class _Slot(Generic[T]):
 class _Feed(Generic[T]):
     """Takes items from where they come from in a thread, for standard input may keep one waiting."""
 
-    def __init__(self, items: Iterable[T], capacity: int) -> None:
+    def __init__(self, items: Iterable[T], capacity: int, bell: _Bell) -> None:
         self._items = items
+        self._bell = bell  # is rung when there is something to take
         self._queue: queue.Queue[tuple[T] | None] = queue.Queue(capacity)
         self._error: BaseException | None = None
-        self.bell, self._ring = multiprocessing.Pipe(duplex=False)  # readable when there is something to take
         self.ended = False
 
     def start(self) -> None:
@@ -174,11 +242,11 @@ class _Feed(Generic[T]):
         try:
             for item in self._items:
                 self._queue.put((item,))
-                self._ring.send_bytes(b"1")
+                self._bell.ring()
         except BaseException as error:
             self._error = error
         self._queue.put(None)
-        self._ring.send_bytes(b"1")
+        self._bell.ring()
 
     def take(self) -> tuple[T] | None:
         """The next item, or None if there is none, or none yet."""

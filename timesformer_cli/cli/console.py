@@ -63,6 +63,11 @@ class Bar:
         self._progress = progress
         self._task = task
 
+    def expect(self, total: int | None) -> None:
+        """Say how many videos there are, as soon as that is known."""
+        if self._progress is not None and self._task is not None and total is not None:
+            self._progress.update(self._task, total=total)
+
     @contextmanager
     def step(self) -> Iterator[None]:
         """Count one video; inside, the bar is off the screen, so that lines can be printed in its place."""

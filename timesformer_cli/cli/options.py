@@ -44,6 +44,14 @@ def _workers(text: str) -> int | None:
     return int(text)
 
 
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 100_000:
+        raise typer.BadParameter(f"{text!r} is neither a number of views nor auto")
+    return int(text)
+
+
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
@@ -305,9 +313,16 @@ Device = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--batch-size", metavar="N", min=1, help="Views that go through the network at a time.", rich_help_panel=RUN
+        "--batch-size",
+        metavar="N|auto",
+        parser=_batch_size,
+        help=(
+            "Views that go through the network at a time, of one video or of several; auto: what is quick on the "
+            "device. Half as many where they do not fit into memory."
+        ),
+        rich_help_panel=RUN,
     ),
 ]
 

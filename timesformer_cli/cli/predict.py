@@ -1,7 +1,7 @@
 """`timesformer predict`: label videos."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from timesformer_cli.writers import Writer
 
 SOME_FAILED = 3
+
+# How many videos there are, or None as long as that is not known.
+Total = Callable[[], int | None]
+
+# Seconds that listing the videos may take before the first is read. Most lists are complete by then, and what is
+# wrong with them is told before anything is loaded; the others are listed while the first videos are labelled.
+LISTING = 1.0
 
 
 HELP = """Label videos: the most likely classes of each, with their scores.
@@ -94,7 +101,7 @@ def predict(
     max_frames: options.MaxFrames = 2_000_000,
     workers: options.Workers = None,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 4,
+    batch_size: options.BatchSize = None,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -132,6 +139,7 @@ def predict(
     )
 
     # With nothing wrong so far, what takes seconds: importing torch.
+    from timesformer_cli.batching import choose_batch_size
     from timesformer_cli.pipeline import classify, prepare_all
     from timesformer_cli.runtime import check_device, open_scorer
     from timesformer_cli.specs import Reading
@@ -144,7 +152,8 @@ def predict(
     with prepare_all(items, checkpoint, reading, workers=count, limits=Limits(timeout=timeout)) as prepared:
         scorer = open_scorer(checkpoint, device=device)
         _describe(checkpoint)
-        results = classify(prepared, scorer, checkpoint, batch=batch_size)
+        size = choose_batch_size(batch_size, device, console.note)
+        results = classify(prepared, scorer, checkpoint, batch=size)
         with writers.open_writer(output, chosen, checkpoint, top_k=top_k) as writer:
             _report(results, writer, total, on_screen=chosen == "table" and output is None and sys.stdout.isatty())
 
@@ -156,18 +165,19 @@ def _describe(checkpoint: "Checkpoint") -> None:
         console.note(f"{checkpoint.name} does not name its classes; give their names with --labels FILE")
 
 
-def _find(sources: list[str], from_file: Path | None, frames: bool) -> "tuple[Iterable[Item], int | None]":
-    """The videos and their number. Standard input is read as it comes, so its number is not known."""
-    from timesformer_cli.inputs import STDIN, find
+def _find(sources: list[str], from_file: Path | None, frames: bool) -> "tuple[Iterable[Item], Total]":
+    """The videos, and their number when it is known. Standard input is read as it comes, so it never is."""
+    from timesformer_cli.inputs import STDIN, Listing, find
 
     items = find(sources, [] if from_file is None else [from_file], frames=frames)
     if STDIN in sources:
-        return items, None
-    found = list(items)
-    return found, len(found)
+        return items, lambda: None
+    listing = Listing(items)
+    listing.wait(LISTING)
+    return listing, lambda: listing.total
 
 
-def _report(results: "Iterator[Result]", writer: "Writer", total: int | None, *, on_screen: bool) -> None:
+def _report(results: "Iterator[Result]", writer: "Writer", total: Total, *, on_screen: bool) -> None:
     """Write the results as they come, tell of failures, and end with the exit code that they call for.
 
     Raises:
@@ -177,8 +187,9 @@ def _report(results: "Iterator[Result]", writer: "Writer", total: int | None, *,
 
     labelled = failed = 0
     reason = ""
-    with console.progress(total) as bar:
+    with console.progress(total()) as bar:
         for result in results:
+            bar.expect(total())
             with bar.step():
                 if not isinstance(result, Failure):
                     labelled += 1
@@ -187,10 +198,10 @@ def _report(results: "Iterator[Result]", writer: "Writer", total: int | None, *,
                 failed += 1
                 reason = f"{result.item.path}: {result.message}"
                 # Say it once: the table on the screen shows it, and the last line of a run of one video.
-                if total == 1 and on_screen:
+                if total() == 1 and on_screen:
                     continue
                 writer.write(result)
-                if total != 1 and not on_screen:
+                if total() != 1 and not on_screen:
                     console.note(f"failed: {reason}")
     count = labelled + failed
     if count == 0:
