@@ -274,6 +274,13 @@ class TestCommand:
         assert run("predict", "clips/00.mp4", late, "-o", target).code == 0
         assert target.read_text(encoding="utf-8") == run("predict", "clips/00.mp4", late, "-f", "csv").out
 
+    def test_a_limit_counts_the_inputs(self, run: Run, tmp_path: Path) -> None:
+        target = tmp_path / "out.jsonl"
+        assert run("predict", "clips", "-o", target, "--limit", "2").code == 0
+        assert run("predict", "clips", "-o", target, "--limit", "3", "--resume").code == 0
+        paths = [json.loads(line)["path"] for line in target.read_bytes().splitlines()]
+        assert paths == [f"clips/{number:02}.mp4" for number in range(3)]
+
     def test_other_settings_are_refused(self, run: Run, tmp_path: Path) -> None:
         target = tmp_path / "out.jsonl"
         assert run("predict", "clips/00.mp4", "-o", target).code == 0

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -118,6 +119,7 @@ def predict(
     workers: options.Workers = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = 4,
+    limit: options.Limit = None,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -131,7 +133,7 @@ def predict(
         output = None
     chosen = writers.choose_format(output) if format == "auto" else format
     durable = _check_output(output, chosen, overwrite=overwrite, resume=resume, retry_errors=retry_errors)
-    items, total = _find(inputs or [], from_file, frames)
+    items, total = _find(inputs or [], from_file, frames, limit)
     checkpoint = options.resolve_model(
         model,
         revision=revision,
@@ -268,11 +270,13 @@ def _describe(checkpoint: "Checkpoint") -> None:
         console.note(f"{checkpoint.name} does not name its classes; give their names with --labels FILE")
 
 
-def _find(sources: list[str], from_file: Path | None, frames: bool) -> "tuple[Iterable[Item], int | None]":
-    """The videos and their number. Standard input is read as it comes, so its number is not known."""
+def _find(
+    sources: list[str], from_file: Path | None, frames: bool, limit: int | None
+) -> "tuple[Iterable[Item], int | None]":
+    """The videos, `limit` of them at most, and their number, which is not known of standard input, read as it comes."""
     from timesformer_cli.inputs import STDIN, find
 
-    items = find(sources, [] if from_file is None else [from_file], frames=frames)
+    items = islice(find(sources, [] if from_file is None else [from_file], frames=frames), limit)
     if STDIN in sources:
         return items, None
     found = list(items)
