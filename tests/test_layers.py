@@ -40,6 +40,8 @@ ORDER = [
     "terminal",
     "table",
     "writers",
+    "parquet",
+    "durable",
     "sheet",
     # network, runtime and pipeline
     "model",
@@ -110,7 +112,7 @@ def test_every_name_in_the_order_exists() -> None:
 
 
 def test_the_command_line_starts_light() -> None:
-    heavy = ["torch", "transformers", "av", "decord", "huggingface_hub", "safetensors", "PIL"]
+    heavy = ["torch", "transformers", "av", "decord", "huggingface_hub", "safetensors", "PIL", "pyarrow"]
     code = "import json, sys, timesformer_cli, timesformer_cli.cli; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert set(heavy) & set(json.loads(done.stdout)) == set()

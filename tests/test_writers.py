@@ -264,7 +264,7 @@ class TestTarget:
 
     @pytest.mark.parametrize(
         ("name", "format"),
-        [("a.json", "json"), ("a.JSONL", "jsonl"), ("a.b.ndjson", "jsonl"), ("a.csv", "csv")],
+        [("a.json", "json"), ("a.JSONL", "jsonl"), ("a.b.ndjson", "jsonl"), ("a.csv", "csv"), ("a.parquet", "parquet")],
     )
     def test_the_extension_says_the_format(self, name: str, format: str) -> None:
         assert choose_format(Path(name)) == format

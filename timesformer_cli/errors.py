@@ -21,6 +21,10 @@ class TimesformerError(Exception):
     exit_code = 1
 
 
+class Terminated(BaseException):
+    """SIGTERM: ends the program as KeyboardInterrupt does, past every `except Exception`."""
+
+
 class UsageError(TimesformerError):
     """The command was called in a way that cannot work, whatever the files hold."""
 

@@ -357,7 +357,9 @@ def task_module(task: Any) -> str:
 
 def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
     """What a worker does: one item after another, until its master closes the connection or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the master decides
+    # Both may go to the whole group; the master decides.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
     # Libraries print to these whatever they like, and the C library its last words.
     sink = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

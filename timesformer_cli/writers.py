@@ -18,11 +18,17 @@ from timesformer_cli.errors import OutputError, UsageError
 from timesformer_cli.records import Failure, Prediction, Result, ViewLabel
 from timesformer_cli.specs import Checkpoint
 
-Format = Literal["table", "json", "jsonl", "csv"]
+Format = Literal["table", "json", "jsonl", "csv", "parquet"]
 
 Record = dict[str, Any]
 
-_BY_EXTENSION: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_BY_EXTENSION: dict[str, Format] = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
 
 CSV_COLUMNS = (
     "path",
@@ -71,7 +77,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name a file to write")
     if target.is_file() and not overwrite:
-        raise OutputError(f"{target}: exists already; choose another name, or --overwrite")
+        raise OutputError(f"{target}: exists already; choose another name, --resume or --overwrite")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise OutputError(f"{target}: cannot be written (permission denied)")
 
@@ -215,16 +221,23 @@ class _Style:
 def _style(format: Format, checkpoint: Checkpoint, target: Path | None) -> _Style:
     match format:
         case "jsonl":
-            return _Style(lambda record: _json(record) + "\n")
+            return _Style(json_line)
         case "json":
             return _Style(_json, start="[\n", between=",\n", end="\n]\n")
         case "csv":
-            return _Style(_csv_rows, start=_csv([CSV_COLUMNS]))
+            return _Style(_csv_rows, start=csv_text([CSV_COLUMNS]))
         case "table":
             from timesformer_cli.table import Table  # rich takes a while to import, and only a table needs it
 
             table = Table(checkpoint.labels, raw=checkpoint.combine == "raw_logits", plain=target is not None)
             return _Style(table.rows, start=table.header())
+        case "parquet":
+            raise UsageError("Parquet cannot be written to a pipe or a terminal: name a file with --output")
+
+
+def json_line(record: Record) -> str:
+    """The record as one of JSON lines."""
+    return _json(record) + "\n"
 
 
 def _json(record: Record) -> str:
@@ -232,15 +245,19 @@ def _json(record: Record) -> str:
 
 
 def _csv_rows(record: Record) -> str:
+    return csv_text([row.get(column) for column in CSV_COLUMNS] for row in to_rows(record))
+
+
+def to_rows(record: Record) -> list[Record]:
+    """The rows of one record: one for each rank, or one for a video that failed. Columns they lack are empty."""
     cells = {key: value for key, value in record.items() if key in CSV_COLUMNS}
     if record["status"] == "error":
-        rows = [cells | {f"error_{key}": value for key, value in record["error"].items()}]
-    else:
-        rows = [cells | record["video"] | prediction for prediction in record["predictions"]]
-    return _csv([row.get(column) for column in CSV_COLUMNS] for row in rows)
+        return [cells | {f"error_{key}": value for key, value in record["error"].items()}]
+    return [cells | record["video"] | prediction for prediction in record["predictions"]]
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> str:
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as lines of CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -1,9 +1,12 @@
 """The command line. `main` turns errors into one line and an exit code; each command has a file of its own."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated, cast
 
 import typer
@@ -13,9 +16,10 @@ from timesformer_cli.cli import console, models, options
 from timesformer_cli.cli.inspect import HELP as INSPECT_HELP
 from timesformer_cli.cli.inspect import inspect
 from timesformer_cli.cli.predict import HELP, predict
-from timesformer_cli.errors import TimesformerError
+from timesformer_cli.errors import Terminated, TimesformerError
 
 INTERRUPTED = 130
+TERMINATED = 143  # what a shell gives for a program that SIGTERM has ended
 
 # Typer exports one of its usage errors; the class that all of them share is its base.
 _TyperUsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
@@ -55,6 +59,8 @@ def timesformer(
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line on `args`, by default the program's own, and exit with its code."""
     console.set_level("normal")
+    if threading.current_thread() is threading.main_thread():  # no other may
+        signal.signal(signal.SIGTERM, _terminate)
     code = _run(args)
     try:
         sys.stdout.flush()
@@ -64,11 +70,18 @@ def main(args: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _terminate(_: int, __: FrameType | None) -> None:
+    raise Terminated
+
+
 def _run(args: Sequence[str] | None) -> int:
     try:
         code = app(args=args, prog_name="timesformer", standalone_mode=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except Terminated:
+        console.error("stopped by SIGTERM; what was done until then is kept")
+        return TERMINATED
     except Exception as error:
         if console.is_verbose():
             traceback.print_exc()

@@ -303,6 +303,12 @@ Workers = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", metavar="N", min=1, help="Take the first N videos of the inputs alone.", rich_help_panel=RUN
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,9 +13,12 @@ from timesformer_cli.cli import console, options
 from timesformer_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from timesformer_cli.durable import Ledger, LedgerWriter
     from timesformer_cli.records import Item, Result
     from timesformer_cli.specs import Checkpoint
-    from timesformer_cli.writers import Writer
+    from timesformer_cli.writers import Format, Writer
 
 SOME_FAILED = 3
 
@@ -31,7 +36,7 @@ Results are one record for each video, in the order of the inputs. A video that 
 says why, and the run goes on.
 
 Exit codes: 0 all done; 1 the run could not be done, or no video could be read; 2 wrong usage; 3 some videos failed; \
-130 stopped by Ctrl-C.
+130 stopped by Ctrl-C; 143 stopped by SIGTERM. What was done is kept, and --resume goes on.
 """
 
 
@@ -56,14 +61,14 @@ def predict(
         ),
     ] = 5,
     format: Annotated[
-        Literal["auto", "table", "json", "jsonl", "csv"],
+        Literal["auto", "table", "json", "jsonl", "csv", "parquet"],
         typer.Option(
             "--format",
             "-f",
             metavar="FORMAT",
             help=(
-                "table, json (one array), jsonl (one object a line), csv, or auto: by the extension of --output; "
-                "else a table on a terminal and jsonl in a pipe."
+                "table, json (one array), jsonl (one object a line), csv, parquet, or auto: by the extension of "
+                "--output; else a table on a terminal and jsonl in a pipe."
             ),
             rich_help_panel=options.OUTPUT,
         ),
@@ -76,6 +81,25 @@ def predict(
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help=(
+                "Go on with --output, a jsonl, csv or parquet file, where an earlier run with the same settings "
+                "stopped; videos that it holds are left out."
+            ),
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    retry_errors: Annotated[
+        bool,
+        typer.Option(
+            "--retry-errors",
+            help="With --resume: try the videos again that had failed.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = False,
     raw_logits: Annotated[
         bool,
@@ -102,6 +126,7 @@ def predict(
     workers: options.Workers = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
+    limit: options.Limit = None,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -114,9 +139,8 @@ def predict(
     if output == Path("-"):  # as many tools write standard output
         output = None
     chosen = writers.choose_format(output) if format == "auto" else format
-    if output is not None:
-        writers.check_target(output, overwrite=overwrite)
-    items, total = _find(inputs or [], from_file, frames)
+    durable = _check_output(output, chosen, overwrite=overwrite, resume=resume, retry_errors=retry_errors)
+    items, total = _find(inputs or [], from_file, frames, limit)
     checkpoint = options.resolve_model(
         model,
         revision=revision,
@@ -138,6 +162,16 @@ def predict(
         ),
     )
 
+    ledger = None
+    if output is not None and durable:
+        ledger = _open_ledger(output, chosen, checkpoint, top_k, frame_rate, resume=resume, retry_errors=retry_errors)
+        items, total = _left(items, ledger)
+        if total() == 0 and ledger.past.count:
+            ledger.finish()
+            console.note(f"{output}: nothing to do: it holds all {ledger.past.count} videos already")
+            _end(Tally(0, 0, ledger.past.count, ledger.failed))
+            return
+
     # With nothing wrong so far, what takes seconds: importing torch.
     from timesformer_cli.batching import choose_batch_size
     from timesformer_cli.pipeline import classify, prepare_all
@@ -154,8 +188,86 @@ def predict(
         _describe(checkpoint)
         size = choose_batch_size(batch_size, device, console.note)
         results = classify(prepared, scorer, checkpoint, batch=size)
-        with writers.open_writer(output, chosen, checkpoint, top_k=top_k) as writer:
-            _report(results, writer, total, on_screen=chosen == "table" and output is None and sys.stdout.isatty())
+        with _open_writer(output, chosen, checkpoint, ledger, top_k=top_k) as writer:
+            on_screen = chosen == "table" and output is None and sys.stdout.isatty()
+            tally = _write(results, writer, total, on_screen=on_screen)
+    if ledger is not None:
+        tally = replace(tally, kept=ledger.past.count, all_failed=ledger.failed)
+    _summarise(tally)
+    _end(tally)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Videos of this run, and with `--resume` of those before it: the records that were `kept`, and how many failed."""
+
+    labelled: int
+    failed: int
+    kept: int = 0
+    all_failed: int = 0
+    reason: str = ""
+
+
+def _check_output(output: Path | None, format: "Format", *, overwrite: bool, resume: bool, retry_errors: bool) -> bool:
+    """Whether the output can be continued by another run; find out what is wrong with it before any work."""
+    from timesformer_cli.durable import FORMATS, check_journal, is_durable
+    from timesformer_cli.parquet import check_pyarrow
+    from timesformer_cli.writers import check_target
+
+    if retry_errors and not resume:
+        raise UsageError("--retry-errors goes with --resume")
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    if resume and (output is None or format not in FORMATS):
+        raise UsageError(f"--resume needs --output with one of the formats {', '.join(FORMATS)}")
+    if format == "parquet":
+        check_pyarrow()
+    if output is None:
+        if format == "parquet":
+            raise UsageError("Parquet cannot be written to standard output; name a file with --output")
+        return False
+    check_target(output, overwrite=overwrite or resume)
+    durable = is_durable(output, format)
+    if durable and not (overwrite or resume):
+        check_journal(output, format)
+    return durable
+
+
+def _open_ledger(
+    output: Path,
+    format: "Format",
+    checkpoint: "Checkpoint",
+    top_k: int,
+    frame_rate: float,
+    *,
+    resume: bool,
+    retry_errors: bool,
+) -> "Ledger":
+    from timesformer_cli.durable import Ledger, settings_of
+
+    ledger = Ledger(output, format, settings_of(checkpoint, top_k=top_k, frame_rate=frame_rate))
+    if resume:
+        ledger.resume(retry_errors=retry_errors)
+    return ledger
+
+
+def _left(items: "Iterable[Item]", ledger: "Ledger") -> "tuple[Iterable[Item], Total]":
+    """The videos that the output does not hold, and their number when it is known."""
+    from timesformer_cli.inputs import Listing
+
+    left = (item for item in items if item.path not in ledger)
+    return _listed(left) if isinstance(items, Listing) else (left, lambda: None)
+
+
+def _open_writer(
+    output: Path | None, format: "Format", checkpoint: "Checkpoint", ledger: "Ledger | None", *, top_k: int
+) -> "AbstractContextManager[Writer | LedgerWriter]":
+    from timesformer_cli.durable import open_ledger
+    from timesformer_cli.writers import open_writer
+
+    if ledger is not None:
+        return open_ledger(ledger, checkpoint, top_k=top_k)
+    return open_writer(output, format, checkpoint, top_k=top_k)
 
 
 def _describe(checkpoint: "Checkpoint") -> None:
@@ -165,24 +277,30 @@ def _describe(checkpoint: "Checkpoint") -> None:
         console.note(f"{checkpoint.name} does not name its classes; give their names with --labels FILE")
 
 
-def _find(sources: list[str], from_file: Path | None, frames: bool) -> "tuple[Iterable[Item], Total]":
-    """The videos, and their number when it is known. Standard input is read as it comes, so it never is."""
-    from timesformer_cli.inputs import STDIN, Listing, find
+def _find(
+    sources: list[str], from_file: Path | None, frames: bool, limit: int | None
+) -> "tuple[Iterable[Item], Total]":
+    """The videos, `limit` of them at most, and their number when it is known.
 
-    items = find(sources, [] if from_file is None else [from_file], frames=frames)
-    if STDIN in sources:
-        return items, lambda: None
+    Standard input is read as it comes, so it never is.
+    """
+    from timesformer_cli.inputs import STDIN, find
+
+    items = islice(find(sources, [] if from_file is None else [from_file], frames=frames), limit)
+    return (items, lambda: None) if STDIN in sources else _listed(items)
+
+
+def _listed(items: "Iterable[Item]") -> "tuple[Iterable[Item], Total]":
+    """The same, listed ahead of whoever takes them, and their number when that is done."""
+    from timesformer_cli.inputs import Listing
+
     listing = Listing(items)
     listing.wait(LISTING)
     return listing, lambda: listing.total
 
 
-def _report(results: "Iterator[Result]", writer: "Writer", total: Total, *, on_screen: bool) -> None:
-    """Write the results as they come, tell of failures, and end with the exit code that they call for.
-
-    Raises:
-        InputError: no video could be read.
-    """
+def _write(results: "Iterator[Result]", writer: "Writer | LedgerWriter", total: Total, *, on_screen: bool) -> Tally:
+    """Write the results as they come, and tell of failures."""
     from timesformer_cli.records import Failure
 
     labelled = failed = 0
@@ -203,12 +321,28 @@ def _report(results: "Iterator[Result]", writer: "Writer", total: Total, *, on_s
                 writer.write(result)
                 if total() != 1 and not on_screen:
                     console.note(f"failed: {reason}")
-    count = labelled + failed
-    if count == 0:
+    return Tally(labelled, failed, all_failed=failed, reason=reason)
+
+
+def _summarise(tally: Tally) -> None:
+    count = tally.labelled + tally.failed
+    if count > 1 or tally.kept:
+        parts = [f"{tally.labelled} labelled"]
+        parts += [f"{tally.failed} failed"] if tally.failed else []
+        there = f"; {tally.kept} were there already" if tally.kept else ""
+        console.note(f"{count} videos: {', '.join(parts)}{there}")
+
+
+def _end(tally: Tally) -> None:
+    """End with the exit code that the results call for, those kept from earlier runs among them.
+
+    Raises:
+        InputError: there was no video, or none could be read.
+    """
+    count = tally.labelled + tally.failed
+    if count + tally.kept == 0:
         raise InputError("no video to label: the list of paths is empty")
-    if count > 1:
-        console.note(f"{count} videos: {labelled} labelled" + (f", {failed} failed" if failed else ""))
-    if labelled == 0:
-        raise InputError(reason if count == 1 else f"none of the {count} videos could be read")
-    if failed:
+    if count and tally.failed == count and tally.all_failed >= count + tally.kept:
+        raise InputError(tally.reason if count == 1 else f"none of the {count} videos could be read")
+    if tally.all_failed:
         raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,59 @@
+"""Results as Parquet: the rows of CSV with proper types, a row group at a time."""
+
+import importlib.util
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from timesformer_cli.errors import OutputError
+
+ROWS_IN_A_GROUP = 20_000
+
+_TYPES = {
+    "rank": "int32",
+    "index": "int32",
+    "score": "float32",
+    "duration": "float64",
+    "fps": "float64",
+    "frames": "int64",
+    "width": "int32",
+    "height": "int32",
+}
+
+Row = dict[str, Any]
+
+
+def check_pyarrow() -> None:
+    """Raises OutputError when the library that writes Parquet is not there."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise OutputError("Parquet needs pyarrow; install it with: pip install 'timesformer-cli[parquet]'")
+
+
+def write_parquet(path: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> None:
+    """Write `rows` to `path`; columns of a row that it lacks are null. Raises OSError."""
+    import pyarrow as arrow
+    from pyarrow.parquet import ParquetWriter
+
+    schema = arrow.schema([(name, arrow.type_for_alias(_TYPES.get(name, "string"))) for name in columns])
+    iterator = iter(rows)
+    with ParquetWriter(path, schema) as writer:
+        while group := [_valid(row) for row in islice(iterator, ROWS_IN_A_GROUP)]:
+            writer.write_table(arrow.Table.from_pylist(group, schema=schema))
+
+
+def read_statuses(path: Path) -> Iterator[tuple[str, str]]:
+    """Path and status of each row."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["path", "status"]):
+            yield from zip(batch["path"].to_pylist(), batch["status"].to_pylist(), strict=True)
+
+
+def _valid(row: Row) -> Row:
+    # File names can hold bytes that are no UTF-8; they are written as in CSV.
+    return {
+        name: value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+        for name, value in row.items()
+    }
