@@ -116,3 +116,9 @@ def test_auto_on_the_cpu_is_a_number_and_on_cuda_grows(monkeypatch: pytest.Monke
         for _ in range(5):
             size.score(machine, VIEWS)
         assert (max(machine.sizes) > first) == grows
+
+
+def test_on_the_cpu_a_batch_holds_one_video() -> None:
+    """So that scores do not depend, by a last digit, on what else was there."""
+    assert not choose_batch_size(None, "cpu", print).spans
+    assert not choose_batch_size(8, "cpu", print).spans

@@ -255,6 +255,13 @@ class TestRefusals:
             assert (code, out) == (1, "")
             assert "--model camera-motion works without a download" in only_line(err)
 
+    def test_timelines_are_for_later(self, run: Run, tmp_path: Path) -> None:
+        folder = shutil.copytree("tiny", tmp_path / "model")
+        (folder / "recipe.json").write_text(json.dumps({"sampling": {"window": 8.5}}))
+        code, out, err = run("predict", "a.mp4", "-m", folder)
+        assert (code, out) == (1, "")
+        assert "timeline" in only_line(err)
+
     def test_classes_without_names_are_told(self, run: Run, tmp_path: Path) -> None:
         save_pyth(tmp_path / "x.pyth", load_file("tiny/model.safetensors"), cfg="TIMESFORMER: {NUM_HEADS: 2}")
         code, out, err = run("predict", "a.mp4", "-m", tmp_path / "x.pyth", "-k", "1")

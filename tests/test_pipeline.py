@@ -14,6 +14,7 @@ from mutants import write_mutants
 from numpy.typing import NDArray
 
 from timesformer_cli import pipeline
+from timesformer_cli.batching import BatchSize
 from timesformer_cli.checkpoint import resolve, with_overrides
 from timesformer_cli.errors import CheckpointError, TimesformerError
 from timesformer_cli.pipeline import (
@@ -266,6 +267,14 @@ class TestBatchesOfSeveralVideos:
 def results(items: Iterable[Item], checkpoint: Checkpoint, workers: int, **limits: Any) -> list[Result]:
     with prepare_all(items, checkpoint, workers=workers, limits=Limits(**limits)) as prepared:
         return list(classify(prepared, FakeScorer(), checkpoint, batch=4))
+
+
+def test_a_batch_may_be_kept_to_one_video(checkpoint: Checkpoint, video: Item) -> None:
+    scorer = FakeScorer()
+    views = prepare(video, checkpoint)
+    found = list(classify([views, None, views], scorer, checkpoint, batch=BatchSize(4, spans=False)))
+    assert len(found) == 2
+    assert scorer.batches == [4, 4, 1, 4, 4, 1]
 
 
 class TestPrepareAll:

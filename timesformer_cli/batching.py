@@ -23,7 +23,8 @@ class BatchSize:
     """At most `size` views at a time; half as many whenever they do not fit into memory.
 
     With `most`, sizes double up to that while it makes the network faster, which is measured on the
-    run's own views. `tell` gets one sentence when a size has proved too large.
+    run's own views. `tell` gets one sentence when a size has proved too large. `spans`: whether a
+    batch may hold views of several videos, which moves the last digits of their scores.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class BatchSize:
         size: int,
         *,
         most: int = 0,
+        spans: bool = True,
         tell: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.size = size
+        self.spans = spans
         self._most = most
         self._tell = tell
         self._clock = clock
@@ -92,8 +95,11 @@ def choose_batch_size(asked: int | None, device: str, tell: Callable[[str], None
     Raises:
         DeviceError: a device that this machine does not have.
     """
+    kind = find_device(device).type
+    # On the CPU larger batches gain nothing, and a run that was resumed gives the very same scores.
+    spans = kind != "cpu"
     if asked is not None:
-        return BatchSize(asked, tell=tell)
-    if find_device(device).type == "cuda":
+        return BatchSize(asked, spans=spans, tell=tell)
+    if kind == "cuda":
         return BatchSize(_CUDA_FIRST, most=_CUDA_MOST, tell=tell)
-    return BatchSize(_CPU_SIZE, tell=tell)
+    return BatchSize(_CPU_SIZE, spans=spans, tell=tell)

@@ -196,7 +196,7 @@ def classify(
     for views in prepared:
         if views is not None:
             line.add(views)
-        while line.unscored >= (1 if views is None else size.size):
+        while line.unscored >= (size.size if views is not None and size.spans else 1):
             line.score_batch()
             yield from line.results(checkpoint)
         yield from line.results(checkpoint)  # failures at the head of it

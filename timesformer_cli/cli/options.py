@@ -347,10 +347,13 @@ def resolve_model(
 ) -> "Checkpoint":
     """The model that the options ask for, with `changes` to its recipe."""
     from timesformer_cli.checkpoint import resolve, with_overrides
+    from timesformer_cli.errors import CheckpointError
 
     checkpoint = resolve(
         model, revision=revision, offline=offline, quiet=quiet, weights=weights, config=config, labels_file=labels
     )
+    if checkpoint.sampling.window is not None:
+        raise CheckpointError(f"{model}: its recipe asks for windows of a timeline, which are not labelled yet")
     return with_overrides(checkpoint, recipe=recipe, fields=changes)
 
 
