@@ -45,7 +45,7 @@ def commands() -> Iterator[tuple[str, ...]]:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The current folder, with everything that the documentation names."""
-    for name in ("clips/a.mp4", "clips/sub/b.mp4", "-odd-name.mp4"):
+    for name in ("clips/a.mp4", "clips/sub/b.mp4", "footage/c.mp4", "-odd-name.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_video(tmp_path / name, level=len(name))
     for number in range(1, 13):

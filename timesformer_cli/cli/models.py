@@ -156,6 +156,7 @@ def _card(checkpoint: "Checkpoint", entry: "Published | None") -> dict[str, Any]
 
 
 def _page(card: dict[str, Any]) -> str:
+    from timesformer_cli.checkpoint import RECIPE_FIELDS
     from timesformer_cli.recipes import RECIPES
 
     published, config, recipe, labels = card["published"], card["config"], card["recipe"], card["labels"]
@@ -186,6 +187,7 @@ def _page(card: dict[str, Any]) -> str:
             (f"  {name}", _field(name, value))
             for part in ("sampling", "preprocess")
             for name, value in recipe[part].items()
+            if name in RECIPE_FIELDS
         ),
         ("  combine", recipe["combine"]),
         ("presets", ""),
