@@ -5,13 +5,15 @@
 
 The first makes its own clips of H.264: ten minutes of 1280 x 720 with a key frame every 250 frames (a thousand frames
 of footage, encoded once and repeated), and ten seconds of 340 x 256 with one every 250 and every 12. Who is compared
-takes turns in one process, each opens the file anew, and ratios are taken within a round. CPU time is that of all
-threads. The second compares eight frames, spread over each video of a folder, with those of an ffmpeg, and has the
-other decoders read them too.
+takes turns, each in a process of its own that opens the file anew, and ratios are taken within a round. CPU time is
+that of all threads. The second compares eight frames, spread over each video of a folder, with those of an ffmpeg, and
+has the other decoders read them too.
 """
 
 import argparse
+import functools
 import itertools
+import multiprocessing
 import os
 import platform
 import re
@@ -20,15 +22,17 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli.decoders.conversion import Converter
 from timesformer_cli.decoders.packets import choose_stream, open_container
 from timesformer_cli.decoders.pyav import PyavReader
 from timesformer_cli.errors import VideoError
@@ -121,33 +125,32 @@ def torchcodec(path: str, plan: list[int]) -> Pixels:
     return VideoDecoder(path, dimension_order="NHWC").get_frames_at(plan).data.numpy()  # type: ignore[no-any-return]
 
 
-def least(groups: list[tuple[int, set[int]]]) -> Read:
+def least(path: str, plan: list[int]) -> Pixels:
     """Who is told where to jump and which pictures to take, all by time stamps, and looks for nothing."""
-
-    def read(path: str, plan: list[int]) -> Pixels:
-        pictures = []
-        with av.open(path) as container:
-            stream = container.streams.video[0]
-            context = stream.codec_context
-            context.thread_count = 1
-            for start, wanted in groups:
-                container.seek(start, stream=stream)
-                left = set(wanted)
-                for packet in container.demux(stream):
-                    context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-                    found = context.decode(packet)
-                    left.discard(packet.pts or 0)
-                    if not left and packet.size:
-                        found += context.decode(None)
-                    pictures += [frame.to_ndarray(format="rgb24", threads=1) for frame in found if frame.pts in wanted]
-                    if not left:
-                        break
-        return np.stack(pictures)
-
-    return read
+    pictures, converter = [], Converter()
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        context.thread_count = 1
+        for start, wanted in groups_of(path, tuple(plan)):
+            container.seek(start, stream=stream)
+            left = set(wanted)
+            for packet in container.demux(stream):
+                context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                found = context.decode(packet)
+                left.discard(packet.pts or 0)
+                if not left:
+                    found += context.decode(None)
+                for frame in found:
+                    if frame.pts in wanted:
+                        pictures.append(converter.rgb(frame, frame.width, frame.height).copy())
+                if not left:
+                    break
+    return np.stack(pictures)
 
 
-def groups_of(path: str, plan: list[int]) -> list[tuple[int, set[int]]]:
+@functools.cache
+def groups_of(path: str, plan: tuple[int, ...]) -> list[tuple[int, set[int]]]:
     with av.open(path) as container:
         packets = [(packet.pts or 0, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
     shown, keys = sorted(pts for pts, _ in packets), sorted(pts for pts, key in packets if key)
@@ -156,45 +159,72 @@ def groups_of(path: str, plan: list[int]) -> list[tuple[int, set[int]]]:
     return [(start, {shown[number] for number in numbers}) for start, numbers in grouped]
 
 
-def available(read: Read, path: str) -> bool:
-    try:
-        read(path, [0])
-    except (ImportError, OSError, RuntimeError) as error:
-        print(f"{read.__name__} left out: {str(error).splitlines()[0]}", file=sys.stderr)
-        return False
-    return True
-
-
 # ---- Speed
+
+READERS: dict[str, Read] = {
+    "timesformer": ours,
+    "the same, opening alone": opening,
+    "transformers' pipeline": pipeline,
+    "the same, one thread": pipeline_one_thread,
+    "least possible": least,
+    "decord": decord,
+    "torchcodec": torchcodec,
+}
+
+
+class Turn(NamedTuple):
+    """What one reading took, in seconds, and a sum of its pixels."""
+
+    wall: float
+    cpu: float
+    sum: int
+
+
+def serve(connection: Any, who: str) -> None:
+    """Read what is asked for, in a process of its own: threads of other readers are not counted."""
+    while request := connection.recv():
+        path, plan = request
+        try:
+            wall, cpu = time.perf_counter(), time.process_time()
+            pixels = READERS[who](path, plan)
+            wall = time.perf_counter() - wall
+        except (ImportError, OSError, RuntimeError) as error:
+            connection.send(str(error).splitlines()[0])
+            continue
+        time.sleep(0.05)  # for its threads to come to rest
+        connection.send(Turn(wall, time.process_time() - cpu, zlib.crc32(pixels)))
 
 
 def compare(title: str, path: Path, plan: list[int], rounds: int) -> None:
-    """Print one table; the first round warms up and is not counted."""
-    name = str(path)
-    readers: dict[str, Read] = {
-        "timesformer": ours,
-        "the same, opening alone": opening,
-        "transformers' pipeline": pipeline,
-        "the same, one thread": pipeline_one_thread,
-        "least possible": least(groups_of(name, plan)),
-    }
-    readers |= {read.__name__: read for read in (decord, torchcodec) if available(read, name)}
-    times: dict[str, list[tuple[float, float]]] = {who: [] for who in readers}
-    expected = ours(name, plan)
-    for _ in range(rounds + 1):
-        for who, read in readers.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            pixels = read(name, plan)
-            times[who].append((time.perf_counter() - wall, time.process_time() - cpu))
-            if pixels.size and not np.array_equal(pixels, expected):
-                sys.exit(f"{who} reads other frames")
+    """Print one table; the first two rounds warm up and are not counted."""
+    context = multiprocessing.get_context("spawn")
+    lines = {}
+    for who in READERS:
+        lines[who], theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, who), daemon=True).start()
+    turns: dict[str, list[Turn]] = {who: [] for who in READERS}
+    for _ in range(rounds + 2):
+        for who in list(turns):
+            lines[who].send((str(path), plan))
+            answer = lines[who].recv()
+            if isinstance(answer, str):
+                print(f"{who} left out: {answer}", file=sys.stderr)
+                del turns[who]
+            else:
+                turns[who].append(answer)
+    for line in lines.values():
+        line.send(None)
     print(f"\n{title}\n\n| reader | seconds | CPU seconds | of ours | CPU, of ours |\n|{' --- |' * 5}")
-    for who, measured in times.items():
-        cells = [f"{statistics.median(values[1:]):.4f}" for values in zip(*measured, strict=True)]
-        for kind in range(2):
-            pairs = zip(measured[1:], times["timesformer"][1:], strict=True)
-            cells.append(spread([theirs[kind] / own[kind] for theirs, own in pairs]))
-        print(f"| {who} | {' | '.join(cells if who != 'timesformer' else [*cells[:2], '1', '1'])} |", flush=True)
+    own = turns["timesformer"]
+    for who, measured in turns.items():
+        if who != "the same, opening alone" and measured[0].sum != own[0].sum:
+            sys.exit(f"{who} reads other frames")
+        cells = [f"{statistics.median(turn[kind] for turn in measured[2:]):.4f}" for kind in range(2)]
+        if measured is not own:
+            cells += [
+                spread([a[kind] / b[kind] for a, b in zip(measured[2:], own[2:], strict=True)]) for kind in range(2)
+            ]
+        print(f"| {who} | {' | '.join([*cells, '1', '1'][:4])} |", flush=True)
 
 
 def spread(ratios: list[float]) -> str:
