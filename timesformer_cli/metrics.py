@@ -1,0 +1,385 @@
+"""How right the scores of many videos are, with one label each or with several.
+
+`scores` is (N, K) throughout: a row for each video, its mean logits or, with `combine="probabilities"`,
+its mean probabilities. `targets` is int64 (N,), class numbers, or, with several labels, bool (N, K).
+Equal scores rank as everywhere in this tool: the lower class number comes first.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.specs import Combine
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+_BINS = 15
+_ROWS = 8192  # videos whose float64 copies are in memory at once
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+
+_DEFINITIONS = {
+    "intervals": "95 % percentile intervals of a bootstrap over the evaluated videos",
+    "accuracy": "share of the evaluated videos whose label is among the k best; of equal scores the lower class leads",
+    "failures_as_wrong": "the same share, with the videos that failed counted as wrong",
+    "mean_class_accuracy": "mean of the top-1 accuracies of the classes that have evaluated videos",
+    "negative_log_likelihood": "mean of -ln(probability of the label)",
+    "expected_calibration_error": f"mean |top-1 accuracy - confidence| over {_BINS} bins of equal width, by videos",
+    "mean_average_precision": "mean of the average precisions of the classes that have evaluated videos",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval: percentiles of resamples of the videos.
+
+    A bootstrap sees no other videos than these: where all are right, the interval is a point.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """Videos whose label is among the `k` best, and their share; None without videos."""
+
+    k: int
+    correct: int
+    accuracy: Estimate | None
+    failures_as_wrong: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """What `measure` finds; None is what the targets or the lack of videos leave open.
+
+    `videos` counts those evaluated, without the `failed`; `classes` those of the scores, and
+    `classes_with_videos` those that any video has as its label.
+    """
+
+    videos: int
+    failed: int
+    classes: int
+    classes_with_videos: int
+    top: tuple[TopK, ...] = ()
+    mean_class_accuracy: Estimate | None = None
+    negative_log_likelihood: float | None = None
+    expected_calibration_error: float | None = None
+    mean_average_precision: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields with what they mean; `top` as `top_1`, `top_5`, ..."""
+        record = asdict(self)
+        tops = {f"top_{top.pop('k')}": top for top in record.pop("top")}
+        return {**tops, **record, "definitions": _DEFINITIONS}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """What became of each video, arrays (N,).
+
+    `predicted` int64: the class with the highest score. `ranks` int64: how many classes come before
+    the label. `confidences` float64: the highest probability. `losses` float64: -ln(probability of the label).
+    """
+
+    predicted: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    confidences: NDArray[np.float64]
+    losses: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reliability:
+    """Bins of equal width over the confidences 0 to 1, each without its lower edge and with its upper.
+
+    `videos` int64 (B,); `confidence` and `accuracy` float64 (B,): means of a bin, NaN where it is empty.
+    """
+
+    videos: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean over videos of |accuracy - confidence| of their bins."""
+        return float(np.nansum(self.videos * np.abs(self.accuracy - self.confidence)) / self.videos.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """A row of the table of classes: videos that have it as label, of them right, and videos it was predicted for.
+
+    `accuracy` and `precision` are None where there is no video. `confusions` holds up to three
+    pairs (predicted class, videos), the most frequent first.
+    """
+
+    index: int
+    videos: int
+    correct: int
+    predicted: int
+    accuracy: float | None
+    precision: float | None
+    confusions: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """`videos` of the class `target` were taken for `predicted`; `share` of all its videos."""
+
+    target: int
+    predicted: int
+    videos: int
+    share: float
+
+
+def measure(
+    scores: Floats,
+    targets: NDArray[np.int64],
+    *,
+    combine: Combine = "logits",
+    failed: int = 0,
+    ks: Sequence[int] = (1, 5),
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Metrics:
+    """Accuracy and calibration of videos with one label each.
+
+    With as many classes as `k` or fewer, every video counts as right among the `k` best; scikit-learn
+    warns and torchmetrics refuses. Classes without videos are left out of the mean class accuracy, as in
+    scikit-learn's `balanced_accuracy_score`; mmaction2 counts them as 0, and so does torchmetrics if
+    they were predicted.
+
+    Raises:
+        ValueError: shapes that do not fit, class numbers that the scores do not have, scores that are
+            not finite.
+    """
+    videos, classes = scores.shape
+    found = outcomes(scores, targets, combine)
+    supports = np.bincount(targets, minlength=classes)
+    right = found.ranks == 0
+    return Metrics(
+        videos=videos,
+        failed=failed,
+        classes=classes,
+        classes_with_videos=int((supports > 0).sum()),
+        top=tuple(_top(found.ranks < k, k, failed, resamples, seed) for k in sorted(set(ks))),
+        mean_class_accuracy=_mean_class_accuracy(right, targets, resamples, seed),
+        negative_log_likelihood=float(found.losses.mean()) if videos else None,
+        expected_calibration_error=reliability(found.confidences, right).error if videos else None,
+    )
+
+
+def measure_multi_label(scores: Floats, targets: NDArray[np.bool_], *, failed: int = 0) -> Metrics:
+    """Mean average precision of videos with any number of labels; raises ValueError as `measure` does.
+
+    Videos are ranked by the scores as they are; logits rank as their sigmoids do. Classes without videos
+    are left out; scikit-learn and torchmetrics count them as 0. There is no interval: a resample holds
+    videos twice, and hits that come twice raise the precision itself.
+    """
+    precisions = average_precision(scores, targets)
+    there = ~np.isnan(precisions)
+    return Metrics(
+        videos=len(scores),
+        failed=failed,
+        classes=scores.shape[1],
+        classes_with_videos=int(there.sum()),
+        mean_average_precision=float(precisions[there].mean()) if there.any() else None,
+    )
+
+
+def outcomes(scores: Floats, targets: NDArray[np.int64], combine: Combine = "logits") -> Outcomes:
+    """Rank, confidence and loss of each video that has one label; raises ValueError as `measure` does.
+
+    torch.topk leaves the order of equal scores open, and scikit-learn's `top_k_accuracy_score` puts the
+    higher class first.
+    """
+    videos, classes = scores.shape
+    if targets.shape != (videos,):
+        raise ValueError(f"{videos} rows of scores, and targets of shape {targets.shape}")
+    if videos and not 0 <= targets.min() <= targets.max() < classes:
+        raise ValueError(f"labels from {targets.min()} to {targets.max()}, and scores for classes 0 to {classes - 1}")
+    found = Outcomes(np.empty(videos, np.int64), np.empty(videos, np.int64), np.empty(videos), np.empty(videos))
+    for rows in chunks(videos):
+        values, target = scores[rows], targets[rows]
+        logs = log_probabilities(values, combine)
+        own = np.arange(len(target)), target
+        level = values[own][:, None]
+        before = (values > level) | ((values == level) & (np.arange(classes) < target[:, None]))
+        found.ranks[rows] = before.sum(axis=1)
+        found.predicted[rows] = values.argmax(axis=1)
+        found.confidences[rows] = np.exp(logs.max(axis=1))
+        found.losses[rows] = -logs[own]
+    return found
+
+
+def log_probabilities(scores: Floats, combine: Combine) -> NDArray[np.float64]:
+    """Logs of each row's probabilities, float64 (N, K), which add up to one however many classes were kept.
+
+    A probability of 0, which has no log, counts as the smallest number of float32, 1.4e-45.
+    """
+    check_finite(scores)
+    values = scores.astype(np.float64)
+    if combine == "probabilities":
+        values = np.log(np.maximum(values, _SMALLEST))
+    values -= values.max(axis=1, keepdims=True)
+    values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
+    return values
+
+
+def check_finite(scores: Floats) -> None:
+    """Raises ValueError: rankings with NaN among them would mean nothing."""
+    if not np.isfinite(scores).all():
+        raise ValueError("scores that are not finite numbers")
+
+
+def chunks(videos: int) -> Iterator[slice]:
+    """Slices of rows whose float64 copies fit in memory."""
+    return (slice(start, start + _ROWS) for start in range(0, videos, _ROWS))
+
+
+def restrict(
+    scores: Floats, targets: NDArray[np.int64], classes: NDArray[np.bool_]
+) -> tuple[Floats, NDArray[np.int64], NDArray[np.bool_]]:
+    """Scores, targets and which rows (N,) are left when there are no classes but those marked in `classes` (K,).
+
+    Videos of other classes leave. The classes are numbered anew, in their old order, and
+    probabilities are normalised over them wherever they are taken. With several labels to a video,
+    columns are left out of both arrays, and all videos stay.
+    """
+    rows = classes[targets]
+    numbers = np.cumsum(classes) - 1
+    return scores[np.ix_(rows, classes)], numbers[targets[rows]], rows
+
+
+def reliability(confidences: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS) -> Reliability:
+    """The curve of accuracy over confidence; both arrays (N,).
+
+    Bins are closed above, as in Guo et al. 2017. torchmetrics closes them below and gives a confidence
+    of exactly 1 a bin of its own.
+    """
+    numbers = np.searchsorted(np.linspace(0, 1, bins + 1), confidences) - 1
+    videos = np.bincount(numbers, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        confidence, accuracy = (np.bincount(numbers, values, bins) / videos for values in (confidences, right))
+    return Reliability(videos, confidence, accuracy)
+
+
+def confusion(predicted: NDArray[np.int64], targets: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Counts of videos int64 (K, K): rows are labels, columns predictions."""
+    counts: NDArray[np.int64] = np.bincount(targets * classes + predicted, minlength=classes**2)
+    return counts.reshape(classes, classes)
+
+
+def per_class(matrix: NDArray[np.int64]) -> list[ClassResult]:
+    """The table of classes, of a matrix of `confusion`."""
+    results = []
+    for index, (row, predicted) in enumerate(zip(matrix, matrix.sum(axis=0).tolist(), strict=True)):
+        videos, correct = int(row.sum()), int(row[index])
+        others = [int(other) for other in np.argsort(-row, kind="stable")[:4] if other != index and row[other]]
+        results.append(
+            ClassResult(
+                index=index,
+                videos=videos,
+                correct=correct,
+                predicted=predicted,
+                accuracy=correct / videos if videos else None,
+                precision=correct / predicted if predicted else None,
+                confusions=tuple((other, int(row[other])) for other in others[:3]),
+            )
+        )
+    return results
+
+
+def most_confused(matrix: NDArray[np.int64], count: int = 20) -> list[Confusion]:
+    """The most frequent mistakes of a matrix of `confusion`; of equal ones first that with the larger share."""
+    targets, predicted = np.nonzero(matrix * ~np.eye(len(matrix), dtype=np.bool_))
+    videos = matrix[targets, predicted]
+    shares = videos / matrix.sum(axis=1)[targets]
+    order = np.lexsort((-shares, -videos))[:count]
+    rows = zip(targets[order], predicted[order], videos[order], shares[order], strict=True)
+    return [Confusion(int(target), int(other), int(number), float(share)) for target, other, number, share in rows]
+
+
+def average_precision(scores: Floats, targets: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Average precision of each class, float64 (K,), NaN without videos; both arrays are (N, K).
+
+    The sum over thresholds of (recall - recall before) * precision, where equal scores share a
+    threshold, as in scikit-learn. Raises ValueError as `measure` does.
+    """
+    if targets.shape != scores.shape:
+        raise ValueError(f"scores of shape {scores.shape}, and targets of shape {targets.shape}")
+    check_finite(scores)
+    result = np.full(scores.shape[1], np.nan)
+    for index in np.flatnonzero(targets.any(axis=0)):
+        order = np.argsort(-scores[:, index])
+        values = scores[order, index]
+        ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))
+        hits = np.cumsum(targets[order, index])[ends]
+        result[index] = np.diff(hits, prepend=0) @ (hits / (ends + 1)) / hits[-1]
+    return result
+
+
+def chance_warning(metrics: Metrics) -> str | None:
+    """A sentence if the accuracy may well be that of guessing, which labels in a wrong order look like.
+
+    Guessing gets k / K of the videos right. As many right as there are, or more, would come of it in more
+    than 1 % of cases. Fewer than 20 videos say too little.
+    """
+    if not metrics.top or metrics.videos < 20:
+        return None
+    top = metrics.top[0]
+    guessing = top.k / metrics.classes
+    if guessing >= 1 or binomial_tail(top.correct, metrics.videos, guessing) <= 0.01:
+        return None
+    return (
+        f"top-{top.k} accuracy of {100 * top.correct / metrics.videos:.2f} % over {metrics.videos} videos cannot be "
+        f"told from guessing ({100 * guessing:.2f} %); the likely cause is that the annotations number the classes in "
+        "another order than the model"
+    )
+
+
+def binomial_tail(successes: int, trials: int, chance: float) -> float:
+    """Probability of that many successes or more, each with a chance above 0 and below 1."""
+    number = np.arange(trials)
+    steps = np.log((trials - number) / (number + 1)) + math.log(chance) - math.log1p(-chance)
+    logs = trials * math.log1p(-chance) + np.concatenate([[0.0], np.cumsum(steps)])
+    return min(float(np.exp(logs[successes:]).sum()), 1.0)
+
+
+def interval(value: float, resampled: NDArray[np.float64]) -> Estimate:
+    """A value with the percentiles 2.5 and 97.5 of its resamples."""
+    low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
+    return Estimate(value, low, high)
+
+
+# Resampled videos are counted by what the metric asks of them, without drawing each: how many of N
+# draws fall on the n_i videos of kind i is multinomial, with n_i / N.
+
+
+def _top(right: NDArray[np.bool_], k: int, failed: int, resamples: int, seed: int) -> TopK:
+    videos, correct = len(right), int(right.sum())
+    accuracy = None
+    if videos:
+        drawn = np.random.default_rng(seed).binomial(videos, correct / videos, resamples)
+        accuracy = interval(correct / videos, drawn / videos)
+    return TopK(k, correct, accuracy, correct / (videos + failed) if videos + failed else None)
+
+
+def _mean_class_accuracy(
+    right: NDArray[np.bool_], targets: NDArray[np.int64], resamples: int, seed: int
+) -> Estimate | None:
+    """The mean over the classes that have videos; in a resample, over those that have some there."""
+    videos = len(right)
+    if not videos:
+        return None
+    kinds = np.bincount(2 * targets + right, minlength=2 * int(targets.max() + 1))
+    drawn = np.random.default_rng(seed).multinomial(videos, kinds / videos, resamples)
+    counts = np.concatenate([kinds[None], drawn]).reshape(resamples + 1, -1, 2)  # wrong, right
+    supports = counts.sum(axis=2)
+    means = (counts[:, :, 1] / np.maximum(supports, 1)).sum(axis=1) / (supports > 0).sum(axis=1)
+    return interval(float(means[0]), means[1:])
