@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Generator
 
 import numpy as np
 
@@ -18,8 +19,8 @@ class OddError(Exception):
         super().__init__(first)
 
 
-def act(item: str) -> Done:
-    """Do what `item` says: a verb, and after a colon a number."""
+def act(item: str) -> Generator[Done]:
+    """Do what `item` says: a verb, and after a colon a number. `parts:3` yields three of them."""
     verb, _, number = item.partition(":")
     if verb == "sleep":
         time.sleep(float(number))
@@ -41,6 +42,15 @@ def act(item: str) -> Done:
         print("noise")
         os.write(2, b"noise\n")
         sys.stderr.write("noise\n")
-    return Done(
-        {"item": item, "process": os.getpid()}, np.full((2, int(float(number or 0)) % 7), len(item), np.float32)
-    )
+    elif verb == "parts":
+        for part in range(int(number) - 1):
+            yield Done(part, np.full(1000, part, np.float32), more=True)
+    elif verb == "slow":
+        for part in range(int(number)):
+            time.sleep(0.25)
+            yield Done(part, np.zeros(1000, np.float32), more=True)
+    elif verb == "break":  # after a part that was good
+        yield Done(0, np.zeros(1000, np.float32), more=True)
+        yield from act(number)
+        return
+    yield Done({"item": item, "process": os.getpid()}, np.full((2, int(float(number or 0)) % 7), len(item), np.float32))

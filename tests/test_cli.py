@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -79,7 +80,7 @@ class TestRecords:
         code, out, err = run("predict", "c.mp4", "a.mp4", "./c.mp4", "b.mp4")
         assert code == 0
         assert [json.loads(line)["path"] for line in out.splitlines()] == ["c.mp4", "a.mp4", "b.mp4"]
-        assert only_line(err) == "3 videos: 3 labelled"
+        assert re.fullmatch(r"3 videos: 3 labelled; [0-9.]+ s of video in .* videos a second", only_line(err))
 
     def test_different_videos_get_different_scores(self, run: Run) -> None:
         records = run("predict", "a.mp4", "b.mp4").records
@@ -95,7 +96,8 @@ class TestRecords:
         assert outcome.records[2]["error"]["kind"] == "no_video_stream"
         lines = outcome.err.splitlines()
         assert lines[0] == f"failed: missing.mp4: {failure['error']['message']}"
-        assert lines[2:] == ["4 videos: 2 labelled, 2 failed"]
+        (last,) = lines[2:]
+        assert last.startswith("4 videos: 2 labelled, 2 failed (1 not_found, 1 no_video_stream); ")
 
     def test_a_folder(self, run: Run) -> None:
         outcome = run("predict", ".")
@@ -199,7 +201,7 @@ class TestFormats:
     def test_csv(self, run: Run) -> None:
         code, out, _ = run("predict", "a.mp4", "-f", "csv", "-k", "2")
         assert code == 0
-        assert out.splitlines()[0].startswith("path,status,model,rank,index,label,score,")
+        assert out.splitlines()[0].startswith("path,status,model,start,end,rank,index,label,score,")
         assert len(out.splitlines()) == 3
 
     def test_table(self, run: Run) -> None:
@@ -252,7 +254,7 @@ class TestBadInput:
         assert outcome.code == 1
         assert len(outcome.records) == 4
         assert outcome.err.splitlines()[-2:] == [
-            "4 videos: 0 labelled, 4 failed",
+            "4 videos: 0 labelled, 4 failed (3 decode, 1 no_video_stream)",
             "error: none of the 4 videos could be read",
         ]
 
@@ -373,7 +375,7 @@ class TestLongLists:
     def test_give_the_same_results(self, run: Run) -> None:
         outcome = run("predict", "footage")
         assert [record["path"] for record in outcome.records] == ["a.mp4", "b.mp4"]
-        assert only_line(outcome.err) == "2 videos: 2 labelled"
+        assert only_line(outcome.err).startswith("2 videos: 2 labelled; ")
 
     def test_what_is_wrong_with_them_comes_after_the_results(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         def paths(*_: object) -> Iterator[str]:
@@ -388,15 +390,48 @@ class TestLongLists:
         assert only_line(err) == "error: list.txt: the list cannot be read"
 
 
-def test_a_bar_learns_how_many_videos_there_are() -> None:
-    from rich.progress import Progress
+class TestMeters:
+    def test_a_bar_learns_how_many_videos_there_are(self) -> None:
+        from rich.progress import Progress
 
-    progress = Progress(disable=True)
-    bar = console.Bar(progress, progress.add_task("", total=None))
-    for total in (None, 7):
-        bar.expect(total)
-        assert progress.tasks[0].total == total
-    console.Bar().expect(7)
+        progress = Progress(disable=True)
+        meter = console._BarMeter(None, progress)
+        for total in (None, 7):
+            meter.expect(total)
+            assert progress.tasks[0].total == total
+        with meter.step(failed=True):
+            assert meter.done == 0
+        assert (progress.tasks[0].completed, meter.failed) == (1, 1)
+
+    def test_lines_come_every_half_minute(self, capsys: pytest.CaptureFixture[str]) -> None:
+        now = 0.0
+        meter = console._LineMeter(1000, lambda: now)
+        for number in range(100):
+            now += 1.3
+            with meter.step(failed=number % 10 == 0):
+                pass
+        lines = capsys.readouterr().err.splitlines()
+        assert lines == [
+            "24 of 1,000 videos, 3 failed, 46.2 a minute, 21:09 left",
+            "48 of 1,000 videos, 5 failed, 46.2 a minute, 20:38 left",
+            "72 of 1,000 videos, 8 failed, 46.2 a minute, 20:06 left",
+            "96 of 1,000 videos, 10 failed, 46.2 a minute, 19:35 left",
+        ]
+
+    def test_lines_without_a_total(self, capsys: pytest.CaptureFixture[str]) -> None:
+        now = 0.0
+        meter = console._LineMeter(None, lambda: now)
+        for _ in range(200):
+            now += 0.2
+            meter.count(failed=False)
+        assert capsys.readouterr().err == "151 videos, 5.0 a second\n"
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"),
+        [(0.04, "0.0 s"), (59.94, "59.9 s"), (59.96, "1:00"), (3599.6, "1:00:00"), (86_400, "24:00:00")],
+    )
+    def test_lengths_of_time(self, seconds: float, text: str) -> None:
+        assert console.hours(seconds) == text
 
 
 class TestQuickAnswers:
@@ -448,7 +483,7 @@ class TestStops:
     @pytest.mark.parametrize("name", ["out.jsonl", "out.json"])
     def test_ctrl_c_keeps_what_was_done(self, tmp_path: Path, name: str) -> None:
         target = tmp_path / name
-        growing = target if name.endswith("jsonl") else tmp_path / f"{name}.part"
+        growing = target if name.endswith("jsonl") else tmp_path / f"{name}.part.jsonl"
         with in_a_process("predict", "-", "-o", str(target), stdin=subprocess.PIPE) as process:
             assert process.stdin
             process.stdin.write(b"a.mp4\nb.mp4\n")
@@ -459,10 +494,9 @@ class TestStops:
         assert process.returncode == 130
         assert out == b""
         assert only_line(err.decode()) == "error: stopped by Ctrl-C; what was done until then is kept"
-        text = target.read_text(encoding="utf-8")
-        records = json.loads(text) if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
-        assert [record["path"] for record in records] == ["a.mp4", "b.mp4"]
-        assert set(os.listdir(tmp_path)) - {f"{name}.meta.json"} == {name}
+        lines = growing.read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line)["path"] for line in lines] == ["a.mp4", "b.mp4"]
+        assert set(os.listdir(tmp_path)) == {growing.name, f"{name}.meta.json"}
 
     def test_a_reader_that_leaves(self) -> None:
         with in_a_process("predict", "a.mp4", "b.mp4", "c.mp4") as process:
@@ -518,7 +552,7 @@ class TestTerminal:
         assert "\x1b[1m" in text  # bold
         assert "no such file" in text
         assert "failed: " not in text  # the table has said so
-        assert text.rstrip().endswith("3 videos: 2 labelled, 1 failed")
+        assert text.rstrip().splitlines()[-1].rpartition("\x1b[2K")[2].startswith("3 videos: 2 labelled, 1 failed (")
 
     def test_one_failure_is_said_once(self) -> None:
         assert self.on_a_terminal("predict", "missing.mp4") == "error: missing.mp4: no such file\r\n"

@@ -17,19 +17,21 @@ import pytest
 from clips import write_model, write_video
 from command import Run, only_line
 
-from timesformer_cli.durable import FORMATS, Ledger, PathSet, _digest, journal_of
+from timesformer_cli.durable import Ledger, PathSet, _digest, journal_of, read_meta
 from timesformer_cli.errors import OutputError
-from timesformer_cli.writers import CSV_COLUMNS, Format
+from timesformer_cli.writers import CSV_COLUMNS, FORMATS, Format
 
 COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
-SETTINGS: dict[str, Any] = {"model": "tiny", "recipe": {"name": "original", "clips": 1}}
+RECIPE = {"name": "original", "combine": "logits", "clips": 1}
+SETTINGS: dict[str, Any] = {"model": "tiny", "labels": ["w", "x"], "recipe": RECIPE}
+DURABLE = tuple(format for format in FORMATS if format != "table")
 PATHS = [f"clips/größer {number}.mp4" for number in range(4)]
 
 
 def record(path: str, *, error: bool = False) -> dict[str, Any]:
     if error:
         return {"path": path, "status": "error", "model": "tiny", "error": {"kind": "decode", "message": "é"}}
-    scores = [{"rank": rank, "index": 3, "label": "x", "score": 0.1} for rank in (1, 2)]
+    scores = [{"rank": rank, "index": 1, "label": "x", "score": 0.1} for rank in (1, 2)]
     video = {"duration": 1.0, "fps": None, "frames": 3, "width": 4, "height": 5, "codec": "h264"}
     return {"path": path, "status": "ok", "model": "tiny", "predictions": scores, "video": video, "recipe": "original"}
 
@@ -48,6 +50,9 @@ def go_on(
     ledger.resume(retry_errors=retry)
     labelled: list[str] = []
     try:
+        if ledger.finished:
+            ledger.check_finished(paths)
+            paths = []
         for path in paths:
             if len(labelled) == stop:
                 return labelled
@@ -78,7 +83,7 @@ def new(tmp_path: Path) -> Any:
 
 
 class TestResume:
-    @pytest.mark.parametrize("format", FORMATS)
+    @pytest.mark.parametrize("format", DURABLE)
     @pytest.mark.parametrize("stop", range(5))
     def test_a_stop_after_any_record(self, new: Any, format: Format, stop: int) -> None:
         whole, target = new(format), new(format)
@@ -96,13 +101,12 @@ class TestResume:
         journal = journal_of(target, format)
         lines = journal.read_bytes()
         start = lines.index(b"\n") + 1
-        meta = (target.parent / f"{target.name}.meta.json").read_bytes()
         for end in range(start, len(lines)):
             target.unlink(missing_ok=True)
             journal.write_bytes(lines[:end])
             assert go_on(target, format) == PATHS[1:]
             assert contents(target) == contents(whole)
-        assert (target.parent / f"{target.name}.meta.json").read_bytes() == meta
+        assert read_meta(target) == read_meta(whole)
 
     @pytest.mark.parametrize("tail", [b"\0" * 5000, b"\0\n\0\n", b'{"path": "clips'])
     def test_what_a_power_cut_leaves(self, new: Any, tail: bytes) -> None:
@@ -114,7 +118,7 @@ class TestResume:
         assert go_on(target) == PATHS[3:]
         assert contents(target) == contents(whole)
 
-    @pytest.mark.parametrize("format", FORMATS)
+    @pytest.mark.parametrize("format", DURABLE)
     def test_a_finished_output_stays_as_it_is(self, new: Any, format: Format) -> None:
         target = new(format)
         go_on(target, format)
@@ -122,12 +126,34 @@ class TestResume:
         assert go_on(target, format) == []
         assert contents(target) == before
 
-    @pytest.mark.parametrize("format", ["csv", "parquet"])
+    @pytest.mark.parametrize("format", ["csv", "parquet", "json", "html"])
     def test_a_finished_table_takes_no_more(self, new: Any, format: Format) -> None:
         target = new(format)
         go_on(target, format)
-        with pytest.raises(OutputError, match="takes no more videos"):
-            go_on(target, format, paths=[*PATHS, "new.mp4"])
+        for others in ([*PATHS, "new.mp4"], PATHS[:-1], [*PATHS[:-1], "new.mp4"]):
+            with pytest.raises(OutputError, match="takes no more, so name another"):
+                go_on(target, format, paths=others)
+
+    def test_finished_lines_take_more(self, new: Any) -> None:
+        target, whole = new("jsonl"), new("jsonl")
+        go_on(target, paths=PATHS[:2])
+        assert go_on(target, stop=1) == PATHS[2:3]
+        assert read_meta(target)[1] is None  # no longer finished
+        go_on(target)
+        go_on(whole)
+        assert contents(target) == contents(whole)
+        assert read_meta(target) == read_meta(whole)
+
+    def test_what_a_finished_output_holds(self, new: Any) -> None:
+        target = new("jsonl")
+        go_on(target, errors=(PATHS[1],))
+        holds = read_meta(target)[1]
+        assert holds is not None
+        assert (holds.videos, holds.failed) == (4, 1)
+        go_on(target, retry=True)
+        again = read_meta(target)[1]
+        assert again is not None
+        assert (again.videos, again.failed, again.paths) == (4, 0, holds.paths)
 
     def test_a_damaged_line_is_not_thrown_away_with_what_follows(self, new: Any) -> None:
         target = new("jsonl")
@@ -141,7 +167,7 @@ class TestResume:
     def test_settings_that_differ_are_named(self, new: Any) -> None:
         target = new("jsonl")
         go_on(target, stop=1)
-        other = {"model": "tiny", "recipe": {"name": "paper", "clips": 1}}
+        other = SETTINGS | {"recipe": RECIPE | {"name": "paper"}}
         with pytest.raises(OutputError, match=r"other settings: recipe\.name \(original, now paper\); "):
             Ledger(target, "jsonl", other).resume(retry_errors=False)
 
@@ -267,7 +293,7 @@ class TestCommand:
         assert run("predict", "clips/00.mp4", late, "-o", jsonl).code == 3
         again = run("predict", "clips/00.mp4", late, "clips/01.mp4", "-o", jsonl, "--resume")
         assert again.code == 3
-        assert only_line(again.err) == "1 videos: 1 labelled; 2 were there already"
+        assert only_line(again.err).startswith("1 videos: 1 labelled; 2 were there already; ")
         write_video(tmp_path / "late.mp4")
         retried = run("predict", "clips/00.mp4", late, "clips/01.mp4", "-o", jsonl, "--resume", "--retry-errors")
         assert retried.code == 0
@@ -293,7 +319,7 @@ class TestCommand:
         "args",
         [
             ("--resume",),
-            ("--resume", "-o", "out.json"),
+            ("--resume", "-o", "out.txt", "-f", "table"),
             ("--retry-errors", "-o", "out.jsonl"),
             ("--resume", "--overwrite", "-o", "out.jsonl"),
             ("-f", "parquet"),

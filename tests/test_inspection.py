@@ -34,7 +34,7 @@ from timesformer_cli.inspection import (
     warnings,
 )
 from timesformer_cli.pipeline import prepare
-from timesformer_cli.records import Item, Prediction, VideoInfo, Views, Window
+from timesformer_cli.records import Item, Prediction, Segment, VideoInfo, Views, Window
 from timesformer_cli.sheet import picture
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, Reading, Recipe, SamplingSpec, TimesformerConfig
 from timesformer_cli.workers import Limits
@@ -80,6 +80,11 @@ def picture_of(path: Path) -> PictureFacts:
     picture = facts_of(path).picture
     assert picture is not None
     return picture
+
+
+def labelled(views: Views) -> Prediction:
+    scores = np.zeros(2, np.float32)
+    return Prediction(views.item, views.info, (Segment(0, 1, views.labels, scores, scores),))
 
 
 class TestFacts:
@@ -303,10 +308,7 @@ class TestExamine:
         found = examine(video, CHECKPOINT, READING)
         assert found.views is not None
         views = found.views
-        scores = np.zeros(2, np.float32)
-        expected = predict_record(
-            Prediction(video, views.info, views.window, views.labels, scores), CHECKPOINT, top_k=0
-        )
+        expected = predict_record(labelled(views), CHECKPOINT)
         record = to_record(found, CHECKPOINT)
         assert record["video"].items() >= expected.pop("video").items()
         del expected["predictions"]
@@ -316,9 +318,7 @@ class TestExamine:
         item = Item(str(write_video(tmp_path / "short.mp4", 5, rate=10)))
         found = examine(item, CHECKPOINT, READING)
         assert found.views is not None
-        scores = np.zeros(2, np.float32)
-        views = found.views
-        expected = predict_record(Prediction(item, views.info, views.window, views.labels, scores), CHECKPOINT, 0)
+        expected = predict_record(labelled(found.views), CHECKPOINT)
         record = json.loads(json.dumps(to_record(found, CHECKPOINT), allow_nan=False))
         assert record["views"] == expected["views"]
         assert record["clips"][0] == {

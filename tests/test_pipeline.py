@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from timesformer_cli.checkpoint import resolve, with_overrides
 from timesformer_cli.errors import CheckpointError, TimesformerError
 from timesformer_cli.pipeline import (
     Prepared,
-    _SharedFrames,
     classify,
     prepare,
     prepare_all,
@@ -29,8 +29,7 @@ from timesformer_cli.pipeline import (
 from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Failure, Frames, Item, Prediction, Result, Views
 from timesformer_cli.runtime import open_scorer
-from timesformer_cli.sampling import plan
-from timesformer_cli.specs import Checkpoint
+from timesformer_cli.specs import Checkpoint, Reading
 from timesformer_cli.video import VideoReader, open_video
 from timesformer_cli.workers import Limits
 
@@ -70,7 +69,7 @@ class TestPrepare:
     def test_the_frames_of_each_clip_are_those_that_were_planned(self, video: Item, clips: list[list[int]]) -> None:
         everything = decode_all(video)
         with open_video(video) as reader:
-            read = read_clips(reader, np.array(clips))
+            read = list(read_clips(reader, np.array(clips)))
         for numbers, clip in zip(clips, read, strict=True):
             np.testing.assert_array_equal(clip.pixels, everything[numbers])
             np.testing.assert_allclose(clip.times, np.array(numbers) / 10)
@@ -79,16 +78,11 @@ class TestPrepare:
         self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = prepare(video, checkpoint)
-        sizes = []
-
-        def counting(reader: VideoReader, clips: NDArray[np.int64]) -> list[Frames]:
-            sizes.append(len(clips))
-            return read_clips(reader, clips)
-
-        monkeypatch.setattr(pipeline, "read_clips", counting)
+        counting = Counting()
+        monkeypatch.setattr(pipeline, "open_video", counting.open)
         monkeypatch.setattr(pipeline, "MAX_FRAME_BYTES", 2 * 4 * 64 * 48 * 3)  # two clips of three
         parts = prepare(video, checkpoint)
-        assert sizes == [2, 1]
+        assert [len(numbers) for numbers in counting.reads if numbers] == [8, 3]  # one is shared
         assert parts.labels == whole.labels
         np.testing.assert_array_equal(parts.pixels, whole.pixels)
 
@@ -125,34 +119,75 @@ class TestTimelines:
             np.testing.assert_array_equal(views.pixels, make_views(clips, timeline.preprocess))
             assert views.labels[3].frames == tuple(views.window.clips[1])
 
-    def test_frames_are_decoded_once_and_let_go(self, timeline: Checkpoint, video: Item) -> None:
-        read: list[int] = []
-        most = 0
-        with open_video(video) as reader:
+    @pytest.mark.parametrize("most", [12, 20, 1000])
+    def test_frames_are_decoded_once_however_many_are_held(
+        self, timeline: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch, most: int
+    ) -> None:
+        whole = list(prepare_windows(video, timeline))
+        counting = Counting()
+        monkeypatch.setattr(pipeline, "open_video", counting.open)
+        monkeypatch.setattr(pipeline, "MAX_FRAME_BYTES", most * 64 * 48 * 3)
+        parts = list(prepare_windows(video, timeline))
+        read = [number for numbers in counting.reads for number in numbers]
+        assert len(read) == len(set(read)) > 20
+        assert max(map(len, counting.reads)) <= max(most, 4)
+        for one, other in zip(parts, whole, strict=True):
+            np.testing.assert_array_equal(one.pixels, other.pixels)
 
-            class Counting:
+    def test_a_segment_for_each(self, timeline: Checkpoint, video: Item) -> None:
+        windows = list(prepare_windows(video, timeline))
+        assert [views.more for views in windows] == [True] * 4 + [False]
+        (result,) = classify(windows, FakeScorer(), timeline, batch=4)
+        assert isinstance(result, Prediction)
+        for views, segment in zip(windows, result.segments, strict=True):
+            (alone,) = classify([replace(views, more=False)], FakeScorer(), timeline)
+            assert (segment.start, segment.end, segment.views) == (views.window.start, views.window.end, views.labels)
+            np.testing.assert_allclose(segment.scores, scores(alone), rtol=1e-5)
+
+    def test_workers_yield_the_same(self, timeline: Checkpoint, video: Item) -> None:
+        here = list(prepare_windows(video, timeline))
+        with prepare_all([video, video], timeline, workers=2, limits=Limits()) as prepared:
+            there = [views for views in prepared if isinstance(views, Views)]
+        assert len(there) == 2 * len(here)
+        for one, other in zip(there, here * 2, strict=True):
+            np.testing.assert_array_equal(one.pixels, other.pixels)
+            assert (one.window.start, one.more) == (other.window.start, other.more)
+
+    def test_a_video_that_fails_on_the_way_is_a_failure_alone(self, timeline: Checkpoint, video: Item) -> None:
+        windows = list(prepare_windows(video, timeline))
+        failure = Failure(video, "decode", "damaged")
+        found = list(classify([*windows[:2], failure, *windows], FakeScorer(), timeline, batch=3))
+        assert found[0] is failure
+        assert isinstance(found[1], Prediction)
+        assert len(found[1].segments) == len(windows)
+
+
+def scores(result: Result) -> NDArray[np.float32]:
+    """Those of a video as a whole."""
+    assert isinstance(result, Prediction)
+    (segment,) = result.segments
+    return segment.scores
+
+
+class Counting:
+    """Opens videos, and notes which frames are read at a time."""
+
+    def __init__(self) -> None:
+        self.reads: list[list[int]] = []
+
+    @contextmanager
+    def open(self, item: Item, reading: Reading) -> Iterator[VideoReader]:
+        with open_video(item, reading) as reader:
+            counting = self
+
+            class Reader:
                 info = reader.info
 
-                def read(self, numbers: Sequence[int]) -> Frames:
-                    read.extend(numbers)
-                    return reader.read(numbers)
+                def read(self, frame_numbers: Sequence[int]) -> Frames:
+                    counting.reads.append(list(frame_numbers))
+                    return reader.read(frame_numbers)
 
-            shared = _SharedFrames(Counting())
-            for window in plan(reader.info, timeline.sampling):
-                shared.read_clips(window.clips)
-                most = max(most, len(shared._frames))
-        assert len(read) == len(set(read)) > 20
-        assert most <= 12
-
-    def test_a_prediction_for_each(self, timeline: Checkpoint, video: Item) -> None:
-        windows = list(prepare_windows(video, timeline))
-        found = list(classify(windows, FakeScorer(), timeline, batch=4))
-        for views, result in zip(windows, found, strict=True):
-            (alone,) = classify([views], FakeScorer(), timeline)
-            assert isinstance(result, Prediction)
-            assert isinstance(alone, Prediction)
-            assert result.window is views.window
-            np.testing.assert_allclose(result.scores, alone.scores, rtol=1e-5)
+            yield Reader()
 
 
 class TestClassify:
@@ -165,18 +200,18 @@ class TestClassify:
         (result,) = classify([views], scorer, checkpoint, batch=batch)
         assert scorer.batches == batches
         exponentials = np.exp(views.pixels.mean() * np.arange(5))
+        np.testing.assert_allclose(scores(result), exponentials / exponentials.sum(), rtol=1e-5)
         assert isinstance(result, Prediction)
-        np.testing.assert_allclose(result.scores, exponentials / exponentials.sum(), rtol=1e-5)
+        np.testing.assert_allclose(result.segments[0].logits, views.pixels.mean() * np.arange(5), rtol=1e-5)
 
     def test_the_real_network_agrees_at_every_batch_size(self, checkpoint: Checkpoint, video: Item) -> None:
         scorer = open_scorer(checkpoint, device="cpu")
-        scores = []
+        found = []
         for batch in (1, 2, 9):
             (result,) = classify([prepare(video, checkpoint)], scorer, checkpoint, batch=batch)
-            assert isinstance(result, Prediction)
-            scores.append(result.scores)
-        np.testing.assert_allclose(scores[1:], [scores[0]] * 2, rtol=1e-4)
-        assert np.ptp(scores[0]) > 0.01
+            found.append(scores(result))
+        np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-4)
+        assert np.ptp(found[0]) > 0.01
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_scores_that_are_no_numbers_end_the_run(self, checkpoint: Checkpoint, video: Item, bad: float) -> None:
@@ -210,9 +245,8 @@ class TestBatchesOfSeveralVideos:
                 continue
             (alone,) = classify([prepared], scorer, checkpoint, batch=1)
             assert isinstance(result, Prediction)
-            assert isinstance(alone, Prediction)
-            assert result.views == prepared.labels
-            np.testing.assert_allclose(result.scores, alone.scores, rtol=1e-4)
+            assert result.segments[0].views == prepared.labels
+            np.testing.assert_allclose(scores(result), scores(alone), rtol=1e-4)
 
     def test_batches_are_full_but_for_the_last(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
         scorer = FakeScorer()
@@ -258,8 +292,8 @@ class TestBatchesOfSeveralVideos:
                 raise MemoryError
             return scorer(views)
 
-        expected = [r.scores for r in classify(stream, FakeScorer(), checkpoint) if isinstance(r, Prediction)]
-        found = [r.scores for r in classify(stream, small, checkpoint, batch=8) if isinstance(r, Prediction)]
+        expected = [scores(r) for r in classify(stream, FakeScorer(), checkpoint) if isinstance(r, Prediction)]
+        found = [scores(r) for r in classify(stream, small, checkpoint, batch=8) if isinstance(r, Prediction)]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         assert scorer.batches == [2] * 7 + [1]
 
@@ -351,9 +385,9 @@ class TestPrepareAll:
 
     @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="timers")
     def test_a_video_may_take_only_so_long(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
-        slow = Item(str(write_video(tmp_path / "slow.mp4", frames=400, width=1280, height=720)))
+        slow = Item(str(write_video(tmp_path / "slow.mp4", frames=400, width=1920, height=1080)))
         quick = Item(str(write_video(tmp_path / "quick.mp4")))
-        first, second = results([slow, quick], with_overrides(checkpoint, fields={"stride": 90}), 1, timeout=0.05)
+        first, second = results([slow, quick], with_overrides(checkpoint, fields={"stride": 90}), 1, timeout=0.2)
         assert isinstance(first, Failure)
         assert first.kind == "timeout"
         assert isinstance(second, Prediction)

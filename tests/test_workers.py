@@ -151,7 +151,7 @@ def test_no_pause_before_a_result_that_is_there_or_at_the_end() -> None:
     with Pool(act, ["fine"] * 4, workers=2) as pool:
         results = pool.results_and_pauses()
         assert next(result for result in results if result is not None)
-        wait_until(lambda: pool._feed.ended and all(slot.answer for slot in pool._slots))
+        wait_until(lambda: pool._feed.ended and all(slot.answers for slot in pool._slots))
         assert len(list(results)) == 3
 
 
@@ -165,14 +165,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_workers_go_on_while_the_caller_is_busy() -> None:
     """One worker and two places: both items are done without anyone asking."""
     with Pool(act, ["who"] * 5, workers=1) as pool:
-        wait_until(lambda: len(pool._slots) == 2 and all(slot.answer for slot in pool._slots))
+        wait_until(lambda: len(pool._slots) == 2 and all(slot.answers for slot in pool._slots))
 
 
 @pytest.mark.parametrize(("room", "begun"), [(0, 2), (100, 4), (10**6, 9)])
 def test_more_is_begun_while_there_is_room_for_what_is_ready(room: int, begun: int) -> None:
     """Arrays of 2 x 4 float32, 32 bytes: the fourth makes it more than 100."""
     with Pool(act, ["x:4"] * 9, workers=1, room=room) as pool:
-        wait_until(lambda: len(pool._slots) == begun and all(slot.answer for slot in pool._slots))
+        wait_until(lambda: len(pool._slots) == begun and all(slot.answers for slot in pool._slots))
         time.sleep(0.2)
         assert len(pool._slots) == begun
         assert len(list(pool.results())) == 9
@@ -247,3 +247,43 @@ def test_workers_end_with_their_master(tmp_path: Path) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in [parent, *workers]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert [pid for pid in [parent, *workers] if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_items_of_several_parts() -> None:
+    """Parts come in order, each item's before the next one's, however many workers there are."""
+    with Pool(act, ["parts:7", "x:3", "parts:5"], workers=2) as pool:
+        found = [(item, answer.array.shape, answer.more) for item, answer in pool.results() if isinstance(answer, Done)]
+    parts = [("parts:7", (1000,), True)] * 6 + [("parts:7", (2, 0), False)]
+    assert found == [*parts, ("x:3", (2, 3), False), *[("parts:5", (1000,), True)] * 4, ("parts:5", (2, 5), False)]
+
+
+def test_a_worker_waits_when_enough_parts_are_there() -> None:
+    with Pool(act, ["parts:50"], workers=1, ahead=3) as pool:
+        wait_until(lambda: any(worker.pauses for worker in pool._workers) and len(pool._slots[0].answers) == 3)
+        time.sleep(0.1)
+        assert len(pool._slots[0].answers) == 3
+        assert len(list(pool.results())) == 50
+
+
+@pytest.mark.skipif(not UNIX, reason="signals")
+@pytest.mark.parametrize(
+    ("verb", "kind"), [("refuse", "decode"), ("segfault", "crash"), ("sleep:30", "timeout"), ("hang", "timeout")]
+)
+def test_an_item_may_fail_after_a_part(verb: str, kind: str) -> None:
+    results = run([f"break:{verb}", "fine"], workers=1, timeout=1.0)
+    assert kinds(results) == ["ok", kind, "ok"]
+
+
+@pytest.mark.skipif(not UNIX, reason="signals")
+def test_each_part_has_its_own_time() -> None:
+    """Five times a quarter of a second, and one second in between in which no one asks for more."""
+    with Pool(act, ["slow:5"], workers=1, ahead=1, limits=Limits(timeout=0.8)) as pool:
+        results = pool.results()
+        next(results)
+        time.sleep(1)
+        assert [type(answer) for _, answer in results] == [Done] * 5
+
+
+def test_leaving_between_two_parts_leaves_nothing() -> None:
+    with Pool(act, ["parts:9", "parts:9"], workers=2) as pool:
+        next(pool.results())

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from timesformer_cli.errors import OutputError, UsageError
-from timesformer_cli.records import Failure, Item, Prediction, Result, VideoInfo, ViewLabel, Window
+from timesformer_cli.logits import unpack
+from timesformer_cli.records import Failure, Item, Prediction, Result, Segment, VideoInfo, ViewLabel
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
 from timesformer_cli.table import Table
-from timesformer_cli.writers import CSV_COLUMNS, check_target, choose_format, open_writer, to_record
+from timesformer_cli.writers import CSV_COLUMNS, Excerpt, check_target, choose_format, open_writer, origin_of, to_record
 
 LABELS = ("waving", 'größer, "schneller"', "sitting")
 
@@ -42,9 +43,12 @@ def checkpoint(**changes: Any) -> Checkpoint:
 
 def prediction(path: str = "clips/a.mp4", scores: tuple[float, ...] = (0.25, 0.7, 0.05)) -> Prediction:
     info = VideoInfo(times=np.arange(300) / (30000 / 1001), fps=30000 / 1001, width=340, height=256, codec="h264")
-    window = Window(0.0, info.duration, np.array([[0, 36]]))
-    return Prediction(Item(path), info, window, (ViewLabel(0, "center", (0, 36)),), np.array(scores, np.float32))
+    values = np.array(scores, np.float32)
+    segment = Segment(0.0, info.duration, (ViewLabel(0, "center", (0, 36)),), np.log(np.abs(values)), values)
+    return Prediction(Item(path), info, (segment,))
 
+
+TWO = Excerpt(top_k=2)
 
 FAILURE = Failure(Item("clips/bad.mp4"), "decode", "no frame of it decodes")
 
@@ -62,34 +66,35 @@ ERROR_LINE = (
 
 
 def write(target: Path | None, format: Any, *results: Result, top_k: int = 2, **changes: Any) -> None:
-    with open_writer(target, format, checkpoint(**changes), top_k=top_k) as writer:
+    model = checkpoint(**changes)
+    with open_writer(target, format, origin_of(model)) as writer:
         for result in results:
-            writer.write(result)
+            writer.write(to_record(result, model, Excerpt(top_k=top_k)))
 
 
 class TestRecords:
     def test_fields_and_their_order(self) -> None:
-        assert json.dumps(to_record(prediction(), checkpoint(), 2), ensure_ascii=False) == OK_LINE
-        assert json.dumps(to_record(FAILURE, checkpoint(), 2)) == ERROR_LINE
+        assert json.dumps(to_record(prediction(), checkpoint(), TWO), ensure_ascii=False) == OK_LINE
+        assert json.dumps(to_record(FAILURE, checkpoint(), TWO)) == ERROR_LINE
 
     def test_top_k_beyond_the_classes_means_all(self) -> None:
-        ranks = to_record(prediction(), checkpoint(), 99)["predictions"]
+        ranks = to_record(prediction(), checkpoint(), Excerpt(top_k=99))["predictions"]
         assert [(p["rank"], p["index"]) for p in ranks] == [(1, 1), (2, 0), (3, 2)]
 
     def test_equal_scores_are_in_the_order_of_the_classes(self) -> None:
-        ranks = to_record(prediction(scores=(0.1, 0.45, 0.45)), checkpoint(), 3)["predictions"]
+        ranks = to_record(prediction(scores=(0.1, 0.45, 0.45)), checkpoint(), Excerpt(top_k=3))["predictions"]
         assert [p["index"] for p in ranks] == [1, 2, 0]
 
     def test_scores_are_the_float32_they_were(self) -> None:
         scores = tuple(np.random.default_rng(0).normal(size=3).astype(np.float32) * 1e-6)
-        ranks = to_record(prediction(scores=scores), checkpoint(), 3)["predictions"]
+        ranks = to_record(prediction(scores=scores), checkpoint(), Excerpt(top_k=3))["predictions"]
         assert [np.float32(p["score"]) for p in ranks] == sorted(scores, reverse=True)
         assert all(len(repr(p["score"])) <= 16 for p in ranks)
 
     def test_a_rate_that_is_no_number_is_null(self) -> None:
         info = VideoInfo(times=np.zeros(1), fps=float("inf"), width=1, height=1, codec="gif")
-        result = Prediction(Item("a"), info, Window(0, 0, np.zeros((1, 2))), (), np.zeros(3, np.float32))
-        assert to_record(result, checkpoint(), 1)["video"]["fps"] is None
+        result = Prediction(Item("a"), info, (Segment(0, 0, (), np.zeros(3), np.zeros(3, np.float32)),))
+        assert to_record(result, checkpoint())["video"]["fps"] is None
 
 
 class TestFormats:
@@ -101,18 +106,19 @@ class TestFormats:
     def test_json_is_one_array(self, tmp_path: Path, results: tuple[Result, ...]) -> None:
         write(tmp_path / "out.json", "json", *results)
         read = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-        assert read == [to_record(result, checkpoint(), 2) for result in results]
+        assert read == [to_record(result, checkpoint(), TWO) for result in results]
 
     def test_csv(self, tmp_path: Path) -> None:
         write(tmp_path / "out.csv", "csv", prediction('a,"b"\n.mp4'), FAILURE)
         with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
+        head = ['a,"b"\n.mp4', "ok", "tiny", "0.0", "10.01"]
         video = ["10.01", "29.97", "300", "340", "256", "h264"]
         assert rows == [
             list(CSV_COLUMNS),
-            ['a,"b"\n.mp4', "ok", "tiny", "1", "1", 'größer, "schneller"', "0.7", *video, "", "", "original"],
-            ['a,"b"\n.mp4', "ok", "tiny", "2", "0", "waving", "0.25", *video, "", "", "original"],
-            ["clips/bad.mp4", "error", "tiny", *[""] * 10, "decode", "no frame of it decodes", ""],
+            [*head, "1", "1", 'größer, "schneller"', "0.7", *video, "", "", "original"],
+            [*head, "2", "0", "waving", "0.25", *video, "", "", "original"],
+            ["clips/bad.mp4", "error", "tiny", *[""] * 12, "decode", "no frame of it decodes", ""],
         ]
 
     @pytest.mark.parametrize("format", ["json", "jsonl", "csv", "table"])
@@ -164,7 +170,7 @@ class TestTable:
         monkeypatch.setenv("TERM", "xterm-256color")
         monkeypatch.setenv("NO_COLOR", no_color)
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-        rows = Table(LABELS, raw=False, plain=False).rows(to_record(FAILURE, checkpoint(), 1))
+        rows = Table(LABELS, raw=False, plain=False).rows(to_record(FAILURE, checkpoint(), Excerpt(top_k=1)))
         assert "no frame of it decodes" in rows
         assert ("\x1b[31m" in rows) is red
 
@@ -179,28 +185,18 @@ class TestOutput:
     @pytest.mark.parametrize("format", ["jsonl", "csv", "table"])
     def test_records_are_on_disk_as_they_come(self, tmp_path: Path, format: Any) -> None:
         target = tmp_path / "out"
-        with open_writer(target, format, checkpoint(), top_k=2) as writer:
+        with open_writer(target, format, origin_of(checkpoint())) as writer:
             assert not target.exists()
-            writer.write(prediction())
+            writer.write(to_record(prediction(), checkpoint(), TWO))
             assert "größer" in target.read_text(encoding="utf-8")
-            writer.write(FAILURE)
+            writer.write(to_record(FAILURE, checkpoint(), TWO))
             assert "clips/bad.mp4" in target.read_text(encoding="utf-8")
-
-    def test_a_json_array_gets_its_name_when_it_is_whole(self, tmp_path: Path) -> None:
-        target = tmp_path / "out.json"
-        target.write_text("old")
-        with open_writer(target, "json", checkpoint(), top_k=2) as writer:
-            writer.write(prediction())
-            assert target.read_text() == "old"
-            assert "größer" in (tmp_path / "out.json.part").read_text(encoding="utf-8")
-        assert len(json.loads(target.read_text(encoding="utf-8"))) == 1
-        assert os.listdir(tmp_path) == ["out.json"]
 
     @pytest.mark.parametrize("format", ["json", "jsonl", "csv"])
     def test_an_interrupted_run_leaves_a_whole_document(self, tmp_path: Path, format: Any) -> None:
         target = tmp_path / "out"
-        with suppress(KeyboardInterrupt), open_writer(target, format, checkpoint(), top_k=2) as writer:
-            writer.write(prediction())
+        with suppress(KeyboardInterrupt), open_writer(target, format, origin_of(checkpoint())) as writer:
+            writer.write(to_record(prediction(), checkpoint(), TWO))
             raise KeyboardInterrupt
         write(tmp_path / "whole", format, prediction())
         assert target.read_bytes() == (tmp_path / "whole").read_bytes()
@@ -208,7 +204,7 @@ class TestOutput:
 
     @pytest.mark.parametrize("format", ["json", "jsonl", "csv", "table"])
     def test_without_a_record_there_is_no_file(self, tmp_path: Path, format: Any) -> None:
-        with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "out", format, checkpoint(), top_k=2):
+        with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "out", format, origin_of(checkpoint())):
             raise KeyboardInterrupt
         assert os.listdir(tmp_path) == []
 
@@ -280,3 +276,56 @@ class TestTarget:
     ) -> None:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
         assert choose_format(None) == format
+
+
+def test_segments_of_a_timeline(tmp_path: Path) -> None:
+    """Three of them, of which the first two have the same likeliest class, by little."""
+    timeline = checkpoint(recipe=recipe(sampling=SamplingSpec(num_frames=2, stride=36, window=4.0, hop=3.0)))
+    info = prediction().info
+    segments = tuple(
+        Segment(start, start + 4, (ViewLabel(0, "center", (frame, frame + 36)),), np.log(values), values, picture)
+        for start, frame, values, picture in [
+            (0.0, 0, np.array([0.4, 0.35, 0.25], np.float32), b"a"),
+            (3.0, 90, np.array([0.5, 0.05, 0.45], np.float32), b"b"),
+            (6.0, 180, np.array([0.1, 0.8, 0.1], np.float32), b"c"),
+        ]
+    )
+    result = Prediction(Item("film.mp4"), info, segments)
+    record = to_record(result, timeline, Excerpt(top_k=2, threshold=0.3, logits=True))
+    assert list(record) == ["path", "status", "model", "segments", "video", "recipe", "_logits", "_thumbnails"]
+    told = [
+        (part["start"], part["end"], [(p["rank"], p["index"], p["score"]) for p in part["predictions"]])
+        for part in record["segments"]
+    ]
+    assert told == [(0, 4, [(1, 0, 0.4), (2, 1, 0.35)]), (3, 7, [(1, 0, 0.5), (2, 2, 0.45)]), (6, 10, [(1, 1, 0.8)])]
+    assert record["segments"][1]["views"] == [{"clip": 0, "crop": "center", "frames": [90, 126]}]
+    np.testing.assert_array_equal([unpack(text) for text in record["_logits"]], [s.logits for s in segments])
+
+    merged = to_record(result, timeline, Excerpt(merge=True))
+    first, second = merged["segments"]
+    assert (first["start"], first["end"], second["start"], second["end"]) == (0, 7, 6, 10)
+    assert [(p["index"], p["score"]) for p in first["predictions"]] == [(0, 0.45), (2, 0.35), (1, 0.2)]
+    assert [view["frames"] for view in first["views"]] == [[0, 36], [90, 126]]
+    assert "_logits" not in merged
+
+    write(tmp_path / "out.jsonl", "jsonl", result, recipe=timeline.recipe)
+    assert list(json.loads((tmp_path / "out.jsonl").read_text())) == list(record)[:6]
+    write(tmp_path / "out.csv", "csv", result, FAILURE, top_k=1, recipe=timeline.recipe)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["start"], row["end"], row["rank"], row["label"]) for row in rows] == [
+        ("0.0", "4.0", "1", LABELS[0]),
+        ("3.0", "7.0", "1", LABELS[0]),
+        ("6.0", "10.0", "1", LABELS[1]),
+        ("", "", "", ""),
+    ]
+
+
+def test_a_video_without_a_label_above_the_threshold_keeps_its_row(tmp_path: Path) -> None:
+    record = to_record(prediction(), checkpoint(), Excerpt(threshold=0.9))
+    assert record["predictions"] == []
+    with open_writer(tmp_path / "out.csv", "csv", origin_of(checkpoint())) as writer:
+        writer.write(record)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["path"], row["status"], row["rank"], row["label"]) == ("clips/a.mp4", "ok", "", "")

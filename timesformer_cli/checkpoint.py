@@ -29,6 +29,9 @@ _BY_CLASSES: dict[int, Dataset] = {400: "kinetics-400", 600: "kinetics-600", 174
 
 _EXPORTED = (".onnx", ".pt2", ".xml")
 
+# Seconds of a timeline's windows, for models whose clips are as long as the video.
+_WINDOW = 8.5
+
 _Spec = TypeVar("_Spec", SamplingSpec, PreprocessSpec)
 
 
@@ -346,6 +349,25 @@ def with_overrides(
         raise UsageError(f"{checkpoint.name}: {error}") from error
 
 
+def with_timeline(checkpoint: Checkpoint, *, window: float | None, hop: float | None) -> Checkpoint:
+    """The model with one prediction for each window of so many seconds, every `hop` seconds.
+
+    The default are windows side by side that last as long as one clip, where clips have a length in seconds.
+
+    Raises:
+        UsageError: windows that cannot be.
+    """
+    sampling = checkpoint.sampling
+    if window is None:
+        timed = sampling.method in ("window", "strided") and sampling.fps is not None
+        window = round(sampling.num_frames * sampling.stride / (sampling.fps or 1), 3) if timed else _WINDOW
+    try:
+        sampling = replace(sampling, window=window, hop=hop)
+    except ValueError as error:
+        raise UsageError(f"--timeline: {error}") from error
+    return replace(checkpoint, recipe=replace(checkpoint.recipe, sampling=sampling))
+
+
 # Fields that only some ways of sampling look at.
 _ONLY_FOR = {
     "stride": ("window", "strided"),
@@ -353,7 +375,7 @@ _ONLY_FOR = {
     "overrun": ("window", "strided"),
     "fps": ("window", "strided", "segments"),
 }
-# Not the parts of a timeline: how many predictions a video gets is no matter of the recipe.
+# Not the parts of a timeline: how many predictions a video gets is no matter of the recipe; see `with_timeline`.
 _SAMPLING = tuple(field.name for field in fields(SamplingSpec) if field.name not in ("window", "hop"))
 _PREPROCESS = tuple(field.name for field in fields(PreprocessSpec))
 RECIPE_FIELDS = (*_SAMPLING, *_PREPROCESS, "combine")
@@ -455,12 +477,15 @@ def _overlaid(recipe: Recipe, stated: Mapping[str, Any], path: Path) -> Recipe:
     """`recipe` with the fields that a recipe's file states."""
     try:
         _refuse_unknown(stated, tuple(field.name for field in fields(Recipe)))
-        return Recipe(
+        made = Recipe(
             name=stated.get("name", path.name),
             sampling=_overlay(recipe.sampling, stated.get("sampling", {}), "sampling"),
             preprocess=_overlay(recipe.preprocess, stated.get("preprocess", {}), "preprocess"),
             combine=stated.get("combine", recipe.combine),
         )
+        if made.sampling.window is not None:
+            raise ValueError("sampling: the windows of a timeline are no part of a recipe; predict --timeline has them")
+        return made
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -1,32 +1,31 @@
 """Results that survive any stop: JSON lines that grow on disk, what a stopped run left in them, and its settings.
 
-Beside an output NAME lie `NAME.meta.json`, the settings it was made with, and while they are needed
-`NAME.part.jsonl`, the records that CSV and Parquet are made of when all are there, and
-`NAME.retry.jsonl`, new records of videos that had failed, which take their old ones' places at the end.
+Beside an output NAME lie `NAME.meta.json`, the settings it was made with and what it holds when it is
+finished, and while they are needed `NAME.part.jsonl`, the records that other formats than JSON lines
+are made of when all are there, `NAME.retry.jsonl`, new records of videos that had failed, which take
+their old ones' places at the end, and `NAME.lock`, which keeps other runs out.
 """
 
-import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.errors import OutputError
-from timesformer_cli.parquet import read_statuses, write_parquet
-from timesformer_cli.records import Result
+from timesformer_cli.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.specs import Checkpoint
-from timesformer_cli.writers import CSV_COLUMNS, Format, Record, csv_text, json_line, to_record, to_rows
-
-# What `--resume` can continue. Half a JSON array or table would be of no use to another run.
-FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
+from timesformer_cli.styles import Origin, Record, spans
+from timesformer_cli.writers import Excerpt, Format, encoded, private_line, write_file
 
 Settings = dict[str, Any]
 
@@ -34,23 +33,43 @@ _DIGEST = 16
 
 
 def is_durable(target: Path, format: Format) -> bool:
-    """Whether results in `target` can be continued: not on a device, nor in a named pipe."""
-    return format in FORMATS and (target.is_file() or not target.exists())
+    """Whether results in `target` can be continued: not a table, nor what is on a device or in a named pipe."""
+    return format != "table" and (target.is_file() or not target.exists())
 
 
-def settings_of(checkpoint: Checkpoint, *, top_k: int, frame_rate: float) -> Settings:
+def settings_of(checkpoint: Checkpoint, excerpt: Excerpt, *, frame_rate: float, precision: str) -> Settings:
     """What decides about the records, in the types that JSON gives back."""
     settings = {
         "version": __version__,
         "model": checkpoint.name,
         "source": checkpoint.source,
-        "labels": hashlib.sha256("\n".join(checkpoint.labels).encode("utf-8", "surrogatepass")).hexdigest(),
-        "top_k": top_k,
+        "labels": checkpoint.labels,
+        **asdict(excerpt),
         "frame_rate": frame_rate,
+        "precision": precision,
         "recipe": asdict(checkpoint.recipe),
     }
+    # ASCII, as it will be in the file: labels may hold anything.
     read: Settings = json.loads(json.dumps(settings))
     return read
+
+
+def origin_in(settings: Settings) -> Origin:
+    """What formats say of the model, from settings that `settings_of` made."""
+    recipe = settings["recipe"]
+    return Origin(settings["model"], tuple(settings["labels"]), recipe["name"], recipe["combine"] == "raw_logits")
+
+
+class Holdings(NamedTuple):
+    """What an output holds: how many videos, how many of them failed, and the sum of their paths' digests."""
+
+    videos: int = 0
+    failed: int = 0
+    paths: int = 0
+
+    def and_path(self, path: str, *, failed: bool) -> "Holdings":
+        added = int.from_bytes(_digest(path), "big")
+        return Holdings(self.videos + 1, self.failed + failed, (self.paths + added) % (1 << 8 * _DIGEST))
 
 
 @dataclass
@@ -80,27 +99,48 @@ class PathSet:
 
 
 def _digest(path: str) -> bytes:
-    return hashlib.blake2b(path.encode("utf-8", "backslashreplace"), digest_size=_DIGEST).digest()
+    return hashlib.blake2b(encoded(path), digest_size=_DIGEST).digest()
 
 
 class Ledger:
-    """The output of one run, and of those before it that it continues."""
+    """The output of one run, and of those before it that it continues.
 
-    def __init__(self, target: Path, format: Format, settings: Settings) -> None:
+    With `logits`, those of all records go to that file as well; they must carry them. As a context: at
+    its end the output gets its last form, and a stop leaves what `resume` continues.
+    """
+
+    def __init__(self, target: Path, format: Format, settings: Settings, logits: Path | None = None) -> None:
         self._target = target
         self._format = format
         self._settings = settings
-        self._journal = journal_of(target, format)
+        self._logits = logits
+        self._journal = journal_of(target, format, logits=logits is not None)
         self._retries = target.with_name(target.name + ".retry.jsonl")
-        self._meta = target.with_name(target.name + ".meta.json")
+        self._meta = meta_of(target)
         self._files: dict[Path, FileIO] = {}
-        self._finished = False
         self._continues = False
+        self._holds = Holdings()
+        self.finished = False  # by an earlier run, into a format that takes no more
         self.past = Past(PathSet())
-        self.failed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.finish()
+        finally:
+            self.close()
 
     def __contains__(self, path: str) -> bool:
         return path in self.past.done
+
+    @property
+    def failed(self) -> int:
+        return self._holds.failed
 
     def resume(self, *, retry_errors: bool) -> None:
         """Take over what is there.
@@ -108,43 +148,69 @@ class Ledger:
         Raises:
             OutputError: it was made with other settings, or is not what a run leaves.
         """
-        self._finished = self._format != "jsonl" and self._target.exists() and not self._journal.exists()
-        there = self._target if self._finished else self._journal
+        finished = self._journal != self._target and self._target.exists() and not self._journal.exists()
+        there = self._target if finished else self._journal
         # A run that was stopped before its first record leaves an empty file.
         if not there.exists() or (there.stat().st_size == 0 and not self._meta.exists()):
-            self._finished = False
             return
-        self._check_settings()
-        if self._finished and retry_errors:
+        held = self._check_meta()
+        self._continues = True
+        if not finished:
+            self.past = self._read_journals(retry_errors=retry_errors)
+            return
+        if held is None:
+            raise OutputError(
+                f"{self._target}: cannot be resumed: no run has finished it; start again with --overwrite"
+            )
+        if retry_errors and held.failed:
             raise OutputError(
                 f"{self._target}: is finished, and only JSON lines keep what --retry-errors needs; "
                 "label again with --overwrite, or into a .jsonl file"
             )
-        self._continues = True
-        self.past = self._read_finished() if self._finished else self._read_journals(retry_errors=retry_errors)
-        self.failed = len(self.past.failed)
+        self.finished, self._holds = True, held
+        self.past.count = held.videos
+
+    def check_finished(self, paths: Iterable[str]) -> None:
+        """Raises OutputError where a finished output holds other videos than `paths`."""
+        holds = Holdings()
+        for path in paths:
+            holds = holds.and_path(path, failed=False)
+        if (holds.videos, holds.paths) != (self._holds.videos, self._holds.paths):
+            raise OutputError(
+                f"{self._target}: is finished, with {self._holds.videos} videos that are not these {holds.videos}; a "
+                f"finished {self._format} file takes no more, so name another one"
+            )
 
     def write(self, record: Record) -> None:
         """Write one record. Raises OutputError when it cannot be written."""
+        failed = record["status"] == "error"
         digest = _digest(record["path"])
         again = digest in self.past.failed
+        self._append(self._retries if again else self._journal, encoded(private_line(record)))
         if again:
             self.past.failed.discard(digest)
-            self.failed -= 1
-        self.failed += record["status"] == "error"
-        self._append(self._retries if again else self._journal, json_line(record).encode("utf-8", "backslashreplace"))
+            self._holds = self._holds._replace(failed=self._holds.failed - 1 + failed)
+        else:
+            self._holds = self._holds.and_path(record["path"], failed=failed)
 
     def finish(self) -> None:
         """Every video is done: give the output its last form. Raises OutputError."""
         self.close()
-        if self._finished or not self._journal.exists():
+        if self.finished or not self._journal.exists():
             return
-        with _told(self._target):
-            if self._retries.exists():
-                _replace(self._journal, lambda part: self._merge(part))
-                self._retries.unlink()
-            if self._format != "jsonl":
-                _replace(self._target, lambda part: self._convert(part))
+        if self._retries.exists():
+            _replace(self._journal, lambda part: self._merge(part))
+            self._retries.unlink()
+        if self._logits is not None:
+            rows, labels, ending = _logits_in(self._journal), self._settings["labels"], self._logits.suffix.lower()
+            _replace(self._logits, lambda part: save_logits(part, rows, labels, format=ending))
+        if self._journal != self._target:
+            origin = origin_in(self._settings)
+            records = (record for _, record in read_records(self._journal))
+            _replace(self._target, lambda part: write_file(part, self._format, records, origin))
+        _write_meta(self._target, self._settings, self._holds)
+        if self._journal != self._target:
+            with _told(self._journal):
                 self._journal.unlink()
 
     def close(self) -> None:
@@ -164,12 +230,8 @@ class Ledger:
                 raise
 
     def _open(self, path: Path) -> FileIO:
-        if self._finished:
-            raise OutputError(
-                f"{self._target}: is finished, and a finished {self._format} file takes no more videos; "
-                "name another file"
-            )
         if self._continues:
+            _write_meta(self._target, self._settings, None)
             file = FileIO(path, "r+" if path.exists() else "x+")
             file.seek(0, os.SEEK_END)
         else:
@@ -177,39 +239,35 @@ class Ledger:
             self._meta.unlink(missing_ok=True)
             self._retries.unlink(missing_ok=True)
             file = FileIO(path, "w+")
-            text = json.dumps(self._settings, indent=2) + "\n"
-            _replace(self._meta, lambda part: part.write_text(text, encoding="utf-8"))
+            _write_meta(self._target, self._settings, None)
             self._continues = True
         self._files[path] = file
         return file
 
-    def _check_settings(self) -> None:
-        try:
-            made = json.loads(self._meta.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise OutputError(
-                f"{self._target}: cannot be resumed: {self._meta.name}, the settings it was made with, "
-                "is missing or damaged; start again with --overwrite"
-            ) from None
-        if not isinstance(made, dict):
-            made = {}
-        differing = list(_differences(made, self._settings))
+    def _check_meta(self) -> Holdings | None:
+        """What a finished output holds; None if it is not finished."""
+        settings, holds = read_meta(self._target)
+        differing = list(differences(settings, self._settings))
         if differing:
             raise OutputError(
                 f"{self._target}: was made with other settings: {', '.join(differing)}; "
                 "resume with the same ones, or choose another file"
             )
+        return holds
 
     def _read_journals(self, *, retry_errors: bool) -> Past:
         digests, failed, end = bytearray(), set(), 0
-        for line_end, record in _records(self._journal):
+        holds = Holdings()
+        for line_end, record in read_records(self._journal):
             end = line_end
             digests += _digest(record["path"])
+            holds = holds.and_path(record["path"], failed=False)
             if record["status"] == "error":
                 failed.add(_digest(record["path"]))
         self._cut(self._journal, end)
         if self._retries.exists():
             failed = self._read_retries(failed)
+        self._holds = holds._replace(failed=len(failed))
         if retry_errors:
             kept = bytearray()
             for start in range(0, len(digests), _DIGEST):
@@ -221,7 +279,7 @@ class Ledger:
     def _read_retries(self, failed: set[bytes]) -> set[bytes]:
         """Those that still count as failed; a torn last record is cut off."""
         failed, end = set(failed), 0
-        for line_end, record in _records(self._retries):
+        for line_end, record in read_records(self._retries):
             end = line_end
             (failed.add if record["status"] == "error" else failed.discard)(_digest(record["path"]))
         self._cut(self._retries, end)
@@ -233,23 +291,12 @@ class Ledger:
             if path.stat().st_size > end:
                 os.truncate(path, end)
 
-    def _read_finished(self) -> Past:
-        digests, failed, last = bytearray(), set(), None
-        for path, status in _statuses(self._target, self._format):
-            if path == last:
-                continue
-            last = path
-            digests += _digest(path)
-            if status == "error":
-                failed.add(_digest(path))
-        return Past(PathSet(bytes(digests)), failed, len(digests) // _DIGEST)
-
     def _merge(self, part: Path) -> None:
-        """The journal, with the newest record of each video that was tried again."""
+        """The records, with the newest of each video that was tried again."""
         with self._retries.open("rb") as retries, self._journal.open("rb") as lines, part.open("wb") as merged:
             newest: dict[bytes, int] = {}
             start = 0
-            for end, record in _records(self._retries):
+            for end, record in read_records(self._retries):
                 newest[_digest(record["path"])], start = start, end
             for line in lines:
                 position = newest.get(_digest(json.loads(line)["path"]))
@@ -258,47 +305,19 @@ class Ledger:
                     line = retries.readline()
                 merged.write(line)
 
-    def _convert(self, part: Path) -> None:
-        rows = (row for _, record in _records(self._journal) for row in to_rows(record))
-        if self._format == "parquet":
-            write_parquet(part, rows, CSV_COLUMNS)
-            return
-        with part.open("wb") as file:
-            file.write(csv_text([CSV_COLUMNS]).encode())
-            for row in rows:
-                cells = [row.get(column) for column in CSV_COLUMNS]
-                file.write(csv_text([cells]).encode("utf-8", "backslashreplace"))
 
-
-class LedgerWriter:
-    """Writes results to a ledger."""
-
-    def __init__(self, ledger: Ledger, checkpoint: Checkpoint, top_k: int) -> None:
-        self._ledger, self._checkpoint, self._top_k = ledger, checkpoint, top_k
-
-    def write(self, result: Result) -> None:
-        """Write one result. Raises OutputError when it cannot be written."""
-        self._ledger.write(to_record(result, self._checkpoint, self._top_k))
-
-
-@contextmanager
-def open_ledger(ledger: Ledger, checkpoint: Checkpoint, *, top_k: int) -> Iterator[LedgerWriter]:
-    """A writer to the ledger. At the end the output gets its last form; a stop leaves what `resume` continues."""
-    try:
-        yield LedgerWriter(ledger, checkpoint, top_k)
-        ledger.finish()
-    finally:
-        ledger.close()
-
-
-def journal_of(target: Path, format: Format) -> Path:
+def journal_of(target: Path, format: Format, *, logits: bool = False) -> Path:
     """Where the records grow."""
-    return target if format == "jsonl" else target.with_name(target.name + ".part.jsonl")
+    return target if format == "jsonl" and not logits else target.with_name(target.name + ".part.jsonl")
 
 
-def check_journal(target: Path, format: Format) -> None:
+def meta_of(target: Path) -> Path:
+    return target.with_name(target.name + ".meta.json")
+
+
+def check_journal(target: Path, format: Format, *, logits: bool = False) -> None:
     """Raises OutputError when a run that was stopped has left results."""
-    journal = journal_of(target, format)
+    journal = journal_of(target, format, logits=logits)
     if journal.exists():
         raise OutputError(
             f"{journal}: holds the results of a run that was stopped; --resume goes on with it, "
@@ -306,7 +325,27 @@ def check_journal(target: Path, format: Format) -> None:
         )
 
 
-def _records(path: Path) -> Iterator[tuple[int, Record]]:
+def read_meta(target: Path) -> tuple[Settings, Holdings | None]:
+    """The settings that an output was made with, and what it holds if it is finished.
+
+    Raises:
+        OutputError: they are missing or damaged.
+    """
+    path = meta_of(target)
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        finished = meta["finished"]
+        if finished is not None:
+            finished = Holdings(int(finished["videos"]), int(finished["failed"]), int(finished["paths"], 16))
+        return dict(meta["settings"]), finished
+    except (OSError, ValueError, TypeError, KeyError):
+        raise OutputError(
+            f"{target}: cannot be continued: {path.name}, the settings it was made with, is missing or damaged; "
+            "start again with --overwrite"
+        ) from None
+
+
+def read_records(path: Path) -> Iterator[tuple[int, Record]]:
     """Each record and the byte after it, up to a torn one at the end.
 
     Raises:
@@ -334,38 +373,110 @@ def _parse(line: bytes) -> Record | None:
     return record if isinstance(record, dict) and {"path", "status"} <= record.keys() else None
 
 
-def _statuses(path: Path, format: Format) -> Iterator[tuple[str, str]]:
-    """Path and status of each row of a finished file."""
-    with _told(path, "read"):
-        if format == "parquet":
-            yield from read_statuses(path)
-            return
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                yield row["path"], row["status"]
+def _logits_in(journal: Path) -> Iterator[LogitsRow]:
+    for _, record in read_records(journal):
+        for span, packed in zip(spans(record), record.get("_logits", ()), strict=True):
+            yield LogitsRow(record["path"], span["start"], span["end"], unpack(packed))
 
 
-def _differences(made: Settings, wanted: Settings, prefix: str = "") -> Iterator[str]:
+def differences(made: Settings, wanted: Settings, prefix: str = "") -> Iterator[str]:
+    """Each setting that differs, with both values."""
     for name in sorted(made.keys() | wanted.keys()):
         before, now = made.get(name), wanted.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
-            yield from _differences(before, now, f"{prefix}{name}.")
+            yield from differences(before, now, f"{prefix}{name}.")
         elif name == "labels" and before != now:
             yield "labels"
         elif before != now:
             yield f"{prefix}{name} ({before}, now {now})"
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Make `path` anew: written beside it, on the disk for sure, and only then given its name."""
-    part = path.with_name(path.name + ".part")
+def write_finished(
+    target: Path, format: Format, settings: Settings, records: Iterable[Record], holds: Holdings
+) -> None:
+    """Write all `records` to `target` at once, as a run would have. Raises OutputError."""
+    meta_of(target).unlink(missing_ok=True)
+    _replace(target, lambda part: write_file(part, format, records, origin_in(settings)))
+    _write_meta(target, settings, holds)
+
+
+def _write_meta(target: Path, settings: Settings, holds: Holdings | None) -> None:
+    finished = None if holds is None else holds._asdict() | {"paths": f"{holds.paths:032x}"}
+    text = json.dumps({"finished": finished, "settings": settings}, indent=2) + "\n"
+    _replace(meta_of(target), lambda part: part.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Keep other runs away from an output as long as the context lasts.
+
+    The lock goes with the process, however that ends. Some network file systems have none, and then
+    nothing is kept away.
+
+    Raises:
+        OutputError: another run has it.
+    """
+    path = target.with_name(target.name + ".lock")
+    with _told(target):
+        file = _locked_file(path)
+    if file is None:
+        raise OutputError(f"{target}: another run is writing to it; wait for that, or choose another file")
     try:
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        yield
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows removes no file that is open
+            path.unlink()
+        file.close()
+
+
+def _locked_file(path: Path) -> IO[bytes] | None:
+    while True:
+        file = path.open("ab")
+        if not _lock(file):
+            file.close()
+            return None
+        # Whoever had it before may have removed the name since it was opened here.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Make `path` anew: written beside it, on the disk for sure, and only then given its name.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    with _told(path):
+        try:
+            write(part)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

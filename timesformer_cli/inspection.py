@@ -15,7 +15,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -205,14 +205,15 @@ def _examined(item: Item, checkpoint: Checkpoint, reading: Reading) -> Inspectio
         return Inspection(item, None, None, Failure(item, "too_large", OUT_OF_MEMORY))
 
 
-def _carried(item: Item, checkpoint: Checkpoint, reading: Reading, keep: bool) -> Done:
+def _carried(item: Item, checkpoint: Checkpoint, reading: Reading, keep: bool) -> Generator[Done]:
     """`examine` in a worker. The pixels go apart from the rest, if they are wanted."""
     inspection = examine(item, checkpoint, reading)
     views = inspection.views
     if views is None:
-        return Done(inspection, np.empty(0, np.float32))
+        yield Done(inspection, np.empty(0, np.float32))
+        return
     none = views.pixels[:0]
-    return Done(replace(inspection, views=replace(views, pixels=none)), views.pixels if keep else none)
+    yield Done(replace(inspection, views=replace(views, pixels=none)), views.pixels if keep else none)
 
 
 def _received(item: Item, answer: Done | VideoError) -> Inspection:

@@ -1,7 +1,7 @@
 """Results as Parquet: the rows of CSV with proper types, a row group at a time."""
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ _TYPES = {
     "rank": "int32",
     "index": "int32",
     "score": "float32",
+    "start": "float64",
+    "end": "float64",
     "duration": "float64",
     "fps": "float64",
     "frames": "int64",
@@ -40,15 +42,6 @@ def write_parquet(path: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> 
     with ParquetWriter(path, schema) as writer:
         while group := [_valid(row) for row in islice(iterator, ROWS_IN_A_GROUP)]:
             writer.write_table(arrow.Table.from_pylist(group, schema=schema))
-
-
-def read_statuses(path: Path) -> Iterator[tuple[str, str]]:
-    """Path and status of each row."""
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=["path", "status"]):
-            yield from zip(batch["path"].to_pylist(), batch["status"].to_pylist(), strict=True)
 
 
 def _valid(row: Row) -> Row:

@@ -1,9 +1,10 @@
 """The order of the stages: an item is read, prepared, scored, and becomes a result."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from timesformer_cli.records import (
     Item,
     Prediction,
     Result,
+    Segment,
     VideoInfo,
     ViewLabel,
     Views,
@@ -25,93 +27,108 @@ from timesformer_cli.records import (
 )
 from timesformer_cli.runtime import Scorer
 from timesformer_cli.sampling import plan
+from timesformer_cli.sheet import thumbnail
 from timesformer_cli.specs import Checkpoint, Reading
 from timesformer_cli.video import VideoReader, open_video
-from timesformer_cli.workers import OUT_OF_MEMORY, Done, Limits, Pool
+from timesformer_cli.workers import OUT_OF_MEMORY, Done, Limits, Pool, Task
 
 # Decoded frames of one video that are held at a time; a single clip may need more.
-MAX_FRAME_BYTES = 2**30
+MAX_FRAME_BYTES = 2**28
+
+# Frames in the thumbnail of a video; one of a timeline's segment has one.
+_THUMBNAIL_FRAMES = 4
 
 # Network input that may lie ready for it, beyond two videos for each worker: some fifty views of the base size,
 # so that a GPU's batches fill up.
 _ROOM = 2**28
 
 
-def read_clips(reader: VideoReader, clips: NDArray[np.int64]) -> list[Frames]:
-    """Decode the frames of `clips` (C, T): one `Frames` for each clip.
+def read_clips(reader: VideoReader, clips: NDArray[np.int64]) -> Iterator[Frames]:
+    """The frames of each of `clips` (C, T), which share frames when they overlap: each is decoded once.
+
+    As many clips are read at a time as `MAX_FRAME_BYTES` hold, so memory does not grow with their number.
 
     Raises:
         VideoError: a frame cannot be had.
     """
-    # Clips share frames when the video is short: each is decoded once, in order.
-    wanted, positions = np.unique(clips, return_inverse=True)
-    frames = reader.read(wanted.tolist())
-    return [_pick(frames, clip) for clip in positions.reshape(clips.shape)]
+    most = MAX_FRAME_BYTES // (reader.info.width * reader.info.height * 3)
+    blocks = _blocks(clips, most)
+    numbers = np.empty(0, np.int64)
+    frames = reader.read([])
+    for block, after in zip_longest(blocks, blocks[1:], fillvalue=clips[:0]):
+        missing = np.setdiff1d(block, numbers)
+        read = reader.read(missing.tolist())
+        if len(numbers):
+            numbers = np.concatenate([numbers, missing])
+            frames = _pick(_joined(frames, read), np.argsort(numbers))
+            numbers.sort()
+        else:  # nothing to put together, and no copy to make
+            numbers, frames = missing, read
+        del read
+        for clip in block:
+            yield _pick(frames, np.searchsorted(numbers, clip))
+        kept = np.intersect1d(block, after)
+        frames = _pick(frames, np.searchsorted(numbers, kept), copy=True)
+        numbers = kept
 
 
-def _pick(frames: Frames, positions: NDArray[np.intp]) -> Frames:
+def _blocks(clips: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+    """Clips one after another, in blocks that need at most that many frames, or of one clip that needs more."""
+    starts = [0]
+    needed: set[int] = set()
+    for number, clip in enumerate(clips.tolist()):
+        needed.update(clip)
+        if len(needed) > most and number > starts[-1]:
+            starts.append(number)
+            needed = set(clip)
+    return np.split(clips, starts[1:])
+
+
+def _joined(first: Frames, second: Frames) -> Frames:
+    pixels = np.concatenate([first.pixels, second.pixels])
+    return Frames(pixels, np.concatenate([first.times, second.times]))
+
+
+def _pick(frames: Frames, positions: NDArray[np.intp], *, copy: bool = False) -> Frames:
     # Consecutive positions, as in any clip that shares no frame, are taken without a copy.
-    run = slice(int(positions[0]), int(positions[-1]) + 1)
-    chosen = run if np.array_equal(positions, np.arange(run.start, run.stop)) else positions
+    chosen: slice | NDArray[np.intp] = positions
+    if not copy and len(positions) and (np.diff(positions) == 1).all():
+        chosen = slice(int(positions[0]), int(positions[-1]) + 1)
     return Frames(frames.pixels[chosen], frames.times[chosen])
 
 
 def prepare(item: Item, checkpoint: Checkpoint, reading: Reading = Reading()) -> Views:
-    """Everything that happens to a video before the network sees it.
+    """Everything that happens to a video before the network sees it, where its recipe takes it as a whole.
 
     Raises:
         VideoError: the video cannot be read.
     """
+    (views,) = prepare_windows(item, checkpoint, reading)
+    return views
+
+
+def prepare_windows(
+    item: Item, checkpoint: Checkpoint, reading: Reading = Reading(), *, thumbnails: bool = False
+) -> Generator[Views]:
+    """The views of each window of a video, in order of time; what is held does not grow with the video.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    spec = checkpoint.preprocess
     with open_video(item, reading) as reader:
         info = reader.info
-        (window,) = plan(info, checkpoint.sampling)
-        # Ten clips of a film in 4K would not fit into memory, so as many are read at a time as surely do.
-        at_a_time = max(MAX_FRAME_BYTES // (window.clips.shape[1] * info.width * info.height * 3), 1)
-        parts = [
-            make_views(read_clips(reader, window.clips[start : start + at_a_time]), checkpoint.preprocess)
-            for start in range(0, len(window.clips), at_a_time)
-        ]
-    pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return Views(item, info, window, _view_labels(info, window, checkpoint), pixels)
-
-
-def prepare_windows(item: Item, checkpoint: Checkpoint, reading: Reading = Reading()) -> Iterator[Views]:
-    """`prepare` for each window of a timeline, in order of time; what is held does not grow with the video.
-
-    Raises:
-        VideoError: the video cannot be read.
-    """
-    with open_video(item, reading) as reader:
-        shared = _SharedFrames(reader)
-        for window in plan(reader.info, checkpoint.sampling):
-            pixels = make_views(shared.read_clips(window.clips), checkpoint.preprocess)
-            labels = _view_labels(reader.info, window, checkpoint)
-            yield Views(item, reader.info, window, labels, pixels)
-
-
-class _SharedFrames:
-    """Frames of windows that overlap: each is decoded once, and let go when the windows have passed it."""
-
-    def __init__(self, reader: VideoReader) -> None:
-        self._reader = reader
-        self._frames: dict[int, Frames] = {}  # by number, one each
-
-    def read_clips(self, clips: NDArray[np.int64]) -> list[Frames]:
-        """As the function of that name; `clips` are those of one window after another."""
-        wanted = np.unique(clips).tolist()
-        missing = [number for number in wanted if number not in self._frames]
-        if missing:
-            read = self._reader.read(missing)
-            # Copies, since a part of an array keeps the whole in memory.
-            for place, number in enumerate(missing):
-                self._frames[number] = Frames(read.pixels[place : place + 1].copy(), read.times[place : place + 1])
-        self._frames = {number: frame for number, frame in self._frames.items() if number >= wanted[0]}
-        return [self._clip(numbers) for numbers in clips.tolist()]
-
-    def _clip(self, numbers: list[int]) -> Frames:
-        frames = [self._frames[number] for number in numbers]
-        pixels = np.concatenate([frame.pixels for frame in frames])
-        return Frames(pixels, np.concatenate([frame.times for frame in frames]))
+        windows = plan(info, checkpoint.sampling)
+        clips = read_clips(reader, np.concatenate([window.clips for window in windows]))
+        for number, window in enumerate(windows):
+            # Views are made clip by clip: the frames of ten clips of a film in 4K would not fit into memory.
+            parts = [make_views([frames], spec) for frames in islice(clips, len(window.clips))]
+            pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            labels = _view_labels(info, window, checkpoint)
+            picture = None
+            if thumbnails:
+                picture = thumbnail(pixels, labels, spec, _THUMBNAIL_FRAMES if len(windows) == 1 else 1)
+            yield Views(item, info, window, labels, pixels, number + 1 < len(windows), picture)
 
 
 def _view_labels(info: VideoInfo, window: Window, checkpoint: Checkpoint) -> tuple[ViewLabel, ...]:
@@ -125,9 +142,15 @@ Prepared = Views | Failure
 
 @contextmanager
 def prepare_all(
-    items: Iterable[Item], checkpoint: Checkpoint, reading: Reading = Reading(), *, workers: int, limits: Limits
+    items: Iterable[Item],
+    checkpoint: Checkpoint,
+    reading: Reading = Reading(),
+    *,
+    workers: int,
+    limits: Limits,
+    thumbnails: bool = False,
 ) -> Iterator[Iterator[Prepared | None]]:
-    """What comes of each item, in order; a video that cannot be read becomes a `Failure`.
+    """The views of each window of each item, in order; a video that cannot be read ends with a `Failure`.
 
     None says that the next of them is not there yet: who asks again waits for it.
 
@@ -135,48 +158,44 @@ def prepare_all(
     entered; `limits` is what one video may take. Without workers it is done here as it is asked
     for, and a decoder that hangs or crashes takes the program with it.
     """
+    task = partial(_carried, checkpoint=checkpoint, reading=reading, thumbnails=thumbnails)
     if workers == 0:
-        yield _one_by_one(items, checkpoint, reading)
+        yield _one_by_one(items, task)
         return
-    task = partial(_carried, checkpoint=checkpoint, reading=reading)
     with Pool(task, items, workers=workers, limits=limits, room=_ROOM) as pool:
         yield (result and _received(*result) for result in pool.results_and_pauses())
 
 
-def _one_by_one(items: Iterable[Item], checkpoint: Checkpoint, reading: Reading) -> Iterator[Prepared | None]:
+def _one_by_one(items: Iterable[Item], task: Task[Item]) -> Iterator[Prepared | None]:
     for item in items:
-        yield _prepared(item, checkpoint, reading)
-        yield None
+        try:
+            for done in task(item):
+                yield _received(item, done)
+                yield None
+        except VideoError as error:
+            yield _received(item, error)
+        except MemoryError:
+            yield Failure(item, "too_large", OUT_OF_MEMORY)
 
 
-def _prepared(item: Item, checkpoint: Checkpoint, reading: Reading) -> Prepared:
+def _carried(item: Item, checkpoint: Checkpoint, reading: Reading, thumbnails: bool) -> Generator[Done]:
+    """`prepare_windows` in a worker. The item itself stays behind: the master has it."""
     try:
-        done = _carried(item, checkpoint, reading)
-    except VideoError as error:
-        return _received(item, error)
-    except MemoryError:
-        return Failure(item, "too_large", OUT_OF_MEMORY)
-    return _received(item, done)
-
-
-def _carried(item: Item, checkpoint: Checkpoint, reading: Reading) -> Done:
-    """`prepare` in a worker. The item itself stays behind: the master has it."""
-    try:
-        views = prepare(item, checkpoint, reading)
+        for views in prepare_windows(item, checkpoint, reading, thumbnails=thumbnails):
+            yield Done((views.info, views.window, views.labels, views.thumbnail), views.pixels, views.more)
     except (TimesformerError, MemoryError):
         raise
     except Exception as error:
         # One odd file in a million must not stop a run of days, even where the mistake is ours.
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise VideoError("crash", f"reading it failed as was not foreseen ({what}); please report it") from error
-    return Done((views.info, views.window, views.labels), views.pixels)
 
 
 def _received(item: Item, answer: Done | VideoError) -> Prepared:
     if isinstance(answer, VideoError):
         return Failure(item, answer.kind, str(answer))
-    info, window, labels = answer.value
-    return Views(item, info, window, labels, answer.array)
+    info, window, labels, picture = answer.value
+    return Views(item, info, window, labels, answer.array, answer.more, picture)
 
 
 def classify(
@@ -207,12 +226,13 @@ def classify(
 
 
 class _Line:
-    """Videos in their order, from the first without a result to the last that is there."""
+    """Windows in their order, from the first without a result to the last that is there."""
 
     def __init__(self, scorer: Scorer, size: BatchSize) -> None:
         self._scorer = scorer
         self._size = size
         self._places: deque[_Place] = deque()
+        self._segments: list[Segment] = []  # of the video at the head
         self.unscored = 0  # views
 
     def add(self, prepared: Prepared) -> None:
@@ -242,14 +262,19 @@ class _Line:
         """What is finished at the head of the line, which it leaves."""
         while self._places and not self._places[0].unscored:
             place = self._places.popleft()
-            if isinstance(place.prepared, Failure):
-                yield place.prepared
-            else:
-                yield predict(place.prepared, np.concatenate(place.logits), checkpoint)
+            views = place.prepared
+            if isinstance(views, Failure):
+                self._segments.clear()  # of the part of it that could be read
+                yield views
+                continue
+            self._segments.append(_segment(views, np.concatenate(place.logits), checkpoint))
+            if not views.more:
+                yield Prediction(views.item, views.info, tuple(self._segments))
+                self._segments.clear()
 
 
 class _Place:
-    """A video in the line: how many of its views are still to be scored, and the logits of the others."""
+    """A window in the line: how many of its views are still to be scored, and the logits of the others."""
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
@@ -265,12 +290,14 @@ class _Place:
         return views
 
 
-def predict(views: Views, logits: NDArray[np.float32], checkpoint: Checkpoint) -> Prediction:
-    """The scores of one window from the logits (V, K) of its views.
+def _segment(views: Views, logits: NDArray[np.float32], checkpoint: Checkpoint) -> Segment:
+    """One window, with the logits (V, K) of its views.
 
     Raises:
         CheckpointError: the network's scores are not numbers.
     """
     if not np.isfinite(logits).all():
         raise CheckpointError(f"{checkpoint.name}: the network's scores are not numbers; are its weights damaged?")
-    return Prediction(views.item, views.info, views.window, views.labels, combine(logits, checkpoint.combine))
+    window = views.window
+    mean, scores = combine(logits, "raw_logits"), combine(logits, checkpoint.combine)
+    return Segment(window.start, window.end, views.labels, mean, scores, views.thumbnail)

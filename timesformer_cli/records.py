@@ -80,24 +80,44 @@ class ViewLabel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """Network input of one window: `pixels` float32 (V, T, C, H, W), normalised; V = clips x crops."""
+    """Network input of one window: `pixels` float32 (V, T, C, H, W), normalised; V = clips x crops.
+
+    `more`: further windows of the same video follow. `thumbnail`: some of the frames as people see
+    them, if they were asked for; a WebP picture.
+    """
 
     item: Item
     info: VideoInfo
     window: Window
     labels: tuple[ViewLabel, ...]
     pixels: NDArray[np.float32]
+    more: bool = False
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """What the network says of a video from `start` to `end`, in seconds.
+
+    `logits` float32 (K,) are the mean of its views' logits, `scores` float32 (K,) what
+    `aggregate.combine` made of them.
+    """
+
+    start: float
+    end: float
+    views: tuple[ViewLabel, ...]
+    logits: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """Scores of one window: float32 (K,), one for each class, as `aggregate.combine` made them."""
+    """A video's segments in order of time: the windows of a timeline, or the video as a whole."""
 
     item: Item
     info: VideoInfo
-    window: Window
-    views: tuple[ViewLabel, ...]
-    scores: NDArray[np.float32]
+    segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""The contact sheet: every frame of every view as the model sees it, as one picture for people."""
+"""Pictures for people: the contact sheet, with every frame of every view as the model sees it, and thumbnails."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from io import BytesIO
 from itertools import count
 
 import numpy as np
@@ -31,6 +32,10 @@ _LEAST_TILE = 128
 _MOST_PIXELS = 2**25
 _MOST_SIDE = 20_000
 _SMALLEST_TILE = 64
+
+# Ten thousand thumbnails of four frames go into one page, at some 3 kB each.
+_THUMBNAIL_HEIGHT = 72
+_THUMBNAIL_QUALITY = 55
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,25 @@ def picture(pixels: NDArray[np.float32], spec: PreprocessSpec) -> NDArray[np.uin
     if spec.channel_order == "bgr":
         levels = levels[::-1]
     return np.broadcast_to(levels.transpose(1, 2, 0), (*levels.shape[1:], 3)).copy()
+
+
+def thumbnail(pixels: NDArray[np.float32], labels: Sequence[ViewLabel], spec: PreprocessSpec, count: int) -> bytes:
+    """A WebP picture of `count` frames side by side, of those that the network is fed, in order of time.
+
+    `pixels` (V, T, C, H, W) as the network gets them, `labels` of its views. Of several crops it is the middle one.
+    """
+    shown = [number for number, label in enumerate(labels) if label.crop == "center"]
+    places = [(view, frame) for view in shown for frame in range(pixels.shape[1])]
+    # The middle frames of as many equal parts.
+    chosen = [places[len(places) * (2 * part + 1) // (2 * count)] for part in range(count)]
+    tiles = [Image.fromarray(picture(pixels[place], spec)) for place in chosen]
+    width, height = (max(round(side * _THUMBNAIL_HEIGHT / tiles[0].height), 1) for side in tiles[0].size)
+    strip = Image.new("RGB", (count * width, height))
+    for number, tile in enumerate(tiles):
+        strip.paste(tile.resize((width, height), Image.Resampling.BILINEAR), (number * width, 0))
+    file = BytesIO()
+    strip.save(file, "WEBP", quality=_THUMBNAIL_QUALITY)
+    return file.getvalue()
 
 
 def _lay_out(views: Views) -> Layout:

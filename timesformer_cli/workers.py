@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import multiprocessing
 import os
 import pickle
@@ -12,7 +13,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.shared_memory import SharedMemory
@@ -28,18 +29,23 @@ T = TypeVar("T")
 
 
 class Done(NamedTuple):
-    """What a task returns: something small that can be pickled, and an array that goes through shared memory."""
+    """What a task yields: something small that can be pickled, and an array that goes through shared memory.
+
+    `more` says that further ones of the same item follow.
+    """
 
     value: Any
     array: NDArray[np.float32]
+    more: bool = False
 
 
-Task = Callable[[T], Done]
+# What is done with an item, in one part or more; the last is the one without `more`.
+Task = Callable[[T], Generator[Done]]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one item may take: wall-clock seconds, and bytes of memory beyond what a worker has at its start.
+    """What one item may take: seconds by the clock for each part, and bytes beyond what a worker has at its start.
 
     The second holds where the platform limits a process's address space, which is Linux.
     """
@@ -65,8 +71,9 @@ class Pool(Generic[T]):
     """Workers that run `task` on items, each on one at a time, ahead of whoever takes the results.
 
     They start with the context, and work on whatever the caller does meanwhile. Each worker has
-    `ahead` places for items: so many are begun before the first of them is taken. Further ones are
-    begun while the arrays that are ready take less than `room` bytes.
+    `ahead` places for items: so many are begun before the first of them is taken, and so many parts of
+    one are made before the first of them is taken. Further ones while the arrays that are ready take
+    less than `room` bytes.
     """
 
     def __init__(
@@ -91,7 +98,7 @@ class Pool(Generic[T]):
         self._count = workers
         self._workers: list[_Worker[T]] = []
         self._slots: deque[_Slot[T]] = deque()
-        self._least = workers * ahead
+        self._ahead = ahead
         self._room = room
         self._changed = threading.Condition()  # guards the slots
         self._error: BaseException | None = None
@@ -114,7 +121,7 @@ class Pool(Generic[T]):
             worker.kill()
 
     def results(self) -> Iterator[tuple[T, Done | VideoError]]:
-        """In the order of the items: what `task` returned, or why there is nothing.
+        """In the order of the items: each part that `task` yields, or why there is none, or no more.
 
         That is the VideoError it raised, `timeout`, `crash` for a worker that died, or `too_large` for
         want of memory. Whatever else `task` or the items raise is raised here.
@@ -126,29 +133,32 @@ class Pool(Generic[T]):
         while True:
             if not self._is_settled():
                 yield None
-            slot = self._take()
-            if slot is None:
+            taken = self._take()
+            if taken is None:
                 self._feed.check()
                 return
-            if not isinstance(slot.answer, (Done, VideoError)):
-                raise slot.answer  # type: ignore[misc]
-            yield slot.item, slot.answer
+            item, answer = taken
+            if not isinstance(answer, (Done, VideoError)):
+                raise answer
+            yield item, answer
 
     def _is_settled(self) -> bool:
         """Whether the next result is there, or there is none to come."""
         if self._slots:
-            return self._slots[0].answer is not None
+            return bool(self._slots[0].answers)
         return self._feed.ended or self._error is not None
 
-    def _take(self) -> "_Slot[T] | None":
-        """The next slot with its answer, when it has one; None at the end."""
+    def _take(self) -> tuple[T, Done | BaseException] | None:
+        """The next answer, when there is one; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_settled() or self._error is not None)
-            slot = self._slots.popleft() if self._slots and self._slots[0].answer is not None else None
-        if slot is None and self._error is not None:
+            taken = self._slots[0].take() if self._slots and self._slots[0].answers else None
+            if taken is not None and self._slots[0].is_taken():
+                self._slots.popleft()
+        if taken is None and self._error is not None:
             raise self._error
-        self._bell.ring()  # there is a place for another item
-        return slot
+        self._bell.ring()  # there is a place for another
+        return taken
 
     def _keep_busy(self) -> None:
         """Give the workers items and take their answers, in a thread: the caller's may be busy for seconds."""
@@ -170,26 +180,33 @@ class Pool(Generic[T]):
     def _assign(self) -> None:
         with self._changed:
             for worker in self._workers:
+                if worker.pauses and self._has_place_for_more_of(worker.slot):
+                    worker.go_on()
                 if worker.slot is None and self._has_place():
                     item = self._feed.take()
-                    if item is None:
-                        break
-                    self._slots.append(_Slot(*item))
-                    worker.begin(self._slots[-1])
+                    if item is not None:
+                        self._slots.append(_Slot(*item))
+                        worker.begin(self._slots[-1])
             self._changed.notify_all()
 
     def _has_place(self) -> bool:
-        if len(self._slots) < self._least:
+        if len(self._slots) < self._count * self._ahead:
             return True
-        ready = sum(slot.answer.array.nbytes for slot in self._slots if isinstance(slot.answer, Done))
-        return len(self._slots) < _MOST_PLACES and ready < self._room
+        return len(self._slots) < _MOST_PLACES and self._ready() < self._room
+
+    def _has_place_for_more_of(self, slot: "_Slot[T] | None") -> bool:
+        return slot is not None and (len(slot.answers) < self._ahead or self._ready() < self._room)
+
+    def _ready(self) -> int:
+        """Bytes of the arrays that are there and not taken."""
+        return sum(answer.array.nbytes for slot in self._slots for answer in slot.answers if isinstance(answer, Done))
 
     def _wait(self) -> None:
         """Until something happens, or a worker's time is up."""
         busy = self._busy()
-        seconds = min((worker.deadline - time.monotonic() for worker in busy), default=None)
+        seconds = min((worker.deadline - time.monotonic() for worker in busy), default=math.inf)
         handles: list[Any] = [handle for worker in busy for handle in worker.handles]
-        ready = wait([self._bell.handle, *handles], None if seconds is None else max(seconds, 0))
+        ready = wait([self._bell.handle, *handles], None if seconds == math.inf else max(seconds, 0))
         if self._bell.handle in ready:
             self._bell.hear()
         for worker in busy:
@@ -218,11 +235,22 @@ class _Bell:
 
 
 class _Slot(Generic[T]):
-    """The place of an item among the results."""
+    """The place of an item among the results, and what is there of them."""
 
     def __init__(self, item: T) -> None:
         self.item = item
-        self.answer: Done | BaseException | None = None
+        self.answers: deque[Done | BaseException] = deque()
+        self.ended = False
+
+    def put(self, answer: Done | BaseException) -> None:
+        self.answers.append(answer)
+        self.ended = not (isinstance(answer, Done) and answer.more)
+
+    def take(self) -> tuple[T, Done | BaseException]:
+        return self.item, self.answers.popleft()
+
+    def is_taken(self) -> bool:
+        return self.ended and not self.answers
 
 
 class _Feed(Generic[T]):
@@ -272,7 +300,9 @@ class _Worker(Generic[T]):
         self._context, self._task, self._limits = context, task, limits
         self.slot: _Slot[T] | None = None
         self.deadline = 0.0
-        self._memory = ""  # the name under which a worker leaves its array
+        self.pauses = False  # between two parts of an item
+        self._memory = ""  # the name under which a worker leaves its arrays, with a number for each
+        self._part = 0
         self._start()
 
     def _start(self) -> None:
@@ -287,11 +317,20 @@ class _Worker(Generic[T]):
 
     def begin(self, slot: _Slot[T]) -> None:
         self.slot = slot
-        self._memory = f"timesformer-{os.getpid()}-{next(_serial)}"
+        self._memory, self._part = f"timesformer-{os.getpid()}-{next(_serial)}", 0
+        self._send((slot.item, self._memory))
+
+    def go_on(self) -> None:
+        """With the next part of the item."""
+        self.pauses = False
+        self._part += 1
+        self._send(None)
+
+    def _send(self, message: object) -> None:
         self.deadline = time.monotonic() + self._limits.timeout + _GRACE
         # Should it be dead, that is found out when its answer is waited for.
         with contextlib.suppress(OSError):
-            self._connection.send((slot.item, self._memory))
+            self._connection.send(message)
 
     def look(self) -> None:
         """Take the answer, if there is one; replace the process if it died or its time is up."""
@@ -307,22 +346,26 @@ class _Worker(Generic[T]):
             answer = self._late()
         if answer is None:
             return
-        self.slot.answer, self.slot = answer, None
+        self.slot.put(answer)
+        if not self.slot.ended:
+            self.pauses, self.deadline = True, math.inf
+            return
+        self.slot, self.pauses = None, False
         if not isinstance(answer, Done) and not self._process.is_alive():
             self.kill()
             self._start()
 
     def _receive(self) -> Done | BaseException:
-        value, shape = self._connection.recv()
+        value, shape, more = self._connection.recv()
         if shape is None:
             return value  # type: ignore[no-any-return]
-        memory = SharedMemory(self._memory)
+        memory = SharedMemory(_name(self._memory, self._part))
         try:
             array = np.ndarray(shape, np.float32, memory.buf).copy()
         finally:
             memory.close()
             memory.unlink()
-        return Done(value, array)
+        return Done(value, array, more)
 
     def _death(self) -> VideoError:
         code = self._process.exitcode or 0
@@ -345,9 +388,13 @@ class _Worker(Generic[T]):
         self._connection.close()
         # What a worker that was killed had ready, and no one fetched.
         with contextlib.suppress(OSError):
-            memory = SharedMemory(self._memory)
+            memory = SharedMemory(_name(self._memory, self._part))
             memory.close()
             memory.unlink()
+
+
+def _name(memory: str, part: int) -> str:
+    return f"{memory}-{part}"
 
 
 def task_module(task: Any) -> str:
@@ -370,22 +417,35 @@ def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
             item, memory = connection.recv()
         except EOFError:
             return
-        _set_alarm(limits.timeout)
-        answer: Any
-        try:
-            done = task(item)
-            _leave(memory, done.array)
-            answer = (done.value, done.array.shape)
-            del done
-        except VideoError as error:
-            answer = (error, None)
-        except MemoryError:
-            answer = (VideoError("too_large", OUT_OF_MEMORY), None)
-        except BaseException as error:
-            answer = (_fit_to_travel(error), None)
-        _set_alarm(0)
-        with contextlib.suppress(BrokenPipeError):
-            connection.send(answer)
+        with contextlib.closing(task(item)) as parts:
+            for part in itertools.count():
+                _set_alarm(limits.timeout)
+                answer, more = _make(parts, _name(memory, part))
+                _set_alarm(0)
+                with contextlib.suppress(BrokenPipeError):
+                    connection.send(answer)
+                if not more:
+                    break
+                try:
+                    connection.recv()  # there is room for the next part
+                except EOFError:
+                    return
+
+
+def _make(parts: Iterator[Done], memory: str) -> tuple[tuple[Any, tuple[int, ...] | None, bool], bool]:
+    """Make the next part, and leave its array; the message to send, and whether another part follows."""
+    error: BaseException
+    try:
+        done = next(parts)
+        _leave(memory, done.array)
+        return (done.value, done.array.shape, done.more), done.more
+    except VideoError as video_error:
+        error = video_error
+    except MemoryError:
+        error = VideoError("too_large", OUT_OF_MEMORY)
+    except BaseException as other:
+        error = _fit_to_travel(other)
+    return (error, None, False), False
 
 
 def _fit_to_travel(error: BaseException) -> BaseException:

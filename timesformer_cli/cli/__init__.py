@@ -15,6 +15,8 @@ from timesformer_cli.__about__ import __version__
 from timesformer_cli.cli import console, models, options
 from timesformer_cli.cli.inspect import HELP as INSPECT_HELP
 from timesformer_cli.cli.inspect import inspect
+from timesformer_cli.cli.merge import HELP as MERGE_HELP
+from timesformer_cli.cli.merge import merge
 from timesformer_cli.cli.predict import HELP, predict
 from timesformer_cli.errors import Terminated, TimesformerError
 
@@ -31,6 +33,7 @@ app = typer.Typer(
 )
 app.command(help=HELP)(predict)
 app.command(help=INSPECT_HELP)(inspect)
+app.command(help=MERGE_HELP)(merge)
 app.add_typer(models.app, name="models")
 
 

@@ -1,7 +1,8 @@
 """Messages and progress, on standard error. Results go elsewhere."""
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +10,7 @@ from timesformer_cli.errors import UsageError
 from timesformer_cli.terminal import printable
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
 Level = Literal["quiet", "normal", "verbose"]
 
@@ -56,49 +57,112 @@ def _print(message: str) -> None:
     print(printable(message), file=sys.stderr, flush=True)
 
 
-class Bar:
-    """A progress bar, or none."""
+class Meter:
+    """Counts videos as they are done; shows nothing."""
 
-    def __init__(self, progress: "Progress | None" = None, task: "TaskID | None" = None) -> None:
-        self._progress = progress
-        self._task = task
+    def __init__(self, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total = total
+        self.done = 0
+        self.failed = 0
+        self._clock = clock
+        self._start = clock()
 
     def expect(self, total: int | None) -> None:
         """Say how many videos there are, as soon as that is known."""
-        if self._progress is not None and self._task is not None and total is not None:
-            self._progress.update(self._task, total=total)
+        self.total = total
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Count one video; inside, the bar is off the screen, so that lines can be printed in its place."""
-        if self._progress is None or self._task is None:
-            yield
-            return
-        self._progress.stop()
+    def step(self, *, failed: bool) -> Iterator[None]:
+        """Count one video; inside, lines can be printed."""
+        yield
+        self.count(failed=failed)
+
+    def count(self, *, failed: bool) -> None:
+        self.done += 1
+        self.failed += failed
+
+    @property
+    def seconds(self) -> float:
+        return max(self._clock() - self._start, 1e-9)
+
+    def rate(self) -> str:
+        """Videos a second, or a minute when they are slow."""
+        speed = self.done / self.seconds
+        return f"{speed:.1f} a second" if speed >= 1 else f"{60 * speed:.1f} a minute"
+
+
+class _LineMeter(Meter):
+    """Prints a line every so often, for logs."""
+
+    _EVERY = 30.0
+
+    def __init__(self, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(total, clock)
+        self._told = 0.0
+
+    def count(self, *, failed: bool) -> None:
+        super().count(failed=failed)
+        if self.seconds - self._told >= self._EVERY:
+            self._told = self.seconds
+            note(self._line())
+
+    def _line(self) -> str:
+        parts = [f"{self.done:,} videos" if self.total is None else f"{self.done:,} of {self.total:,} videos"]
+        parts += [f"{self.failed:,} failed"] if self.failed else []
+        parts += [self.rate()]
+        if self.total is not None:
+            parts += [f"{hours((self.total - self.done) * self.seconds / self.done)} left"]
+        return ", ".join(parts)
+
+
+class _BarMeter(Meter):
+    """Shows a bar on the terminal."""
+
+    def __init__(self, total: int | None, progress: "Progress") -> None:
+        super().__init__(total)
+        self._progress = progress
+        self._task = progress.add_task("", total=total, note="")
+
+    def expect(self, total: int | None) -> None:
+        super().expect(total)
+        self._progress.update(self._task, total=total)
+
+    @contextmanager
+    def step(self, *, failed: bool) -> Iterator[None]:
+        self._progress.stop()  # off the screen, so that lines stand in its place
         try:
             yield
         finally:
-            self._progress.advance(self._task)
+            self.count(failed=failed)
+            note = f"{self.failed:,} failed, {self.rate()}" if self.failed else self.rate()
+            self._progress.update(self._task, completed=self.done, note=note)
             self._progress.start()
 
 
 @contextmanager
-def progress(total: int | None) -> Iterator[Bar]:
-    """A bar over `total` videos (None: not known), when someone is there to see it and there is more than one."""
-    if _level == "quiet" or total == 1 or not sys.stderr.isatty():
-        yield Bar()
+def progress(total: int | None) -> Iterator[Meter]:
+    """Show how far a run has come with `total` videos (None: not known), if there is more than one.
+
+    That is a bar on a terminal, and elsewhere a line every half minute.
+    """
+    if _level == "quiet" or total == 1:
+        yield Meter(total)
+        return
+    if not sys.stderr.isatty():
+        yield _LineMeter(total)
         return
     from rich import progress as rich_progress
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_interactive:  # a terminal that cannot move its cursor
-        yield Bar()
+        yield _LineMeter(total)
         return
     bar = rich_progress.Progress(
         rich_progress.BarColumn(bar_width=30),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TextColumn("videos"),
+        rich_progress.TextColumn("{task.fields[note]}"),
         rich_progress.TimeElapsedColumn(),
         rich_progress.TextColumn("left:"),
         rich_progress.TimeRemainingColumn(),
@@ -108,4 +172,13 @@ def progress(total: int | None) -> Iterator[Bar]:
         redirect_stderr=False,
     )
     with bar:
-        yield Bar(bar, bar.add_task("", total=total))
+        yield _BarMeter(total, bar)
+
+
+def hours(seconds: float) -> str:
+    """A length of time as 1:23:45, 12:30 or 4.2 s."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    whole, minutes = divmod(minutes, 60)
+    return f"{whole}:{minutes:02}:{rest:02}" if whole else f"{minutes}:{rest:02}"

@@ -205,7 +205,7 @@ def _report(
             if inspection.failure is not None:
                 kinds[inspection.failure.kind] += 1
                 reason = f"{inspection.item.path}: {inspection.failure.message}"
-            with bar.step():
+            with bar.step(failed=inspection.failure is not None):
                 if as_json:
                     _print(json.dumps(record, ensure_ascii=False, allow_nan=False))
                 elif paged:

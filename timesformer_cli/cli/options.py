@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from timesformer_cli.recipes import RecipeName
+    from timesformer_cli.shards import Shard
     from timesformer_cli.specs import Checkpoint
 
 # An option that was not given is None, so `--clips auto` needs a number that no one can ask for.
@@ -18,7 +19,7 @@ AUTO_CLIPS = 0
 DEFAULT_MODEL = "base-k400"
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -50,6 +51,15 @@ def _batch_size(text: str) -> int | None:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 100_000:
         raise typer.BadParameter(f"{text!r} is neither a number of views nor auto")
     return int(text)
+
+
+def _shard(text: str) -> "Shard":
+    from timesformer_cli.shards import parse_shard
+
+    try:
+        return parse_shard(text, os.environ)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -209,7 +219,7 @@ Stride = Annotated[
     typer.Option(
         "--stride",
         metavar="N",
-        parser=_positive,
+        parser=positive,
         help="Distance between two frames of a clip, in frames at the rate of --fps.",
         rich_help_panel=VIEWS,
     ),
@@ -219,7 +229,7 @@ Fps = Annotated[
     typer.Option(
         "--fps",
         metavar="RATE",
-        parser=_positive,
+        parser=positive,
         help="Frames a second that --stride counts in: 32 at 30 is 1.07 seconds, whatever the video's own rate.",
         rich_help_panel=VIEWS,
     ),
@@ -246,7 +256,7 @@ FrameRate = Annotated[
     typer.Option(
         "--frame-rate",
         metavar="RATE",
-        parser=_positive,
+        parser=positive,
         help="Pictures a second of the folders of --frames, which do not say.",
         rich_help_panel=READING,
     ),
@@ -265,7 +275,7 @@ Timeout = Annotated[
     typer.Option(
         "--timeout",
         metavar="SECONDS",
-        parser=_positive,
+        parser=positive,
         help="How long reading one video may take; then it counts as failed, and the run goes on.",
         rich_help_panel=READING,
     ),
@@ -300,6 +310,37 @@ Workers = Annotated[
             "Processes that read videos ahead of the network; auto: one for each core but one. 0 reads in the program "
             "itself, where a broken video can stop the run."
         ),
+        rich_help_panel=RUN,
+    ),
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first video that fails.", rich_help_panel=RUN)]
+ShardOf = Annotated[
+    Any,
+    typer.Option(
+        "--shard",
+        metavar="I/N|auto",
+        parser=_shard,
+        help=(
+            "Take every N-th video, from number I on: one of N runs that share the work. auto: as the variables of a "
+            "SLURM array or step, or of torchrun, say. `timesformer merge` puts their outputs together."
+        ),
+        rich_help_panel=RUN,
+    ),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(
+        "--precision",
+        metavar="PRECISION",
+        help="Numbers of the network: fp32, bf16, fp16, or auto: bf16 on GPUs that are made for it, else fp32.",
+        rich_help_panel=RUN,
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the network first, which takes a minute or so, and pays in long runs.",
         rich_help_panel=RUN,
     ),
 ]
@@ -344,17 +385,18 @@ def resolve_model(
     labels: Path | None,
     recipe: "RecipeName | None" = None,
     changes: dict[str, Any] | None = None,
+    preview: bool = False,
 ) -> "Checkpoint":
-    """The model that the options ask for, with `changes` to its recipe."""
-    from timesformer_cli.checkpoint import resolve, with_overrides
-    from timesformer_cli.errors import CheckpointError
+    """The model that the options ask for, with `changes` to its recipe; `preview`: without its weights if need be."""
+    from timesformer_cli import checkpoint as checkpoints
 
-    checkpoint = resolve(
-        model, revision=revision, offline=offline, quiet=quiet, weights=weights, config=config, labels_file=labels
-    )
-    if checkpoint.sampling.window is not None:
-        raise CheckpointError(f"{model}: its recipe asks for windows of a timeline, which are not labelled yet")
-    return with_overrides(checkpoint, recipe=recipe, fields=changes)
+    if preview:
+        checkpoint = checkpoints.preview(model, revision=revision, weights=weights, config=config, labels_file=labels)
+    else:
+        checkpoint = checkpoints.resolve(
+            model, revision=revision, offline=offline, quiet=quiet, weights=weights, config=config, labels_file=labels
+        )
+    return checkpoints.with_overrides(checkpoint, recipe=recipe, fields=changes)
 
 
 def recipe_changes(

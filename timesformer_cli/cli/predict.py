@@ -1,8 +1,10 @@
 """`timesformer predict`: label videos."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,15 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from timesformer_cli.cli import console, options
+from timesformer_cli.cli.output import Output
 from timesformer_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from timesformer_cli.durable import Ledger, LedgerWriter
-    from timesformer_cli.records import Item, Result
-    from timesformer_cli.specs import Checkpoint
-    from timesformer_cli.writers import Format, Writer
+    from timesformer_cli.durable import Ledger, Settings
+    from timesformer_cli.records import Failure, Item, Result
+    from timesformer_cli.runtime import Precision
+    from timesformer_cli.shards import Shard
+    from timesformer_cli.sorting import Sorter
+    from timesformer_cli.specs import Checkpoint, Reading
+    from timesformer_cli.styles import Record
+    from timesformer_cli.writers import Excerpt, Writer
 
 SOME_FAILED = 3
 
@@ -29,6 +34,13 @@ Total = Callable[[], int | None]
 # wrong with them is told before anything is loaded; the others are listed while the first videos are labelled.
 LISTING = 1.0
 
+TIMELINE = "Timeline"
+
+FORMAT_HELP = (
+    "table, json (one array), jsonl (one object a line), csv, parquet; srt or vtt (subtitles of one video); html (a "
+    "page with pictures); activitynet, labelstudio or fiftyone (JSON that these tools read); or auto: by the extension "
+    "of --output, else a table on a terminal and jsonl in a pipe."
+)
 
 HELP = """Label videos: the most likely classes of each, with their scores.
 
@@ -61,15 +73,25 @@ def predict(
         ),
     ] = 5,
     format: Annotated[
-        Literal["auto", "table", "json", "jsonl", "csv", "parquet"],
+        Literal[
+            "auto",
+            "table",
+            "json",
+            "jsonl",
+            "csv",
+            "parquet",
+            "srt",
+            "vtt",
+            "html",
+            "activitynet",
+            "labelstudio",
+            "fiftyone",
+        ],
         typer.Option(
             "--format",
             "-f",
             metavar="FORMAT",
-            help=(
-                "table, json (one array), jsonl (one object a line), csv, parquet, or auto: by the extension of "
-                "--output; else a table on a terminal and jsonl in a pipe."
-            ),
+            help=FORMAT_HELP,
             rich_help_panel=options.OUTPUT,
         ),
     ] = "auto",
@@ -87,8 +109,8 @@ def predict(
         typer.Option(
             "--resume",
             help=(
-                "Go on with --output, a jsonl, csv or parquet file, where an earlier run with the same settings "
-                "stopped; videos that it holds are left out."
+                "Go on with --output where an earlier run with the same settings stopped; videos that it holds are "
+                "left out. Not for tables."
             ),
             rich_help_panel=options.OUTPUT,
         ),
@@ -101,12 +123,73 @@ def predict(
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", metavar="SCORE", help="Leave out labels with lower scores.", rich_help_panel=options.OUTPUT
+        ),
+    ] = None,
     raw_logits: Annotated[
         bool,
         typer.Option(
             "--raw-logits",
             help="Scores are the mean logits of the views, without softmax.",
             rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    save_logits: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-logits",
+            metavar="PATH",
+            help="With --output: the mean logits of all classes too, as .npz or .parquet.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    copy_to: Annotated[
+        str | None,
+        typer.Option(
+            "--copy-to",
+            metavar="DIR/{label}",
+            help="Copy each video into a folder of its first label; what is there is never overwritten.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="With --copy-to: links in place of copies.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    timeline: Annotated[
+        bool,
+        typer.Option(
+            "--timeline", help="Labels for each part of a long video, one after the other.", rich_help_panel=TIMELINE
+        ),
+    ] = False,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            "--window",
+            metavar="SECONDS",
+            parser=options.positive,
+            help="How long a part is; by default as long as a clip of the model.",
+            rich_help_panel=TIMELINE,
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            "--hop",
+            metavar="SECONDS",
+            parser=options.positive,
+            help="From the start of a part to that of the next; by default they do not overlap.",
+            rich_help_panel=TIMELINE,
+        ),
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Make one part of adjacent ones with the same first label, with the mean of their scores.",
+            rich_help_panel=TIMELINE,
         ),
     ] = False,
     recipe: options.Recipe = None,
@@ -125,149 +208,259 @@ def predict(
     max_frames: options.MaxFrames = 2_000_000,
     workers: options.Workers = None,
     device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    compile: options.Compile = False,
     batch_size: options.BatchSize = None,
     limit: options.Limit = None,
+    shard: options.ShardOf = None,
+    fail_fast: options.FailFast = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="List the videos that would be read, and say with which model and views; label nothing.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
     console.choose_level(verbose=verbose, quiet=quiet)
     if not inputs and from_file is None:
         raise UsageError("nothing to label: name videos, folders or --from-file; see timesformer predict --help")
+    if not timeline and (window is not None or hop is not None or merge):
+        raise UsageError("--window, --hop and --merge go with --timeline")
+    if link and copy_to is None:
+        raise UsageError("--link goes with --copy-to, which says where to")
 
     from timesformer_cli import writers
+    from timesformer_cli.checkpoint import with_timeline
+    from timesformer_cli.pipeline import classify, prepare_all
+    from timesformer_cli.runtime import check_device
+    from timesformer_cli.sorting import Sorter, check_folders
+    from timesformer_cli.specs import Reading
+    from timesformer_cli.workers import Limits
 
     if output == Path("-"):  # as many tools write standard output
         output = None
     chosen = writers.choose_format(output) if format == "auto" else format
-    durable = _check_output(output, chosen, overwrite=overwrite, resume=resume, retry_errors=retry_errors)
-    items, total = _find(inputs or [], from_file, frames, limit)
-    checkpoint = options.resolve_model(
-        model,
-        revision=revision,
-        offline=offline,
-        quiet=console.is_quiet(),
-        weights=weights,
-        config=config,
-        labels=labels,
-        recipe=recipe,
-        changes=options.recipe_changes(
-            settings,
-            clips=clips,
-            crops=crops,
-            num_frames=num_frames,
-            stride=stride,
-            fps=fps,
-            placement=placement,
-            raw_logits=raw_logits,
-        ),
+    out = Output(
+        path=output,
+        format=chosen,
+        logits=save_logits,
+        overwrite=overwrite,
+        resume=resume,
+        retry_errors=retry_errors,
     )
+    if shard is not None:
+        out = out.of_shard(shard)
+    with ExitStack() as stack:
+        stack.enter_context(out.lock())
+        out.check()
+        if copy_to is not None:
+            check_folders(copy_to)
+        items, total = _find(inputs or [], from_file, frames, limit, shard)
+        if chosen in ("srt", "vtt") and total() != 1:
+            raise UsageError(f"{chosen}: subtitles are of one video, and there are {total() or 'perhaps more'}")
+        checkpoint = options.resolve_model(
+            model,
+            revision=revision,
+            offline=offline,
+            quiet=console.is_quiet(),
+            weights=weights,
+            config=config,
+            labels=labels,
+            recipe=recipe,
+            changes=options.recipe_changes(
+                settings,
+                clips=clips,
+                crops=crops,
+                num_frames=num_frames,
+                stride=stride,
+                fps=fps,
+                placement=placement,
+                raw_logits=raw_logits,
+            ),
+            preview=dry_run,
+        )
+        if timeline:
+            checkpoint = with_timeline(checkpoint, window=window, hop=hop)
+        check_device(device)
 
-    ledger = None
-    if output is not None and durable:
-        ledger = _open_ledger(output, chosen, checkpoint, top_k, frame_rate, resume=resume, retry_errors=retry_errors)
-        items, total = _left(items, ledger)
-        if total() == 0 and ledger.past.count:
-            ledger.finish()
-            console.note(f"{output}: nothing to do: it holds all {ledger.past.count} videos already")
-            _end(Tally(0, 0, ledger.past.count, ledger.failed))
+        excerpt = writers.Excerpt(top_k=top_k, threshold=threshold, merge=merge, logits=save_logits is not None)
+        reading = Reading(decoder=decoder, max_pixels=max_pixels, max_frames=max_frames, frame_rate=frame_rate)
+        ledger = None
+        if out.path is not None:
+            ledger = out.open_ledger(_settings_of(checkpoint, excerpt, reading, precision, device, shard))
+        if ledger is not None:
+            items, total = _left(items, ledger)
+            if total() == 0 and ledger.past.count:
+                console.note(f"{out.path}: nothing to do: it holds all {ledger.past.count} videos already")
+                if not dry_run:
+                    ledger.finish()
+                _end(Tally(kept=ledger.past.count, all_failed=ledger.failed))
+                return
+        if dry_run:
+            _show_plan(items, checkpoint, out)
             return
 
-    # With nothing wrong so far, what takes seconds: importing torch.
-    from timesformer_cli.batching import choose_batch_size
-    from timesformer_cli.pipeline import classify, prepare_all
-    from timesformer_cli.runtime import check_device, open_scorer
-    from timesformer_cli.specs import Reading
-    from timesformer_cli.workers import Limits
+        # With nothing wrong so far, what takes seconds: importing torch. The first videos are read meanwhile.
+        prepared = stack.enter_context(
+            prepare_all(
+                items,
+                checkpoint,
+                reading,
+                workers=options.worker_count(workers),
+                limits=Limits(timeout=timeout),
+                thumbnails=chosen == "html",
+            )
+        )
+        from timesformer_cli.batching import choose_batch_size
+        from timesformer_cli.runtime import open_scorer
 
-    check_device(device)
-    reading = Reading(decoder=decoder, max_pixels=max_pixels, max_frames=max_frames, frame_rate=frame_rate)
-    count = options.worker_count(workers)
-    # The first videos are read while torch is imported.
-    with prepare_all(items, checkpoint, reading, workers=count, limits=Limits(timeout=timeout)) as prepared:
-        scorer = open_scorer(checkpoint, device=device)
+        scorer = open_scorer(checkpoint, device=device, precision=precision, compile=compile)
         _describe(checkpoint)
         size = choose_batch_size(batch_size, device, console.note)
         results = classify(prepared, scorer, checkpoint, batch=size)
-        with _open_writer(output, chosen, checkpoint, ledger, top_k=top_k) as writer:
-            on_screen = chosen == "table" and output is None and sys.stdout.isatty()
-            tally = _write(results, writer, total, on_screen=on_screen)
+        if ledger is None:
+            writer: Writer | Ledger = stack.enter_context(out.open_writer(checkpoint))
+        else:
+            writer = stack.enter_context(ledger)
+        sorter = None if copy_to is None else Sorter(copy_to, checkpoint.labels, link=link)
+        records = ((result, writers.to_record(result, checkpoint, excerpt)) for result in results)
+        run = Run(writer, sorter, total, fail_fast=fail_fast, on_screen=chosen == "table" and _is_seen(output))
+        tally = run.write(records)
     if ledger is not None:
-        tally = replace(tally, kept=ledger.past.count, all_failed=ledger.failed)
+        tally.kept, tally.all_failed = ledger.past.count, ledger.failed
     _summarise(tally)
     _end(tally)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tally:
-    """Videos of this run, and with `--resume` of those before it: the records that were `kept`, and how many failed."""
+    """Videos of this run, and with `--resume` of those before it: the records that were `kept`, and all that failed.
 
-    labelled: int
-    failed: int
+    `video` is how many seconds of video were labelled, `seconds` how long that took, and `reason` why
+    the last that failed did.
+    """
+
+    labelled: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    video: float = 0.0
+    seconds: float = 0.0
     kept: int = 0
     all_failed: int = 0
     reason: str = ""
 
-
-def _check_output(output: Path | None, format: "Format", *, overwrite: bool, resume: bool, retry_errors: bool) -> bool:
-    """Whether the output can be continued by another run; find out what is wrong with it before any work."""
-    from timesformer_cli.durable import FORMATS, check_journal, is_durable
-    from timesformer_cli.parquet import check_pyarrow
-    from timesformer_cli.writers import check_target
-
-    if retry_errors and not resume:
-        raise UsageError("--retry-errors goes with --resume")
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
-    if resume and (output is None or format not in FORMATS):
-        raise UsageError(f"--resume needs --output with one of the formats {', '.join(FORMATS)}")
-    if format == "parquet":
-        check_pyarrow()
-    if output is None:
-        if format == "parquet":
-            raise UsageError("Parquet cannot be written to standard output; name a file with --output")
-        return False
-    check_target(output, overwrite=overwrite or resume)
-    durable = is_durable(output, format)
-    if durable and not (overwrite or resume):
-        check_journal(output, format)
-    return durable
+    @property
+    def failed(self) -> int:
+        return self.kinds.total()
 
 
-def _open_ledger(
-    output: Path,
-    format: "Format",
+class Run:
+    """Writes the records as they come, and tells of failures; `on_screen`: in a table that shows them too."""
+
+    def __init__(
+        self,
+        writer: "Writer | Ledger",
+        sorter: "Sorter | None",
+        total: Total,
+        *,
+        fail_fast: bool,
+        on_screen: bool,
+    ) -> None:
+        self._writer, self._sorter, self._total = writer, sorter, total
+        self._fail_fast = fail_fast
+        self._on_screen = on_screen
+        self._tally = Tally()
+
+    def write(self, results: "Iterable[tuple[Result, Record]]") -> Tally:
+        """Write all of them.
+
+        Raises:
+            InputError: one failed, and that was to end the run.
+        """
+        from timesformer_cli.records import Failure
+
+        tally = self._tally
+        with console.progress(self._total()) as meter:
+            for result, record in results:
+                meter.expect(self._total())
+                failed = isinstance(result, Failure)
+                with meter.step(failed=failed):
+                    if isinstance(result, Failure):
+                        self._fail(result, record)
+                    else:
+                        tally.labelled += 1
+                        tally.video += result.info.duration
+                        if self._sorter is not None:  # first, so that --resume does it again after a stop
+                            self._sorter.place(record)
+                        self._writer.write(record)
+                if failed and self._fail_fast:
+                    raise InputError(f"{tally.reason}; stopped there, with {tally.labelled} videos labelled")
+            tally.seconds = meter.seconds
+        tally.all_failed = tally.failed
+        return tally
+
+    def _fail(self, failure: "Failure", record: "Record") -> None:
+        self._tally.kinds[failure.kind] += 1
+        self._tally.reason = f"{failure.item.path}: {failure.message}"
+        # Say it once: the table on the screen shows it, and the last line of a run of one video.
+        last = self._total() == 1 or self._fail_fast
+        if last and self._on_screen:
+            return
+        self._writer.write(record)
+        if not last and not self._on_screen:
+            console.note(f"failed: {self._tally.reason}")
+
+
+def _is_seen(output: Path | None) -> bool:
+    return output is None and sys.stdout.isatty()
+
+
+def _settings_of(
     checkpoint: "Checkpoint",
-    top_k: int,
-    frame_rate: float,
-    *,
-    resume: bool,
-    retry_errors: bool,
-) -> "Ledger":
-    from timesformer_cli.durable import Ledger, settings_of
+    excerpt: "Excerpt",
+    reading: "Reading",
+    precision: "Precision",
+    device: str,
+    shard: "Shard | None",
+) -> "Settings":
+    from timesformer_cli.durable import settings_of
+    from timesformer_cli.runtime import choose_precision
 
-    ledger = Ledger(output, format, settings_of(checkpoint, top_k=top_k, frame_rate=frame_rate))
-    if resume:
-        ledger.resume(retry_errors=retry_errors)
-    return ledger
+    settings = settings_of(
+        checkpoint, excerpt, frame_rate=reading.frame_rate, precision=choose_precision(precision, device)
+    )
+    return settings if shard is None else settings | {"shard": [shard.index, shard.count]}
 
 
 def _left(items: "Iterable[Item]", ledger: "Ledger") -> "tuple[Iterable[Item], Total]":
     """The videos that the output does not hold, and their number when it is known."""
     from timesformer_cli.inputs import Listing
 
+    if ledger.finished:
+        ledger.check_finished(item.path for item in items)
+        return (), lambda: 0
     left = (item for item in items if item.path not in ledger)
     return _listed(left) if isinstance(items, Listing) else (left, lambda: None)
 
 
-def _open_writer(
-    output: Path | None, format: "Format", checkpoint: "Checkpoint", ledger: "Ledger | None", *, top_k: int
-) -> "AbstractContextManager[Writer | LedgerWriter]":
-    from timesformer_cli.durable import open_ledger
-    from timesformer_cli.writers import open_writer
-
-    if ledger is not None:
-        return open_ledger(ledger, checkpoint, top_k=top_k)
-    return open_writer(output, format, checkpoint, top_k=top_k)
+def _show_plan(items: "Iterable[Item]", checkpoint: "Checkpoint", out: Output) -> None:
+    """The paths on standard output, and what would be done with them on standard error."""
+    count = 0
+    for item in items:
+        print(item.path)
+        count += 1
+    spec = checkpoint.sampling
+    clips = "as many clips as cover it, at most 10" if spec.clips is None else f"{spec.clips} clips"
+    parts = "" if spec.window is None else f" every {spec.hop or spec.window:g} s for {spec.window:g} s"
+    console.note(f"{count} videos to label with {checkpoint.name} ({checkpoint.source})")
+    console.note(
+        f"views{parts}: {clips} of {spec.num_frames} frames, {checkpoint.preprocess.crops} crops of "
+        f"{checkpoint.preprocess.size[1]} x {checkpoint.preprocess.size[0]} pixels; recipe {checkpoint.recipe.name}"
+    )
+    console.note(f"results as {out.format} to {'standard output' if out.path is None else out.path}")
 
 
 def _describe(checkpoint: "Checkpoint") -> None:
@@ -278,15 +471,17 @@ def _describe(checkpoint: "Checkpoint") -> None:
 
 
 def _find(
-    sources: list[str], from_file: Path | None, frames: bool, limit: int | None
+    sources: list[str], from_file: Path | None, frames: bool, limit: int | None, shard: "Shard | None"
 ) -> "tuple[Iterable[Item], Total]":
-    """The videos, `limit` of them at most, and their number when it is known.
+    """The videos, `limit` of them at most, and of those the shard's; and their number when it is known.
 
     Standard input is read as it comes, so it never is.
     """
     from timesformer_cli.inputs import STDIN, find
 
-    items = islice(find(sources, [] if from_file is None else [from_file], frames=frames), limit)
+    items: Iterator[Item] = islice(find(sources, [] if from_file is None else [from_file], frames=frames), limit)
+    if shard is not None:
+        items = shard.part_of(items)
     return (items, lambda: None) if STDIN in sources else _listed(items)
 
 
@@ -299,38 +494,19 @@ def _listed(items: "Iterable[Item]") -> "tuple[Iterable[Item], Total]":
     return listing, lambda: listing.total
 
 
-def _write(results: "Iterator[Result]", writer: "Writer | LedgerWriter", total: Total, *, on_screen: bool) -> Tally:
-    """Write the results as they come, and tell of failures."""
-    from timesformer_cli.records import Failure
-
-    labelled = failed = 0
-    reason = ""
-    with console.progress(total()) as bar:
-        for result in results:
-            bar.expect(total())
-            with bar.step():
-                if not isinstance(result, Failure):
-                    labelled += 1
-                    writer.write(result)
-                    continue
-                failed += 1
-                reason = f"{result.item.path}: {result.message}"
-                # Say it once: the table on the screen shows it, and the last line of a run of one video.
-                if total() == 1 and on_screen:
-                    continue
-                writer.write(result)
-                if total() != 1 and not on_screen:
-                    console.note(f"failed: {reason}")
-    return Tally(labelled, failed, all_failed=failed, reason=reason)
-
-
 def _summarise(tally: Tally) -> None:
     count = tally.labelled + tally.failed
-    if count > 1 or tally.kept:
-        parts = [f"{tally.labelled} labelled"]
-        parts += [f"{tally.failed} failed"] if tally.failed else []
-        there = f"; {tally.kept} were there already" if tally.kept else ""
-        console.note(f"{count} videos: {', '.join(parts)}{there}")
+    if count < 2 and not tally.kept:
+        return
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in tally.kinds.most_common())
+    text = f"{count:,} videos: {tally.labelled:,} labelled"
+    text += f", {tally.failed:,} failed ({kinds})" if tally.failed else ""
+    text += f"; {tally.kept:,} were there already" if tally.kept else ""
+    if tally.labelled:
+        speed = count / tally.seconds
+        rate = f"{speed:.1f} videos a second" if speed >= 1 else f"{60 * speed:.1f} videos a minute"
+        text += f"; {console.hours(tally.video)} of video in {console.hours(tally.seconds)}, {rate}"
+    console.note(text)
 
 
 def _end(tally: Tally) -> None:

@@ -1,0 +1,75 @@
+"""`timesformer merge`: the outputs of shards as one."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from timesformer_cli.cli import console, options
+from timesformer_cli.cli.predict import FORMAT_HELP
+from timesformer_cli.errors import UsageError
+
+HELP = """Put the outputs of `predict --shard` together, as one run would have written them.
+
+All shards are needed, and all must be finished. The result can be of any format; so the output of a single run \
+becomes one of another format too.
+"""
+
+
+def merge(
+    shards: Annotated[
+        list[Path],
+        typer.Argument(metavar="SHARD...", show_default=False, help="The .jsonl files of all shards, in any order."),
+    ],
+    format: Annotated[
+        Literal[
+            "auto",
+            "table",
+            "json",
+            "jsonl",
+            "csv",
+            "parquet",
+            "srt",
+            "vtt",
+            "html",
+            "activitynet",
+            "labelstudio",
+            "fiftyone",
+        ],
+        typer.Option("--format", "-f", metavar="FORMAT", help=FORMAT_HELP),
+    ] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="PATH", help="Write the results to this file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output if it exists.")] = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    console.choose_level(verbose=verbose, quiet=quiet)
+
+    from timesformer_cli.durable import locked, origin_in, write_finished
+    from timesformer_cli.parquet import check_pyarrow
+    from timesformer_cli.shards import open_shards
+    from timesformer_cli.writers import check_target, choose_format, encoded, open_style
+
+    if output == Path("-"):
+        output = None
+    chosen = choose_format(output) if format == "auto" else format
+    if chosen == "parquet":
+        check_pyarrow()
+    if output is not None:
+        if any(output.exists() and shard.exists() and output.samefile(shard) for shard in shards):
+            raise UsageError(f"{output}: is one of the shards; name another file")
+        check_target(output, overwrite=overwrite)
+    opened = open_shards(shards)
+    if chosen in ("srt", "vtt") and opened.holds.videos != 1:
+        raise UsageError(f"{chosen}: subtitles are of one video, and there are {opened.holds.videos}")
+    if output is None:
+        for text in open_style(chosen, origin_in(opened.settings), None).texts(opened.records()):
+            sys.stdout.buffer.write(encoded(text))
+    else:
+        with locked(output):
+            write_finished(output, chosen, opened.settings, opened.records(), opened.holds)
+    failed = f", {opened.holds.failed:,} of them failed" if opened.holds.failed else ""
+    console.note(f"{opened.holds.videos:,} videos{failed}")
