@@ -1,6 +1,10 @@
-"""The scorer on the CPU, and devices that are not there."""
+"""The scorer on the CPU, in its precisions and compiled, and devices that are not there."""
 
+import os
+import re
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
+from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel, runtime
 from timesformer_cli.checkpoint import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
-from timesformer_cli.runtime import _upload, open_scorer
+from timesformer_cli.preprocess import make_views
+from timesformer_cli.records import Item
+from timesformer_cli.runtime import _upload, choose_precision, open_scorer
 from timesformer_cli.specs import Checkpoint
+from timesformer_cli.video import open_video
+
+SAMPLES = Path(__file__).parents[1] / "sample_videos"
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +120,7 @@ def test_want_of_memory_is_told_from_other_errors(
     def failing(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(TimesformerForVideoClassification, "forward", failing)
+    monkeypatch.setattr(TimesformerModel, "forward", failing)
     with pytest.raises(MemoryError):
         scorer(views(2))
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
@@ -122,9 +131,138 @@ def test_want_of_memory_is_told_from_other_errors(
 @pytest.mark.skipif(sys.platform != "linux", reason="what the allocator says")
 def test_an_allocation_that_fails_on_the_cpu(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = open_scorer(checkpoint, device="cpu")
-    monkeypatch.setattr(TimesformerForVideoClassification, "forward", lambda *_, **__: torch.empty(2**60))
+    monkeypatch.setattr(TimesformerModel, "forward", lambda *_, **__: torch.empty(2**60))
     with pytest.raises(MemoryError, match="alloc"):
         scorer(views(2))
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(
+        ("asked", "device", "capability", "chosen"),
+        [
+            ("auto", "cpu", None, "fp32"),
+            ("bf16", "cpu", None, "bf16"),
+            ("auto", "mps", None, "fp32"),
+            ("fp16", "mps", None, "fp16"),
+            ("auto", "cuda", (7, 5), "fp32"),
+            ("fp16", "cuda", (7, 5), "fp16"),
+            ("auto", "cuda:1", (8, 0), "bf16"),
+            ("auto", "auto", (9, 0), "bf16"),
+            ("fp32", "cuda", (9, 0), "fp32"),
+        ],
+    )
+    def test_what_is_chosen(
+        self,
+        asked: runtime.Precision,
+        device: str,
+        capability: tuple[int, int] | None,
+        chosen: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: device == "mps")
+        assert choose_precision(asked, device) == chosen
+
+    def test_fp16_on_the_cpu_is_refused(self, checkpoint: Checkpoint) -> None:
+        with pytest.raises(DeviceError, match="fp16: it is several times slower than fp32 on the CPU; try bf16"):
+            open_scorer(checkpoint, device="cpu", precision="fp16")
+
+    # Of the largest logit. Roundings of 2^-9 and 2^-12 add up over two layers of large weights: 1.4e-2 and 1.5e-3
+    # were measured.
+    @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 4e-2), ("fp16", 5e-3)])
+    def test_logits_are_those_of_fp32_but_for_rounding(
+        self,
+        checkpoint: Checkpoint,
+        precision: runtime.Precision,
+        tolerance: float,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        expected = open_scorer(checkpoint, device="cpu")(views(64))
+        monkeypatch.setattr(runtime, "choose_precision", lambda asked, _: asked)
+        logits = open_scorer(checkpoint, device="cpu", precision=precision)(views(64))
+        assert logits.dtype == np.float32
+        error = np.abs(logits - expected).max() / np.abs(expected).max()
+        assert tolerance / 20 < error < tolerance
+        # The head computes in float32: its sums are not rounded, and no two classes tie for that.
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        assert (torch.from_numpy(logits).to(dtype).float().numpy() != logits).mean() > 0.5
+
+    def test_a_trained_network_says_the_same_of_real_clips(self) -> None:
+        checkpoint = resolve("camera-motion")
+        clips = []
+        for path in sorted(SAMPLES.glob("*.[mw]*[4vm]")):
+            with open_video(Item(str(path))) as reader:
+                clips += [reader.read(range(start, start + 32, 4)) for start in (0, 40)]
+        pixels = np.concatenate([make_views([clip], checkpoint.preprocess) for clip in clips])
+        assert len(pixels) == 18
+        expected = open_scorer(checkpoint, device="cpu")(pixels)
+        logits = open_scorer(checkpoint, device="cpu", precision="bf16")(pixels)
+        assert (logits.argmax(1) == expected.argmax(1)).all()
+        assert len(set(expected.argmax(1))) > 4
+        np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
+
+    def test_numbers_too_large_for_fp16(
+        self, model: TimesformerForVideoClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runtime, "choose_precision", lambda asked, _: asked)
+        model.save_pretrained(tmp_path)
+        checkpoint = resolve(str(tmp_path))
+        for precision in ("fp32", "fp16"):
+            assert np.isfinite(open_scorer(checkpoint, device="cpu", precision=precision)(views(2))).all()
+        state = model.state_dict()
+        for name in state:
+            if "intermediate" in name:
+                state[name] = state[name] * 1e5
+        large = TimesformerForVideoClassification(model.config)
+        large.load_state_dict(state)
+        large.save_pretrained(tmp_path)
+        assert np.isfinite(open_scorer(checkpoint, device="cpu", precision="fp32")(views(2))).all()
+        with pytest.raises(DeviceError, match="fp16: numbers in this network grow too large for it; try bf16 or fp32"):
+            open_scorer(checkpoint, device="cpu", precision="fp16")(views(2))
+
+
+# Parts of torch that torch.compile imports are deprecated by torch itself.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+class TestCompile:
+    @pytest.fixture(autouse=True)
+    def nothing_compiled(self) -> Iterator[None]:
+        torch.compiler.reset()
+        yield
+        torch.compiler.reset()
+
+    @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
+    def test_batches_of_all_sizes_run_what_was_compiled_at_the_start(self, checkpoint: Checkpoint) -> None:
+        told: list[str] = []
+        scorer = open_scorer(checkpoint, device="cpu", compile=True, tell=told.append)
+        first, second = told
+        assert first == "--compile: compiling the network, which takes a minute or so"
+        assert re.fullmatch(r"--compile: compiled the network in \d+ seconds", second)
+        eager = open_scorer(checkpoint, device="cpu")
+        with torch.compiler.set_stance("fail_on_recompile"):
+            for count in (1, 2, 3, 7, 64):
+                np.testing.assert_allclose(scorer(views(count)), eager(views(count)), rtol=1e-4, atol=1e-5)
+        with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="recompile"):
+            scorer(views(2)[:, :1])  # a single frame takes other code, and this would have told
+
+    def test_where_it_cannot_be_done_the_network_runs_as_it_is(
+        self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from torch._inductor import compile_fx
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise InvalidCxxCompiler("g++")
+
+        monkeypatch.setattr(compile_fx, "compile_fx", fail)
+        told: list[str] = []
+        scorer = open_scorer(checkpoint, device="cpu", compile=True, tell=told.append)
+        _, second = told
+        assert second.startswith("--compile: going on without it, for PyTorch cannot compile the network here (")
+        assert "g++ is not found" in second
+        assert "\n" not in second
+        np.testing.assert_array_equal(scorer(views(3)), open_scorer(checkpoint, device="cpu")(views(3)))
 
 
 def test_auto_finds_a_device(checkpoint: Checkpoint) -> None:
@@ -163,9 +301,11 @@ def test_one_device_too_far(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_scores_as_the_cpu_does(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-2), ("bf16", 4e-2), ("fp16", 1e-2)])
+def test_cuda_scores_as_the_cpu_does(checkpoint: Checkpoint, precision: runtime.Precision, tolerance: float) -> None:
     expected = open_scorer(checkpoint, device="cpu")(views(4))
-    np.testing.assert_allclose(open_scorer(checkpoint, device="cuda:0")(views(4)), expected, rtol=1e-2, atol=1e-3)
+    logits = open_scorer(checkpoint, device="cuda:0", precision=precision)(views(4))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 def test_weights_that_do_not_fit(tmp_path: Path, model: Any) -> None:

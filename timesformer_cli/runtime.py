@@ -1,8 +1,9 @@
 """The network behind a function: NumPy views in, NumPy logits out, on the device that was asked for."""
 
 import re
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from timesformer_cli.specs import Checkpoint, TimesformerConfig
 if TYPE_CHECKING:
     import torch
 
+    from timesformer_cli.model import TimesformerForVideoClassification
+
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
 
 # Views float32 (N, T, C, H, W) to logits float32 (N, K), for any N of at least 1. Raises MemoryError if
@@ -20,12 +23,27 @@ DEVICES = "auto, cpu, cuda, cuda:N, mps"
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-def open_scorer(checkpoint: Checkpoint, *, device: str = "auto") -> Scorer:
-    """The checkpoint's network, loaded and ready, in float32; `device` is one of `DEVICES`.
+# What the network computes in. Logits are float32 always.
+Dtype = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def open_scorer(
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    compile: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Scorer:
+    """The checkpoint's network, loaded and ready; `device` is one of `DEVICES`.
+
+    `compile` compiles it first, which takes a minute or so. `tell` gets one sentence when that begins, and one when
+    it is done, or why the network runs as it is.
 
     Raises:
         UsageError: a device of no known kind; found before torch is imported.
-        DeviceError: a device that this machine does not have.
+        DeviceError: a device that this machine does not have, or one that cannot do the precision.
         CheckpointError: weights that are missing, unreadable, or do not fit the config.
     """
     check_device(device)
@@ -35,25 +53,85 @@ def open_scorer(checkpoint: Checkpoint, *, device: str = "auto") -> Scorer:
     from timesformer_cli.model import TimesformerForVideoClassification
 
     target = find_device(device)
-    model = TimesformerForVideoClassification.from_checkpoint(checkpoint).to(target)
+    chosen = choose_precision(precision, device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[chosen]
+    model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
+    # Softmax and LayerNorm compute in float32 by themselves. The head keeps float32, for classes tie where logits
+    # are rounded. Under autocast what is between the layers would keep it as well, at the price of memory traffic:
+    # logits come a quarter closer to those of fp32, and answers no closer.
+    model.timesformer.to(target, dtype)
+    model.classifier.to(target)
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
         # torch shares the memory of an array, and warns if it may not write to it.
         pixels = torch.from_numpy(np.require(views, requirements=["C", "W"]))
         try:
             with torch.inference_mode():
-                logits: NDArray[np.float32] = model(_upload(pixels, target)).logits.cpu().numpy()
-            return logits
+                encoded = model.timesformer(_upload(pixels, target).to(dtype)).last_hidden_state[:, 0]
+                logits: NDArray[np.float32] = model.classifier(encoded.float()).cpu().numpy()
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
             message = str(error).partition("\n")[0]
+        else:
+            if chosen == "fp16" and not np.isfinite(logits).all():
+                raise DeviceError("--precision fp16: numbers in this network grow too large for it; try bf16 or fp32")
+            return logits
         # Out of the handler, which would keep alive all that the attempt had allocated.
         if target.type == "cuda":
             torch.cuda.empty_cache()
         raise MemoryError(message)
 
+    if compile:
+        preprocess = checkpoint.preprocess
+        view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *preprocess.size)
+        _compile(model, lambda count: score(np.zeros((count, *view), np.float32)), tell)
     return score
+
+
+def choose_precision(asked: Precision, device: str) -> Dtype:
+    """`asked`, or bf16 where a GPU computes in it natively, and fp32 elsewhere; `device` is one of `DEVICES`.
+
+    Raises:
+        DeviceError: a device that this machine does not have, or fp16 on the CPU.
+    """
+    import torch
+
+    target = find_device(device)
+    if asked == "fp16" and target.type == "cpu":
+        raise DeviceError("--precision fp16: it is several times slower than fp32 on the CPU; try bf16 or fp32")
+    if asked != "auto":
+        return asked
+    native = target.type == "cuda" and torch.cuda.get_device_capability(target) >= (8, 0)
+    return "bf16" if native else "fp32"
+
+
+def _compile(
+    model: "TimesformerForVideoClassification", score: Callable[[int], object], tell: Callable[[str], None]
+) -> None:
+    """Compile the layers of the network; `score` sends so many views through it."""
+    import torch
+
+    tell("--compile: compiling the network, which takes a minute or so")
+    begin = time.perf_counter()
+    encoder, layers = model.timesformer.encoder, model.timesformer.encoder.layer
+    try:
+        # Layers are alike, so that compiling one compiles all; the whole network would take a multiple of the time.
+        encoder.layer = torch.nn.ModuleList(
+            cast("torch.nn.Module", torch.compile(layer, dynamic=True)) for layer in layers
+        )
+        # Dynamic sizes are those from 2 on; 1 always gets code of its own. No other batch compiles anything.
+        for count in (2, 1):
+            score(count)
+    except Exception as error:  # of the compilers and whatever they call; without them the network is the same
+        encoder.layer = layers
+        reason = " ".join(str(error).partition("\n\n")[0].split())
+        tell(
+            f"--compile: going on without it, for PyTorch cannot compile the network here ({reason}); "
+            "it takes a C++ compiler such as g++ on the CPU, and Triton on CUDA"
+        )
+        return
+    tell(f"--compile: compiled the network in {time.perf_counter() - begin:.0f} seconds")
 
 
 def _upload(pixels: "torch.Tensor", target: "torch.device") -> "torch.Tensor":
