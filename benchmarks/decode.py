@@ -300,7 +300,7 @@ def ffmpeg_frames(
         "-vf",
         filters,
     ]
-    command += ["-vsync", "0", "-frames:v", str(len(plan)), "-f", "rawvideo", "-"]
+    command += ["-fps_mode", "passthrough", "-frames:v", str(len(plan)), "-f", "rawvideo", "-"]
     data = subprocess.run(command, capture_output=True, check=False).stdout
     whole = len(data) // (size[0] * size[1] * 3)
     return np.frombuffer(data, np.uint8, whole * size[0] * size[1] * 3).reshape(whole, *size, 3)

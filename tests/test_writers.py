@@ -165,6 +165,19 @@ class TestTable:
     def test_a_name_is_not_markup(self, tmp_path: Path) -> None:
         assert self.table(tmp_path, prediction("[red]a[/].mp4"))[1].startswith("[red]a[/].mp4 ")
 
+    def test_segments_have_a_row_each(self) -> None:
+        parts = [
+            {"start": 0.0, "end": 59.96, "predictions": [{"score": 0.5, "label": "a"}, {"score": 0.25, "label": "b"}]},
+            {"start": 3595.04, "end": 3725.5, "predictions": []},
+        ]
+        record = {"path": "film.mp4", "status": "ok", "segments": parts}
+        assert Table(LABELS, raw=False, plain=True).rows(record).splitlines() == [
+            "film.mp4",
+            "  0:00.0 to 1:00.0                              50.0 %  a",
+            "                                                25.0 %  b",
+            "  59:55.0 to 1:02:05.5                         no label above the threshold",
+        ]
+
     @pytest.mark.parametrize(("no_color", "red"), [("", True), ("1", False)])
     def test_colours_of_a_terminal(self, monkeypatch: pytest.MonkeyPatch, no_color: str, red: bool) -> None:
         monkeypatch.setenv("TERM", "xterm-256color")

@@ -38,8 +38,19 @@ class Table:
         path = printable(record["path"])
         if record["status"] == "error":
             return self._row(path, Text(printable(record["error"]["message"]), "red"))
-        predictions = [(self._score(p["score"]), printable(p["label"])) for p in record["predictions"]]
-        return self._row(path, self._ranks(predictions, ["bold", *["dim"] * (len(predictions) - 1)]))
+        if "segments" not in record:
+            return self._row(path, self._predictions(record["predictions"]))
+        rows = (
+            self._row(f"  {_clock(part['start'])} to {_clock(part['end'])}", self._predictions(part["predictions"]))
+            for part in record["segments"]
+        )
+        return self._row(path, Text()) + "".join(rows)
+
+    def _predictions(self, predictions: Sequence[Mapping[str, Any]]) -> Grid | Text:
+        if not predictions:
+            return Text("no label above the threshold", "dim")
+        pairs = [(self._score(p["score"]), printable(p["label"])) for p in predictions]
+        return self._ranks(pairs, ["bold", *["dim"] * (len(pairs) - 1)])
 
     def _score(self, score: float) -> str:
         return f"{score:.2f}" if self._raw else f"{100 * score:.1f} %"
@@ -61,3 +72,11 @@ class Table:
             self._console.print(grid)
         # Cells are padded to their width, which would only trouble whoever copies the text.
         return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())
+
+
+def _clock(seconds: float) -> str:
+    """Tenths of seconds, as 1:02:03.4 or 0:03.4."""
+    minutes, tenths = divmod(round(10 * seconds), 600)
+    whole, minutes = divmod(minutes, 60)
+    clock = f"{whole}:{minutes:02}" if whole else f"{minutes}"
+    return f"{clock}:{tenths // 10:02}.{tenths % 10}"
