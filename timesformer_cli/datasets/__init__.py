@@ -1,0 +1,208 @@
+"""Data sets as users have them: annotation files and class folders become samples with the model's class numbers.
+
+Nothing is hidden: what a data set lists but does not have, has but does not list, or has without a label is among the
+problems of a `Dataset`, and no video ever stands for another.
+"""
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from timesformer_cli import labels as label_files
+from timesformer_cli.datasets.formats import DatasetFormat
+from timesformer_cli.datasets.layout import Source, of_split, read_file, read_folder
+from timesformer_cli.datasets.lists import annotation_files
+from timesformer_cli.datasets.matching import Classes, MatchedBy, match, quoted
+from timesformer_cli.datasets.reading import checksum
+from timesformer_cli.errors import InputError, UsageError
+
+__all__ = ["Dataset", "DatasetFormat", "Problem", "ProblemKind", "Sample", "open_dataset"]
+
+# `missing`: a row without its video. `ambiguous`: several videos that a row could mean. `unlabelled`: a row without a
+# label. `duplicate`: a video that an earlier row has with the same labels. `conflict`: one that several rows have with
+# different labels; none of them counts. `unlisted`: a video that no row has.
+ProblemKind = Literal["missing", "ambiguous", "unlabelled", "duplicate", "conflict", "unlisted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A video to evaluate, and its class numbers in the model: one, or with several labels any number of them.
+
+    `line` is that of the annotation file; 0 when there is none.
+    """
+
+    path: str
+    labels: tuple[int, ...]
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a row or a video: `place` is a file with a line number, or the path of the video."""
+
+    kind: ProblemKind
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """The samples of one split, in the order of the annotation file or, without one, of their paths.
+
+    `rows` counts what the split lists with labels that were asked for, before `limit`, with or without a video.
+    `classes` has the data set's own text for each class number of the model that it uses, and `matched_by` says how it
+    was found. `checksum` is the sha256 of the annotation file, in hex. `multi_label` is whether any sample has other
+    than one label, before `limit` too.
+    """
+
+    format: DatasetFormat
+    annotations: Path | None
+    checksum: str | None
+    split: str | None
+    rows: int
+    samples: tuple[Sample, ...]
+    problems: tuple[Problem, ...]
+    classes: Mapping[int, str]
+    matched_by: MatchedBy
+    multi_label: bool
+
+
+def open_dataset(
+    root: Path | None,
+    annotations: Path | None,
+    *,
+    format: DatasetFormat | Literal["auto"] = "auto",
+    split: str | None = None,
+    labels: Sequence[str],
+    label_map: Path | None = None,
+    frames: bool = False,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+) -> Dataset:
+    """The videos of a data set with their labels as class numbers of the model, whose class names `labels` are.
+
+    `root` is the folder of videos, or with `frames` of folders of pictures. Without `annotations` its class folders, or
+    its metadata file, tell the labels; without `root` the paths in `annotations` count from its folder, or from the
+    current one. `label_map` names the classes that the data set's numbers stand for. `classes` are those to keep,
+    `limit` is how many samples: the first, or with `seed` a random choice of them.
+
+    Raises:
+        UsageError: options that do not go together, or an unknown class in `classes`.
+        InputError: files that cannot be read or understood, labels that the model does not have, and nothing to
+            evaluate.
+    """
+    if annotations is None and root is None:
+        raise UsageError("a data set needs the folder of its videos, or --annotations FILE, or both")
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}; at least one video is needed")
+    if seed is not None and limit is None:
+        raise UsageError("--seed chooses which videos --limit takes; give --limit N too")
+    if format not in ("auto", *get_args(DatasetFormat)):
+        raise UsageError(f"--annotations-format {format}: not one of auto, {', '.join(get_args(DatasetFormat))}")
+    if root is not None and not os.path.isdir(root):
+        raise InputError(f"{root}: no such folder; the videos of the data set were expected there")
+
+    if annotations is not None:
+        source = read_file(root, annotations, format, split, frames=frames)
+    else:
+        assert root is not None
+        source = read_folder(root, format, split, frames=frames)
+    taken, split = of_split(source, split)
+    rows = [row for row in source.rows if row.split in taken]
+    if not rows:
+        raise InputError(f"{source.name}: lists no videos")
+    if not any(row.labels for row in rows):
+        raise InputError(f"{source.name}: none of its videos has a label; `timesformer predict` needs none")
+    names = None if label_map is None else label_files.read_file(label_map)
+    matching = match(rows, labels, names, partly=classes is not None)
+    chosen = None if classes is None else _chosen(classes, matching.classes)
+
+    samples, problems, count = _gather(source, taken, matching.indices, chosen)
+    if not samples:
+        raise _nothing(source, count, problems, classes or ())
+    problems += [Problem("unlisted", path, "no row has this video") for path in source.unlisted()]
+    multi_label = any(len(sample.labels) != 1 for sample in samples)
+    if limit is not None and limit < len(samples):
+        kept = range(limit) if seed is None else sorted(random.Random(seed).sample(range(len(samples)), limit))
+        samples = [samples[place] for place in kept]
+    used = {label for sample in samples for label in sample.labels}
+    return Dataset(
+        format=source.format,
+        annotations=source.file,
+        checksum=None if source.file is None else checksum(annotation_files(source.file)),
+        split=split,
+        rows=count,
+        samples=tuple(samples),
+        problems=tuple(problems),
+        classes={index: text for index, text in sorted(matching.own.items()) if index in used},
+        matched_by=matching.by,
+        multi_label=multi_label,
+    )
+
+
+def _chosen(names: Sequence[str], classes: Classes) -> frozenset[int]:
+    chosen = {name: classes.index(name) for name in names}
+    for name, index in chosen.items():
+        if index is None:
+            near = classes.near(name)
+            hint = f"is it {near!r}?" if near else f"it has {quoted(classes.names)}"
+            raise UsageError(f"--classes: {name!r} is no class of the model; {hint}")
+    return frozenset(index for index in chosen.values() if index is not None)
+
+
+def _gather(
+    source: Source, taken: frozenset[str | None], indices: Mapping[str, int], chosen: frozenset[int] | None
+) -> tuple[list[Sample], list[Problem], int]:
+    """Samples, problems, and how many rows of the splits `taken` have a class that was chosen."""
+    samples: dict[str, Sample] = {}
+    problems: list[Problem] = []
+    conflicts: set[str] = set()
+    known: dict[tuple[str, ...], tuple[int, ...]] = {}
+    count = 0
+    for row in source.rows:
+        paths = source.find(row.name)  # for all rows, so that no video of another split seems unlisted
+        if row.split not in taken:
+            continue
+        if row.labels not in known:
+            found = dict.fromkeys(indices[label] for label in row.labels if label in indices)
+            known[row.labels] = tuple(index for index in found if chosen is None or index in chosen)
+        labels = known[row.labels]
+        if row.labels and not labels:
+            continue
+        count += 1
+        kind: ProblemKind
+        if not row.labels:
+            kind, message = "unlabelled", "has no label"
+        elif not paths:
+            kind, message = "missing", "is no video that is there"
+        elif len(paths) > 1:
+            kind, message = "ambiguous", f"could be {' or '.join(paths)}"
+        elif (before := samples.get(paths[0])) is None:
+            samples[paths[0]] = Sample(paths[0], labels, row.line)
+            continue
+        elif set(before.labels) == set(labels):
+            kind, message = "duplicate", f"is there already, in line {before.line}"
+        else:
+            kind, message = "conflict", f"has another label in line {before.line}; it counts with neither"
+            conflicts.add(paths[0])
+        problems.append(Problem(kind, row.place, f"{row.name!r} {message}"))
+    return [sample for path, sample in samples.items() if path not in conflicts], problems, count
+
+
+def _nothing(source: Source, count: int, problems: Sequence[Problem], classes: Sequence[str]) -> InputError:
+    if not count:
+        return InputError(f"{source.name}: no video of the classes {quoted(classes)}")
+    hint = ""
+    if problems[0].kind == "missing":
+        hint = "; name the folder of the videos too"
+        if source.listing is not None:
+            there = source.listing.paths
+            hint = f"; {source.listing.root} has {f'others, such as {there[0]!r}' if there else 'no videos at all'}"
+    return InputError(f"{source.name}: none of its {count} videos can be evaluated; the first: {problems[0]}{hint}")

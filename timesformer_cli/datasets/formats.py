@@ -1,0 +1,73 @@
+"""The formats of annotation files, each recognised by its content."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from timesformer_cli.datasets import lists, tables
+from timesformer_cli.datasets.reading import Probe, Row, names_in, place, short
+from timesformer_cli.errors import InputError
+
+# The last two are found in the folder of videos, without an annotation file.
+DatasetFormat = Literal[
+    "kinetics",
+    "table",
+    "ssv2",
+    "diving48",
+    "list",
+    "rawframes",
+    "frame-list",
+    "ucf101",
+    "hmdb51",
+    "videofolder",
+    "folders",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`example` shows a format, `fits` tells whether a file is of it, and `read` yields its rows."""
+
+    example: str
+    fits: Callable[[Probe], bool]
+    read: Callable[[Path], Iterator[Row]]
+
+
+FORMATS: dict[DatasetFormat, Format] = {
+    "kinetics": Format("label,youtube_id,time_start,time_end,split", tables.fits_kinetics, tables.read_kinetics),
+    "table": Format("path,label", tables.fits_table, tables.read_table),
+    "ssv2": Format('{"id": ..., "template": ...}', tables.fits_json("id"), tables.read_ssv2),
+    "diving48": Format('{"vid_name": ..., "label": ...}', tables.fits_json("vid_name"), tables.read_diving48),
+    "list": Format("path label", lists.fits_list, lists.read_list),
+    "rawframes": Format("folder frames label", lists.fits_rawframes, lists.read_rawframes),
+    "frame-list": Format(lists.FRAME_LIST, lists.fits_frame_list, lists.read_frame_list),
+    "ucf101": Format("CLASS/v_CLASS_g01_c01.avi", lists.fits_ucf101, lists.read_ucf101),
+    "hmdb51": Format("CLASS_test_split1.txt with name.avi 1", lists.fits_hmdb51, lists.read_hmdb51),
+}
+
+
+def detect(path: Path, *, frames: bool) -> DatasetFormat:
+    """The format of an annotation file; `frames` is whether videos are folders of pictures.
+
+    Raises:
+        InputError: a file of no format, or one that could be of two.
+    """
+    probe = Probe(path)
+    fitting = [name for name, form in FORMATS.items() if form.fits(probe)]
+    if fitting == ["list", "rawframes"] and frames:
+        return "rawframes"
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        shown = " or ".join(f"{name} ({FORMATS[name].example})" for name in fitting)
+        raise InputError(f"{path}: could be of the format {shown}; say which with --annotations-format")
+    if probe.content == "folder":
+        raise InputError(f"{path}: a folder; name the annotation file in it, of {short(names_in(path))}")
+    if probe.content == "text" and not probe.lines:
+        raise InputError(f"{path}: empty; an annotation file was expected")
+    begins = short(probe.lines[0]) if probe.lines else f"columns {short(list(probe.columns))}"
+    raise InputError(
+        f"{place(path, 1)}: {begins} is of no known format; a video, then a space, comma or tab, and a label "
+        f"were expected, or a header; --annotations-format is one of {', '.join(get_args(DatasetFormat))}"
+    )

@@ -1,0 +1,159 @@
+"""The videos of a folder, listed once and found again by the names that annotation files have for them."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from timesformer_cli.datasets.matching import normalised
+from timesformer_cli.datasets.reading import is_video, without_extension
+from timesformer_cli.errors import InputError
+
+# CVDF gives whole videos for those of its Kinetics-400 that are damaged, in a folder beside them.
+REPLACEMENT = "replacement_for_corrupted"
+
+_CLIP = re.compile(r"(.{11})_([0-9]{1,6})_([0-9]{1,6})", re.DOTALL)  # ids of YouTube may hold underscores too
+_TRIED = 3  # folders that are looked into for pictures
+
+
+class Listing:
+    """Paths of the videos below some folders of `root`, relative to it, sorted; with `frames`, folders of pictures.
+
+    Paths are looked up by the last part of their name. Of a clip of Kinetics that is the id, so that one list's
+    `id_59_69` and another's `id` find `id_000059_000069.mp4`.
+
+    Raises:
+        InputError: a folder that cannot be listed.
+    """
+
+    def __init__(self, root: str, folders: Sequence[str], *, frames: bool) -> None:
+        self.root = root
+        self._prefix = os.path.join(root, "")
+        self._frames = frames
+        self.paths = sorted(
+            path for folder in folders for path in (_picture_folders if frames else _videos)(root, folder)
+        )
+        self._claimed = bytearray(len(self.paths))
+        self._places: dict[str, int | list[int]] = {}
+        for place, path in enumerate(self.paths):
+            key, _ = _clip(without_extension(path.rpartition("/")[2]))
+            there = self._places.setdefault(key, place)
+            if isinstance(there, list):
+                there.append(place)
+            elif there != place:
+                self._places[key] = [there, place]
+
+    def find(self, name: str) -> list[str]:
+        """The full paths that `name` stands for: none if it is missing, several if it is not clear which.
+
+        Folders before the name must be the same as far as both have them.
+        """
+        name = os.path.normpath(name).replace(os.sep, "/")
+        folder, _, asked = name.rpartition("/")
+        stem = without_extension(asked)
+        exact = stem != asked and not self._frames
+        key, times = _clip(stem)
+        places = self._places.get(key, [])
+        ranks: dict[int, int] = {}
+        for place in [places] if isinstance(places, int) else places:
+            path = self.paths[place]
+            own_folder, _, own = path.rpartition("/")
+            own_stem = without_extension(own)
+            if exact and own != asked:
+                continue
+            if own_stem != stem and times and (others := _clip(own_stem)[1]) and others != times:
+                continue
+            depth = 0 if REPLACEMENT in own_folder else _common_folders(folder, own_folder)
+            if depth is not None:
+                ranks[place] = 4 * depth + 2 * (own_stem == stem) + path.startswith(name)
+                self._claimed[place] = True
+        return self._best(ranks)
+
+    def _best(self, ranks: dict[int, int]) -> list[str]:
+        found = list(ranks)
+        if len(found) > 1:
+            best = max(ranks.values())
+            found = [place for place in found if REPLACEMENT in self.paths[place]] or [
+                place for place, rank in ranks.items() if rank == best
+            ]
+        paths = [self._prefix + self.paths[place] for place in found]
+        # Copies of Kinetics have links in class folders beside the files themselves.
+        return paths[:1] if len(paths) > 1 and len(set(map(os.path.realpath, paths))) == 1 else paths
+
+    def claimed(self) -> Iterator[str]:
+        """What was found by a name."""
+        return (path for place, path in enumerate(self.paths) if self._claimed[place])
+
+    def unclaimed(self) -> Iterator[str]:
+        """What never was, without replacements, which are there for all splits."""
+        return (path for place, path in enumerate(self.paths) if not self._claimed[place] and REPLACEMENT not in path)
+
+
+def _clip(stem: str) -> tuple[str, tuple[int, int] | None]:
+    """The id of a clip of Kinetics, and its start and end in seconds; else the name as it is."""
+    match = _CLIP.fullmatch(stem)
+    return (match[1], (int(match[2]), int(match[3]))) if match else (stem, None)
+
+
+def _common_folders(asked: str, own: str) -> int | None:
+    """How many folders two paths of folders have in common from the end; None if any differs that both have."""
+    if not asked or not own:
+        return 0
+    both = list(zip(asked.split("/")[::-1], own.split("/")[::-1], strict=False))
+    return len(both) if all(one == other or _same_folder(one, other) for one, other in both) else None
+
+
+def _same_folder(one: str, other: str) -> bool:
+    """Classes as folders are spelt in several ways."""
+    return bool(normalised(one)) and normalised(one) == normalised(other)
+
+
+def subfolders(path: str) -> list[str]:
+    """The names of what a folder has for folders, sorted."""
+    return sorted(entry.name for entry in _entries(path, "", set()) if entry.is_dir())
+
+
+def _videos(root: str, folder: str) -> Iterator[str]:
+    """Files with the extension of a video below a folder of `root`; links are followed, each folder is entered once."""
+    folders, visited = [folder], set[tuple[int, int]]()
+    while folders:
+        inside = folders.pop()
+        for entry in _entries(root, inside, visited):
+            path = f"{inside}/{entry.name}" if inside else entry.name
+            # Asking whether a link leads to a folder costs as much as opening it.
+            if is_video(entry.name) and not entry.is_dir(follow_symlinks=False):
+                yield path
+            elif entry.is_dir():
+                folders.append(path)
+
+
+def _picture_folders(root: str, folder: str) -> Iterator[str]:
+    """Folders of numbered pictures below a folder of `root`.
+
+    There may be 200,000 of them with 100 pictures each, so that only the first few of each folder are looked into:
+    when one of those holds pictures, all beside it are taken for such.
+    """
+    from timesformer_cli.decoders.pictures import is_numbered  # which loads Pillow
+
+    folders, visited = [folder], set[tuple[int, int]]()
+    while folders:
+        inside = folders.pop()
+        names = sorted(entry.name for entry in _entries(root, inside, visited) if entry.is_dir())
+        paths = [f"{inside}/{name}" if inside else name for name in names]
+        if any(is_numbered(entry) for path in paths[:_TRIED] for entry in _entries(root, path, set())):
+            yield from paths
+        else:
+            folders += paths
+
+
+def _entries(root: str, folder: str, visited: set[tuple[int, int]]) -> "Iterator[os.DirEntry[str]]":
+    """What is in a folder, without what is hidden; nothing if it was visited before."""
+    path = os.path.join(root, folder)
+    try:
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in visited:
+            return
+        visited.add((status.st_dev, status.st_ino))
+        with os.scandir(path) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("."))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be listed ({getattr(error, 'strerror', None) or error})") from error

@@ -1,0 +1,229 @@
+"""Annotation files as lines, cells and records, each with its line number. What cannot be read is an InputError."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from timesformer_cli.errors import InputError
+from timesformer_cli.inputs import VIDEO_EXTENSIONS
+
+Content = Literal["text", "json", "parquet", "folder"]
+
+_HEAD = 2**16  # bytes that say what a file is
+_PROBED = 100  # lines that say what format it is
+_JSON = re.compile(r"\s*(\[\s*[\]{]|\{\s*[\"}])")
+_GAP = re.compile(r"[\s,]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One video as a data set has it.
+
+    `name` is a path; without the extension of a video it stands for any file of that name. `labels` are names or
+    numbers, none when the video has no label. `line` counts from 1; 0 is for a video that no file lists.
+    """
+
+    file: str
+    line: int
+    name: str
+    labels: tuple[str, ...]
+    split: str | None = None
+
+    @property
+    def place(self) -> str:
+        return place(self.file, self.line) if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The beginning of an annotation file, or a folder of them."""
+
+    path: Path
+
+    @cached_property
+    def content(self) -> Content:
+        """What the file holds. Raises InputError for what is no annotation file at all."""
+        return _content(self.path)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The first lines of text that are not blank, without spaces around them."""
+        if self.content != "text":
+            return []
+        return list(islice((text.strip() for _, text in lines(self.path) if text.strip()), _PROBED))
+
+    @cached_property
+    def columns(self) -> Sequence[str]:
+        """Names of columns: of a header in text, the first JSON object, or the Parquet schema."""
+        if self.content == "json":
+            return list(next((record for _, record in records(self.path)), {}))
+        if self.content == "parquet":
+            return _parquet_columns(self.path)
+        return header(self.lines[0])[1] if self.lines else []
+
+    def mostly(self, fitting: re.Pattern[str]) -> bool:
+        """Whether the lines of text are, but for some that may be broken, of that form."""
+        return 2 * sum(1 for line in self.lines if fitting.fullmatch(line)) > len(self.lines)
+
+
+def without_extension(name: str) -> str:
+    """A name without the extension of a video; any other is part of the name, as in `v_1.5`."""
+    stem, _, extension = name.rpartition(".")
+    return stem if stem and extension.lower() in VIDEO_EXTENSIONS else name
+
+
+def is_video(name: str) -> bool:
+    """Whether a name ends as those of videos do."""
+    return without_extension(name) != name
+
+
+def place(file: str | Path, line: int) -> str:
+    return f"{file}: {'row' if str(file).endswith('.parquet') else 'line'} {line}"
+
+
+def short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:80]}…"
+
+
+def _content(path: Path) -> Content:
+    try:
+        if os.path.isdir(path):
+            return "folder"
+        # Files are read more than once, which a pipe does not allow.
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(f"{path}: not a regular file; save the annotations to one")
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such annotation file") from error
+    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+        raise _unreadable(path, error) from error
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: text in UTF-16; save it in UTF-8")
+    if b"\0" in head:
+        raise InputError(f"{path}: not text; is it an annotation file?")
+    return "json" if _JSON.match(head.decode("utf-8-sig", "replace")) else "text"
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers and line ends, blank ones too; bytes that are no UTF-8 stay, as they do in paths."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+            for line, text in enumerate(file, 1):
+                if "\0" in text:
+                    raise InputError(f"{place(path, line)}: holds a zero byte; plain text was expected")
+                yield line, text
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def header(text: str) -> tuple[str, list[str]]:
+    """The delimiter of a header, and its columns: in lower case, with underscores for spaces."""
+    delimiter = max((",", ";", "\t"), key=text.count)
+    cells = (cell.strip().strip('"').strip().casefold() for cell in text.split(delimiter))
+    return delimiter, [re.sub(r"[\s-]+", "_", cell) for cell in cells]
+
+
+def cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Cells of each line that is not blank, without the quotes and spaces around them."""
+    reader = csv.reader((text for _, text in lines(path)), delimiter=delimiter, strict=True)
+    before = 0
+    try:
+        for row in reader:
+            if any(map(str.strip, row)):
+                yield before + 1, [cell.strip() for cell in row]
+            before = reader.line_num  # a cell may hold line breaks
+    except csv.Error as error:
+        raise InputError(f"{place(path, before + 1)}: {error}; is a quote not closed?") from error
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON list, or of JSON lines, with the line that each begins in."""
+    text = "".join(text for _, text in lines(path))
+    decoder = json.JSONDecoder()
+    position = _after_gap(text, 0)
+    in_list = text.startswith("[", position)
+    position += in_list
+    line, counted = 1, 0
+    while (position := _after_gap(text, position)) < len(text) and not (in_list and text[position] == "]"):
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            record, position = decoder.raw_decode(text, position)
+        except RecursionError as error:
+            raise InputError(f"{place(path, line)}: JSON nested without end") from error
+        except json.JSONDecodeError as error:
+            raise InputError(f"{place(path, error.lineno)}: not valid JSON ({error.msg})") from error
+        except ValueError as error:  # a number of thousands of digits
+            raise InputError(f"{place(path, line)}: not valid JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{place(path, line)}: a JSON object for each video was expected, not {short(record)}")
+        yield line, record
+    if in_list and position == len(text):
+        raise InputError(f"{place(path, line)}: the JSON list is not closed; was the file cut off?")
+
+
+def _after_gap(text: str, position: int) -> int:
+    match = _GAP.match(text, position)
+    assert match  # an empty gap matches too
+    return match.end()
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    return next(_from_parquet(path, lambda file: iter([list(file.schema_arrow.names)])))
+
+
+def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The values of those columns, row by row, counted from 1."""
+    batches = _from_parquet(path, lambda file: (b.to_pylist() for b in file.iter_batches(columns=list(columns))))
+    return enumerate((row for batch in batches for row in batch), 1)
+
+
+def _from_parquet(path: Path, read: Any) -> Iterator[Any]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        hint = "install it with: pip install 'timesformer-cli[parquet]'"
+        raise InputError(f"{path}: Parquet needs pyarrow; {hint}") from error
+    try:
+        with ParquetFile(path) as file:
+            yield from read(file)
+    except (OSError, ArrowException, UnicodeDecodeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not readable as Parquet ({reason}); is it damaged?") from error
+
+
+def names_in(folder: Path) -> list[str]:
+    """What is in a folder, sorted, without what is hidden."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def checksum(files: Sequence[Path]) -> str:
+    """The sha256, in hex, of all files one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")

@@ -1,0 +1,140 @@
+"""Tables: annotation files whose columns or keys have names, as CSV, JSON or Parquet."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from timesformer_cli.datasets.matching import number
+from timesformer_cli.datasets.reading import Probe, Row, cells, header, lines, parquet_rows, place, records, short
+from timesformer_cli.errors import InputError
+
+# Names of columns, the likelier first.
+_PATHS = ("path", "file_name", "filename", "file", "video", "video_path")
+_LABELS = ("label", "labels", "class", "class_name", "category", "action")
+_SPLITS = ("split", "subset")
+
+_KINETICS = ("youtube_id", "time_start", "time_end")
+_KINETICS_ROW = re.compile(r"[^,]+,[\w-]{11},[0-9.]+,[0-9.]+(,\w+){0,2}")
+_SECONDS = re.compile(r"([0-9]{1,6})(\.[0-9]*)?")
+
+_SPLIT_NAMES = {"validate": "val", "validation": "val", "valid": "val", "training": "train", "testing": "test"}
+
+
+def split_name(text: str) -> str:
+    """`validate`, `validation` and `val` are one split to all data sets."""
+    name = text.strip().casefold()
+    return _SPLIT_NAMES.get(name, name)
+
+
+def fits_kinetics(probe: Probe) -> bool:
+    # Rows without a header are meant, too: reading them says what is missing.
+    return probe.content == "text" and ("youtube_id" in probe.columns or _has_no_header(probe))
+
+
+def _has_no_header(probe: Probe) -> bool:
+    return bool(probe.lines) and probe.mostly(_KINETICS_ROW)
+
+
+def read_kinetics(path: Path) -> Iterator[Row]:
+    """`label,youtube_id,time_start,time_end,split`, with `is_cc` (CVDF), or without `label` (test sets).
+
+    Files are named by the id and the whole seconds: `-3B32lodo2M_000059_000069.mp4`.
+    """
+    for line, row in _below_header(path, _KINETICS):
+        start, end = _SECONDS.fullmatch(row["time_start"]), _SECONDS.fullmatch(row["time_end"])
+        if not (start and end and row["youtube_id"]):
+            found = ", ".join(repr(row[name]) for name in _KINETICS)
+            raise InputError(f"{place(path, line)}: an id and two times in seconds were expected, not {found}")
+        name = f"{row['youtube_id']}_{int(start[1]):06d}_{int(end[1]):06d}"
+        label = row.get("label", "").strip('"')
+        yield Row(str(path), line, name, (label,) if label else (), split_name(row.get("split", "")) or None)
+
+
+def _below_header(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows below a header that has the `needed` columns, by the names of their columns."""
+    first, text = next(((line, text.strip()) for line, text in lines(path) if text.strip()), (1, ""))
+    delimiter, columns = header(text)
+    if not set(needed) <= set(columns):
+        raise InputError(f"{place(path, first)}: a header with {', '.join(needed)} was expected, not {short(text)}")
+    for line, row in islice(cells(path, delimiter), 1, None):
+        if len(row) != len(columns):
+            raise InputError(f"{place(path, line)}: {len(row)} columns, where the header has {len(columns)}")
+        yield line, dict(zip(columns, row, strict=True))
+
+
+def fits_table(probe: Probe) -> bool:
+    return probe.content != "folder" and bool(set(probe.columns) & set(_PATHS))
+
+
+def read_table(path: Path) -> Iterator[Row]:
+    """Columns of paths and labels by their usual names, as CSV, JSON lines or Parquet; also metadata of a videofolder.
+
+    Several labels are a list, or in a column called `labels` text with | between them.
+    """
+    probe = Probe(path)
+    paths, labels, splits = (next((n for n in names if n in probe.columns), "") for names in (_PATHS, _LABELS, _SPLITS))
+    for what, name, names in (("paths", paths, _PATHS), ("labels", labels, _LABELS)):
+        if not name:
+            has = f"no column of {what} in {short(list(probe.columns))}"
+            raise InputError(f"{place(path, 1)}: {has}; expected was one of {', '.join(names)}")
+    columns = [name for name in (paths, labels, splits) if name]
+    rows: Iterator[tuple[int, dict[str, Any]]]
+    if probe.content == "json":
+        rows = records(path)
+    elif probe.content == "parquet":
+        rows = parquet_rows(path, columns)
+    else:
+        rows = _below_header(path, columns)
+    for line, row in rows:
+        label = row.get(labels)
+        if isinstance(label, str) and labels == "labels":
+            label = label.split("|")
+        split = row.get(splits)
+        name = _name(row, paths, path, line)
+        yield Row(str(path), line, name, _labels(label, path, line), split_name(str(split)) if split else None)
+
+
+def fits_json(key: str) -> Callable[[Probe], bool]:
+    return lambda probe: probe.content == "json" and key in probe.columns and not fits_table(probe)
+
+
+def read_ssv2(path: Path) -> Iterator[Row]:
+    """Something-Something: `{"id": "74225", "label": "spinning cube", "template": "Spinning [something]"}`.
+
+    The class is the template. The test set has ids alone.
+    """
+    for line, record in records(path):
+        labels = _labels(record.get("template", record.get("label")), path, line)
+        yield Row(str(path), line, _name(record, "id", path, line), labels)
+
+
+def read_diving48(path: Path) -> Iterator[Row]:
+    """`{"vid_name": "1wSJFCs9rpo_00001", "label": 0, "start_frame": 0, "end_frame": 76}`; videos are cut already."""
+    for line, record in records(path):
+        labels = _labels(record.get("label"), path, line)
+        yield Row(str(path), line, _name(record, "vid_name", path, line), labels)
+
+
+def _name(record: dict[str, Any], key: str, path: Path, line: int) -> str:
+    """What names the video. A zero byte in it would make it another name to the file system."""
+    value = record.get(key)
+    text = str(value) if type(value) in (str, int) else ""  # type(): True is an int too
+    if not text.strip() or "\0" in text:
+        raise InputError(f"{place(path, line)}: a video was expected as {key!r}, not {short(value)}")
+    return text
+
+
+def _labels(value: object, path: Path, line: int) -> tuple[str, ...]:
+    """A label, or a list of them, as text; none for what says that there is none."""
+    labels: dict[str, None] = {}
+    for label in value if isinstance(value, list) else [value]:
+        if label is None or label != label:  # NaN, which pandas writes for no value
+            continue
+        if not isinstance(label, str | int | float) or isinstance(label, bool):
+            raise InputError(f"{place(path, line)}: {short(label)} is no label")
+        text = str(label).strip()
+        if text and number(text) != -1:
+            labels[text] = None
+    return tuple(labels)
