@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -256,8 +257,16 @@ def exactness(folder: Path, ffmpegs: list[str]) -> None:
     print(
         "| file | container, codec, pixels | frames | PSNR against ffmpeg, dB | decord | torchcodec |\n|" + " --- |" * 6
     )
+    kinds: Counter[tuple[str, ...]] = Counter()
     for path in sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".json"):
-        print(row(path, ffmpegs), flush=True)
+        line = row(path, ffmpegs)
+        print(line, flush=True)
+        _, _, kind, _, *found, _ = (cell.strip() for cell in line.split("|"))
+        if kind:
+            kinds[kind, *found] += 1
+    print("\n| container, codec, pixels | files | PyAV against ffmpeg | decord | torchcodec |\n|" + " --- |" * 5)
+    for (kind, *found), count in sorted(kinds.items()):
+        print(f"| {kind} | {count} | {' | '.join(found)} |")
 
 
 def row(path: Path, ffmpegs: list[str]) -> str:

@@ -418,6 +418,14 @@ class TestMeters:
             "96 of 1,000 videos, 10 failed, 46.2 a minute, 19:35 left",
         ]
 
+    def test_a_long_video(self, capsys: pytest.CaptureFixture[str]) -> None:
+        now = 0.0
+        meter = console._LineMeter(1, lambda: now)
+        for number in range(70):
+            now += 1
+            meter.reach("film.mp4", 60.0 * number, 7200)
+        assert capsys.readouterr().err.splitlines() == ["film.mp4: 29:00 of 2:00:00", "film.mp4: 59:00 of 2:00:00"]
+
     def test_lines_without_a_total(self, capsys: pytest.CaptureFixture[str]) -> None:
         now = 0.0
         meter = console._LineMeter(None, lambda: now)

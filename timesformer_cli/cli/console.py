@@ -81,6 +81,9 @@ class Meter:
         self.done += 1
         self.failed += failed
 
+    def reach(self, path: str, seconds: float, duration: float) -> None:
+        """Say how far within a video of that duration the run has come."""
+
     @property
     def seconds(self) -> float:
         return max(self._clock() - self._start, 1e-9)
@@ -102,9 +105,15 @@ class _LineMeter(Meter):
 
     def count(self, *, failed: bool) -> None:
         super().count(failed=failed)
+        self._tell(self._line)
+
+    def reach(self, path: str, seconds: float, duration: float) -> None:
+        self._tell(lambda: _reached(path, seconds, duration))
+
+    def _tell(self, line: Callable[[], str]) -> None:
         if self.seconds - self._told >= self._EVERY:
             self._told = self.seconds
-            note(self._line())
+            note(line())
 
     def _line(self) -> str:
         parts = [f"{self.done:,} videos" if self.total is None else f"{self.done:,} of {self.total:,} videos"]
@@ -138,14 +147,21 @@ class _BarMeter(Meter):
             self._progress.update(self._task, completed=self.done, note=note)
             self._progress.start()
 
+    def reach(self, path: str, seconds: float, duration: float) -> None:
+        self._progress.update(self._task, note=printable(_reached(path, seconds, duration)))
+
+
+def _reached(path: str, seconds: float, duration: float) -> str:
+    return f"{path}: {hours(seconds)} of {hours(duration)}"
+
 
 @contextmanager
-def progress(total: int | None) -> Iterator[Meter]:
-    """Show how far a run has come with `total` videos (None: not known), if there is more than one.
+def progress(total: int | None, *, long: bool = False) -> Iterator[Meter]:
+    """Show how far a run has come with `total` videos (None: not known), if there is more than one or they are `long`.
 
     That is a bar on a terminal, and elsewhere a line every half minute.
     """
-    if _level == "quiet" or total == 1:
+    if _level == "quiet" or (total == 1 and not long):
         yield Meter(total)
         return
     if not sys.stderr.isatty():

@@ -276,7 +276,10 @@ Timeout = Annotated[
         "--timeout",
         metavar="SECONDS",
         parser=positive,
-        help="How long reading one video may take; then it counts as failed, and the run goes on.",
+        help=(
+            "How long reading one video may take, or the next part of a timeline; then it counts as failed, and the "
+            "run goes on."
+        ),
         rich_help_panel=READING,
     ),
 ]
