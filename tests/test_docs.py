@@ -1,5 +1,6 @@
 """What the documentation says, holds: its commands run, its Python runs, and every option is explained."""
 
+import glob
 import importlib.util
 import io
 import json
@@ -17,8 +18,12 @@ from PIL import Image
 from typer.main import get_command
 
 from timesformer_cli import TimesformerForVideoClassification
+from timesformer_cli.checkpoint import resolve
 from timesformer_cli.cli import app, main
 from timesformer_cli.convert import write_pyth
+from timesformer_cli.durable import Holdings, settings_of, write_finished
+from timesformer_cli.shards import Shard
+from timesformer_cli.writers import Excerpt
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -36,16 +41,17 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands() -> Iterator[tuple[str, ...]]:
     """The arguments of every `timesformer` in a shell block, without what else is in its pipe."""
     for line in "".join(block for page in PAGES for block in blocks(page, "sh")).splitlines():
-        words = shlex.split(line, comments=True)
+        words = [word for part in shlex.split(line, comments=True) for word in re.split("(;)", part) if word]
+        words = [word.replace("${film%.mp4}", "films/d").replace("$film", "films/d.mp4") for word in words]
         if "timesformer" in words:
             args = words[words.index("timesformer") + 1 :]
-            yield tuple(args[: min((args.index(word) for word in ("|", ">") if word in args), default=None)])
+            yield tuple(args[: min((args.index(word) for word in ("|", ">", ";") if word in args), default=None)])
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The current folder, with everything that the documentation names."""
-    for name in ("clips/a.mp4", "clips/sub/b.mp4", "footage/c.mp4", "-odd-name.mp4"):
+    for name in ("clips/a.mp4", "clips/sub/b.mp4", "footage/c.mp4", "-odd-name.mp4", "film.mp4", "films/d.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_video(tmp_path / name, level=len(name))
     for number in range(1, 13):
@@ -61,6 +67,23 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIMESFORMER_MODEL", "my-model")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"clips/a.mp4\n")))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+
+
+def write_shards(count: int) -> None:
+    """What so many finished shards of a run leave, with one video each."""
+    settings = settings_of(resolve("my-model"), Excerpt(), frame_rate=30.0, precision="fp32")
+    for number in range(1, count + 1):
+        shard = Shard(number, count)
+        record = {"path": f"{number}.mp4", "status": "error", "error": {"kind": "decode", "message": "damaged"}}
+        write_finished(
+            shard.output(Path("labels.jsonl")),
+            "jsonl",
+            settings | {"shard": [number, count]},
+            [record],
+            Holdings().and_path(record["path"], failed=True),
+        )
 
 
 def test_the_commands_are_found() -> None:
@@ -72,6 +95,9 @@ def test_the_commands_are_found() -> None:
 def test_commands_run(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     if "decord" in args and importlib.util.find_spec("decord") is None:
         pytest.skip("decord has no wheel for this platform")
+    if args[0] == "merge":
+        write_shards(8)
+        args = tuple(name for arg in args for name in sorted(glob.glob(arg)) or [arg])  # as a shell does
     with pytest.raises(SystemExit) as stop:
         main(args)
     assert (stop.value.code, "error" in capsys.readouterr().err) == (0, False)
