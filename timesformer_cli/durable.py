@@ -67,9 +67,12 @@ class Holdings(NamedTuple):
     failed: int = 0
     paths: int = 0
 
-    def and_path(self, path: str, *, failed: bool) -> "Holdings":
+    def and_path(self, path: str, *, failed: bool = False) -> "Holdings":
         added = int.from_bytes(_digest(path), "big")
         return Holdings(self.videos + 1, self.failed + failed, (self.paths + added) % (1 << 8 * _DIGEST))
+
+    def and_record(self, record: Record) -> "Holdings":
+        return self.and_path(record["path"], failed=record["status"] == "error")
 
 
 @dataclass
@@ -105,15 +108,25 @@ def _digest(path: str) -> bytes:
 class Ledger:
     """The output of one run, and of those before it that it continues.
 
-    With `logits`, those of all records go to that file as well; they must carry them. As a context: at
-    its end the output gets its last form, and a stop leaves what `resume` continues.
+    With `logits`, those of all records go to that file as well; they must carry them. Without a record
+    there is no output, unless it `may_be_empty`. As a context: at its end the output gets its last form, and a
+    stop leaves what `resume` continues.
     """
 
-    def __init__(self, target: Path, format: Format, settings: Settings, logits: Path | None = None) -> None:
+    def __init__(
+        self,
+        target: Path,
+        format: Format,
+        settings: Settings,
+        logits: Path | None = None,
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
         self._target = target
         self._format = format
         self._settings = settings
         self._logits = logits
+        self._may_be_empty = may_be_empty
         self._journal = journal_of(target, format, logits=logits is not None)
         self._retries = target.with_name(target.name + ".retry.jsonl")
         self._meta = meta_of(target)
@@ -195,8 +208,11 @@ class Ledger:
 
     def finish(self) -> None:
         """Every video is done: give the output its last form. Raises OutputError."""
+        if not self._continues and self._may_be_empty:
+            with _told(self._journal):
+                self._open(self._journal)
         self.close()
-        if self.finished or not self._journal.exists():
+        if self.finished or not self._continues:
             return
         if self._retries.exists():
             _replace(self._journal, lambda part: self._merge(part))

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """A file, or standard output if `path` is None; `logits` is a file for those of all classes."""
+    """A file, or standard output if `path` is None; `logits` is a file for those of all classes.
+
+    It `may_be_empty` if it is right that there is no video for it.
+    """
 
     path: Path | None
     format: "Format"
@@ -24,6 +27,7 @@ class Output:
     overwrite: bool
     resume: bool
     retry_errors: bool
+    may_be_empty: bool = False
 
     def check(self) -> None:
         """Find out what is wrong with it. Raises UsageError and OutputError."""
@@ -68,7 +72,7 @@ class Output:
 
         if self.path is None or not is_durable(self.path, self.format):
             return None
-        ledger = Ledger(self.path, self.format, settings, self.logits)
+        ledger = Ledger(self.path, self.format, settings, self.logits, may_be_empty=self.may_be_empty)
         if self.resume:
             ledger.resume(retry_errors=self.retry_errors)
         return ledger
@@ -86,4 +90,5 @@ class Output:
                 "--shard needs --output with a .jsonl file; `timesformer merge` makes other formats of all shards"
             )
         logits = None if self.logits is None else shard.output(self.logits)
-        return replace(self, path=shard.output(self.path), logits=logits)
+        # If there is any video, the first shard has one; the others may be more than there are videos.
+        return replace(self, path=shard.output(self.path), logits=logits, may_be_empty=shard.index > 1)

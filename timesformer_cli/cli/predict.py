@@ -294,11 +294,12 @@ def predict(
             ledger = out.open_ledger(_settings_of(checkpoint, excerpt, reading, precision, device, shard))
         if ledger is not None:
             items, total = _left(items, ledger)
-            if total() == 0 and ledger.past.count:
-                console.note(f"{out.path}: nothing to do: it holds all {ledger.past.count} videos already")
+            if total() == 0 and (ledger.past.count or out.may_be_empty):
+                if ledger.past.count:
+                    console.note(f"{out.path}: nothing to do: it holds all {ledger.past.count} videos already")
                 if not dry_run:
                     ledger.finish()
-                _end(Tally(kept=ledger.past.count, all_failed=ledger.failed))
+                _end(Tally(kept=ledger.past.count, all_failed=ledger.failed), may_be_empty=out.may_be_empty)
                 return
         if dry_run:
             _show_plan(items, checkpoint, out)
@@ -333,7 +334,7 @@ def predict(
     if ledger is not None:
         tally.kept, tally.all_failed = ledger.past.count, ledger.failed
     _summarise(tally)
-    _end(tally)
+    _end(tally, may_be_empty=out.may_be_empty)
 
 
 @dataclass
@@ -509,14 +510,17 @@ def _summarise(tally: Tally) -> None:
     console.note(text)
 
 
-def _end(tally: Tally) -> None:
+def _end(tally: Tally, *, may_be_empty: bool) -> None:
     """End with the exit code that the results call for, those kept from earlier runs among them.
 
     Raises:
-        InputError: there was no video, or none could be read.
+        InputError: there was no video where there should be, or none could be read.
     """
     count = tally.labelled + tally.failed
     if count + tally.kept == 0:
+        if may_be_empty:
+            console.note("there are fewer videos than shards, and none for this one")
+            return
         raise InputError("no video to label: the list of paths is empty")
     if count and tally.failed == count and tally.all_failed >= count + tally.kept:
         raise InputError(tally.reason if count == 1 else f"none of the {count} videos could be read")
