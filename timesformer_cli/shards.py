@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,6 +69,8 @@ def _array_task(environment: Mapping[str, str]) -> Shard | None:
     index, rest = divmod(number - first, step)
     if rest or last != first + step * (count - 1):
         raise ValueError("the numbers of the array are not evenly spaced")
+    if not 0 <= index < count:
+        raise ValueError(f"task {index + 1} is not from 1 to {count}")
     return Shard(index + 1, count)
 
 
@@ -87,17 +89,36 @@ class Shards:
 
     paths: tuple[Path, ...]
     settings: Settings
-    holds: Holdings
+    held: tuple[Holdings, ...]
+
+    @property
+    def holds(self) -> Holdings:
+        """What all of them hold."""
+        videos, failed, paths = map(sum, zip(*self.held, strict=True))
+        return Holdings(videos, failed, paths % (1 << 128))
 
     def records(self) -> Iterator[Record]:
-        """The records in the order of the inputs."""
+        """The records in the order of the inputs.
+
+        Raises:
+            OutputError: they are not those that the runs wrote, which is known at the end.
+        """
         readers = [read_records(path) for path in self.paths]
-        while True:
-            for reader in readers:
-                found = next(reader, None)
-                if found is None:
-                    return
-                yield found[1]
+        found = [Holdings()] * len(readers)
+        for turn in cycle(range(len(readers))):
+            entry = next(readers[turn], None)
+            if entry is None:
+                break
+            found[turn] = found[turn].and_record(entry[1])
+            yield entry[1]
+        for number, (path, held, holds, rest) in enumerate(zip(self.paths, self.held, found, readers, strict=True), 1):
+            for _, record in rest:
+                holds = holds.and_record(record)
+            if holds != held:
+                raise OutputError(
+                    f"{path}: does not hold the {held.videos} records that its run wrote; copy it again, or "
+                    f"complete it with --shard {Shard(number, len(self.paths))} --resume"
+                )
 
 
 def open_shards(paths: Sequence[Path]) -> Shards:
@@ -135,6 +156,4 @@ def open_shards(paths: Sequence[Path]) -> Shards:
                 "different lists of videos"
             )
     ordered = tuple(found[index] for index in range(1, count + 1))
-    failed = sum(holds.failed for holds in held.values())
-    digests = sum(holds.paths for holds in held.values()) % (1 << 128)
-    return Shards(ordered, common, Holdings(total, failed, digests))
+    return Shards(ordered, common, tuple(held[index] for index in range(1, count + 1)))
