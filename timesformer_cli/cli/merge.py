@@ -1,6 +1,5 @@
 """`timesformer merge`: the outputs of shards as one."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,7 +50,7 @@ def merge(
     from timesformer_cli.durable import locked, origin_in, write_finished
     from timesformer_cli.parquet import check_pyarrow
     from timesformer_cli.shards import open_shards
-    from timesformer_cli.writers import check_target, choose_format, encoded, open_style
+    from timesformer_cli.writers import check_target, choose_format, open_writer
 
     if output == Path("-"):
         output = None
@@ -66,8 +65,9 @@ def merge(
     if chosen in ("srt", "vtt") and opened.holds.videos != 1:
         raise UsageError(f"{chosen}: subtitles are of one video, and there are {opened.holds.videos}")
     if output is None:
-        for text in open_style(chosen, origin_in(opened.settings), None).texts(opened.records()):
-            sys.stdout.buffer.write(encoded(text))
+        with open_writer(None, chosen, origin_in(opened.settings)) as writer:
+            for record in opened.records():
+                writer.write(record)
     else:
         with locked(output):
             write_finished(output, chosen, opened.settings, opened.records(), opened.holds)
