@@ -52,6 +52,10 @@ ORDER = [
     "sorting",
     "durable",
     "shards",
+    "evaluation",
+    "heatmap",
+    "runfolder",
+    "scorefiles",
     "sheet",
     # network, runtime and pipeline
     "model",

@@ -1,0 +1,169 @@
+"""Metrics on standard output: a table for people, JSON for programs; and the options that all who show them share."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timesformer_cli.cli import console, options
+from timesformer_cli.terminal import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TOP_K = (1, 5)
+
+
+def _top_k(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(number.isascii() and number.isdigit() and 1 <= int(number) <= 100_000 for number in numbers):
+        raise typer.BadParameter(f"{text!r} is not a number, or several with commas, of at least 1")
+    return tuple(sorted({1, *map(int, numbers)}))
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1, such as 0.77")
+    return value
+
+
+TopK = Annotated[
+    Any,
+    typer.Option(
+        "--top-k",
+        "-k",
+        metavar="K,K",
+        parser=_top_k,
+        help="Which accuracies to report: 1,5 unless this says otherwise; top-1 always is among them.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+MinTop1 = Annotated[
+    float | None,
+    typer.Option(
+        "--min-top1",
+        metavar="SHARE",
+        parser=_share,
+        help="End with exit code 1 if the top-1 accuracy, from 0 to 1, is lower.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Metrics as JSON on a terminal too, as in a pipe.", rich_help_panel=options.OUTPUT),
+]
+
+
+def require(summary: dict[str, Any], min_top1: float | None) -> None:
+    """End with exit code 1 where the top-1 accuracy of `metrics.json` is too low."""
+    if min_top1 is None:
+        return
+    accuracy = summary["top_1"]["accuracy"]
+    if accuracy is None or accuracy["value"] < min_top1:
+        reached = "there is none" if accuracy is None else f"top-1 accuracy is {accuracy['value']:.4f}"
+        console.error(f"--min-top1 {min_top1:g} is not met: {reached}")
+        raise typer.Exit(1)
+
+
+def show(summary: dict[str, Any], *, as_json: bool) -> None:
+    """What `metrics.json` has, on standard output; warnings on standard error."""
+    if _wants_json(as_json):
+        write_json(summary)
+    else:
+        _print(_table(summary))
+        print(f"Videos: {_counts(summary['counts'])}.")
+    if summary["warning"]:
+        console.note(f"warning: {summary['warning']}")
+
+
+def show_comparisons(comparisons: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Runs against the first of them."""
+    if _wants_json(as_json):
+        write_json({"comparisons": list(comparisons)})
+        return
+    from rich.table import Table
+
+    table = Table("Run", box=None, pad_edge=False)
+    for head in ("Videos", "First", "Top-1", "Difference", "95 % interval", "p", "Gained", "Lost"):
+        table.add_column(head, justify="right")
+    for row in comparisons:
+        difference = row["difference"]
+        table.add_row(
+            printable(row["run"]),
+            f"{row['videos']:,}",
+            _percent(row["first_top_1"]),
+            _percent(row["top_1"]),
+            f"{100 * difference['value']:+.2f}",
+            f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}",
+            f"{row['p_value']:.2g}",
+            f"{len(row['gained']):,}",
+            f"{len(row['lost']):,}",
+        )
+    _print(table)
+
+
+def write_json(content: dict[str, Any]) -> None:
+    from timesformer_cli.writers import encoded
+
+    sys.stdout.buffer.write(encoded(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
+
+
+def _wants_json(as_json: bool) -> bool:
+    return as_json or not sys.stdout.isatty()
+
+
+def _print(table: "Table") -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(table)
+
+
+def _table(summary: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    published = summary["published"]
+    table = Table(printable(summary["model"]), box=None, pad_edge=False)
+    for head in ("", "95 % interval", "Failures as wrong", f"Published ({published['data']})" if published else ""):
+        table.add_column(head, justify="right")
+    tops = [name for name in summary if name.startswith("top_")]
+    for name in tops:
+        top = summary[name]
+        if top["accuracy"] is not None:
+            shown = published.get(name) if published else None
+            table.add_row(
+                f"Top-{name[4:]} accuracy",
+                *_estimate(top["accuracy"]),
+                _percent(top["failures_as_wrong"]),
+                f"{_percent(shown['value'])}, {'within' if shown['within_interval'] else 'outside'}" if shown else "",
+            )
+    if summary["mean_class_accuracy"] is not None:
+        table.add_row("Mean class accuracy", *_estimate(summary["mean_class_accuracy"]))
+    for name, text, form in (
+        ("mean_average_precision", "Mean average precision", _percent),
+        ("expected_calibration_error", "Calibration error", _percent),
+        ("negative_log_likelihood", "Negative log likelihood", "{:.4f}".format),
+    ):
+        if summary[name] is not None:
+            table.add_row(text, form(summary[name]))
+    return table
+
+
+def _estimate(estimate: dict[str, float]) -> tuple[str, str]:
+    low, high = (f"{100 * estimate[end]:.2f}" for end in ("low", "high"))
+    return _percent(estimate["value"]), f"{low} to {high}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    listed = f"{counts['evaluated']:,} evaluated of {counts['listed']:,} listed"
+    others = {name: number for name, number in counts.items() if name not in ("evaluated", "listed", "failed_by_kind")}
+    return ", ".join([listed, *(f"{number:,} {name.replace('_', ' ')}" for name, number in others.items() if number)])
