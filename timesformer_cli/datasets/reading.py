@@ -141,8 +141,9 @@ def cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     before = 0
     try:
         for row in reader:
-            if any(map(str.strip, row)):
-                yield before + 1, [cell.strip() for cell in row]
+            stripped = [cell.strip() for cell in row]
+            if any(stripped):
+                yield before + 1, stripped
             before = reader.line_num  # a cell may hold line breaks
     except csv.Error as error:
         raise InputError(f"{place(path, before + 1)}: {error}; is a quote not closed?") from error
