@@ -160,6 +160,8 @@ def gather(records: Iterable[Record], settings: Settings) -> Run:
     scores = {kind: np.stack(of_kind) for kind, of_kind in rows.items()} or {_KINDS[0]: np.empty((0, classes), "f4")}
     if any(array.shape != (len(paths), classes) for array in scores.values()):
         raise ValueError(f"{len(paths)} videos, {classes} classes, but other numbers of scores")
+    if any(not 0 <= index < classes for target in targets for index in target):
+        raise ValueError(f"a target that is none of {classes} classes")
     return Run(settings, tuple(paths), tuple(targets), scores, tuple(failed))
 
 

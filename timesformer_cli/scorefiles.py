@@ -76,6 +76,8 @@ def read_scores(path: Path) -> Scores:
 
 
 def _checked(found: Scores) -> Scores:
+    if found.scores.ndim != 2 or not found.scores.size:
+        raise InputError(f"{found.path}: scores of the shape {found.scores.shape}; one row for each video was expected")
     videos, classes = found.scores.shape
     for what, parts in (("paths", found.paths), ("labels of videos", found.targets)):
         if parts is not None and len(parts) != videos:
@@ -96,20 +98,20 @@ def _checked(found: Scores) -> Scores:
 
 def _from_npz(path: Path) -> Scores:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            kind: Combine = "probabilities" if "probabilities" in file else "logits"
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            kind: Combine = "probabilities" if "probabilities" in arrays else "logits"
             targets = None
-            if "target" in file:
-                target = file["target"]
+            if "target" in arrays:
+                target = arrays["target"]
                 rows = map(np.flatnonzero, target) if target.dtype == np.bool_ else target[:, None]
                 targets = tuple(tuple(map(int, row)) for row in rows)
             return Scores(
-                path,
-                np.asarray(file[kind], np.float32).reshape(len(file[kind]), -1),
-                kind,
-                tuple(map(str, file["path"])),
-                tuple(map(str, file["labels"])),
-                targets,
+                path=path,
+                scores=arrays[kind].astype(np.float32),
+                combine=kind,
+                paths=tuple(map(str, arrays["path"])),
+                labels=tuple(map(str, arrays["labels"])),
+                targets=targets,
             )
     except (BadZipFile, KeyError) as error:
         raise InputError(f"{path}: not an .npz file with logits, path and labels ({error})") from error
@@ -137,12 +139,11 @@ def _from_pickle(path: Path) -> Scores:
     elif isinstance(content, (list, tuple)) and len(content) == 2 and _array(content[0]).ndim == 2:
         content, labels = content
     scores = np.asarray(_array(content), np.float32)
-    if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"scores of the shape {scores.shape}")
     targets = None
-    if labels is not None and all(label is not None for label in labels):
-        targets = tuple(tuple(map(int, np.atleast_1d(_array(label)))) for label in labels)
-    return Scores(path, scores, _kind(scores), targets=targets)
+    rows = labels.values if isinstance(labels, _Array) else labels
+    if rows is not None and all(row is not None for row in rows):
+        targets = tuple(tuple(map(int, np.atleast_1d(_array(row)))) for row in rows)
+    return Scores(path, scores, _kind(scores) if scores.ndim == 2 and scores.size else "logits", targets=targets)
 
 
 def _item(row: Any, name: str) -> Any:
