@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -58,6 +59,9 @@ class Limits:
 # Where the platform cannot do that they are killed after so many seconds more, which are also what a
 # worker may take to start, that is to import the decoders.
 _GRACE = 15.0
+
+# Seconds after which no one comes for an array any more.
+_ABANDONED = 60.0
 
 # Items begun and not taken, whatever room their results take: failures take none.
 _MOST_PLACES = 256
@@ -106,6 +110,7 @@ class Pool(Generic[T]):
         self._keeper = threading.Thread(target=self._keep_busy, daemon=True, name="workers")
 
     def __enter__(self) -> Self:
+        _sweep()
         self._feed.start()
         # The first process comes when it has imported the decoders, and the caller has better to do than wait.
         self._keeper.start()
@@ -391,6 +396,23 @@ class _Worker(Generic[T]):
             memory = SharedMemory(_name(self._memory, self._part))
             memory.close()
             memory.unlink()
+
+
+def _sweep() -> None:
+    """Remove arrays that runs which were killed have left in shared memory, where it is a folder: on Linux."""
+    for path in Path("/dev/shm").glob("timesformer-*"):
+        with contextlib.suppress(OSError, ValueError):  # another user's, or gone by now
+            # Whoever is alive fetches an array at once. Numbers of processes mean nothing in another container.
+            if time.time() - path.stat().st_mtime > _ABANDONED and not _is_alive(int(path.name.split("-")[1])):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
 
 
 def _name(memory: str, part: int) -> str:
