@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from clips import LABELS, write_model, write_video
 from command import Outcome, Run, only_line
+from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from timesformer_cli import durable
@@ -81,6 +82,12 @@ def finished(material: Path) -> Path:
     return material / "run"
 
 
+def loaded(path: str | Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an .npz file."""
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
 def metrics_of(folder: str | Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(Path(folder, "metrics.json").read_text(encoding="utf-8"))
     return content
@@ -113,8 +120,11 @@ class TestRun:
         assert json.loads(outcome.out) == found
 
         assert run("predict", "val", "--clips", "1", "--save-logits", "l.npz", "-o", "l.jsonl", "-q").code == 0
-        saved = np.load("l.npz")
+        saved = loaded("l.npz")
         targets = np.array([LABELS.index(path.split("/")[1]) for path in saved["path"].tolist()])
+        kept = loaded("runs/tiny/scores.npz")
+        order = [kept["path"].tolist().index(path) for path in saved["path"].tolist()]
+        np.testing.assert_array_equal(kept["logits"][order], saved["logits"])
         exponentials = np.exp(saved["logits"].astype(float))
         probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
         top = [sk.top_k_accuracy_score(targets, probabilities, k=k, labels=range(5)) for k in (1, 3)]
@@ -158,11 +168,11 @@ class TestRun:
             classes = list(csv.DictReader(file))
         assert [row["label"] for row in classes] == list(LABELS)
         assert sum(int(row["correct"]) for row in classes) == found["top_1"]["correct"]
-        matrix = np.load(finished / "confusion.npz")["matrix"]
+        matrix = loaded(finished / "confusion.npz")["matrix"]
         assert matrix.sum(axis=1).tolist() == [int(row["videos"]) for row in classes]
         assert np.trace(matrix) == found["top_1"]["correct"]
         assert sum(pair["videos"] for pair in found["most_confused"]) == VIDEOS - found["top_1"]["correct"]
-        saved = np.load(finished / "scores.npz")
+        saved = loaded(finished / "scores.npz")
         assert saved["logits"].dtype == np.float32
         assert [LABELS[index] for index in saved["target"]] == [row["label"] for row in rows]
         assert [LABELS[index] for index in saved["logits"].argmax(axis=1)] == [row["predicted"] for row in rows]
@@ -186,7 +196,7 @@ class TestRun:
         options = ["--set", "combine=probabilities", "--clips", "2", "--stride", "1", "--fps", "10", "-k", "2"]
         outcome = evaluate("val", *options, "-o", "p")
         assert outcome.code == 0
-        saved = np.load("p/scores.npz")
+        saved = loaded("p/scores.npz")
         assert {"logits", "probabilities"} <= set(saved)
         np.testing.assert_allclose(saved["probabilities"].sum(axis=1), 1, rtol=1e-5)
         own = saved["probabilities"][np.arange(VIDEOS), saved["target"]]
@@ -201,7 +211,7 @@ class TestRun:
         outcome = evaluate("val", "-a", "multi.csv", "-o", "m")
         assert outcome.code == 0
         found = json.loads(outcome.out)
-        saved = np.load("m/scores.npz")
+        saved = loaded("m/scores.npz")
         expected = sk.average_precision_score(saved["target"], saved["logits"])
         assert found["mean_average_precision"] == pytest.approx(expected)
         assert "top_1" not in found
@@ -239,6 +249,7 @@ class TestRun:
         accuracy = metrics_of(finished)["top_1"]["accuracy"]["value"]
         assert f"{100 * accuracy:.2f} %" in shown
         assert f"Videos: {VIDEOS} evaluated of {VIDEOS} listed." in shown
+        assert "Most confused: " in shown
 
 
 class TestWhatIsMissing:
@@ -464,7 +475,7 @@ class TestAfterTheRun:
         outcome = run("evaluate", "rescore", finished, "--classes", "two.txt", "-o", "less")
         assert outcome.code == 0
         found = json.loads(outcome.out)
-        saved = np.load(finished / "scores.npz")
+        saved = loaded(finished / "scores.npz")
         kept = np.isin(saved["target"], (0, 3))
         expected = (saved["logits"][kept][:, [0, 3]].argmax(axis=1) * 3 == saved["target"][kept]).mean()
         assert found["top_1"]["accuracy"]["value"] == pytest.approx(expected)
@@ -504,9 +515,9 @@ class TestAfterTheRun:
         assert evaluate("val", "-a", "val.csv", "-o", "other", "--set", "mean=0.9").code == 0
         outcome = run("evaluate", "fuse", finished, "other", "--weights", "3,1", "-o", "fused")
         assert outcome.code == 0
-        logits = [np.load(Path(folder, "scores.npz"))["logits"].astype(float) for folder in (finished, "other")]
+        logits = [loaded(Path(folder, "scores.npz"))["logits"].astype(float) for folder in (finished, "other")]
         first, second = (np.exp(each) / np.exp(each).sum(axis=1, keepdims=True) for each in logits)
-        saved = np.load("fused/scores.npz")
+        saved = loaded("fused/scores.npz")
         np.testing.assert_allclose(saved["probabilities"], (3 * first + second) / 4, rtol=1e-5)
         assert json.loads(outcome.out)["model"] == "tiny + tiny"
         assert run("evaluate", "compare", finished, "fused").code == 0
@@ -537,7 +548,7 @@ class TestFromPredictions:
         assert json.loads(outcome.out)["top_1"] == metrics_of(finished)["top_1"]
 
     def test_a_pickle_in_the_order_of_the_annotations(self, evaluate: Run, finished: Path) -> None:
-        saved = np.load(finished / "scores.npz")
+        saved = loaded(finished / "scores.npz")
         Path("out.pkl").write_bytes(pickle.dumps(list(saved["logits"])))
         outcome = evaluate("val", "-a", "val.csv", "--from-predictions", "out.pkl", "--labels", "labels.txt")
         assert outcome.code == 1
@@ -548,7 +559,7 @@ class TestFromPredictions:
         assert json.loads(outcome.out)["top_1"] == metrics_of(finished)["top_1"]
 
     def test_videos_without_scores_have_failed(self, evaluate: Run, finished: Path) -> None:
-        saved = np.load(finished / "scores.npz")
+        saved = loaded(finished / "scores.npz")
         np.savez("less.npz", logits=saved["logits"][1:], path=saved["path"][1:], labels=saved["labels"])
         code, out, _ = evaluate("val", "-a", "val.csv", "--from-predictions", "less.npz")
         assert code == 3
@@ -573,6 +584,7 @@ WRONG = [
     (("val", "more"), 2, "Got unexpected extra argument"),
     (("val", "--device", "tpu"), 2, "--device tpu: unknown"),
     (("val", "--classes", "none.txt"), 1, "none.txt: no such file"),
+    (("val", "--from-predictions", "l.npz", "--dry-run"), 2, "--from-predictions is done at once, without --resume"),
     (("--from-predictions", "none.npz"), 1, "none.npz: cannot be read (No such file or directory)"),
     (("--from-predictions", "val.csv"), 1, "val.csv: no scores that can be read"),
     (("rescore", "val"), 1, "val: is no folder of a run; videos.jsonl and videos.jsonl.meta.json were expected"),

@@ -63,6 +63,12 @@ def make(
     )
 
 
+def loaded(path: str | Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an .npz file."""
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
 def on_disk(folder: Path, run: Run) -> Run:
     open_folder(folder, overwrite=False, resume=False)
     write_records(folder, run.settings, run.records())
@@ -92,7 +98,7 @@ class TestFolders:
 
     def test_any_text_is_kept(self, tmp_path: Path) -> None:
         run = on_disk(tmp_path, make())
-        saved = np.load(tmp_path / "scores.npz")
+        saved = loaded(tmp_path / "scores.npz")
         assert tuple(saved["labels"].tolist()) == NAMES
         assert tuple(saved["path"].tolist()) == run.paths
         text = (tmp_path / "predictions.csv").read_bytes().decode()

@@ -230,8 +230,8 @@ def evaluate(
         raise UsageError("--retry-errors goes with --resume")
     if output is None and (resume or overwrite or shard is not None):
         raise UsageError("--resume, --overwrite and --shard need --output FOLDER")
-    if from_predictions is not None and (resume or shard is not None):
-        raise UsageError("--from-predictions is done at once, without --resume and --shard")
+    if from_predictions is not None and (resume or shard is not None or dry_run):
+        raise UsageError("--from-predictions is done at once, without --resume, --shard and --dry-run")
 
     from timesformer_cli import runfolder
     from timesformer_cli.datasets import open_dataset
@@ -261,7 +261,7 @@ def evaluate(
             labels=labels,
             recipe=recipe,
             changes=changes,
-            preview=dry_run or scores is not None,
+            preview=dry_run or scores is not None,  # then its labels are enough
         )
         if recipe is None and "clips" not in changes:
             checkpoint = with_protocol(checkpoint)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 TOP_K = (1, 5)
 
+_CONFUSED = 3
+
 
 def _top_k(text: str) -> tuple[int, ...]:
     numbers = text.split(",")
@@ -78,6 +80,8 @@ def show(summary: dict[str, Any], *, as_json: bool) -> None:
     else:
         _print(_table(summary))
         print(f"Videos: {_counts(summary['counts'])}.")
+        if confused := [_pair(pair) for pair in summary["most_confused"][:_CONFUSED]]:
+            print(f"Most confused: {'; '.join(confused)}.")
     if summary["warning"]:
         console.note(f"warning: {summary['warning']}")
 
@@ -167,3 +171,7 @@ def _counts(counts: dict[str, Any]) -> str:
     listed = f"{counts['evaluated']:,} evaluated of {counts['listed']:,} listed"
     others = {name: number for name, number in counts.items() if name not in ("evaluated", "listed", "failed_by_kind")}
     return ", ".join([listed, *(f"{number:,} {name.replace('_', ' ')}" for name, number in others.items() if number)])
+
+
+def _pair(pair: dict[str, Any]) -> str:
+    return f"{printable(pair['label'])} as {printable(pair['predicted'])}, {pair['videos']:,} times"
