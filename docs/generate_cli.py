@@ -35,7 +35,7 @@ def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 def section(name: str, command: Any) -> Iterator[str]:
     inputs = [usage(param) for param in command.params if param.param_type_name == "argument"]
-    rest = ["COMMAND [ARGS]..."] if hasattr(command, "commands") else inputs
+    rest = [*inputs, command.subcommand_metavar] if hasattr(command, "commands") else inputs
     yield f"## `{name}`\n"
     yield f"    {' '.join([name, '[OPTIONS]', *rest])}\n"
     yield f"{command.help.strip()}\n"
@@ -52,7 +52,7 @@ def section(name: str, command: Any) -> Iterator[str]:
 def usage(argument: Any) -> str:
     if argument.required:
         return str(argument.metavar)
-    return f"[{argument.metavar}]..."
+    return f"[{argument.metavar}]{'...' if argument.nargs == -1 else ''}"
 
 
 def row(param: Any) -> str:

@@ -458,16 +458,6 @@ class TestShards:
         merged = run("evaluate", "merge", *(f"run.{index}-of-3" for index in (1, 2, 3)), "-o", "whole")
         assert json.loads(merged.out)["counts"]["evaluated"] == 2
 
-    def test_each_process_has_a_gpu_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from timesformer_cli.cli.evaluate import _device
-        from timesformer_cli.shards import Shard
-
-        monkeypatch.setenv("LOCAL_RANK", "3")
-        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-        assert _device("auto", Shard(4, 8)) == "cuda:3"
-        assert _device("cpu", Shard(4, 8)) == "cpu"
-        assert _device("auto", None) == "auto"
-
 
 class TestAfterTheRun:
     def test_rescore_some_classes(self, run: Run, finished: Path) -> None:

@@ -17,7 +17,7 @@ from timesformer_cli.checkpoint import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
 from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Item
-from timesformer_cli.runtime import _upload, choose_precision, open_scorer
+from timesformer_cli.runtime import _upload, choose_precision, find_device, open_scorer
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video import open_video
 
@@ -314,3 +314,18 @@ def test_weights_that_do_not_fit(tmp_path: Path, model: Any) -> None:
     path.write_text(path.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
     with pytest.raises(CheckpointError, match=r"missing: .*encoder\.layer\.2"):
         open_scorer(resolve(str(tmp_path)), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("rank", "name"), [(None, "cuda"), ("0", "cuda:0"), ("3", "cuda:3"), ("5", "cuda:1"), ("x", "cuda")]
+)
+def test_each_process_of_torchrun_has_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, rank: str | None, name: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert str(find_device("auto")) == name
+    assert str(find_device("cpu")) == "cpu"

@@ -32,7 +32,7 @@ class UsageError(TimesformerError):
 
 
 class InputError(TimesformerError):
-    """No video to read: a path that does not exist, a folder without videos."""
+    """No video to read, or a data set that is not understood: a path that does not exist, a broken list of labels."""
 
 
 class OutputError(TimesformerError):

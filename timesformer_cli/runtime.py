@@ -1,5 +1,6 @@
 """The network behind a function: NumPy views in, NumPy logits out, on the device that was asked for."""
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -181,7 +182,7 @@ def measure_cost(config: TimesformerConfig) -> Cost:
 
 
 def find_device(name: str) -> "torch.device":
-    """The device of that name; `auto` is the best there is.
+    """The device of that name; `auto` is the best there is, and of several GPUs the one that torchrun means.
 
     Raises:
         DeviceError: this machine does not have it.
@@ -191,6 +192,9 @@ def find_device(name: str) -> "torch.device":
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
+        rank = os.environ.get("LOCAL_RANK", "")
+        if cuda and rank.isdecimal():
+            name = f"cuda:{int(rank) % torch.cuda.device_count()}"
     device = torch.device(name)
     if device.type == "cuda" and not cuda:
         raise DeviceError(f"{name}: this machine has no CUDA device that PyTorch can use; try --device cpu")

@@ -1,6 +1,5 @@
 """`timesformer evaluate`: a model on a labelled data set, and what can be done with such runs afterwards."""
 
-import os
 import platform
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -322,7 +321,7 @@ def evaluate(
                     ),
                     timeout=timeout,
                     workers=options.worker_count(workers),
-                    device=_device(device, shard),
+                    device=device,
                     precision=precision,
                     compile=compile,
                     batch_size=batch_size,
@@ -464,15 +463,6 @@ def _write(results: "Iterable[tuple[Sample, Result]]", job: Job, ledger: "Ledger
                 console.note(f"failed: {_reason(record)}")
         if failed and job.fail_fast:
             raise InputError(f"{_reason(record)}; stopped there")
-
-
-def _device(device: str, shard: "Shard | None") -> str:
-    """The GPU of this process's own, where torchrun has started several that share the work."""
-    if device != "auto" or shard is None or "LOCAL_RANK" not in os.environ:
-        return device
-    import torch
-
-    return f"cuda:{int(os.environ['LOCAL_RANK'])}" if torch.cuda.is_available() else device
 
 
 def _tell_problems(dataset: "Dataset", *, strict: bool) -> None:
