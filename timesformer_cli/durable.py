@@ -177,8 +177,13 @@ class Ledger:
             )
         if retry_errors and held.failed:
             raise OutputError(
-                f"{self._target}: is finished, and only JSON lines keep what --retry-errors needs; "
+                f"{self._target}: is finished, and only JSON lines without logits keep what --retry-errors needs; "
                 "label again with --overwrite, or into a .jsonl file"
+            )
+        if self._logits is not None and not self._logits.exists():
+            raise OutputError(
+                f"{self._logits}: does not exist, though {self._target} is finished; name the file that holds its "
+                "logits, or label again with --overwrite"
             )
         self.finished, self._holds = True, held
         self.past.count = held.videos

@@ -49,6 +49,8 @@ class Output:
             if not durable:
                 raise UsageError("--save-logits goes with --output, a file that is no table")
             check_logits_target(self.logits)
+            if self.path is not None and self.logits.resolve() == self.path.resolve():
+                raise UsageError(f"{self.logits}: is --output already; name another file for --save-logits")
             check_target(self.logits, overwrite=self.overwrite or self.resume)
         if self.path is None:
             if self.format == "parquet":
