@@ -131,6 +131,7 @@ class Ledger:
         self._retries = target.with_name(target.name + ".retry.jsonl")
         self._meta = meta_of(target)
         self._files: dict[Path, FileIO] = {}
+        self._torn: dict[Path, int] = {}  # files with a torn record at their end, and the byte where it begins
         self._continues = False
         self._holds = Holdings()
         self.finished = False  # by an earlier run, into a format that takes no more
@@ -156,7 +157,7 @@ class Ledger:
         return self._holds.failed
 
     def resume(self, *, retry_errors: bool) -> None:
-        """Take over what is there.
+        """Take over what is there; nothing is changed before `write` or `finish`.
 
         Raises:
             OutputError: it was made with other settings, or is not what a run leaves.
@@ -219,6 +220,9 @@ class Ledger:
         self.close()
         if self.finished or not self._continues:
             return
+        for path, end in self._torn.items():
+            with _told(path):
+                os.truncate(path, end)
         if self._retries.exists():
             _replace(self._journal, lambda part: self._merge(part))
             self._retries.unlink()
@@ -253,16 +257,17 @@ class Ledger:
     def _open(self, path: Path) -> FileIO:
         if self._continues:
             _write_meta(self._target, self._settings, None)
-            file = FileIO(path, "r+" if path.exists() else "x+")
+            file = self._files[path] = FileIO(path, "r+" if path.exists() else "x+")
+            if path in self._torn:
+                file.truncate(self._torn.pop(path))
             file.seek(0, os.SEEK_END)
         else:
             # In this order, a stop in between never leaves records beside settings that are not theirs.
             self._meta.unlink(missing_ok=True)
             self._retries.unlink(missing_ok=True)
-            file = FileIO(path, "w+")
+            file = self._files[path] = FileIO(path, "w+")  # at once, so that it is closed whatever follows
             _write_meta(self._target, self._settings, None)
             self._continues = True
-        self._files[path] = file
         return file
 
     def _check_meta(self) -> Holdings | None:
@@ -285,7 +290,7 @@ class Ledger:
             holds = holds.and_path(record["path"], failed=False)
             if record["status"] == "error":
                 failed.add(_digest(record["path"]))
-        self._cut(self._journal, end)
+        self._note_torn(self._journal, end)
         if self._retries.exists():
             failed = self._read_retries(failed)
         self._holds = holds._replace(failed=len(failed))
@@ -298,19 +303,18 @@ class Ledger:
         return Past(PathSet(bytes(digests)), failed, len(digests) // _DIGEST)
 
     def _read_retries(self, failed: set[bytes]) -> set[bytes]:
-        """Those that still count as failed; a torn last record is cut off."""
+        """Those that still count as failed."""
         failed, end = set(failed), 0
         for line_end, record in read_records(self._retries):
             end = line_end
             (failed.add if record["status"] == "error" else failed.discard)(_digest(record["path"]))
-        self._cut(self._retries, end)
+        self._note_torn(self._retries, end)
         return failed
 
-    def _cut(self, path: Path, end: int) -> None:
-        """Take a torn record off the end, which is at byte `end`."""
-        with _told(path):
+    def _note_torn(self, path: Path, end: int) -> None:
+        with _told(path, "read"):
             if path.stat().st_size > end:
-                os.truncate(path, end)
+                self._torn[path] = end
 
     def _merge(self, part: Path) -> None:
         """The records, with the newest of each video that was tried again."""

@@ -1,5 +1,6 @@
 """`timesformer predict`: label videos."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,8 @@ import typer
 
 from timesformer_cli.cli import console, options
 from timesformer_cli.cli.output import Output
-from timesformer_cli.errors import InputError, UsageError
+from timesformer_cli.errors import InputError, OutputError, UsageError
+from timesformer_cli.terminal import printable
 
 if TYPE_CHECKING:
     from timesformer_cli.durable import Ledger, Settings
@@ -255,7 +257,8 @@ def predict(
     if shard is not None:
         out = out.of_shard(shard)
     with ExitStack() as stack:
-        stack.enter_context(out.lock())
+        if not dry_run:
+            stack.enter_context(out.lock())
         out.check()
         if copy_to is not None:
             check_folders(copy_to)
@@ -449,10 +452,7 @@ def _left(items: "Iterable[Item]", ledger: "Ledger") -> "tuple[Iterable[Item], T
 
 def _show_plan(items: "Iterable[Item]", checkpoint: "Checkpoint", out: Output) -> None:
     """The paths on standard output, and what would be done with them on standard error."""
-    count = 0
-    for item in items:
-        print(item.path)
-        count += 1
+    count = _print_paths(items)
     spec = checkpoint.sampling
     clips = "as many clips as cover it, at most 10" if spec.clips is None else f"{spec.clips} clips"
     parts = "" if spec.window is None else f" every {spec.hop or spec.window:g} s for {spec.window:g} s"
@@ -462,6 +462,26 @@ def _show_plan(items: "Iterable[Item]", checkpoint: "Checkpoint", out: Output) -
         f"{checkpoint.preprocess.size[1]} x {checkpoint.preprocess.size[0]} pixels; recipe {checkpoint.recipe.name}"
     )
     console.note(f"results as {out.format} to {'standard output' if out.path is None else out.path}")
+
+
+def _print_paths(items: "Iterable[Item]") -> int:
+    """One a line, and to a pipe byte for byte, so that --from-file can read them; how many there are.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    shown = printable if sys.stdout.isatty() else str
+    count = 0
+    try:
+        for item in items:
+            sys.stdout.buffer.write(os.fsencode(shown(item.path)) + b"\n")
+            count += 1
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
+    return count
 
 
 def _describe(checkpoint: "Checkpoint") -> None:
