@@ -262,6 +262,7 @@ def predict(
         out.check()
         if copy_to is not None:
             check_folders(copy_to)
+            _check_not_inside(copy_to, inputs or [])
         items, total = _find(inputs or [], from_file, frames, limit, shard)
         if chosen in ("srt", "vtt") and total() != 1:
             raise UsageError(f"{chosen}: subtitles are of one video, and there are {total() or 'perhaps more'}")
@@ -337,6 +338,8 @@ def predict(
     if ledger is not None:
         tally.kept, tally.all_failed = ledger.past.count, ledger.failed
     _summarise(tally)
+    if tally.remote:
+        console.note(f"{tally.remote:,} of them lie at addresses and were not {'linked' if link else 'copied'}")
     _end(tally, may_be_empty=out.may_be_empty)
 
 
@@ -344,8 +347,8 @@ def predict(
 class Tally:
     """Videos of this run, and with `--resume` of those before it: the records that were `kept`, and all that failed.
 
-    `video` is how many seconds of video were labelled, `seconds` how long that took, and `reason` why
-    the last that failed did.
+    `video` is how many seconds of video were labelled, `seconds` how long that took, `reason` why the
+    last that failed did, and `remote` how many could not be sorted into folders, because they lie at addresses.
     """
 
     labelled: int = 0
@@ -355,6 +358,7 @@ class Tally:
     kept: int = 0
     all_failed: int = 0
     reason: str = ""
+    remote: int = 0
 
     @property
     def failed(self) -> int:
@@ -385,6 +389,7 @@ class Run:
             InputError: one failed, and that was to end the run.
         """
         from timesformer_cli.records import Failure
+        from timesformer_cli.sources import is_address
 
         tally = self._tally
         with console.progress(self._total()) as meter:
@@ -399,6 +404,7 @@ class Run:
                         tally.video += result.info.duration
                         if self._sorter is not None:  # first, so that --resume does it again after a stop
                             self._sorter.place(record)
+                            tally.remote += is_address(record["path"])
                         self._writer.write(record)
                 if failed and self._fail_fast:
                     raise InputError(f"{tally.reason}; stopped there, with {tally.labelled} videos labelled")
@@ -504,6 +510,21 @@ def _find(
     if shard is not None:
         items = shard.part_of(items)
     return (items, lambda: None) if STDIN in sources else _listed(items)
+
+
+def _check_not_inside(template: str, sources: list[str]) -> None:
+    """Raises UsageError where copies would lie among the inputs, and a later run would label them too."""
+    from timesformer_cli.sources import local_path
+
+    fixed, label, _ = template.partition("{label}")
+    folder = Path(os.path.dirname(fixed) if label else fixed).resolve()
+    for source in sources:
+        path, deep, _ = local_path(source).partition("**")  # which stands for all folders there
+        searched = Path(os.path.dirname(path) if deep else path)
+        if searched.is_dir() and folder.is_relative_to(searched.resolve()):
+            raise UsageError(
+                f"{template}: lies inside {source}, where later runs would label the copies too; choose another folder"
+            )
 
 
 def _listed(items: "Iterable[Item]") -> "tuple[Iterable[Item], Total]":
