@@ -120,6 +120,23 @@ class TestResume:
         assert go_on(target) == PATHS[3:]
         assert contents(target) == contents(whole)
 
+    def test_nothing_is_cut_off_before_something_is_written(self, new: Any) -> None:
+        target = new("jsonl")
+        go_on(target, errors=(PATHS[0],))
+        go_on(target, stop=1, retry=True)
+        files = [target, target.with_name("out.jsonl.retry.jsonl")]
+        for path in files:
+            with path.open("ab") as file:
+                file.write(b'{"path": "torn')
+        before = [path.read_bytes() for path in files]
+        ledger = Ledger(target, "jsonl", SETTINGS)
+        ledger.resume(retry_errors=True)
+        assert [path.read_bytes() for path in files] == before
+        ledger.finish()  # with nothing left to write
+        whole = new("jsonl")
+        go_on(whole)
+        assert contents(target) == contents(whole)
+
     @pytest.mark.parametrize("format", DURABLE)
     def test_a_finished_output_stays_as_it_is(self, new: Any, format: Format) -> None:
         target = new(format)
