@@ -28,6 +28,11 @@ def act(item: str) -> Generator[Done]:
         ctypes.PyDLL(None).sleep(1000)
     elif verb == "segfault":
         os.kill(os.getpid(), 11)
+    elif verb == "kill":  # as someone else does; with the name of a file, once
+        if not os.path.exists(number):
+            open(number or os.devnull, "w").close()
+            os.kill(os.getpid(), 9)
+        number = ""
     elif verb == "exit":
         os._exit(int(number))
     elif verb == "eat":

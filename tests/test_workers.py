@@ -304,3 +304,12 @@ def test_what_a_killed_run_left_in_shared_memory_is_removed() -> None:
     finally:
         for path in paths.values():
             path.unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(not UNIX, reason="signals")
+def test_a_worker_that_is_killed_once_costs_nothing(tmp_path: Path) -> None:
+    assert kinds(run([f"kill:{tmp_path / 'flag'}", "fine"], workers=1)) == ["ok", "ok"]
+    (answer,) = (answer for _, answer in run(["kill"]))
+    assert isinstance(answer, VideoError)
+    assert answer.kind == "crash"
+    assert "SIGKILL; perhaps for want of memory" in str(answer)

@@ -128,8 +128,8 @@ class Pool(Generic[T]):
     def results(self) -> Iterator[tuple[T, Done | VideoError]]:
         """In the order of the items: each part that `task` yields, or why there is none, or no more.
 
-        That is the VideoError it raised, `timeout`, `crash` for a worker that died, or `too_large` for
-        want of memory. Whatever else `task` or the items raise is raised here.
+        That is the VideoError it raised, `timeout`, `crash` for a worker that died (or was killed twice), or
+        `too_large` for want of memory. Whatever else `task` or the items raise is raised here.
         """
         return (result for result in self.results_and_pauses() if result is not None)
 
@@ -246,6 +246,7 @@ class _Slot(Generic[T]):
         self.item = item
         self.answers: deque[Done | BaseException] = deque()
         self.ended = False
+        self.tries = 0
 
     def put(self, answer: Done | BaseException) -> None:
         self.answers.append(answer)
@@ -322,6 +323,7 @@ class _Worker(Generic[T]):
 
     def begin(self, slot: _Slot[T]) -> None:
         self.slot = slot
+        slot.tries += 1
         self._memory, self._part = f"timesformer-{os.getpid()}-{next(_serial)}", 0
         self._send((slot.item, self._memory))
 
@@ -347,6 +349,8 @@ class _Worker(Generic[T]):
             answer = self._death()
         if answer is None and not self._process.is_alive():
             answer = self._death()
+        if isinstance(answer, VideoError) and self._was_killed() and self._has_another_try(self.slot):
+            return
         if answer is None and time.monotonic() >= self.deadline:
             answer = self._late()
         if answer is None:
@@ -359,6 +363,19 @@ class _Worker(Generic[T]):
         if not isinstance(answer, Done) and not self._process.is_alive():
             self.kill()
             self._start()
+
+    def _was_killed(self) -> bool:
+        """From outside, as the kernel does for want of memory, to whatever process it likes."""
+        return bool(self._process.exitcode == -getattr(signal, "SIGKILL", 0) != 0)
+
+    def _has_another_try(self, slot: _Slot[T]) -> bool:
+        """Begin the item again, if it was begun once and nothing has come of it."""
+        if slot.tries > 1 or self._part:
+            return False
+        self.kill()
+        self._start()
+        self.begin(slot)
+        return True
 
     def _receive(self) -> Done | BaseException:
         value, shape, more = self._connection.recv()
