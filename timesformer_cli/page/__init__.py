@@ -1,25 +1,14 @@
-"""The page of labels: one HTML file that needs no other and no network, to look through what was labelled.
+"""The page of labels: one HTML file to look through what was labelled.
 
-Paths, labels and messages never stand in its markup. They are JSON in `<script>` elements that no browser runs, each
-record in one of its own, and `page.js` shows them as text. Its Content-Security-Policy lets the browser run that script
-alone and fetch nothing.
+Each record is JSON in a `<script>` element of its own, for `page.js` to show.
 """
 
-import base64
-import hashlib
-import json
-import os
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from string import Template
-from urllib.parse import quote
 
-from timesformer_cli.sources import is_address, local_path
+from timesformer_cli.document import as_json, fill, url_of, way_from
 from timesformer_cli.styles import Record, Style, spans
-
-_HTTP = re.compile(r"https?://", re.IGNORECASE)
 
 
 def style(model: str, labels: Sequence[str], *, raw: bool, recipe: str, folder: Path = Path()) -> Style:
@@ -27,7 +16,6 @@ def style(model: str, labels: Sequence[str], *, raw: bool, recipe: str, folder: 
 
     `folder` is where the page will lie: links to relative paths lead from there.
     """
-    css, script, page = (_read(name) for name in ("page.css", "page.js", "page.html"))
     run = {
         "model": model,
         "recipe": recipe,
@@ -35,29 +23,13 @@ def style(model: str, labels: Sequence[str], *, raw: bool, recipe: str, folder: 
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "labels": list(labels),
     }
-    start = Template(page).substitute(
-        css=css, css_hash=_hash(css), script=script, script_hash=_hash(script), run=_json(run)
-    )
-    base = _way(folder)
-    return Style(lambda record: _element(record, base), start, end="</div>\n</body>\n</html>\n")
+    start = fill(Path(__file__).with_name("page.html"), "Video labels", run=as_json(run))
+    way = way_from(folder)
+    return Style(lambda record: _element(record, way), start, end="</div>\n</body>\n</html>\n")
 
 
-def _read(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-def _hash(source: str) -> str:
-    """By what a Content-Security-Policy knows the source of an element."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-
-
-def _json(value: object) -> str:
-    # Only "<" could end the element, or begin a comment in it; JSON has it inside of strings alone.
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
-
-
-def _element(record: Record, base: Path) -> str:
-    row: Record = {"path": record["path"], "url": _url(record["path"], base)}
+def _element(record: Record, way: Path) -> str:
+    row: Record = {"path": record["path"], "url": url_of(record["path"], way)}
     if record["status"] == "error":
         row["error"] = record["error"]
     else:
@@ -72,23 +44,4 @@ def _element(record: Record, base: Path) -> str:
             for span in spans(record)
         ]
         row["pictures"] = record.get("_thumbnails", [])
-    return f'<script type="application/json">{_json(row)}</script>\n'
-
-
-def _way(folder: Path) -> Path:
-    """The way from `folder` to the working directory, which relative paths begin at."""
-    try:
-        return Path(os.path.relpath(os.curdir, folder))
-    except ValueError:  # on another drive of Windows
-        return Path.cwd()
-
-
-def _url(path: str, base: Path) -> str | None:
-    """What a link to the video leads to: a web address, a file by its whole path, or by its path from the page."""
-    if is_address(path):
-        return path if _HTTP.match(path) else None
-    local = base / local_path(path)
-    try:
-        return local.as_uri() if local.is_absolute() else quote(os.fsencode(local.as_posix()))
-    except UnicodeEncodeError:  # no file can have such a name
-        return None
+    return f'<script type="application/json">{as_json(row)}</script>\n'

@@ -1,34 +1,17 @@
-// Shows the records of this page, which lie in <script type="application/json"> elements, one in each.
-// Whatever they say becomes text, never markup.
+// ---- The page of labels: its records lie in <script type="application/json"> elements, one in each
 
 const CHUNK = 25; // rows that come and go together while the page is scrolled
 const RANKS = 5; // labels of a video that are shown; further ones fold out
 const FRAMES = 4; // frames of a timeline beside its path
 const NONE = -1; // stands for the label of a video or a segment that has none
 
-const parse = (script) => JSON.parse(script.textContent);
 const run = parse(document.querySelector("#run"));
 const form = document.querySelector("form");
 const main = document.querySelector("main");
-const collator = new Intl.Collator("en", { numeric: true });
 
 // ---- Words and numbers
 
-const count = (number) => number.toLocaleString("en");
-const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
-const score = (value) => (run.raw ? value.toFixed(2) : `${(100 * value).toFixed(1)}\u00a0%`);
-const fold = (text) => text.normalize("NFKC").toLowerCase();
-const reason = (kind) => kind.replaceAll("_", " ");
-
-// Text with an escape for what cannot be seen or would turn the text around it; joiners belong to words and emoji.
-function visible(text) {
-  return text.replace(/(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu, (character) => {
-    const code = character.codePointAt(0);
-    // In a file name that is not UTF-8, each of these stands for a byte.
-    const byte = code >= 0xdc80 && code <= 0xdcff;
-    return byte ? `\\x${(code & 0xff).toString(16)}` : `\\u${code.toString(16).padStart(4, "0")}`;
-  });
-}
+const score = (value) => (run.raw ? value.toFixed(2) : percent(value));
 
 // Seconds as 0:07 or 1:02:03, or with tenths as 0:07.5.
 function clock(seconds, tenths = false) {
@@ -53,8 +36,7 @@ let [least, greatest] = run.raw ? [0, 0] : [0, 1];
 
 function read(script, order) {
   const row = { video: {}, parts: [], pictures: [], ...parse(script), order };
-  const cut = Math.max(row.path.lastIndexOf("/"), row.path.lastIndexOf("\\")) + 1;
-  [row.folder, row.file] = [row.path.slice(0, cut), row.path.slice(cut)].map(visible);
+  [row.folder, row.file] = split(row.path);
   row.path = row.folder + row.file;
   row.duration = row.video.duration ?? undefined;
   const seconds = new Map(); // by labels that are the first of a part
@@ -106,16 +88,6 @@ for (const [label] of tally(rows.flatMap((row) => (row.timeline ? row.parts.map(
 }
 
 // ---- A row
-
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-
-const picture = (data) => make("img", { src: `data:image/webp;base64,${data}`, alt: "" });
-const link = ({ url }, hash, ...text) => (url ? make("a", { href: url + hash }, ...text) : make("span", {}, ...text));
 
 function tag(label) {
   const swatch = make("span", { class: "swatch" });
