@@ -1,10 +1,13 @@
 """Fixtures that several test files share."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import Outcome, Run
+from pages import Page, Show
 
 from timesformer_cli.cli import main
 
@@ -31,6 +34,40 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
         return Outcome(stop.value.code, *capfd.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    from browser import BROWSER, DRIVER, open_browser
+
+    if BROWSER is None or DRIVER is None:
+        pytest.skip("no Chromium with its chromedriver on this machine")
+    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Iterator[Show]:
+    """Opens pages in a browser. At the end nothing may have been fetched, and nothing complained of."""
+    from browser import resize
+
+    resize(browser, 1280)
+
+    def show_one(text: str, hash: str = "") -> Page:
+        path = tmp_path / "page.html"
+        path.write_bytes(text.encode("utf-8", "backslashreplace"))
+        browser.get("about:blank")
+        browser.get_log("performance")
+        browser.get(path.as_uri() + hash)
+        return Page(browser, path)
+
+    yield show_one
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert any(url.startswith("file:") for url in requests)
+    assert browser.get_log("browser") == []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -3,27 +3,23 @@
 # ruff: noqa: RUF001 (it shows times and sizes with a dash and a cross that are not those of the keyboard)
 
 import base64
-import hashlib
 import io
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from html.parser import HTMLParser
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import HOSTILE, TEXTS, Elements, Page, Show
 from PIL import Image
 
 from timesformer_cli import page
 from timesformer_cli.styles import Record
 
 LABELS = ("archery", "baking cookies", "canoeing", "dancing ballet", "eating cake", "flying kite", "golf putting")
-CSP = "Content-Security-Policy"
-HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
 def ranked(*scores: tuple[int, float], labels: Sequence[str] = LABELS) -> list[Record]:
@@ -61,44 +57,6 @@ def strip(red: int, frames: int = 4) -> str:
 def text_of(records: Sequence[Record], labels: Sequence[str] = LABELS, **options: Any) -> str:
     style = page.style("base-k400", labels, **{"raw": False, "recipe": "original", **options})
     return style.start + style.between.join(map(style.render, records)) + style.end
-
-
-class Elements(HTMLParser):
-    """The tags of a page in their order, and what stands in the JSON of its scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, list[tuple[str, str | None]]]] = []
-        self.ended: list[str] = []
-        self.content: list[str] = []
-        self.inside = False
-        self.feed(text)
-        self.close()
-
-    def within(self, tag: str, **attributes: str) -> list[str]:
-        """What stands directly in the elements of that tag with those attributes."""
-        return [
-            content
-            for (name, found), content in zip(self.tags, self.content, strict=True)
-            if name == tag and attributes.items() <= dict(found).items()
-        ]
-
-    @property
-    def json(self) -> list[Any]:
-        return [json.loads(content) for content in self.within("script", type="application/json")]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, attrs))
-        self.content.append("")
-        self.inside = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self.ended.append(tag)
-        self.inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self.inside:
-            self.content[-1] += data
 
 
 # What stands in the page
@@ -141,17 +99,7 @@ def test_no_text_becomes_markup(text: str, before: str) -> None:
 
 
 def test_the_browser_may_run_and_fetch_nothing_else() -> None:
-    elements = Elements(text_of([]))
-    (policy,) = (dict(attributes)["content"] for tag, attributes in elements.tags if ("http-equiv", CSP) in attributes)
-    (script,), (css,) = elements.within("script", type="module"), elements.within("style")
-    assert policy == (
-        f"default-src 'none'; img-src data:; script-src '{digest(script)}'; style-src '{digest(css)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def digest(source: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    Elements(text_of([])).check_policy()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="paths of POSIX")
@@ -179,24 +127,10 @@ def test_links(path: str, url: str | None, tmp_path: Path, monkeypatch: pytest.M
 
 # What a browser makes of it
 
-Open = Callable[..., "Page"]
+Open = Callable[..., "PageOfLabels"]
 
 
-class Page:
-    """A page in a browser that looks at it as `selectors` of CSS do."""
-
-    def __init__(self, browser: Any, path: Path) -> None:
-        self.browser = browser
-        self.path = path
-
-    def run(self, script: str, *args: object) -> Any:
-        return self.browser.execute_script(script, *args)
-
-    def texts(self, selector: str) -> list[str]:
-        script = "return Array.from(document.querySelectorAll(arguments[0]), (e) => e.textContent)"
-        texts: list[str] = self.run(script, selector)
-        return [text.replace("\u00a0", " ") for text in texts]
-
+class PageOfLabels(Page):
     def paths(self) -> list[str]:
         return self.texts("main .video bdi")
 
@@ -210,49 +144,16 @@ class Page:
         """
         self.run(script, fields)
 
-    def press(self, *keys: str) -> None:
-        from selenium.webdriver import ActionChains
-
-        ActionChains(self.browser).send_keys(*keys).perform()
-
-    def wait(self, condition: str) -> None:
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        WebDriverWait(self.browser, 10, poll_frequency=0.02).until(lambda _: self.run(f"return {condition}"))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pytest.importorskip("selenium", reason="selenium is not installed")
-    from browser import BROWSER, DRIVER, open_browser
-
-    if BROWSER is None or DRIVER is None:
-        pytest.skip("no Chromium with its chromedriver on this machine")
-    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
 
 @pytest.fixture
-def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
-    """Opens a page from disk. At the end nothing may have been fetched, and nothing complained of."""
-    from browser import resize
+def open_page(show: Show, tmp_path: Path) -> Open:
+    def open_one(
+        records: Sequence[Record], labels: Sequence[str] = LABELS, *, hash: str = "", **options: Any
+    ) -> PageOfLabels:
+        page = show(text_of(records, labels, folder=tmp_path, **options), hash)
+        return PageOfLabels(page.browser, page.path)
 
-    resize(browser, 1280)
-
-    def open_one(records: Sequence[Record], labels: Sequence[str] = LABELS, *, hash: str = "", **options: Any) -> Page:
-        path = tmp_path / "page.html"
-        path.write_bytes(text_of(records, labels, folder=tmp_path, **options).encode("utf-8", "backslashreplace"))
-        browser.get("about:blank")
-        browser.get_log("performance")
-        browser.get(path.as_uri() + hash)
-        return Page(browser, path)
-
-    yield open_one
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    assert any(url.startswith("file:") for url in requests)
-    assert browser.get_log("browser") == []
+    return open_one
 
 
 SOME = [
@@ -370,19 +271,7 @@ def test_logits_are_shown_from_the_least_to_the_greatest(open_page: Open) -> Non
     assert widths == ["100%", "37.5%", "12.5%", "0%"]
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        (HOSTILE, HOSTILE),
-        ("<!--<script>", "<!--<script>"),
-        ("\"quotes' &amp; <b>", "\"quotes' &amp; <b>"),
-        ("line\u2028and\nline", "line\\u2028and\\u000aline"),
-        ("\u202egnp.exe", "\\u202egnp.exe"),
-        ("caf\udce9 \ud800", "caf\\xe9 \\ud800"),
-        ("日本語　👩\u200d🚀 فيديو", "日本語　👩\u200d🚀 فيديو"),
-    ],
-    ids=ascii,
-)
+@pytest.mark.parametrize(("text", "shown"), TEXTS, ids=ascii)
 def test_texts_stay_texts(text: str, shown: str, open_page: Open) -> None:
     labels = [text, *LABELS[1:]]
     records = [
@@ -558,19 +447,10 @@ def test_all_rows_are_printed(open_page: Open) -> None:
 
 def test_it_is_dark_where_people_want_it_dark(open_page: Open) -> None:
     page = open_page(SOME)
-    brightness = "return Number(getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0])"
-    try:
-        for scheme, bright in (("light", True), ("dark", False)):
-            features = [{"name": "prefers-color-scheme", "value": scheme}]
-            page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-            assert (page.run(brightness) > 128) == bright
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert page.brightness("dark") < 128 < page.brightness("light")
 
 
 def test_it_fits_a_phone(open_page: Open) -> None:
-    from browser import resize
-
     records = [
         whole("a/" * 100 + "b" * 200, (0, 0.9), _thumbnails=[strip(9)]),
         LONG,
@@ -578,9 +458,7 @@ def test_it_fits_a_phone(open_page: Open) -> None:
     ]
     page = open_page(records)
     page.run("document.querySelector('summary').click()")
-    resize(page.browser, 390)
-    visible, wide = page.run("const page = document.documentElement; return [page.clientWidth, page.scrollWidth]")
-    assert wide == visible <= 390
+    page.check_width(390)
 
 
 def test_keys_alone_reach_everything(open_page: Open) -> None:
@@ -590,25 +468,12 @@ def test_keys_alone_reach_everything(open_page: Open) -> None:
     reached = []
     for _ in range(7):
         page.press(Keys.TAB)
-        name, outline = page.run(
-            "const e = document.activeElement;"
-            "return [e.name || e.className || e.textContent, getComputedStyle(e).outlineStyle]"
-        )
-        reached.append(name)
-        assert outline != "none", name
+        reached.append(page.focused())
     assert reached == ["text", "label", "sort", "a.mp4", "footage/long.mp4", "slider", "6 segments"]
 
 
 def test_without_javascript_it_says_so(open_page: Open) -> None:
-    page = open_page([])
-    page.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        page.browser.get(page.path.as_uri())
-        from selenium.webdriver.common.by import By
-
-        assert "JavaScript" in page.browser.find_element(By.TAG_NAME, "body").text
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    assert "JavaScript" in open_page([]).without_javascript()
 
 
 def test_a_page_of_nothing(open_page: Open) -> None:
