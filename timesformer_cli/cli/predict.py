@@ -19,6 +19,7 @@ from timesformer_cli.terminal import printable
 
 if TYPE_CHECKING:
     from timesformer_cli.durable import Ledger, Settings
+    from timesformer_cli.pipeline import Prepared
     from timesformer_cli.records import Failure, Item, Result
     from timesformer_cli.runtime import Precision
     from timesformer_cli.shards import Shard
@@ -323,18 +324,24 @@ def predict(
         from timesformer_cli.batching import choose_batch_size
         from timesformer_cli.runtime import open_scorer
 
-        scorer = open_scorer(checkpoint, device=device, precision=precision, compile=compile)
+        scorer = open_scorer(checkpoint, device=device, precision=precision, compile=compile, tell=console.note)
         _describe(checkpoint)
         size = choose_batch_size(batch_size, device, console.note)
-        results = classify(prepared, scorer, checkpoint, batch=size)
         if ledger is None:
             writer: Writer | Ledger = stack.enter_context(out.open_writer(checkpoint))
         else:
             writer = stack.enter_context(ledger)
         sorter = None if copy_to is None else Sorter(copy_to, checkpoint.labels, link=link)
-        records = ((result, writers.to_record(result, checkpoint, excerpt)) for result in results)
-        run = Run(writer, sorter, total, fail_fast=fail_fast, on_screen=chosen == "table" and _is_seen(output))
-        tally = run.write(records)
+        run = Run(
+            writer,
+            sorter,
+            total,
+            timeline=checkpoint.sampling.window is not None,
+            fail_fast=fail_fast,
+            on_screen=chosen == "table" and _is_seen(output),
+        )
+        results = classify(run.watch(prepared), scorer, checkpoint, batch=size)
+        tally = run.write((result, writers.to_record(result, checkpoint, excerpt)) for result in results)
     if ledger is not None:
         tally.kept, tally.all_failed = ledger.past.count, ledger.failed
     _summarise(tally)
@@ -374,13 +381,25 @@ class Run:
         sorter: "Sorter | None",
         total: Total,
         *,
+        timeline: bool,
         fail_fast: bool,
         on_screen: bool,
     ) -> None:
         self._writer, self._sorter, self._total = writer, sorter, total
+        self._timeline = timeline
         self._fail_fast = fail_fast
         self._on_screen = on_screen
         self._tally = Tally()
+        self._meter = console.Meter(None)
+
+    def watch(self, prepared: "Iterable[Prepared | None]") -> "Iterator[Prepared | None]":
+        """Pass on what goes to the network, and tell how far it has come in long videos."""
+        from timesformer_cli.records import Views
+
+        for views in prepared:
+            if self._timeline and isinstance(views, Views):
+                self._meter.reach(views.item.path, views.window.end, views.info.duration)
+            yield views
 
     def write(self, results: "Iterable[tuple[Result, Record]]") -> Tally:
         """Write all of them.
@@ -392,7 +411,8 @@ class Run:
         from timesformer_cli.sources import is_address
 
         tally = self._tally
-        with console.progress(self._total()) as meter:
+        with console.progress(self._total(), long=self._timeline) as meter:
+            self._meter = meter
             for result, record in results:
                 meter.expect(self._total())
                 failed = isinstance(result, Failure)
