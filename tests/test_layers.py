@@ -63,6 +63,7 @@ ORDER = [
     "batching",
     "workers",
     "pipeline",
+    "cluster",
     "inspection",
     # commands
     "cli",

@@ -216,6 +216,24 @@ def predict(
     batch_size: options.BatchSize = None,
     limit: options.Limit = None,
     shard: options.ShardOf = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            "--engine",
+            metavar="local|ray",
+            help="ray: the same work on a Ray cluster, its CPUs reading and its GPUs scoring.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="With --engine ray: the cluster's address; otherwise RAY_ADDRESS, one that runs here, or a new one.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
     fail_fast: options.FailFast = False,
     dry_run: Annotated[
         bool,
@@ -233,6 +251,13 @@ def predict(
         raise UsageError("nothing to label: name videos, folders or --from-file; see timesformer predict --help")
     if not timeline and (window is not None or hop is not None or merge):
         raise UsageError("--window, --hop and --merge go with --timeline")
+    if ray_address is not None and engine != "ray":
+        raise UsageError("--ray-address goes with --engine ray")
+    if engine == "ray":
+        from timesformer_cli.cluster import check_ray
+        from timesformer_cli.cluster import classify as classify_on_cluster
+
+        check_ray()
     if link and copy_to is None:
         raise UsageError("--link goes with --copy-to, which says where to")
 
@@ -310,23 +335,6 @@ def predict(
             _show_plan(items, checkpoint, out)
             return
 
-        # With nothing wrong so far, what takes seconds: importing torch. The first videos are read meanwhile.
-        prepared = stack.enter_context(
-            prepare_all(
-                items,
-                checkpoint,
-                reading,
-                workers=options.worker_count(workers),
-                limits=Limits(timeout=timeout),
-                thumbnails=chosen == "html",
-            )
-        )
-        from timesformer_cli.batching import choose_batch_size
-        from timesformer_cli.runtime import open_scorer
-
-        scorer = open_scorer(checkpoint, device=device, precision=precision, compile=compile, tell=console.note)
-        _describe(checkpoint)
-        size = choose_batch_size(batch_size, device, console.note)
         if ledger is None:
             writer: Writer | Ledger = stack.enter_context(out.open_writer(checkpoint))
         else:
@@ -340,7 +348,34 @@ def predict(
             fail_fast=fail_fast,
             on_screen=chosen == "table" and _is_seen(output),
         )
-        results = classify(run.watch(prepared), scorer, checkpoint, batch=size)
+        limits = Limits(timeout=timeout)
+        if engine == "ray":
+            results = classify_on_cluster(
+                items,
+                checkpoint,
+                reading,
+                limits=limits,
+                batch=batch_size,
+                device=device,
+                precision=precision,
+                compile=compile,
+                thumbnails=chosen == "html",
+                address=ray_address,
+                tell=console.note,
+            )
+        else:
+            count = options.worker_count(workers)
+            prepared = stack.enter_context(
+                prepare_all(items, checkpoint, reading, workers=count, limits=limits, thumbnails=chosen == "html")
+            )
+            # What takes seconds, importing torch, while the first videos are read.
+            from timesformer_cli.batching import choose_batch_size
+            from timesformer_cli.runtime import open_scorer
+
+            scorer = open_scorer(checkpoint, device=device, precision=precision, compile=compile, tell=console.note)
+            size = choose_batch_size(batch_size, device, console.note)
+            results = classify(run.watch(prepared), scorer, checkpoint, batch=size)
+        _describe(checkpoint)
         tally = run.write((result, writers.to_record(result, checkpoint, excerpt)) for result in results)
     if ledger is not None:
         tally.kept, tally.all_failed = ledger.past.count, ledger.failed
