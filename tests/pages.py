@@ -101,10 +101,11 @@ class Page:
         WebDriverWait(self.browser, 10, poll_frequency=0.02).until(lambda _: self.run(f"return {condition}"))
 
     def focused(self) -> str:
-        """What has the focus, which must be seen: the name, class or text of the element."""
+        """What has the focus, which must be seen: the name, class, label or text of the element."""
         name, outline = self.run(
             "const e = document.activeElement;"
-            "return [e.name || e.getAttribute('class') || e.textContent, getComputedStyle(e).outlineStyle]"
+            "const name = e.name || e.getAttribute('class') || e.ariaLabel || e.textContent;"
+            "return [name, getComputedStyle(e).outlineStyle]"
         )
         assert outline != "none", name
         return str(name)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ FILES = [
     "per_class.csv",
     "predictions.csv",
     "problems.csv",
+    "report.html",
     "scores.npz",
     "videos.jsonl",
     "videos.jsonl.meta.json",
@@ -99,6 +101,7 @@ def contents(folder: str | Path) -> dict[str, Any]:
     files["metrics.json"] = {
         name: value for name, value in metrics_of(folder).items() if name not in ("throughput", "run")
     }
+    files["report.html"] = re.sub(rb'<script [^>]*id="conditions">.*', b"", files["report.html"])
     return files
 
 

@@ -6,18 +6,19 @@ scores (`_logits`, and `_probabilities` where the recipe combines those: float32
 `write_results`.
 """
 
+import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from timesformer_cli import heatmap, metrics
-from timesformer_cli.datasets import Problem
+from timesformer_cli import heatmap, metrics, report
+from timesformer_cli.datasets import Problem, ProblemKind
 from timesformer_cli.datasets.reading import checksum
 from timesformer_cli.durable import Ledger, Settings, meta_of, read_meta, read_records
 from timesformer_cli.errors import InputError, OutputError
@@ -135,6 +136,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def write_results(folder: Path, run: Run, summary: dict[str, Any]) -> None:
     """Write everything that is made of the records; `summary` is the content of `metrics.json`. Raises OutputError."""
     labels = np.array(run.labels)
+    page = report.render(run, summary, _read_problems(folder), folder)
     with _told(folder):
         write_text(folder / "predictions.csv", _table([_PREDICTIONS, *_predictions(run)]))
         write_text(folder / "per_class.csv", _table(list(_per_class(run))))
@@ -143,9 +145,20 @@ def write_results(folder: Path, run: Run, summary: dict[str, Any]) -> None:
         if not run.multi_label:
             np.savez(folder / "confusion.npz", matrix=run.confusion, labels=labels)
             heatmap.draw(run.confusion, run.labels).save(folder / "confusion.png")
+        write_text(folder / "report.html", page)
         part = folder / f"{METRICS}.part"
         write_text(part, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         part.replace(folder / METRICS)
+
+
+def _read_problems(folder: Path) -> list[Problem]:
+    """What `write_problems` or `copy_problems` has left, if anything."""
+    try:
+        with (folder / PROBLEMS).open(encoding="utf-8", errors="replace", newline="") as file:
+            rows = list(csv.reader(file))[1:]
+    except FileNotFoundError:
+        return []
+    return [Problem(cast("ProblemKind", row[0]), row[1], row[2]) for row in rows if len(row) == 3]
 
 
 def _predictions(run: Run) -> Iterator[Sequence[object]]:
