@@ -63,6 +63,9 @@ def timesformer(
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line on `args`, by default the program's own, and exit with its code."""
     console.set_level("normal")
+    # Threads of the network that wait for one another must not take the processor from those that read videos. OpenMP
+    # looks at it once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threading.current_thread() is threading.main_thread():  # no other may
         signal.signal(signal.SIGTERM, _terminate)
     code = _run(args)
