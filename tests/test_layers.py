@@ -47,6 +47,7 @@ ORDER = [
     "logits",
     "subtitles",
     "interchange",
+    "document",
     "page",
     "writers",
     "sorting",
@@ -54,8 +55,6 @@ ORDER = [
     "shards",
     "evaluation",
     "heatmap",
-    "runfolder",
-    "scorefiles",
     "sheet",
     # network, runtime and pipeline
     "model",
@@ -65,6 +64,10 @@ ORDER = [
     "pipeline",
     "cluster",
     "inspection",
+    # jobs
+    "report",
+    "runfolder",
+    "scorefiles",
     # commands
     "cli",
     "__main__",
