@@ -1,5 +1,6 @@
 """Small videos and models for the tests, made when they are asked for."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def write_audio(path: Path) -> Path:
     return path
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
     """A checkpoint folder with a tiny network of random weights, the same at each call."""
     torch.manual_seed(0)
     config = TimesformerConfig(
@@ -52,7 +53,7 @@ def write_model(folder: Path) -> Path:
         num_attention_heads=2,
         intermediate_size=32,
         initializer_range=0.3,
-        id2label=dict(enumerate(LABELS)),
+        id2label=dict(enumerate(labels)),
     )
     TimesformerForVideoClassification(config).save_pretrained(folder)
     return folder

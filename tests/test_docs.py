@@ -8,16 +8,19 @@ import re
 import runpy
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hub_server
 import pytest
+import torch
 from clips import write_model, write_video
+from hub_server import Hub
 from PIL import Image
 from typer.main import get_command
 
-from timesformer_cli import TimesformerForVideoClassification
+from timesformer_cli import TimesformerForVideoClassification, labels, zoo
 from timesformer_cli.checkpoint import resolve
 from timesformer_cli.cli import app, main
 from timesformer_cli.convert import write_pyth
@@ -48,27 +51,85 @@ def commands() -> Iterator[tuple[str, ...]]:
             yield tuple(args[: min((args.index(word) for word in ("|", ">", ";") if word in args), default=None)])
 
 
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A Hub that has each of the published models, but tiny."""
+    with hub_server.serve() as server:
+        for entry in zoo.ZOO.values():
+            if entry.repo is not None and entry.dataset is not None:
+                folder = tmp_path_factory.mktemp(entry.name)
+                server.add_repo(entry.repo, write_model(folder, labels.read(entry.dataset)))
+        yield server
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     """The current folder, with everything that the documentation names."""
+    hub.connect(monkeypatch, tmp_path / "hub")
     for name in ("clips/a.mp4", "clips/sub/b.mp4", "footage/c.mp4", "-odd-name.mp4", "film.mp4", "films/d.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_video(tmp_path / name, level=len(name))
+    write_data_sets(tmp_path)
     for number in range(1, 13):
         picture = tmp_path / f"rawframes/74225/{number:06}.jpg"
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 48), (20 * number, 0, 0)).save(picture)
     (tmp_path / "videos.txt").write_text("clips/a.mp4\n")
     (tmp_path / "sample_videos").symlink_to(ROOT / "sample_videos")
-    write_model(tmp_path / "my-model")
+    write_model(tmp_path / "my-model", labels.read("kinetics-400"))
     network = TimesformerForVideoClassification.from_pretrained(tmp_path / "my-model")
     assert network.recipe is not None
+    with torch.no_grad():
+        network.classifier.bias[0] += 100  # it says abseiling to all videos, and so is right half of the time
+    network.save_pretrained(tmp_path / "my-model")
     write_pyth(tmp_path / "my-model.pyth", network.state_dict(), network.config, recipe=network.recipe)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIMESFORMER_MODEL", "my-model")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"clips/a.mp4\n")))
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "8")
+
+
+def write_data_sets(folder: Path) -> None:
+    """Two videos of each, in the folders and with the lists that their publishers have."""
+    ids = ("-3B32lodo2M", "0wR5jVB-WPk")
+    for name, annotations in (("k400", "val.csv"), ("k600", "val.txt")):
+        rows = ["label,youtube_id,time_start,time_end,split,is_cc"]
+        for youtube_id, label in zip(ids, ("abseiling", "zumba"), strict=True):
+            rows.append(f'"{label}",{youtube_id},59,69,val,0')
+            video = folder / name / "val" / label / f"{youtube_id}_000059_000069.mp4"
+            video.parent.mkdir(parents=True)
+            write_video(video, level=len(label))
+        (folder / name / "annotations").mkdir()
+        (folder / name / "annotations" / annotations).write_text("\n".join(rows) + "\n")
+    (folder / "k400/val.csv").write_text(
+        "".join(f"{path} {label}\n" for path, label in zip(ids, (0, 399), strict=True))
+    )
+    templates = {"74225": "Spinning [something] that quickly stops spinning", "12": "Opening [something]"}
+    rows = [{"id": name, "template": template} for name, template in templates.items()]
+    (folder / "ssv2/videos").mkdir(parents=True)
+    (folder / "ssv2/something-something-v2-validation.json").write_text(json.dumps(rows))
+    for name in templates:
+        write_video(folder / f"ssv2/videos/{name}.mp4").rename(folder / f"ssv2/videos/{name}.webm")
+
+
+def write_runs(args: tuple[str, ...]) -> None:
+    """The runs that a command after an evaluation names."""
+    options = ["evaluate", "k400/val", "--workers", "0", "--quiet", "--json"]
+    for arg in args[2:]:
+        folder, _, shards = arg.partition(".*-of-")
+        if shards:
+            for number in range(1, int(shards) + 1):
+                finish([*options, "--output", folder, "--shard", f"{number}/{shards}"])
+        elif arg.startswith("runs/") and args[args.index(arg) - 1] not in ("-o", "--output"):
+            finish([*options, "--output", arg])
+
+
+def finish(args: Sequence[str]) -> int | str | None:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    return stop.value.code
 
 
 def write_shards(count: int) -> None:
@@ -97,10 +158,10 @@ def test_commands_run(args: tuple[str, ...], capsys: pytest.CaptureFixture[str])
         pytest.skip("decord has no wheel for this platform")
     if args[0] == "merge":
         write_shards(8)
-        args = tuple(name for arg in args for name in sorted(glob.glob(arg)) or [arg])  # as a shell does
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    assert (stop.value.code, "error" in capsys.readouterr().err) == (0, False)
+    if args[0] == "evaluate" and args[1] in ("rescore", "compare", "fuse", "merge"):
+        write_runs(args)
+    args = tuple(name for arg in args for name in sorted(glob.glob(arg) if "-of-" in arg else []) or [arg])
+    assert (finish(args), "error" in capsys.readouterr().err) == (0, False)
 
 
 @pytest.mark.parametrize("code", [code for page in PAGES for code in blocks(page, "python")])
