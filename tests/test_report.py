@@ -410,6 +410,22 @@ def test_numbers(show_report: Open) -> None:
     assert not page.run("return document.querySelector('.warning').checkVisibility()")
 
 
+@pytest.mark.parametrize(
+    ("clips", "crops", "told"),
+    [(1, 3, ""), (10, 3, "10 clips of 3 crops."), (None, 1, "as many clips as cover a video of 1 crop.")],
+)
+def test_another_protocol_than_the_published_one_is_told(
+    show_report: Open, clips: int | None, crops: int, told: str
+) -> None:
+    run = make()
+    sampling = {"sampling": {"num_frames": 8, "clips": clips}, "preprocess": {"crops": crops, "size": [9, 9]}}
+    run.settings["recipe"] |= sampling
+    run.settings["precision"] = "fp32"
+    page = show_report(run, published=PUBLISHED)
+    expected = [f" This run is another: {told}"] if told else []
+    assert page.texts("#numbers .note .over") == expected
+
+
 def test_without_published_numbers_nothing_is_said_of_them(show_report: Open) -> None:
     page = show_report(make(), warning="this looks like guessing")
     assert page.texts("#numbers th") == ["", "", "95 % interval", "Failures as wrong"]
@@ -533,6 +549,13 @@ def test_of_400_classes_the_nearest_mistake_is_pointed_at(show_report: Open) -> 
     assert page.texts("#confusion output") == [f"{names[7]} taken for {names[300]}: 3 of 8, 37.5 %"]
 
 
+def test_where_all_is_right_no_mistakes_are_shown(show_report: Open) -> None:
+    page = show_report(make(((3, 0), (0, 3))))
+    seen = "return arguments[0].map((part) => document.querySelector(part).checkVisibility())"
+    assert page.run(seen, [".map svg", "#confusion table", "#mistakes"]) == [True, False, False]
+    assert page.texts("#numbers .scale") == []
+
+
 def test_mistakes_with_pictures(show: Show, run: Command, here: Path) -> None:
     assert run("evaluate", "val", "-m", "tiny", "-o", "r", "--workers", "0").code == 0
     folder = here / "r"
@@ -552,6 +575,7 @@ def test_what_was_left_out_is_listed(show_report: Open) -> None:
     problems = [Problem("missing", f"val.csv: line {number}", "'a' is no video") for number in range(1002)]
     page = show_report(make(failed=1, rows=1017, samples=17), problems)
     assert page.texts("#left-out .note") == ["14 of 1,017 videos were evaluated. 2 more were not asked for."]
+    assert page.texts("#about") == ["14 of 1,017 videos · 1 failed · 2026-03-01 12:30"]
     assert page.texts("#left-out summary") == ["1 failed: decode", "1,002 missing"]
     assert page.texts("#left-out tr")[0] == "val/bad0.mp4no frame can be decoded"
     assert page.texts("#left-out tr")[-1] == "2 more, in problems.csv"

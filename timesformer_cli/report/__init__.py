@@ -42,6 +42,9 @@ def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path) -
         "protocols": list(_protocols(run)),
         "commands": protocol.commands(run.settings, len(run.labels)),
     }
+    recipe = run.settings["recipe"]
+    if "sampling" in recipe:
+        facts["views"] = {"clips": recipe["sampling"]["clips"], "crops": recipe["preprocess"]["crops"]}
     if single:
         targets, predicted = np.nonzero(run.confusion)
         cells = np.stack([targets, predicted, run.confusion[targets, predicted]], axis=1)

@@ -27,8 +27,9 @@ const METRICS = [
 function showNumbers() {
   const { published } = summary;
   const tops = Object.keys(summary).filter((key) => key.startsWith("top_") && summary[key].accuracy);
+  const top = (key) => measured(`Top-${key.slice(4)} accuracy`, summary[key].accuracy, summary[key], published?.[key]);
   const lines = [
-    ...tops.map((key) => measured(`Top-${key.slice(4)} accuracy`, summary[key].accuracy, summary[key], published?.[key])),
+    ...tops.map(top),
     ...METRICS.filter(([key]) => known(summary[key])).map(([key, title]) => measured(title, summary[key])),
   ];
   const loss = summary.negative_log_likelihood;
@@ -41,15 +42,26 @@ function showNumbers() {
   if (!published) return;
   const { checkpoint, data, clips, crops } = published;
   find("#numbers .note").append(
-    `Published are the numbers of ${checkpoint} on ${data}, with ${plural(clips, "clip")} of ${plural(crops, "crop")}. `,
+    `Published are the numbers of ${checkpoint} on ${data}, with ${seen(clips, crops)}. `,
     "Within: the published number lies in the interval that was found here.",
   );
+  const { views } = facts;
+  if (!views || (views.clips === clips && views.crops === crops)) return;
+  const other = ` This run is another: ${seen(views.clips, views.crops)}.`;
+  find("#numbers .note").append(make("b", { class: "over" }, other));
+}
+
+function seen(clips, crops) {
+  const number = known(clips) ? plural(clips, "clip") : "as many clips as cover a video";
+  return `${number} of ${plural(crops, "crop")}`;
 }
 
 function measured(title, found, { failures_as_wrong: failures } = {}, published = undefined) {
   const { value, low, high } = typeof found === "number" ? { value: found } : found;
-  const interval = known(low) && [`${percent(low, 2)} to ${percent(high, 2)}`, scale(low, high, value, published?.value)];
-  const cells = [title, make("b", {}, percent(value, 2)), interval || "", known(failures) ? percent(failures, 2) : ""];
+  const ends = [low, high].filter(known).map((end) => percent(end, 2));
+  const interval = ends.length ? [ends.join(" to ")] : [];
+  if (low < high) interval.push(scale(low, high, value, published?.value));
+  const cells = [title, make("b", {}, percent(value, 2)), interval, known(failures) ? percent(failures, 2) : ""];
   if (!published) return [...cells, "", ""];
   const { difference, within_interval: within } = published;
   const verdict = make("span", { class: within ? "within" : "over" }, within ? "within" : "outside");
@@ -130,12 +142,15 @@ class ConfusionMap {
       const [x, y] = [answer, target].map((label) => (this.middle(label) - side / 2).toFixed(2));
       paths.set(kind, `${paths.get(kind) ?? ""}M${x} ${y}h${side}v${side}h-${side}z`);
     }
-    return Array.from(paths, ([kind, d]) => draw("path", { class: kind, "fill-opacity": kind.split(" ")[1] / LEVELS, d }));
+    return Array.from(paths, ([kind, d]) => {
+      const [right, level] = kind.split(" ");
+      return draw("path", { class: right, "fill-opacity": level / LEVELS, d });
+    });
   }
 
   figure([target, answer, videos]) {
-    const deep = videos / classes[target].videos > 0.4;
-    return draw("text", { class: deep ? "figure deep" : "figure", x: this.middle(answer), y: this.middle(target) }, videos);
+    const kind = videos / classes[target].videos > 0.4 ? "figure deep" : "figure";
+    return draw("text", { class: kind, x: this.middle(answer), y: this.middle(target) }, videos);
   }
 
   title(text, label) {
@@ -213,9 +228,11 @@ function showConfusion() {
   find("#confusion select").addEventListener("change", arrange);
   arrange();
   new ResizeObserver(() => map.draw()).observe(svg);
-  const pairs = summary.most_confused.map(({ label, predicted, videos, share }) =>
-    row("td", [bdi(visible(label)), bdi(visible(predicted)), `${count(videos)} of ${count(Math.round(videos / share))}`]),
-  );
+  const pairs = summary.most_confused.map(({ label, predicted, videos, share }) => {
+    const all = Math.round(videos / share);
+    return row("td", [bdi(visible(label)), bdi(visible(predicted)), `${count(videos)} of ${count(all)}`]);
+  });
+  find("#confusion .list").parentElement.hidden = !pairs.length;
   find("#confusion table").append(row("th", ["Label", "Answer", "Videos"]), ...pairs);
 }
 
@@ -241,7 +258,8 @@ function classRow({ videos, value, low, high, precision, taken = [] }, label) {
     score.append(make("span", { class: "dim" }, ` ${(100 * low).toFixed(0)} to ${(100 * high).toFixed(0)}`));
   }
   const others = taken.flatMap(([other, times], place) => [place ? ", " : "", name(other), ` ${count(times)}`]);
-  const cells = [[name(label)], [count(videos)], [make("div", { class: "measure" }, bar, score)], [known(precision) ? percent(precision) : ""], others];
+  const measure = make("div", { class: "measure" }, bar, score);
+  const cells = [[name(label)], [count(videos)], [measure], [known(precision) ? percent(precision) : ""], others];
   return make("tr", {}, ...COLUMNS.map(([kind], place) => make("td", { class: kind }, ...cells[place])));
 }
 
@@ -260,7 +278,8 @@ function showClasses() {
         return sign * (typeof a === "string" ? collator.compare(a, b) : a - b);
       });
     find("#classes tbody").replaceChildren(...shown.map(({ element }) => element));
-    find("#classes output").value = `${shown.length < lines.length ? `${count(shown.length)} of ` : ""}${count(lines.length)} classes`;
+    const part = shown.length < lines.length ? `${count(shown.length)} of ` : "";
+    find("#classes output").value = `${part}${count(lines.length)} classes`;
   };
   const heads = COLUMNS.map(([column, title]) => {
     if (column === "taken") return make("th", { class: column }, title);
@@ -328,7 +347,9 @@ const date = new Map(conditions).get("Finished")?.slice(0, 16).replace("T", " ")
 const data = facts.data && visible(facts.data);
 document.title = `Evaluation of ${visible(summary.model)}`;
 find("#model").append(visible(summary.model));
-find("#about").append([`${plural(summary.videos, "video")}`, data, date].filter(Boolean).join(" · "));
+const { evaluated, listed, failed } = summary.counts;
+const videos = (evaluated < listed ? `${count(evaluated)} of ` : "") + plural(listed, "video");
+find("#about").append([videos, failed && `${count(failed)} failed`, data, date].filter(Boolean).join(" · "));
 find(".warning").append(visible(summary.warning ?? ""));
 find(".warning").hidden = !summary.warning;
 for (const [section, shown] of [
