@@ -334,7 +334,8 @@ def evaluate(
         runfolder.write_problems(folder, dataset.problems if dataset else ())
         run = runfolder.read_run(folder)
         summary = summarise(run, run.measure(top_k or scoreboard.TOP_K)) | about
-        runfolder.write_results(folder, run, summary)
+        if output is not None:
+            runfolder.write_results(folder, run, summary)
     scoreboard.show(summary, as_json=as_json)
     if run.failed and not run.paths:
         raise InputError(f"none of the {len(run.failed)} videos could be read; the first: {_reason(run.failed[0])}")
