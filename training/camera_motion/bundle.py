@@ -19,10 +19,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder that train.py wrote")
     parser.add_argument("folder", type=Path, help="model folder to write")
     options = parser.parse_args()
-    state = torch.load(options.run / "checkpoint.pt", map_location="cpu", weights_only=True)["model"]
-    divided = any(".temporal_attention." in name for name in state)
-    model = TimesformerForVideoClassification(make_config("divided_space_time" if divided else "space_only"))
-    model.load_state_dict(state)
+    checkpoint = torch.load(options.run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    model = TimesformerForVideoClassification(make_config(checkpoint["settings"]["attention"]))
+    model.load_state_dict(checkpoint["model"])
     model.half().save_pretrained(options.folder)
     save_recipe(options.folder, Recipe(name="camera-motion", sampling=SAMPLING, preprocess=PREPROCESS))
 

@@ -9,6 +9,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+# What makes H.264 the same each time: one thread, whatever the number of cores, and no tree of macroblocks, whose
+# assembler code gives other numbers from one run to the next.
+REPEATABLE = {"threads": "1", "mbtree": "0"}
+
 
 def encode(
     target: Path | BytesIO,

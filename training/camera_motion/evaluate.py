@@ -13,15 +13,18 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from encoding import encode
+from encoding import REPEATABLE, encode
 from numpy.typing import NDArray
-from scenes import LABELS, LEVER, Motion, make_scene, motion_of
-from textures import TEST_PHOTOS, library
+from scenes import LABELS, LEVER, Motion, Scene, make_scene, motion_of
+from textures import TEST_PHOTOS, Gray, library
 
 SEED = 77  # not the seed of any training
+PROCEDURAL_PICTURES = 60
 SIZES = ((240, 320), (256, 340), (360, 640), (480, 854), (320, 240), (640, 360), (288, 288))
 FRAME_RATES = (12, 15, 24, 25, 30, 30, 50, 60)
 
@@ -48,30 +51,49 @@ def draw_tiny(rng: np.random.Generator) -> Motion:
     return motion_of(LABELS[rng.integers(1, len(LABELS))], float(rng.uniform(0.03, 0.04)))
 
 
+@dataclass(frozen=True)
+class Clip:
+    """A scene, and the file that it becomes."""
+
+    scene: Scene
+    height: int
+    width: int
+    fps: int
+    grain: float  # standard deviation, gray levels
+    crf: int
+
+    def write(self, path: Path, rng: np.random.Generator) -> None:
+        """Encode to H.264; `rng` draws the grain."""
+        times = np.arange(round(self.scene.duration * self.fps)) / self.fps
+        parts = (self.scene.render(times[i : i + 8], self.height, self.width)[..., 0] for i in range(0, len(times), 8))
+        noisy = (picture for part in parts for picture in add_grain(rng, part, self.grain))
+        encode(path, noisy, self.fps, {"crf": str(self.crf), "preset": "veryfast", **REPEATABLE})
+
+
+def draw_clip(rng: np.random.Generator, pictures: Sequence[Gray], motion: Motion) -> Clip:
+    """A clip of 2 to 10 seconds that shows `motion`."""
+    # Slow moves may go on for long; fast ones would leave the still.
+    longest = min(10.0, max(2.0, 1.6 / max(np.abs(motion.speeds()).max(), 0.01)))
+    seconds = float(rng.uniform(2, longest))
+    scene = make_scene(rng, pictures, motion, seconds, difficulty=float(rng.uniform(0, 1)))
+    height, width = SIZES[rng.integers(len(SIZES))]
+    fps = int(rng.choice(FRAME_RATES))
+    grain = float(rng.exponential(3))
+    return Clip(scene, height, width, fps, grain, crf=int(rng.integers(18, 32)))
+
+
 def render(folder: Path, per_class: int) -> None:
     """Write the clips and `truth.json`, a list of [file name, kind, label]."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = library(TEST_PHOTOS, 60, SEED, unseen=True)
+    pictures = library(TEST_PHOTOS, PROCEDURAL_PICTURES, SEED, unseen=True)
     wanted = [("clear", label) for label in LABELS for _ in range(per_class)]
     wanted += [("mixed", "")] * (2 * per_class) + [("tiny", "")] * (2 * per_class)
     truth = []
     for number, (kind, label) in enumerate(wanted):
         rng = np.random.default_rng((SEED, number))
         draw = {"mixed": draw_mixed, "tiny": draw_tiny}.get(kind)
-        motion = draw(rng) if draw else draw_clear(rng, label)
-        # Slow moves may go on for long; fast ones would leave the still.
-        longest = min(10.0, max(2.0, 1.6 / max(np.abs(motion.speeds()).max(), 0.01)))
-        seconds = float(rng.uniform(2, longest))
-        scene = make_scene(rng, pictures, motion, seconds, difficulty=float(rng.uniform(0, 1)))
-        height, width = SIZES[rng.integers(len(SIZES))]
-        fps = int(rng.choice(FRAME_RATES))
-        times = np.arange(round(seconds * fps)) / fps
         name = f"{number:04d}.mp4"
-        parts = (scene.render(times[i : i + 8], height, width)[..., 0] for i in range(0, len(times), 8))
-        grain = float(rng.exponential(3))
-        options = {"crf": str(int(rng.integers(18, 32))), "preset": "veryfast"}
-        noisy = (picture for part in parts for picture in add_grain(rng, part, grain))
-        encode(folder / name, noisy, fps, options)
+        draw_clip(rng, pictures, draw(rng) if draw else draw_clear(rng, label)).write(folder / name, rng)
         truth.append((name, kind, label))
     (folder / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
 

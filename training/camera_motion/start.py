@@ -45,13 +45,13 @@ def start_weights(model: TimesformerForVideoClassification) -> None:
         return
     embeddings.time_embeddings.zero_()
     embeddings.time_embeddings[0, :, -CODE:] = time_code(torch.arange(config.num_frames), config.num_frames)
-    if config.attention_type == "joint_space_time":
-        return
+    divided = config.attention_type == "divided_space_time"
     for number, layer in enumerate(model.timesformer.encoder.layer):
-        layer.temporal_dense.weight.copy_(torch.eye(width))
+        if divided:
+            layer.temporal_dense.weight.copy_(torch.eye(width))
         if number < 2:
-            qkv = layer.temporal_attention.attention.qkv.weight
-            qkv[: 2 * width] = shift_heads(width, config.num_attention_heads, config.num_frames)
+            qkv = (layer.temporal_attention if divided else layer.attention).attention.qkv.weight
+            qkv[: 2 * width] = shift_heads(width, config.num_attention_heads, config.num_frames, places=not divided)
             qkv[2 * width :, content:] = 0  # carry what is seen, not where and when
 
 
@@ -87,11 +87,13 @@ def frequencies(num_frames: int) -> Tensor:
     return math.pi * torch.arange(1, CODE // 2 + 1) / num_frames
 
 
-def shift_heads(width: int, heads: int, num_frames: int, gain: float = 2.5) -> Tensor:
+def shift_heads(width: int, heads: int, num_frames: int, *, places: bool, gain: float = 2.5) -> Tensor:
     """Query and key rows (2 * width, width): head h at frame t looks at frame t + SHIFTS[h].
 
     The key of a frame is its time code and the query that of the frame wanted, made by turning each
-    pair (cos wt, sin wt) by w * shift; their product is largest where the two agree.
+    pair (cos wt, sin wt) by w * shift; their product is largest where the two agree. With `places`, for
+    heads of 2 * CODE channels, positions are compared beside: among all patches of that frame, the head then
+    looks at its own and those around it.
     """
     query, key = torch.zeros(width, width), torch.zeros(width, width)
     head_width = width // heads
@@ -102,4 +104,7 @@ def shift_heads(width: int, heads: int, num_frames: int, gain: float = 2.5) -> T
             key[row, cos] = key[row + 1, sin] = gain
             query[row, cos], query[row, sin] = gain * angle[j].cos(), -gain * angle[j].sin()
             query[row + 1, sin], query[row + 1, cos] = gain * angle[j].cos(), gain * angle[j].sin()
+        for j in range(CODE if places else 0):
+            row, position = head * head_width + CODE + j, width - 2 * CODE + j
+            query[row, position] = key[row, position] = gain
     return torch.cat([query, key])

@@ -4,7 +4,7 @@ A picture is uint8 (H, W), gray. Training and test never share one: procedural p
 and by family (`UNSEEN_FAMILIES` are never trained on), photographs by name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -175,7 +175,7 @@ def procedural(family: Callable[[np.random.Generator], NDArray[np.float64]], rng
     return (_stretch(values) * 255).astype(np.uint8)
 
 
-def library(photos: dict[str, tuple[str, ...]], count: int, seed: int, *, unseen: bool) -> list[Gray]:
+def library(photos: dict[str, tuple[str, ...]], count: int, seed: int | Sequence[int], *, unseen: bool) -> list[Gray]:
     """`count` procedural pictures, the families in turn, and photographs, repeated to be a third of the list."""
     rng = np.random.default_rng(seed)
     families = UNSEEN_FAMILIES + TRAIN_FAMILIES if unseen else TRAIN_FAMILIES

@@ -1,11 +1,10 @@
-"""Train the bundled camera-motion model, or its space-only control, on rendered clips.
+"""Train the bundled camera-motion model, or a network with another attention, on rendered clips.
 
     python training/camera_motion/train.py --out training/camera_motion/runs/divided
     python training/camera_motion/train.py --out training/camera_motion/runs/space_only --attention space_only
 
 A stopped run goes on from its last checkpoint. Every clip is a function of (seed, step, place in the
-batch), so a run that was stopped sees the same clips as one that was not, but for a gray level here
-and there in those that went through H.264: the encoder does not always decide alike.
+batch), so a run that was stopped sees the same clips as one that was not, and so does another network.
 """
 
 import argparse
@@ -15,12 +14,13 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from encoding import encode
+from encoding import REPEATABLE, encode
 from numpy.typing import NDArray
 from scenes import LABELS, LEVER, Motion, make_scene, motion_of
 from start import start_weights
@@ -122,7 +122,7 @@ def degrade(rng: np.random.Generator, pixels: Gray) -> Gray:
 def compress(pixels: Gray, crf: int) -> Gray:
     """The frames after a round trip through H.264."""
     file = io.BytesIO()
-    encode(file, pixels, 8, {"crf": str(crf), "preset": "veryfast", "threads": "1"})
+    encode(file, pixels, 8, {"crf": str(crf), "preset": "veryfast", **REPEATABLE})
     file.seek(0)
     with av.open(file) as container:
         return np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])
@@ -196,7 +196,11 @@ def learning_rate(step: int, steps: int, rate: float) -> float:
 
 
 def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: float, seed: int) -> None:
-    """Train, or go on, until `out/checkpoint.pt` has seen `steps` batches; `out/log.jsonl` tells how it went."""
+    """Train, or go on, until `out/checkpoint.pt` has seen `steps` batches; `out/log.jsonl` tells how it went.
+
+    SystemExit where `out` holds a run with other settings.
+    """
+    settings = {"attention": attention, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -210,10 +214,14 @@ def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: flo
     checkpoint, step = out / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if (others := state.get("settings", "unknown settings")) != settings:
+            raise SystemExit(f"{checkpoint}: was trained with {others}, not {settings}; take another folder")
         model.load_state_dict(state["model"])
         guide.load_state_dict(state["guide"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
+    if step == steps:
+        return
 
     loader = iter(
         DataLoader(
@@ -245,14 +253,14 @@ def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: flo
                 log.flush()
                 state = {"model": model.state_dict(), "guide": guide.state_dict()}
                 fresh = checkpoint.with_suffix(".new")
-                torch.save({**state, "optimizer": optimizer.state_dict(), "step": step}, fresh)
+                torch.save({**state, "optimizer": optimizer.state_dict(), "step": step, "settings": settings}, fresh)
                 fresh.replace(checkpoint)  # a run that is stopped here keeps the old one or the new one, whole
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the log")
-    parser.add_argument("--attention", default="divided_space_time", help="attention type of the network")
+    parser.add_argument("--attention", default="divided_space_time", choices=get_args(AttentionType))
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32, help="clips a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate after warm-up")
