@@ -15,6 +15,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -168,6 +169,7 @@ class Pool(Generic[T]):
     def _keep_busy(self) -> None:
         """Give the workers items and take their answers, in a thread: the caller's may be busy for seconds."""
         try:
+            _shield()
             for _ in range(self._count):
                 self._workers.append(_Worker(self._context, self._task, self._limits))
                 self._assign()
@@ -312,10 +314,11 @@ class _Worker(Generic[T]):
         self._start()
 
     def _start(self) -> None:
-        self._connection, theirs = self._context.Pipe()
-        self._process = self._context.Process(target=_serve, args=(theirs, self._task, self._limits), daemon=True)
-        self._process.start()
+        connection, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, self._task, self._limits), daemon=True)
+        process.start()
         theirs.close()
+        self._connection, self._process = connection, process
 
     @property
     def handles(self) -> tuple[Any, ...]:
@@ -422,6 +425,16 @@ def _sweep() -> None:
             # Whoever is alive fetches an array at once. Numbers of processes mean nothing in another container.
             if time.time() - path.stat().st_mtime > _ABANDONED and not _is_alive(int(path.name.split("-")[1])):
                 path.unlink()
+
+
+def _shield() -> None:
+    """Keep SIGTERM from the processes that this thread starts: it may go to the whole group, and the master decides.
+
+    The server that forks the workers would die of it, and take the videos that are being read for crashed.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # it lets SIGTERM through again once it has started its own process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 def _is_alive(process: int) -> bool:
