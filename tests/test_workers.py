@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,8 +152,26 @@ def test_no_pause_before_a_result_that_is_there_or_at_the_end() -> None:
     with Pool(act, ["fine"] * 4, workers=2) as pool:
         results = pool.results_and_pauses()
         assert next(result for result in results if result is not None)
-        wait_until(lambda: pool._feed.ended and all(slot.answers for slot in pool._slots))
+        wait_until(lambda: not pool._keeper.is_alive())
         assert len(list(results)) == 3
+
+
+def test_an_interrupt_just_before_the_bell_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes where the other thread would have been woken: the end of the pool wakes it still."""
+    with Pool(act, ["fine"] * 99, workers=1) as pool:
+        # The worker has done all that there is a place for, and nothing but the bell wakes the thread.
+        wait_until(lambda: len(pool._slots) == 2 and all(slot.sizes for slot in pool._slots))
+        time.sleep(0.2)
+        results = pool.results()
+        with monkeypatch.context() as patch:
+            patch.setattr(pool._bell, "_ring", SimpleNamespace(send_bytes=interrupt))
+            with pytest.raises(KeyboardInterrupt):
+                next(results)
+    assert not pool._keeper.is_alive()
+
+
+def interrupt(_: bytes) -> None:
+    raise KeyboardInterrupt
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -165,14 +184,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_workers_go_on_while_the_caller_is_busy() -> None:
     """One worker and two places: both items are done without anyone asking."""
     with Pool(act, ["who"] * 5, workers=1) as pool:
-        wait_until(lambda: len(pool._slots) == 2 and all(slot.answers for slot in pool._slots))
+        wait_until(lambda: len(pool._slots) == 2 and all(slot.sizes for slot in pool._slots))
 
 
 @pytest.mark.parametrize(("room", "begun"), [(0, 2), (100, 4), (10**6, 9)])
 def test_more_is_begun_while_there_is_room_for_what_is_ready(room: int, begun: int) -> None:
     """Arrays of 2 x 4 float32, 32 bytes: the fourth makes it more than 100."""
     with Pool(act, ["x:4"] * 9, workers=1, room=room) as pool:
-        wait_until(lambda: len(pool._slots) == begun and all(slot.answers for slot in pool._slots))
+        wait_until(lambda: len(pool._slots) == begun and all(slot.sizes for slot in pool._slots))
         time.sleep(0.2)
         assert len(pool._slots) == begun
         assert len(list(pool.results())) == 9
@@ -259,9 +278,9 @@ def test_items_of_several_parts() -> None:
 
 def test_a_worker_waits_when_enough_parts_are_there() -> None:
     with Pool(act, ["parts:50"], workers=1, ahead=3) as pool:
-        wait_until(lambda: any(worker.pauses for worker in pool._workers) and len(pool._slots[0].answers) == 3)
+        wait_until(lambda: any(worker.pauses for worker in pool._workers) and len(pool._slots[0].sizes) == 3)
         time.sleep(0.1)
-        assert len(pool._slots[0].answers) == 3
+        assert len(pool._slots[0].sizes) == 3
         assert len(list(pool.results())) == 50
 
 

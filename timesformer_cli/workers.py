@@ -105,7 +105,10 @@ class Pool(Generic[T]):
         self._slots: deque[_Slot[T]] = deque()
         self._ahead = ahead
         self._room = room
-        self._changed = threading.Condition()  # guards the slots
+        # Ctrl-C comes at any moment of the caller's thread, which must therefore never hold a lock: the
+        # slots are the other thread's alone, and these two queues are what passes between them.
+        self._answers: queue.SimpleQueue[tuple[T, Done | BaseException] | None] = queue.SimpleQueue()
+        self._taken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._stopped = False
         self._keeper = threading.Thread(target=self._keep_busy, daemon=True, name="workers")
@@ -137,34 +140,20 @@ class Pool(Generic[T]):
     def results_and_pauses(self) -> Iterator[tuple[T, Done | VideoError] | None]:
         """The same, with None wherever the next result is not there yet: who asks again waits for it."""
         while True:
-            if not self._is_settled():
+            if self._answers.empty():
                 yield None
-            taken = self._take()
+            taken = self._answers.get()
             if taken is None:
+                if self._error is not None:
+                    raise self._error
                 self._feed.check()
                 return
+            self._taken.put(None)
+            self._bell.ring()  # there is a place for another
             item, answer = taken
             if not isinstance(answer, (Done, VideoError)):
                 raise answer
             yield item, answer
-
-    def _is_settled(self) -> bool:
-        """Whether the next result is there, or there is none to come."""
-        if self._slots:
-            return bool(self._slots[0].answers)
-        return self._feed.ended or self._error is not None
-
-    def _take(self) -> tuple[T, Done | BaseException] | None:
-        """The next answer, when there is one; None at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_settled() or self._error is not None)
-            taken = self._slots[0].take() if self._slots and self._slots[0].answers else None
-            if taken is not None and self._slots[0].is_taken():
-                self._slots.popleft()
-        if taken is None and self._error is not None:
-            raise self._error
-        self._bell.ring()  # there is a place for another
-        return taken
 
     def _keep_busy(self) -> None:
         """Give the workers items and take their answers, in a thread: the caller's may be busy for seconds."""
@@ -175,26 +164,41 @@ class Pool(Generic[T]):
                 self._assign()
             while not self._stopped and not (self._feed.ended and not self._busy()):
                 self._wait()
+                self._deliver()
                 self._assign()
         except BaseException as error:
             self._error = error
-        with self._changed:
-            self._changed.notify_all()
+        self._answers.put(None)
 
     def _busy(self) -> "list[_Worker[T]]":
         return [worker for worker in self._workers if worker.slot is not None]
 
+    def _deliver(self) -> None:
+        """Pass on what is ready, in the order of the items."""
+        for slot in self._slots:
+            while slot.answers:
+                self._answers.put((slot.item, slot.answers.popleft()))
+            if not slot.ended:
+                return
+
+    def _clear(self) -> None:
+        """Make room where answers were taken."""
+        while not self._taken.empty():
+            self._taken.get()
+            self._slots[0].sizes.popleft()
+            if self._slots[0].is_taken():
+                self._slots.popleft()
+
     def _assign(self) -> None:
-        with self._changed:
-            for worker in self._workers:
-                if worker.pauses and self._has_place_for_more_of(worker.slot):
-                    worker.go_on()
-                if worker.slot is None and self._has_place():
-                    item = self._feed.take()
-                    if item is not None:
-                        self._slots.append(_Slot(*item))
-                        worker.begin(self._slots[-1])
-            self._changed.notify_all()
+        self._clear()
+        for worker in self._workers:
+            if worker.pauses and self._has_place_for_more_of(worker.slot):
+                worker.go_on()
+            if worker.slot is None and self._has_place():
+                item = self._feed.take()
+                if item is not None:
+                    self._slots.append(_Slot(*item))
+                    worker.begin(self._slots[-1])
 
     def _has_place(self) -> bool:
         if len(self._slots) < self._count * self._ahead:
@@ -202,11 +206,11 @@ class Pool(Generic[T]):
         return len(self._slots) < _MOST_PLACES and self._ready() < self._room
 
     def _has_place_for_more_of(self, slot: "_Slot[T] | None") -> bool:
-        return slot is not None and (len(slot.answers) < self._ahead or self._ready() < self._room)
+        return slot is not None and (len(slot.sizes) < self._ahead or self._ready() < self._room)
 
     def _ready(self) -> int:
         """Bytes of the arrays that are there and not taken."""
-        return sum(answer.array.nbytes for slot in self._slots for answer in slot.answers if isinstance(answer, Done))
+        return sum(sum(slot.sizes) for slot in self._slots)
 
     def _wait(self) -> None:
         """Until something happens, or a worker's time is up."""
@@ -229,11 +233,12 @@ class _Bell:
         self._rung = False
 
     def ring(self) -> None:
-        # Never more than one message, or the pipe would fill up when nobody listens any more.
+        # Not more messages than can be heard, or the pipe would fill up when nobody listens any more. Where
+        # Ctrl-C comes between the two lines there is one too many, which does no harm.
         with self._lock:
             if not self._rung:
-                self._rung = True
                 self._ring.send_bytes(b"1")
+                self._rung = True
 
     def hear(self) -> None:
         with self._lock:
@@ -242,23 +247,22 @@ class _Bell:
 
 
 class _Slot(Generic[T]):
-    """The place of an item among the results, and what is there of them."""
+    """The place of an item among the results."""
 
     def __init__(self, item: T) -> None:
         self.item = item
-        self.answers: deque[Done | BaseException] = deque()
+        self.answers: deque[Done | BaseException] = deque()  # that are not passed on
+        self.sizes: deque[int] = deque()  # in bytes, of the answers that are not taken
         self.ended = False
         self.tries = 0
 
     def put(self, answer: Done | BaseException) -> None:
         self.answers.append(answer)
+        self.sizes.append(answer.array.nbytes if isinstance(answer, Done) else 0)
         self.ended = not (isinstance(answer, Done) and answer.more)
 
-    def take(self) -> tuple[T, Done | BaseException]:
-        return self.item, self.answers.popleft()
-
     def is_taken(self) -> bool:
-        return self.ended and not self.answers
+        return self.ended and not self.sizes
 
 
 class _Feed(Generic[T]):
@@ -428,13 +432,13 @@ def _sweep() -> None:
 
 
 def _shield() -> None:
-    """Keep SIGTERM from the processes that this thread starts: it may go to the whole group, and the master decides.
+    """Keep signals from the processes that this thread starts: they may go to the whole group, and the master decides.
 
-    The server that forks the workers would die of it, and take the videos that are being read for crashed.
+    The server that forks the workers would die of them, and take the videos that are being read for crashed.
     """
     if hasattr(signal, "pthread_sigmask"):
-        resource_tracker.ensure_running()  # it lets SIGTERM through again once it has started its own process
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        resource_tracker.ensure_running()  # it lets them through again once it has started its own process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def _is_alive(process: int) -> bool:
