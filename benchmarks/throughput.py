@@ -295,7 +295,7 @@ def compare(arguments: argparse.Namespace, setting: Setting, paths: list[str], *
     cores = available_cores()
     processes: dict[str, Command] = {predict: setting.predict, pipeline: setting.role("pipeline")}
     if decoders:
-        for workers in sorted({max(cores - 1, 1), cores}):
+        for workers in sorted({1, cores}):
             processes[f"decoders alone, {workers} at work"] = setting.role("decoders", workers)
     networks = {
         "the network alone": setting.role("network"),

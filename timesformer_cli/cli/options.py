@@ -310,7 +310,7 @@ Workers = Annotated[
         metavar="N|auto",
         parser=_workers,
         help=(
-            "Processes that read videos ahead of the network; auto: one for each core but one. 0 reads in the program "
+            "Processes that read videos ahead of the network; auto: one for each core. 0 reads in the program "
             "itself, where a broken video can stop the run."
         ),
         rich_help_panel=RUN,
@@ -427,8 +427,7 @@ def recipe_changes(
 
 
 def worker_count(workers: int | None) -> int:
-    """The processes to read with; one core is left to the network."""
+    """The processes to read with: with one less a small network would wait, and a large one keeps them waiting."""
     if workers is not None:
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cores - 1, 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
