@@ -39,6 +39,7 @@ ORDER = [
     "video",
     "inputs",
     "datasets",
+    "exported",
     "hub",
     "checkpoint",
     "terminal",
@@ -58,6 +59,8 @@ ORDER = [
     "sheet",
     # network, runtime and pipeline
     "model",
+    "devices",
+    "engines",
     "runtime",
     "batching",
     "workers",

@@ -1,6 +1,5 @@
 """The network behind a function: NumPy views in, NumPy logits out, on the device that was asked for."""
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -9,20 +8,17 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.errors import DeviceError, UsageError
+from timesformer_cli.devices import check_device as check_device
+from timesformer_cli.devices import find_device as find_device
+from timesformer_cli.engines.ports import Scorer as Scorer
+from timesformer_cli.errors import DeviceError
+from timesformer_cli.exported import Provider, check_options, is_exported
 from timesformer_cli.specs import Checkpoint, TimesformerConfig
 
 if TYPE_CHECKING:
     import torch
 
     from timesformer_cli.model import TimesformerForVideoClassification
-
-DEVICES = "auto, cpu, cuda, cuda:N, mps"
-
-# Views float32 (N, T, C, H, W) to logits float32 (N, K), for any N of at least 1. Raises MemoryError if
-# so many do not fit into the device's memory.
-Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
 
 # What the network computes in. Logits are float32 always.
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -35,19 +31,26 @@ def open_scorer(
     device: str = "auto",
     precision: Precision = "auto",
     compile: bool = False,
+    provider: Provider = "auto",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Scorer:
-    """The checkpoint's network, loaded and ready; `device` is one of `DEVICES`.
+    """The checkpoint's network, loaded and ready; `device` is one of `devices.DEVICES`. Exported models need no torch.
 
     `compile` compiles it first, which takes a minute or so. `tell` gets one sentence when that begins, and one when
     it is done, or why the network runs as it is.
 
     Raises:
-        UsageError: a device of no known kind; found before torch is imported.
+        UsageError: a device of no known kind, or options that the model's format does not have; found before torch
+            is imported.
         DeviceError: a device that this machine does not have, or one that cannot do the precision.
         CheckpointError: weights that are missing, unreadable, or do not fit the config.
     """
     check_device(device)
+    check_options(checkpoint, precision=precision, compile=compile, provider=provider)
+    if is_exported(checkpoint.weights):
+        from timesformer_cli import engines
+
+        return engines.open_scorer(checkpoint, device=device, provider=provider, tell=tell)
 
     import torch
 
@@ -91,7 +94,7 @@ def open_scorer(
 
 
 def choose_precision(asked: Precision, device: str) -> Dtype:
-    """`asked`, or bf16 where a GPU computes in it natively, and fp32 elsewhere; `device` is one of `DEVICES`.
+    """`asked`, or bf16 where a GPU computes in it natively, and fp32 elsewhere; `device` is one of `devices.DEVICES`.
 
     Raises:
         DeviceError: a device that this machine does not have, or fp16 on the CPU.
@@ -105,6 +108,11 @@ def choose_precision(asked: Precision, device: str) -> Dtype:
         return asked
     native = target.type == "cuda" and torch.cuda.get_device_capability(target) >= (8, 0)
     return "bf16" if native else "fp32"
+
+
+def precision_of(checkpoint: Checkpoint, asked: Precision, device: str) -> str:
+    """`choose_precision` for settings that are kept; what was exported has its own, and needs no torch for it."""
+    return "as exported" if is_exported(checkpoint.weights) else choose_precision(asked, device)
 
 
 def _compile(
@@ -153,12 +161,6 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def check_device(device: str) -> None:
-    """Raise UsageError for a device of no known kind. Needs no torch, as knowing whether it is there does."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?|mps", device):
-        raise UsageError(f"--device {device}: unknown; known are {DEVICES}")
-
-
 class Cost(NamedTuple):
     """`parameters` of a network; `flops` of one view (T frames) as torch counts them: a multiply-add is two."""
 
@@ -179,28 +181,3 @@ def measure_cost(config: TimesformerConfig) -> Cost:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(view)
     return Cost(sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops())
-
-
-def find_device(name: str) -> "torch.device":
-    """The device of that name; `auto` is the best there is, and of several GPUs the one that torchrun means.
-
-    Raises:
-        DeviceError: this machine does not have it.
-    """
-    import torch
-
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        name = "cuda" if cuda else "mps" if mps else "cpu"
-        rank = os.environ.get("LOCAL_RANK", "")
-        if cuda and rank.isdecimal():
-            name = f"cuda:{int(rank) % torch.cuda.device_count()}"
-    device = torch.device(name)
-    if device.type == "cuda" and not cuda:
-        raise DeviceError(f"{name}: this machine has no CUDA device that PyTorch can use; try --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        raise DeviceError(f"{name}: the last CUDA device of this machine is cuda:{last}; try that, or --device cpu")
-    if device.type == "mps" and not mps:
-        raise DeviceError("mps: this machine has no Apple GPU that PyTorch can use; try --device cpu")
-    return device

@@ -1,0 +1,43 @@
+"""Devices by the names that users give them."""
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from timesformer_cli.errors import DeviceError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = "auto, cpu, cuda, cuda:N, mps"
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError for a device of no known kind. Needs no torch, as knowing whether it is there does."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?|mps", device):
+        raise UsageError(f"--device {device}: unknown; known are {DEVICES}")
+
+
+def find_device(name: str) -> "torch.device":
+    """The device of that name; `auto` is the best there is, and of several GPUs the one that torchrun means.
+
+    Raises:
+        DeviceError: this machine does not have it.
+    """
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+        rank = os.environ.get("LOCAL_RANK", "")
+        if cuda and rank.isdecimal():
+            name = f"cuda:{int(rank) % torch.cuda.device_count()}"
+    device = torch.device(name)
+    if device.type == "cuda" and not cuda:
+        raise DeviceError(f"{name}: this machine has no CUDA device that PyTorch can use; try --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise DeviceError(f"{name}: the last CUDA device of this machine is cuda:{last}; try that, or --device cpu")
+    if device.type == "mps" and not mps:
+        raise DeviceError("mps: this machine has no Apple GPU that PyTorch can use; try --device cpu")
+    return device

@@ -1,0 +1,58 @@
+"""Exported models, each in the runtime that its format is for: NumPy views in, NumPy logits out."""
+
+from collections.abc import Callable, Mapping
+
+from timesformer_cli.engines.ports import Engine, Program
+from timesformer_cli.exported import Provider, read_metadata
+from timesformer_cli.specs import Checkpoint
+
+
+def open_scorer(
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    provider: Provider = "auto",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Engine:
+    """The checkpoint's exported model, loaded and ready; `device` is one of `devices.DEVICES`.
+
+    `provider` is ONNX Runtime's alone. `tell` gets one sentence where `auto` has to do without a GPU that is there.
+
+    Raises:
+        UsageError: the runtime is not installed, or device and provider contradict each other.
+        DeviceError: a device or a provider that this machine does not have.
+        CheckpointError: a file that its runtime cannot read or run, or that does not fit the config and recipe.
+    """
+    path = checkpoint.weights
+    assert path is not None  # it is what makes this checkpoint an exported one
+    metadata = read_metadata(path)
+    program: Program
+    if path.suffix == ".onnx":
+        from timesformer_cli.engines import ort
+
+        program = ort.load(path, device=device, provider=provider, tell=tell)
+    elif path.suffix == ".xml":
+        from timesformer_cli.engines import openvino
+
+        program = openvino.load(path, metadata, device=device)
+    else:
+        from timesformer_cli.engines import programs
+
+        program = programs.load(path, metadata, device=device)
+    return Engine(program, checkpoint, metadata)
+
+
+def runtime_version(checkpoint: Checkpoint) -> Mapping[str, str]:
+    """The name and the version of the runtime that an exported model is run by."""
+    assert checkpoint.weights is not None
+    if checkpoint.weights.suffix == ".onnx":
+        from timesformer_cli.engines import ort
+
+        return {"onnxruntime": ort.version()}
+    if checkpoint.weights.suffix == ".xml":
+        from timesformer_cli.engines import openvino
+
+        return {"openvino": openvino.version()}
+    import torch
+
+    return {"torch": torch.__version__}
