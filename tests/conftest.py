@@ -1,6 +1,9 @@
 """Fixtures that several test files share."""
 
+import importlib.util
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,15 @@ from timesformer_cli.cli import main
 
 _SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 _MANIFEST = _SHARED_VIDEOS / "MANIFEST.json"
+
+# The networks are tiny: threads that wait for one another would be most of the work. Child processes have it from here.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure() -> None:
+    # Each worker process imports the main module anew, which for the script `pytest` takes longer than the test's own
+    # work. Not so where that is a package's __main__, as with `python -m pytest`.
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("pytest.__main__")
 
 
 @pytest.fixture(scope="session")
