@@ -1,8 +1,18 @@
-"""What a call of the command gave, for the fixture `run`."""
+"""The command as the tests call it: in their own process with the fixture `run`, or in one of its own."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+import pytest
+
+from timesformer_cli.cli import main
+
+COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
 
 
 class Outcome(NamedTuple):
@@ -18,6 +28,30 @@ class Outcome(NamedTuple):
 
 class Run(Protocol):
     def __call__(self, *args: str | Path) -> Outcome: ...
+
+
+def exit_code(*args: str | Path) -> int:
+    """Calls the command in this process, and leaves to others what it prints."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in args])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@contextmanager
+def started(*command: str | Path, **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """A program in a process of its own, which has ended when the block has; a failing test kills it.
+
+    Otherwise it would run on, and the next test would be told of pipes that no one has closed.
+    """
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+            if process.stdin and not process.stdin.closed:
+                process.stdin.close()
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 def only_line(text: str) -> str:

@@ -3,16 +3,15 @@
 import importlib.util
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Outcome, Run
+from command import Outcome, Run, exit_code
 from pages import Page, Show
-
-from timesformer_cli.cli import main
 
 _SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 _MANIFEST = _SHARED_VIDEOS / "MANIFEST.json"
@@ -25,6 +24,8 @@ def pytest_configure() -> None:
     # Each worker process imports the main module anew, which for the script `pytest` takes longer than the test's own
     # work. Not so where that is a package's __main__, as with `python -m pytest`.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("pytest.__main__")
+    # Jobs in the background of a shell are deaf to Ctrl-C, and so would be all commands that tests stop with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +41,8 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Calls the command in this process. What libraries print from C counts as well."""
 
     def call(*args: str | Path) -> Outcome:
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        assert isinstance(stop.value.code, int)
-        return Outcome(stop.value.code, *capfd.readouterr())
+        code = exit_code(*args)
+        return Outcome(code, *capfd.readouterr())
 
     return call
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, chdir
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,9 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import LABELS, write_model, write_video
-from command import Outcome, Run, only_line
+from command import COMMAND, Outcome, Run, exit_code, only_line, started
 
-COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
 GOOD = [f"clips/{number}.mp4" for number in range(4)]
 FAILING = [GOOD[0], "missing.mp4", *GOOD[1:]]
 
@@ -43,8 +43,19 @@ def here(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMESFORMER_MODEL", "tiny")
 
 
-def start(*args: str | Path, **options: Any) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([*COMMAND, *args], stderr=subprocess.PIPE, **options)
+def start(*args: str | Path, **options: Any) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    return started(*COMMAND, *args, stderr=subprocess.PIPE, **options)
+
+
+def write_records(folder: Path, *args: str) -> list[dict[str, Any]]:
+    """What a run in that folder writes, for several tests to look at."""
+    target = folder / "records.jsonl"
+    with chdir(folder):
+        assert exit_code(*args, "-m", "tiny", "-o", target, "--overwrite", "-q") == 0
+    records = records_in(target)
+    for path in folder.glob("records.jsonl*"):
+        path.unlink()
+    return records
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -67,17 +78,19 @@ def tree(folder: Path) -> dict[str, bytes | str]:
     }
 
 
+TIMELINE = ("predict", "long.mp4", "--timeline", "--window", "1", "--hop", "0.5")
+
+
+@pytest.fixture(scope="module")
+def segments(material: Path) -> list[dict[str, Any]]:
+    (record,) = write_records(material, *TIMELINE)
+    assert "predictions" not in record
+    assert "views" not in record
+    segments: list[dict[str, Any]] = record["segments"]
+    return segments
+
+
 class TestTimeline:
-    ARGS = ("predict", "long.mp4", "--timeline", "--window", "1", "--hop", "0.5")
-
-    @pytest.fixture
-    def segments(self, run: Run) -> list[dict[str, Any]]:
-        (record,) = run(*self.ARGS).records
-        assert "predictions" not in record
-        assert "views" not in record
-        segments: list[dict[str, Any]] = record["segments"]
-        return segments
-
     def test_windows(self, segments: list[dict[str, Any]]) -> None:
         assert [(part["start"], part["end"]) for part in segments] == [(n / 2, n / 2 + 1) for n in range(11)]
         for part in segments:
@@ -94,7 +107,7 @@ class TestTimeline:
         groups = [list(g) for _, g in itertools.groupby(segments, lambda part: part["predictions"][0]["label"])]
         assert len(groups) > 1
         assert max(map(len, groups)) > 1
-        (record,) = run(*self.ARGS, "--merge").records
+        (record,) = run(*TIMELINE, "--merge").records
         for group, part in zip(groups, record["segments"], strict=True):
             assert (part["start"], part["end"]) == (group[0]["start"], group[-1]["end"])
             assert part["views"] == [view for one in group for view in one["views"]]
@@ -103,7 +116,7 @@ class TestTimeline:
                 assert guess["score"] == pytest.approx(np.mean(scores), rel=1e-5)
 
     def test_csv(self, run: Run, segments: list[dict[str, Any]]) -> None:
-        rows = list(csv.DictReader(run(*self.ARGS, "-f", "csv", "-k", "2").out.splitlines()))
+        rows = list(csv.DictReader(run(*TIMELINE, "-f", "csv", "-k", "2").out.splitlines()))
         found = [(float(r["start"]), float(r["end"]), int(r["rank"]), r["label"], float(r["score"])) for r in rows]
         assert found == [
             (part["start"], part["end"], guess["rank"], guess["label"], guess["score"])
@@ -114,7 +127,7 @@ class TestTimeline:
     @pytest.mark.parametrize("format", ["srt", "vtt"])
     def test_subtitles(self, run: Run, tmp_path: Path, format: str, segments: list[dict[str, Any]]) -> None:
         target = tmp_path / f"long.{format}"
-        assert run(*self.ARGS, "-o", target).code == 0
+        assert run(*TIMELINE, "-o", target).code == 0
         cues = re.findall(r"00:00:(\S+) --> 00:00:(\S+)\n(.*) \((\d+) %\)\n", target.read_text(encoding="utf-8"))
         assert len(cues) == len(segments)
         for (begin, end, label, percent), part, after in zip(cues, segments, [*segments[1:], None], strict=True):
@@ -124,7 +137,7 @@ class TestTimeline:
             assert int(percent) == round(100 * part["predictions"][0]["score"])
 
     def test_activitynet(self, run: Run, segments: list[dict[str, Any]]) -> None:
-        results = json.loads(run(*self.ARGS, "-f", "activitynet").out)["results"]
+        results = json.loads(run(*TIMELINE, "-f", "activitynet").out)["results"]
         assert results == {
             "long": [
                 {"label": guess["label"], "score": guess["score"], "segment": [part["start"], part["end"]]}
@@ -234,15 +247,16 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
-class TestSorting:
-    @pytest.fixture
-    def first(self, run: Run) -> dict[str, str]:
-        """The first label of each video, as the name of a folder."""
-        return {
-            Path(record["path"]).name: record["predictions"][0]["label"].replace("\t", "%09")
-            for record in run("predict", "clips", "long.mp4").records
-        }
+@pytest.fixture(scope="module")
+def first(material: Path) -> dict[str, str]:
+    """The first label of each video, as the name of a folder."""
+    return {
+        Path(record["path"]).name: record["predictions"][0]["label"].replace("\t", "%09")
+        for record in write_records(material, "predict", "clips", "long.mp4")
+    }
 
+
+class TestSorting:
     def test_copies(self, run: Run, tmp_path: Path, material: Path, first: dict[str, str]) -> None:
         outcome = run("predict", *FAILING, "long.mp4", "--copy-to", tmp_path / "by/{label}/new")
         assert outcome.code == 3
@@ -454,9 +468,7 @@ class TestTwoRuns:
             assert run("predict", "clips", "-o", target, "--resume", "--dry-run").out.splitlines() == GOOD[1:]
             assert {name: data for name, data in tree(tmp_path).items() if not name.startswith("shard")} == before
             first.stdin.write(b"clips/1.mp4\n")
-            first.stdin.close()
-            first.stdin = None
-            assert first.wait(60) == 0
+        assert first.returncode == 0
         assert [record["path"] for record in records_in(target)] == GOOD[:2]
         assert not (tmp_path / "out.jsonl.lock").exists()
 
@@ -483,7 +495,7 @@ class TestTwoRuns:
 def test_a_reader_that_takes_one_line(format: str) -> None:
     """As `| head -1` does; the next video then meets a closed pipe."""
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with start("predict", "-", "-f", format, "-k", "1", **options) as process:
+    with start("predict", "-", "-f", format, "-k", "1", "--workers", "0", **options) as process:
         assert process.stdin
         assert process.stdout
         process.stdin.write(b"clips/0.mp4\n")
@@ -586,7 +598,7 @@ class TestDisks:
 
         def args(folder: Path, *more: str) -> list[str | Path]:
             output = ["-o", folder / "out.csv", "--save-logits", folder / name] if logits else ["-o", folder / name]
-            return ["predict", *FAILING, *output, *more]
+            return ["predict", *FAILING, "--workers", "0", *output, *more]
 
         (tmp_path / "whole").mkdir()
         assert run(*args(tmp_path / "whole")).code == 3
