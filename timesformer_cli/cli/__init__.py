@@ -13,6 +13,8 @@ import typer
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.cli import console, evaluate, models, options
+from timesformer_cli.cli.export import HELP as EXPORT_HELP
+from timesformer_cli.cli.export import export
 from timesformer_cli.cli.inspect import HELP as INSPECT_HELP
 from timesformer_cli.cli.inspect import inspect
 from timesformer_cli.cli.merge import HELP as MERGE_HELP
@@ -34,6 +36,7 @@ app = typer.Typer(
 app.command(help=HELP)(predict)
 app.command(help=INSPECT_HELP)(inspect)
 app.command(help=MERGE_HELP)(merge)
+app.command(help=EXPORT_HELP)(export)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(models.app, name="models")
 

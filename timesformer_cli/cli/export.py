@@ -1,0 +1,215 @@
+"""`timesformer export`: the model in the format of another runtime."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from timesformer_cli.cli import console, options
+from timesformer_cli.errors import UsageError
+from timesformer_cli.terminal import printable
+
+if TYPE_CHECKING:
+    from timesformer_cli.export import Verification
+    from timesformer_cli.specs import Checkpoint
+
+HELP = """Write a model in the format of another runtime, verified against PyTorch.
+
+Formats: onnx for ONNX Runtime and all that reads ONNX, openvino, pt2 for torch.export, aoti for a program that
+AOTInductor compiles for this kind of machine, hub for transformers. Each becomes a folder with labels, recipe,
+checksums, and an example that needs none of this package; predict and evaluate take it as --model.
+
+Before the folder gets its name, views of a clip and of noise go through its runtime and through PyTorch. A model that
+is off by more than rounding is left as FOLDER.unverified, and the exit code is 1. --check repeats that later.
+"""
+
+_FORMAT = "Format"
+
+
+def export(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", show_default=False, help="Whatever predict takes as --model."),
+    ] = None,
+    format: Annotated[
+        Literal["onnx", "openvino", "pt2", "aoti", "hub"] | None,
+        typer.Option(
+            "--format", "-f", metavar="FORMAT", help="onnx, openvino, pt2, aoti or hub.", rich_help_panel=_FORMAT
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"],
+        typer.Option(
+            "--precision",
+            metavar="PRECISION",
+            help="Numbers of the network: fp32, fp16 or bf16; what goes in and comes out is float32 in any case.",
+            rich_help_panel=_FORMAT,
+        ),
+    ] = "fp32",
+    quantize: Annotated[
+        Literal["int8"] | None,
+        typer.Option(
+            "--quantize",
+            metavar="int8",
+            help="Keep weights as whole numbers of eight bits: a quarter of the size.",
+            rich_help_panel=_FORMAT,
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibrate",
+            metavar="FOLDER",
+            help="Quantize what flows between the weights too, as measured on videos of this folder.",
+            rich_help_panel=_FORMAT,
+        ),
+    ] = None,
+    input: Annotated[
+        Literal["frames", "pixels"],
+        typer.Option(
+            "--input",
+            metavar="KIND",
+            help="What goes in: frames, normalised floats; or pixels, bytes of RGB that the model normalises itself.",
+            rich_help_panel=_FORMAT,
+        ),
+    ] = "frames",
+    output: Annotated[
+        Literal["logits", "probabilities", "embedding"],
+        typer.Option(
+            "--output",
+            metavar="KIND",
+            help="What comes out: logits, probabilities, or embedding, which labels nothing.",
+            rich_help_panel=_FORMAT,
+        ),
+    ] = "logits",
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            "--opset", metavar="N", help="Version of ONNX's operations; 18 if left out.", rich_help_panel=_FORMAT
+        ),
+    ] = None,
+    external_data: Annotated[
+        bool,
+        typer.Option(
+            "--external-data", help="The weights of ONNX in a file beside the graph.", rich_help_panel=_FORMAT
+        ),
+    ] = False,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    weights: options.Weights = None,
+    config: options.Config = None,
+    labels: options.Labels = None,
+    recipe: options.Recipe = None,
+    settings: options.Set = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="The folder to make.", rich_help_panel=options.OUTPUT),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the folder, if it holds nothing but what an export wrote.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            "--check",
+            metavar="PATH",
+            help="Verify an exported folder once more; or, with MODEL, any exported file or folder against that.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The verification as JSON.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    console.choose_level(verbose=verbose, quiet=quiet)
+
+    def resolve(name: str) -> "Checkpoint":
+        return options.resolve_model(
+            name,
+            revision=revision,
+            offline=offline,
+            quiet=console.is_quiet(),
+            weights=weights,
+            config=config,
+            labels=labels,
+            recipe=recipe,
+            changes=dict(settings or []),
+        )
+
+    if check is not None:
+        if format is not None or out is not None:
+            raise UsageError("--check verifies what is there; leave --format and --out away")
+        from timesformer_cli import export as exports
+
+        found = exports.check(check, None if model is None else resolve(model), tell=console.note)
+        _print(found, check, as_json=as_json)
+        return
+    if model is None or format is None or out is None:
+        raise UsageError("name a MODEL, its --format and the folder to make with --out; or --check one that is there")
+    from timesformer_cli.export.spec import ExportSpec, check_packages
+
+    spec = ExportSpec(
+        format=format,
+        precision=precision,
+        quantize=quantize,
+        calibrate=calibrate,
+        input=input,
+        output=output,
+        opset=opset,
+        external_data=external_data,
+    )
+    check_packages(spec)
+    from timesformer_cli import export as exports
+
+    found = exports.export(resolve(model), spec, out, overwrite=overwrite, tell=console.note)
+    _print(found, out if found.passed else out.with_name(f"{out.name}.unverified"), as_json=as_json)
+
+
+def _print(found: "Verification", path: Path, *, as_json: bool) -> None:
+    summary = {"path": str(path), **found.to_dict()}
+    print(json.dumps(summary, indent=2) if as_json else _table(summary))
+    if not found.passed:
+        reason = f"{', '.join(found.changed)} changed since" if found.changed else "it differs by more than rounding"
+        console.error(f"{path}: not verified, for {reason}")
+        raise typer.Exit(1)
+
+
+def _table(summary: dict[str, Any]) -> str:
+    """Lines as wide as they need to be, so that numbers can be copied."""
+    rows = [("views at a time", "max difference", "mean difference", "relative", "same first label")]
+    rows += [
+        (
+            str(batch["views"]),
+            f"{batch['max_difference']:.2e}",
+            f"{batch['mean_difference']:.2e}",
+            f"{batch['relative']:.2e}",
+            "" if batch["agreement"] is None else f"{batch['agreement']} of {batch['of']}",
+        )
+        for batch in summary["batches"]
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    seconds = f"{1000 * summary['seconds_per_view']:,.0f} ms a view"
+    if summary["torch_seconds_per_view"] is not None:
+        seconds += f", PyTorch {1000 * summary['torch_seconds_per_view']:,.0f} ms"
+    verdict = "verified" if summary["passed"] else "not verified"
+    return "\n".join(
+        [
+            printable(summary["path"]),
+            f"{summary['format']}, {summary['precision']}, from {summary['input']} to {summary['output']}",
+            "",
+            *lines,
+            "",
+            f"{verdict}: relative to the largest {summary['output']} no more than {summary['tolerance']:g} is allowed",
+            f"size: {summary['bytes'] / 1e6:,.1f} MB, {100 * summary['share_of_fp32']:.0f} % of the weights in fp32",
+            f"time: {seconds}",
+        ]
+    )

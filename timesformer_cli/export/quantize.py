@@ -1,0 +1,119 @@
+"""Weights, and with videos to measure them on activations, as whole numbers of eight bits."""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli import inputs
+from timesformer_cli.errors import InputError, VideoError
+from timesformer_cli.export.graph import quietly
+from timesformer_cli.exported import Input
+from timesformer_cli.pipeline import prepare
+from timesformer_cli.records import Item
+from timesformer_cli.specs import Checkpoint
+
+# Views that activations are measured on: their ranges hardly change beyond some dozens.
+_VIEWS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Views of videos of a folder as the exported model takes them, (1, ...) each, read anew at each turn.
+
+    Videos are taken evenly from the whole folder, and as many views of each as it takes.
+    """
+
+    items: tuple[Item, ...]
+    checkpoint: Checkpoint
+    input: Input
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return islice(self._views(), _VIEWS)
+
+    def _views(self) -> Iterator[NDArray[Any]]:
+        from timesformer_cli.engines.ports import to_pixels
+
+        each = -(-_VIEWS // len(self.items))
+        for item in self.items:
+            for view in prepare(item, self.checkpoint).pixels[:each]:
+                yield to_pixels(view[None], self.checkpoint.preprocess) if self.input == "pixels" else view[None]
+
+
+def calibration(folder: Path, checkpoint: Checkpoint, input: Input) -> Calibration:
+    """The videos of `folder` that can be read, at most as many as views are wanted.
+
+    Raises:
+        InputError: none of them can.
+    """
+    found = list(inputs.find([str(folder)]))
+    step = max(len(found) // _VIEWS, 1)
+    readable = []
+    for item in found[::step][:_VIEWS]:
+        try:
+            prepare(item, checkpoint)
+        except VideoError:
+            continue
+        readable.append(item)
+    if not readable:
+        raise InputError(f"--calibrate {folder}: none of its {len(found)} videos can be read")
+    return Calibration(tuple(readable), checkpoint, input)
+
+
+def quantize_onnx(source: Path, target: Path, views: Iterable[NDArray[Any]] | None) -> None:
+    """Write the float32 model `source` with weights of int8.
+
+    Without `views` activations are measured at each run; with them, once and for all.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+
+    model = onnx.load(source)
+    # The sizes that are stated for what is between the nodes no longer hold, and ONNX Runtime stumbles over them.
+    del model.graph.value_info[:]
+    # What is looked up and convolved stays float32: together they are a hundredth of the weights.
+    common: dict[str, Any] = {
+        "op_types_to_quantize": ["MatMul", "Gemm"],
+        "per_channel": True,
+        "weight_type": QuantType.QInt8,
+        # Attention multiplies activations with activations.
+        "extra_options": {"MatMulConstBOnly": True},
+    }
+    if views is None:
+        with quietly():
+            quantize_dynamic(model, target, **common)
+        return
+    name = model.graph.input[0].name
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self, views: Iterable[NDArray[Any]]) -> None:
+            self.views = iter(views)
+
+        def get_next(self) -> Mapping[str, NDArray[np.float32]] | None:
+            view = next(self.views, None)
+            return None if view is None else {name: view}
+
+    with quietly():
+        quantize_static(model, target, Reader(views), activation_type=QuantType.QUInt8, **common)
+
+
+def quantize_openvino(model: Any, views: Iterable[NDArray[Any]] | None) -> Any:
+    """The model with weights of int8, and with `views` activations too."""
+    with quietly(), redirect_stdout(io.StringIO()):  # where NNCF shows how far it has come
+        import nncf
+
+        if views is None:
+            return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+        return nncf.quantize(
+            model,
+            nncf.Dataset(views),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=_VIEWS,
+        )
