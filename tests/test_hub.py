@@ -134,6 +134,29 @@ class TestDownload:
         assert snapshot.weights == snapshot.folder / next(iter(expected))
         assert hub.files("cdn") == [name for name in expected if not name.endswith(".json")]
 
+    @pytest.mark.parametrize("folder", ["onnx/", ""])
+    @pytest.mark.parametrize("outside", [[], ["model.onnx_data"], ["model.onnx_data", "model.onnx_data_1"]])
+    def test_onnx_where_there_is_nothing_else(self, hub: Hub, cache: Path, folder: str, outside: list[str]) -> None:
+        """The graph names the files that hold its weights; other graphs, and programs, stay where they are."""
+        graph = b"graph " + b" ".join(name.encode() for name in outside)
+        wanted = {f"{folder}model.onnx": graph, **{f"{folder}{name}": SAFE for name in outside}}
+        others = {"onnx/model_fp16.onnx": SAFE, "onnx/model_fp16.onnx_data": SAFE, "model.pt2": SAFE}
+        hub.add_repo(REPO, {**SMALL, **others, **wanted})
+        snapshot = subject.fetch(REPO)
+        assert snapshot.weights == snapshot.folder / f"{folder}model.onnx"
+        files = {path for path in snapshot.folder.rglob("*") if path.is_file()}
+        assert {path.relative_to(snapshot.folder).as_posix(): path.read_bytes() for path in files} == {
+            **{name: SMALL[name] for name in ("config.json", "preprocessor_config.json")},
+            **wanted,
+        }
+        hub.log.clear()
+        assert subject.fetch(REPO, offline=True) == snapshot
+        assert hub.log == []
+        for name in outside:
+            (snapshot.folder / folder / name).unlink()
+            assert f"{name} of owner/model is not in the cache" in refusal(offline=True)
+            assert subject.fetch(REPO) == snapshot
+
     def test_the_next_run_asks_nothing(self, hub: Hub, cache: Path) -> None:
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
         snapshot = subject.fetch(REPO)
@@ -430,13 +453,13 @@ class TestRefusals:
                 "download its a/k400.pyth with `hf download owner/model a/k400.pyth`",
             ),
             (
-                {"config.json": b"{}", "onnx/model.onnx": b"x"},
+                {"config.json": b"{}", "model.pt2": b"x"},
                 "model.safetensors or pytorch_model.bin",
-                "it has config.json, onnx/model.onnx; choose a repository with a TimeSformer",
+                "it has config.json, model.pt2; choose a repository with a TimeSformer",
             ),
             (dict.fromkeys("abcdef", b""), "config.json", "it has a, b, c, d and 2 more"),
         ],
-        ids=["no config", "nothing", "original", "onnx", "other"],
+        ids=["no config", "nothing", "original", "a program", "other"],
     )
     def test_not_such_a_model(self, hub: Hub, cache: Path, files: dict[str, bytes], missing: str, advice: str) -> None:
         hub.add_repo(REPO, files)

@@ -150,11 +150,6 @@ class TestForms:
         assert checkpoint.preprocess.channel_order == ("bgr" if method == "segments" else "rgb")
         assert checkpoint.labels[0] == "LABEL_0"
 
-    def test_exported_models_are_for_later(self, run: Run, tmp_path: Path) -> None:
-        (tmp_path / "model.onnx").touch()
-        code, _, err = run("predict", "a.mp4", "-m", tmp_path / "model.onnx")
-        assert (code, "exported" in only_line(err)) == (1, True)
-
 
 @pytest.mark.parametrize("attention_type", ["divided_space_time", "joint_space_time"])
 @pytest.mark.parametrize("processor_file", ["preprocessor_config.json", "video_preprocessor_config.json"])

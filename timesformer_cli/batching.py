@@ -6,8 +6,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli.devices import find_device
+from timesformer_cli.engines.ports import Engine, Scorer
 from timesformer_cli.errors import DeviceError
-from timesformer_cli.runtime import Scorer, find_device
 
 # Where two cores gain most of what there is to gain; see benchmarks/README.md.
 _CPU_SIZE = 4
@@ -89,13 +90,17 @@ class BatchSize:
             self.size, self._most = self.size // 2, 0
 
 
-def choose_batch_size(asked: int | None, device: str, tell: Callable[[str], None]) -> BatchSize:
-    """`asked`, or what is best for the device, one of `runtime.DEVICES`. `tell` is as for `BatchSize`.
+def choose_batch_size(
+    asked: int | None, device: str, tell: Callable[[str], None], scorer: Scorer | None = None
+) -> BatchSize:
+    """`asked`, or what is best for the device, one of `devices.DEVICES`. `tell` is as for `BatchSize`.
+
+    An exported model, as `scorer`, says itself what it computes on; no other needs to be given.
 
     Raises:
         DeviceError: a device that this machine does not have.
     """
-    kind = find_device(device).type
+    kind = scorer.kind if isinstance(scorer, Engine) else find_device(device).type
     # On the CPU larger batches gain nothing, and a run that was resumed gives the very same scores.
     spans = kind != "cpu"
     if asked is not None:

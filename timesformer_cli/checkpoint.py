@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from timesformer_cli import hub, labels, processors, recipes, zoo
+from timesformer_cli import exported, hub, labels, processors, recipes, zoo
 from timesformer_cli.errors import CheckpointError, UsageError
 from timesformer_cli.specs import (
     WEIGHT_FILES,
@@ -27,8 +27,6 @@ RECIPE_FILE = "recipe.json"
 # Published data sets, by the number of classes that a head for them has.
 _BY_CLASSES: dict[int, Dataset] = {400: "kinetics-400", 600: "kinetics-600", 174: "something-something-v2"}
 
-_EXPORTED = (".onnx", ".pt2", ".xml")
-
 # Seconds of a timeline's windows, for models whose clips are as long as the video.
 _WINDOW = 8.5
 
@@ -47,8 +45,8 @@ def resolve(
 ) -> Checkpoint:
     """The model that `name` stands for.
 
-    That is a short name of the zoo, a folder, a file of weights, or an id on the Hub, in this order.
-    `revision` and `offline` are for the Hub, `quiet` hides the bars of its downloads. `weights` is a
+    That is a short name of the zoo, a folder, a file of weights, an exported model, or an id on the Hub, in
+    this order. `revision` and `offline` are for the Hub, `quiet` hides the bars of its downloads. `weights` is a
     file for a short name without weights of its own on the Hub. `config` is a config.json in place
     of the model's own, or of what its weights tell. `labels_file` names the classes.
 
@@ -66,6 +64,8 @@ def resolve(
         entry = zoo.find(name)
     if weights is not None and entry is None:
         raise UsageError(f"--weights goes with a short name of `timesformer models list`, and {name} is none")
+    if exported.is_exported(weights):
+        raise UsageError(f"--weights {weights}: an exported model is no weights of another; give it with --model")
     from_hub = weights is None and not on_disk and not (entry and entry.folder)
     if revision is not None and not from_hub:
         raise UsageError(f"--revision is for models on the Hub, and {name} is none")
@@ -191,6 +191,8 @@ def _from_hub(
 def _from_folder(
     folder: Path, name: str, source: str, entry: zoo.Published | None, changes: _Changes, weights: Path | None = None
 ) -> Checkpoint:
+    if weights is None and not (folder / "config.json").is_file() and (found := _find_exported(folder)):
+        return _from_exported(found, name, source, changes)
     own = changes.config or _read_config(folder / "config.json")
     # Labels in config.json of the published checkpoints were wrong once, and are right by the data set.
     config = changes.apply(own, labels.read(entry.dataset) if entry and entry.dataset else None)
@@ -219,19 +221,55 @@ def _from_folder(
 
 
 def find_weights(folder: Path) -> Path:
-    """The weight file of `folder` to read. Raises CheckpointError when there is none."""
+    """The weight file of `folder` to read, or the exported model. Raises CheckpointError when there is none."""
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder}: no weights; one of {', '.join(WEIGHT_FILES)} was expected")
+    found = _find_exported(folder)
+    if found is None:
+        raise CheckpointError(
+            f"{folder}: no weights; one of {', '.join((*WEIGHT_FILES, *exported.FILES))} was expected"
+        )
+    return found
+
+
+def _find_exported(folder: Path) -> Path | None:
+    return next((folder / name for name in exported.FILES if (folder / name).is_file()), None)
 
 
 def _from_named_file(path: Path, changes: _Changes) -> Checkpoint:
-    if path.suffix in _EXPORTED:
-        raise CheckpointError(f"{path}: exported models cannot be run yet; give the model that it was made from")
+    if exported.is_exported(path):
+        home = path.parent.parent if path.parent.name == "onnx" else path.parent
+        if (home / "config.json").is_file():
+            return _from_folder(home, str(path), str(path), None, changes, weights=path)
+        return _from_exported(path, str(path), str(path), changes)
     if path.name in WEIGHT_FILES and (path.parent / "config.json").is_file():
         return _from_folder(path.parent, str(path), str(path), None, changes, weights=path)
     return _from_file(path, str(path), None, changes)
+
+
+def _from_exported(path: Path, name: str, source: str, changes: _Changes) -> Checkpoint:
+    """An exported model that says itself what it is, or is told by the user."""
+    texts = exported.read_metadata(path)
+    stated = {key: _parse_json(texts[key], path, key) for key in ("config", "recipe") if texts.get(key)}
+    if changes.config is None and "config" not in stated:
+        raise CheckpointError(
+            f"{path}: says nothing of its frames and classes, and no config.json lies beside it; give one with "
+            "--config FILE, and names of the classes with --labels FILE if it has none"
+        )
+    try:
+        own = changes.config or TimesformerConfig.from_dict(stated["config"])
+        config = changes.apply(own, None)
+        names = tuple(config.id2label.values())
+        dataset = labels.dataset_of(names)
+        recipe = _folder_recipe(config, None, dataset, None)
+        if "recipe" in stated:
+            recipe = _overlaid(recipe, stated["recipe"], path)
+        return Checkpoint(
+            name=name, config=config, recipe=recipe, labels=names, weights=path, source=source, dataset=dataset
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _from_file(path: Path, name: str, entry: zoo.Published | None, changes: _Changes) -> Checkpoint:
@@ -468,8 +506,20 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # not JSON, or not UTF-8
         raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+    return _object(content, str(path))
+
+
+def _parse_json(text: str, path: Path, key: str) -> dict[str, Any]:
+    where = f"{path}: {key} in its metadata"
+    try:
+        return _object(json.loads(text), where)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: not valid JSON ({error})") from error
+
+
+def _object(content: object, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: a JSON object was expected, not {type(content).__name__}")
+        raise CheckpointError(f"{where}: a JSON object was expected, not {type(content).__name__}")
     return content
 
 

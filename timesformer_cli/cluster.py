@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from timesformer_cli import pipeline
 from timesformer_cli.batching import choose_batch_size
 from timesformer_cli.errors import DeviceError, TimesformerError, UsageError
+from timesformer_cli.exported import Provider, is_exported
 from timesformer_cli.pipeline import Prepared, prepare_all
 from timesformer_cli.records import Failure, Item, Result, Views
 from timesformer_cli.runtime import Precision, open_scorer
@@ -64,6 +65,7 @@ def classify(
     device: str = "auto",
     precision: Precision = "auto",
     compile: bool = False,
+    provider: Provider = "auto",
     thumbnails: bool = False,
     address: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
@@ -73,7 +75,8 @@ def classify(
     `address` is that of the cluster; None stands for RAY_ADDRESS, else for a cluster that runs on this machine, else
     one is started on it for as long as the results are taken. Every node must have this package, and find the videos
     and the weights where this machine does. The other arguments are those of `prepare_all`, `choose_batch_size` and
-    `open_scorer`, except that Ray numbers the GPUs: `cuda` is as many as there are.
+    `open_scorer`, except that Ray numbers the GPUs: `cuda` is as many as there are. Exported models get a GPU when it
+    is asked for by name, with `device` or `provider`.
 
     Raises:
         UsageError: Ray is not there, or a GPU is asked for by its number.
@@ -88,6 +91,8 @@ def classify(
         return
     with _connected(address) as ray:
         blocks = max(-(-len(listed) // _MOST_ITEMS), min(len(listed), _TASKS_EACH * int(_count(ray, "CPU"))))
+        if is_exported(checkpoint.weights) and device == "auto":
+            device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
         networks, ask, device = _networks(ray, device)
         # Videos stay where they are: paths go through Ray, and what the network is to see of them.
         data = ray.data.from_arrow(_pack(_absolute(item) for item in listed), override_num_blocks=blocks)
@@ -102,7 +107,7 @@ def classify(
             )
             data = data.map_batches(
                 _Network,
-                fn_constructor_args=(checkpoint, batch, device, precision, compile),
+                fn_constructor_args=(checkpoint, batch, device, precision, compile, provider),
                 batch_size=_rows_at_a_time(checkpoint, device),
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=min(networks, blocks)),
@@ -231,19 +236,34 @@ class _Network:
     """An actor of Ray: score what was prepared. Views come back with their logits (V, K) for pixels."""
 
     def __init__(
-        self, checkpoint: Checkpoint, batch: int | None, device: str, precision: Precision, compile: bool
+        self,
+        checkpoint: Checkpoint,
+        batch: int | None,
+        device: str,
+        precision: Precision,
+        compile: bool,
+        provider: Provider = "auto",
     ) -> None:
-        import torch
-
         # Ray has set it to the CPUs that it counts for the actor.
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if is_exported(checkpoint.weights):
+            os.environ["OMP_NUM_THREADS"] = str(cores)
+        else:
+            import torch
+
+            torch.set_num_threads(cores)
         self._told: list[str] = []
         self._error: TimesformerError | None = None
         try:
             self._scorer = open_scorer(
-                checkpoint, device=device, precision=precision, compile=compile, tell=self._told.append
+                checkpoint,
+                device=device,
+                precision=precision,
+                compile=compile,
+                provider=provider,
+                tell=self._told.append,
             )
-            self._size = choose_batch_size(batch, device, self._told.append)
+            self._size = choose_batch_size(batch, device, self._told.append, self._scorer)
         except TimesformerError as error:  # raised here, it would come out of Ray as something else
             self._error = error
 

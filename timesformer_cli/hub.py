@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from timesformer_cli import exported
 from timesformer_cli.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
@@ -29,6 +30,8 @@ SIDE_FILES = ("recipe.json", "preprocessor_config.json", "video_preprocessor_con
 
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+# Where there is neither; the first is where onnx-community has it. A .pt2 may be a program, and is never fetched.
+_ONNX = ("onnx/model.onnx", "model.onnx")
 
 # Who converts weights on the Hub, and how its pull requests begin; transformers looks for the same.
 _CONVERTER, _CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant"
@@ -78,7 +81,7 @@ def find_cached(repo: str, revision: str | None = None) -> Snapshot | None:
     `revision` is a branch, a tag, `refs/pr/N` or a commit; None is `main`. Complete are a
     `config.json`, weights with all their shards, and at least one of `SIDE_FILES`, unless the cache
     knows that the repository has none: a program that asked for the weights alone leaves out how
-    to feed them. Safetensors go before `.bin`.
+    to feed them. Safetensors go before `.bin`, and both before ONNX.
     """
     found = _look_up(_Source.of(repo, revision))
     return found if isinstance(found, Snapshot) else None
@@ -105,9 +108,10 @@ def download(repo: str, revision: str | None = None, *, quiet: bool = False) -> 
     """Bring the model's files into the cache, those that are not there yet, as `revision` is on the Hub now.
 
     Weights are the repository's safetensors; else the Hub's own conversion of its weights to
-    safetensors, in a pull request; else its `.bin`. The cache learns what `revision` stands for
-    after the last file, so an interrupted download leaves an older, complete one in use. Tokens
-    are huggingface_hub's: HF_TOKEN or a saved login. Progress bars go to a terminal's standard error.
+    safetensors, in a pull request; else its `.bin`; else its model of ONNX, with the files that hold
+    its weights. The cache learns what `revision` stands for after the last file, so an interrupted
+    download leaves an older, complete one in use. Tokens are huggingface_hub's: HF_TOKEN or a saved
+    login. Progress bars go to a terminal's standard error.
 
     Raises:
         CheckpointError: which file of which repository could not be had, why, and what to do.
@@ -222,7 +226,8 @@ def _look_up(source: _Source) -> Snapshot | str:
     folders = [folder]
     if converted := source.commit_of(_conversion_ref(commit)):
         folders.append(source.snapshot(converted))
-    weights = [folder / name for name in _SAFETENSORS for folder in folders] + [folder / name for name in _PICKLES]
+    weights = [folder / name for name in _SAFETENSORS for folder in folders]
+    weights += [folder / name for name in _PICKLES + _ONNX]
     for path in weights:
         if os.path.isfile(path) and _missing_shard(path) is None:
             return Snapshot(folder, commit, path)
@@ -231,7 +236,7 @@ def _look_up(source: _Source) -> Snapshot | str:
 
 
 def _missing_shard(weights: Path) -> str | None:
-    """The first shard that is not beside its index; the index itself if it cannot be read."""
+    """The first shard that is not beside its index or graph; the index itself if it cannot be read."""
     try:
         return next((name for name in _shards(weights) if not os.path.isfile(weights.with_name(name))), None)
     except ValueError:
@@ -239,7 +244,12 @@ def _missing_shard(weights: Path) -> str | None:
 
 
 def _shards(weights: Path) -> list[str]:
-    """The files that an index of shards lists; none for a file that is no index. Raises ValueError."""
+    """The files beside `weights` that an index of shards lists, or that hold the weights of a model of ONNX.
+
+    Raises ValueError for an index that cannot be read.
+    """
+    if weights.suffix == ".onnx":
+        return exported.companions(weights)
     if not weights.name.endswith(".index.json"):
         return []
     try:
@@ -277,6 +287,8 @@ def _download(source: _Source, *, bars: bool) -> Snapshot:
         shards = _shards(path)
     except ValueError as error:
         raise _cannot(source, weights, str(error), "choose another revision or repository") from error
+    folder = weights.removesuffix(path.name)
+    shards = [f"{folder}{name}" for name in shards]
     _require_space(source, origin, shards)
     for name in shards:
         _get(source, origin, name, bars=bars)
@@ -314,6 +326,8 @@ def _choose_weights(source: _Source, listing: _Listing) -> tuple[str, _Listing]:
     if name := listing.first(_SAFETENSORS):
         return name, listing
     pickle = listing.first(_PICKLES)
+    if pickle is None and (name := listing.first(_ONNX)):
+        return name, listing
     if pickle is None:
         wanted = f"{_SAFETENSORS[0]} or {_PICKLES[0]}"
         raise _cannot(source, wanted, "the repository has no such file", _other_choice(source, listing))

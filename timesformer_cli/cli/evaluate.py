@@ -22,6 +22,7 @@ from timesformer_cli.terminal import printable
 if TYPE_CHECKING:
     from timesformer_cli.datasets import Dataset, DatasetFormat, Problem, Sample
     from timesformer_cli.durable import Ledger, Settings
+    from timesformer_cli.exported import Provider
     from timesformer_cli.records import Result
     from timesformer_cli.runtime import Precision
     from timesformer_cli.shards import Shard
@@ -204,6 +205,7 @@ def evaluate(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     compile: options.Compile = False,
+    provider: options.Provider = "auto",
     batch_size: options.BatchSize = None,
     shard: options.ShardOf = None,
     fail_fast: options.FailFast = False,
@@ -234,10 +236,11 @@ def evaluate(
 
     from timesformer_cli import runfolder
     from timesformer_cli.datasets import open_dataset
+    from timesformer_cli.devices import check_device
     from timesformer_cli.durable import locked
     from timesformer_cli.evaluation import data_set_settings, summarise, with_protocol
+    from timesformer_cli.exported import check_options
     from timesformer_cli.labels import read_file
-    from timesformer_cli.runtime import check_device
     from timesformer_cli.scorefiles import match_scores, own_data_set, read_scores
     from timesformer_cli.specs import Reading
 
@@ -264,6 +267,8 @@ def evaluate(
         )
         if recipe is None and "clips" not in changes:
             checkpoint = with_protocol(checkpoint)
+        if scores is None:
+            check_options(checkpoint, precision=precision, compile=compile, provider=provider)
         names = checkpoint.labels
     named = None if classes is None else list(read_file(classes))
     dataset = None
@@ -324,6 +329,7 @@ def evaluate(
                     device=device,
                     precision=precision,
                     compile=compile,
+                    provider=provider,
                     batch_size=batch_size,
                     shard=shard,
                     resume=resume,
@@ -358,6 +364,7 @@ class Job:
     device: str
     precision: "Precision"
     compile: bool
+    provider: "Provider"
     batch_size: int | None
     shard: "Shard | None"
     resume: bool
@@ -369,16 +376,21 @@ class Job:
         from timesformer_cli.durable import settings_of
         from timesformer_cli.evaluation import EXCERPT
         from timesformer_cli.runfolder import weight_checksums
-        from timesformer_cli.runtime import choose_precision
+        from timesformer_cli.runtime import precision_of
 
-        precision = choose_precision(self.precision, self.device)
+        precision = precision_of(self.checkpoint, self.precision, self.device)
         settings = settings_of(self.checkpoint, EXCERPT, frame_rate=self.reading.frame_rate, precision=precision)
         settings |= {"weights_sha256": weight_checksums(self.checkpoint), "data_set": self.data_set}
         return settings if self.shard is None else settings | {"shard": [self.shard.index, self.shard.count]}
 
     def about(self, videos: int, seconds: float) -> dict[str, Any]:
         """The part of `metrics.json` that tells on what and how quickly it ran."""
-        versions = {name: version(name) for name in ("timesformer-cli", "torch", "numpy", "av")}
+        from timesformer_cli.engines import runtime_version
+        from timesformer_cli.exported import is_exported
+
+        versions = {name: version(name) for name in ("timesformer-cli", "numpy", "av")}
+        exported = is_exported(self.checkpoint.weights)
+        versions |= runtime_version(self.checkpoint) if exported else {"torch": version("torch")}
         return {
             "throughput": {
                 "videos": videos,
@@ -392,6 +404,7 @@ class Job:
                 "workers": self.workers,
                 "device": self.device,
                 "compile": self.compile,
+                "provider": self.provider,
                 "batch_size": self.batch_size or "auto",
                 "versions": versions | {"python": platform.python_version()},
             },
@@ -437,9 +450,14 @@ def _label(job: Job, samples: "Sequence[Sample]", ledger: "Ledger") -> float:
         from timesformer_cli.runtime import open_scorer
 
         scorer = open_scorer(
-            job.checkpoint, device=job.device, precision=job.precision, compile=job.compile, tell=console.note
+            job.checkpoint,
+            device=job.device,
+            precision=job.precision,
+            compile=job.compile,
+            provider=job.provider,
+            tell=console.note,
         )
-        size = choose_batch_size(job.batch_size, job.device, console.note)
+        size = choose_batch_size(job.batch_size, job.device, console.note, scorer)
         runfolder.remove_results(job.folder)
         with ledger, console.progress(len(samples)) as meter:
             results = classify(prepared, scorer, job.checkpoint, batch=size)

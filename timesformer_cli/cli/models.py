@@ -283,6 +283,10 @@ def convert(
         recipe=recipe,
         changes=dict(settings or []),
     )
+    from timesformer_cli.exported import is_exported
+
+    if is_exported(checkpoint.weights):
+        raise CheckpointError(f"{checkpoint.weights}: was exported; give the model that it was made from")
     from timesformer_cli import convert as layouts
     from timesformer_cli.model import TimesformerForVideoClassification
 

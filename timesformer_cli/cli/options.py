@@ -116,8 +116,8 @@ Model = Annotated[
         envvar="TIMESFORMER_MODEL",
         help=(
             "A name of `timesformer models list`, downloaded when it is first used; camera-motion is bundled and needs "
-            "no download. Or an id on the Hugging Face Hub, a folder with config.json and weights, or a .pyth, .pth, "
-            ".bin or .safetensors file."
+            "no download. Or an id on the Hugging Face Hub, a folder with config.json and weights, a .pyth, .pth, .bin "
+            "or .safetensors file; or an exported model: .onnx, .xml of OpenVINO, .pt2, or a folder with one."
         ),
         rich_help_panel=MODEL,
     ),
@@ -344,6 +344,18 @@ Compile = Annotated[
     typer.Option(
         "--compile",
         help="Compile the network first, which takes a minute or so, and pays in long runs.",
+        rich_help_panel=RUN,
+    ),
+]
+Provider = Annotated[
+    Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"],
+    typer.Option(
+        "--provider",
+        metavar="PROVIDER",
+        help=(
+            "What runs a model of ONNX, as far as the onnxruntime here has it: cpu, cuda, tensorrt, openvino, coreml, "
+            "directml, or auto: as --device says."
+        ),
         rich_help_panel=RUN,
     ),
 ]

@@ -213,6 +213,7 @@ def predict(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     compile: options.Compile = False,
+    provider: options.Provider = "auto",
     batch_size: options.BatchSize = None,
     limit: options.Limit = None,
     shard: options.ShardOf = None,
@@ -263,8 +264,9 @@ def predict(
 
     from timesformer_cli import writers
     from timesformer_cli.checkpoint import with_timeline
+    from timesformer_cli.devices import check_device
+    from timesformer_cli.exported import check_options
     from timesformer_cli.pipeline import classify, prepare_all
-    from timesformer_cli.runtime import check_device
     from timesformer_cli.sorting import Sorter, check_folders
     from timesformer_cli.specs import Reading
     from timesformer_cli.workers import Limits
@@ -316,6 +318,7 @@ def predict(
         if timeline:
             checkpoint = with_timeline(checkpoint, window=window, hop=hop)
         check_device(device)
+        check_options(checkpoint, precision=precision, compile=compile, provider=provider)
 
         excerpt = writers.Excerpt(top_k=top_k, threshold=threshold, merge=merge, logits=save_logits is not None)
         reading = Reading(decoder=decoder, max_pixels=max_pixels, max_frames=max_frames, frame_rate=frame_rate)
@@ -359,6 +362,7 @@ def predict(
                 device=device,
                 precision=precision,
                 compile=compile,
+                provider=provider,
                 thumbnails=chosen == "html",
                 address=ray_address,
                 tell=console.note,
@@ -372,8 +376,15 @@ def predict(
             from timesformer_cli.batching import choose_batch_size
             from timesformer_cli.runtime import open_scorer
 
-            scorer = open_scorer(checkpoint, device=device, precision=precision, compile=compile, tell=console.note)
-            size = choose_batch_size(batch_size, device, console.note)
+            scorer = open_scorer(
+                checkpoint,
+                device=device,
+                precision=precision,
+                compile=compile,
+                provider=provider,
+                tell=console.note,
+            )
+            size = choose_batch_size(batch_size, device, console.note, scorer)
             results = classify(run.watch(prepared), scorer, checkpoint, batch=size)
         _describe(checkpoint)
         tally = run.write((result, writers.to_record(result, checkpoint, excerpt)) for result in results)
@@ -492,10 +503,10 @@ def _settings_of(
     shard: "Shard | None",
 ) -> "Settings":
     from timesformer_cli.durable import settings_of
-    from timesformer_cli.runtime import choose_precision
+    from timesformer_cli.runtime import precision_of
 
     settings = settings_of(
-        checkpoint, excerpt, frame_rate=reading.frame_rate, precision=choose_precision(precision, device)
+        checkpoint, excerpt, frame_rate=reading.frame_rate, precision=precision_of(checkpoint, precision, device)
     )
     return settings if shard is None else settings | {"shard": [shard.index, shard.count]}
 

@@ -1,8 +1,10 @@
 """Exported models, each in the runtime that its format is for: NumPy views in, NumPy logits out."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from timesformer_cli.engines.ports import Engine, Program
+from timesformer_cli.engines.ports import to_pixels as to_pixels
 from timesformer_cli.exported import Provider, read_metadata
 from timesformer_cli.specs import Checkpoint
 
@@ -14,32 +16,46 @@ def open_scorer(
     provider: Provider = "auto",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Engine:
-    """The checkpoint's exported model, loaded and ready; `device` is one of `devices.DEVICES`.
-
-    `provider` is ONNX Runtime's alone. `tell` gets one sentence where `auto` has to do without a GPU that is there.
+    """The checkpoint's exported model, loaded and ready.
 
     Raises:
-        UsageError: the runtime is not installed, or device and provider contradict each other.
-        DeviceError: a device or a provider that this machine does not have.
-        CheckpointError: a file that its runtime cannot read or run, or that does not fit the config and recipe.
+        UsageError, DeviceError: as `open_program`.
+        CheckpointError: the same, or a model that does not fit the checkpoint's config and recipe.
     """
     path = checkpoint.weights
     assert path is not None  # it is what makes this checkpoint an exported one
     metadata = read_metadata(path)
-    program: Program
+    return Engine(open_program(path, metadata, device=device, provider=provider, tell=tell), checkpoint, metadata)
+
+
+def open_program(
+    path: Path,
+    metadata: Mapping[str, str],
+    *,
+    device: str = "auto",
+    provider: Provider = "auto",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Program:
+    """An exported model of any inputs and outputs; `device` is one of `devices.DEVICES`.
+
+    `provider` is ONNX Runtime's alone. `tell` gets one sentence where `auto` has to do without a GPU that is there.
+
+    Raises:
+        UsageError: the runtime is not installed, or device and provider exclude each other.
+        DeviceError: a device or a provider that this machine does not have.
+        CheckpointError: a file that its runtime cannot read.
+    """
     if path.suffix == ".onnx":
         from timesformer_cli.engines import ort
 
-        program = ort.load(path, device=device, provider=provider, tell=tell)
-    elif path.suffix == ".xml":
+        return ort.load(path, device=device, provider=provider, tell=tell)
+    if path.suffix == ".xml":
         from timesformer_cli.engines import openvino
 
-        program = openvino.load(path, metadata, device=device)
-    else:
-        from timesformer_cli.engines import programs
+        return openvino.load(path, metadata, device=device)
+    from timesformer_cli.engines import programs
 
-        program = programs.load(path, metadata, device=device)
-    return Engine(program, checkpoint, metadata)
+    return programs.load(path, metadata, device=device)
 
 
 def runtime_version(checkpoint: Checkpoint) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ _DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 
 
 def load(path: Path, metadata: Mapping[str, str], *, device: str) -> Program:
-    """As `engines.open_scorer`."""
+    """As `engines.open_program`."""
     if device not in ("auto", "cpu"):
         raise DeviceError(f"--device {device}: models of OpenVINO run on the CPU; leave the option out")
     if not path.with_suffix(".bin").is_file():

@@ -16,7 +16,7 @@ from timesformer_cli.exported import Provider
 
 
 class _Backend(NamedTuple):
-    """A provider by the name that ONNX Runtime has for it, and the values of --device that mean it or leave it open."""
+    """A provider by the name that ONNX Runtime has for it, and the values of --device that go with it."""
 
     name: str
     devices: tuple[str, ...]
@@ -24,13 +24,15 @@ class _Backend(NamedTuple):
 
 
 _BACKENDS: dict[Provider, _Backend] = {
-    "cpu": _Backend("CPUExecutionProvider", ("cpu", "auto"), "cpu"),
-    "cuda": _Backend("CUDAExecutionProvider", ("cuda", "auto"), "cuda"),
-    "tensorrt": _Backend("TensorrtExecutionProvider", ("cuda", "auto"), "cuda"),
-    "openvino": _Backend("OpenVINOExecutionProvider", ("cpu", "auto"), "cpu"),
-    "coreml": _Backend("CoreMLExecutionProvider", ("mps", "auto"), "mps"),
+    "cpu": _Backend("CPUExecutionProvider", ("auto", "cpu"), "cpu"),
+    "cuda": _Backend("CUDAExecutionProvider", ("auto", "cuda"), "cuda"),
+    "tensorrt": _Backend("TensorrtExecutionProvider", ("auto", "cuda"), "cuda"),
+    "openvino": _Backend("OpenVINOExecutionProvider", ("auto", "cpu"), "cpu"),
+    "coreml": _Backend("CoreMLExecutionProvider", ("auto", "mps"), "mps"),
     "directml": _Backend("DmlExecutionProvider", ("auto",), "cuda"),
 }
+
+_BY_DEVICE: dict[str, Provider] = {"cpu": "cpu", "cuda": "cuda", "mps": "coreml"}
 
 # Types of tensors as ONNX Runtime writes them, where NumPy calls them otherwise.
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -40,7 +42,7 @@ _FILE_ERRORS = ("NoSuchFile", "NoModel", "InvalidProtobuf", "InvalidGraph", "Inv
 
 
 def load(path: Path, *, device: str, provider: Provider, tell: Callable[[str], None]) -> Program:
-    """As `engines.open_scorer`."""
+    """As `engines.open_program`."""
     chosen = _choose(device, provider)
     if chosen == "auto" and _BACKENDS["cuda"].name in _import().get_available_providers():
         try:
@@ -67,7 +69,7 @@ def _import() -> Any:
 def _choose(device: str, provider: Provider) -> Provider:
     kind = device.partition(":")[0]
     if provider == "auto":
-        return next((name for name, backend in _BACKENDS.items() if kind == backend.devices[0]), "auto")
+        return _BY_DEVICE.get(kind, "auto")
     if kind not in _BACKENDS[provider].devices:
         raise UsageError(f"--provider {provider} and --device {device} exclude each other; leave one of them out")
     return provider

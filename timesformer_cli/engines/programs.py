@@ -29,7 +29,7 @@ _KINDS: dict[str, Kind] = {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}
 
 
 def load(path: Path, metadata: Mapping[str, str], *, device: str) -> Program:
-    """As `engines.open_scorer`."""
+    """As `engines.open_program`."""
     open_file = _open_package if read_archive(path).compiled else _open_program
     try:
         return open_file(path, metadata, device)
