@@ -59,6 +59,7 @@ ORDER = [
     "sheet",
     # network, runtime and pipeline
     "model",
+    "inference",
     "devices",
     "engines",
     "runtime",

