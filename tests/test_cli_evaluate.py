@@ -8,21 +8,20 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from clips import LABELS, write_model, write_video
-from command import Outcome, Run, only_line
+from command import COMMAND, Outcome, Run, exit_code, only_line, started
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from timesformer_cli import durable
 
-COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
 VIDEOS = 12
 FILES = [
     "confusion.npz",
@@ -78,9 +77,8 @@ def evaluate(run: Run) -> Run:
 @pytest.fixture(scope="module")
 def finished(material: Path) -> Path:
     """A run of all videos, left by the command itself."""
-    if not (material / "run").exists():
-        options = ["val", "-a", "val.csv", "-m", "tiny", "-o", "run", "--workers", "0"]
-        subprocess.run([*COMMAND, "evaluate", *options], cwd=material, check=True, capture_output=True)
+    with chdir(material):
+        assert exit_code("evaluate", "val", "-a", "val.csv", "-m", "tiny", "-o", "run", "--workers", "0") == 0
     return material / "run"
 
 
@@ -371,17 +369,15 @@ class TestResume:
         assert evaluate(*arguments, "--resume").code == 0
         assert contents("run") == contents(finished)
 
-    def test_after_a_kill(self, finished: Path) -> None:
-        arguments = [*COMMAND, "evaluate", "val", "-a", "val.csv", "-o", "run"]
-        process = subprocess.Popen(
-            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        journal = Path("run/videos.jsonl")
-        while process.poll() is None and not (journal.exists() and journal.stat().st_size):
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        subprocess.run([*arguments, "--resume"], check=True, capture_output=True)
+    def test_after_a_kill(self, run: Run, finished: Path) -> None:
+        arguments = ("evaluate", "val", "-a", "val.csv", "-o", "run")
+        silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with started(*COMMAND, *arguments, **silent, start_new_session=True) as process:
+            journal = Path("run/videos.jsonl")
+            while process.poll() is None and not (journal.exists() and journal.stat().st_size):
+                time.sleep(0.002)
+            os.killpg(process.pid, signal.SIGKILL)
+        assert run(*arguments, "--resume").code == 0
         assert contents("run") == contents(finished)
 
     def test_of_a_run_that_is_finished(self, evaluate: Run, finished: Path) -> None:

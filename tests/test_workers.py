@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import started
 from tasks import act
 
 from timesformer_cli.errors import VideoError
@@ -251,21 +252,22 @@ def test_workers_end_with_their_master(tmp_path: Path) -> None:
     )
     script = tmp_path / "master.py"
     script.write_text(code)
-    master = subprocess.Popen(
-        [sys.executable, str(script), str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True
-    )
-    assert master.stdout is not None
-    first = int(master.stdout.readline())
-    parent = int(Path(f"/proc/{first}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    workers = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-    assert first in workers
-    master.kill()
-    master.wait()
-    master.stdout.close()
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in [parent, *workers]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert [pid for pid in [parent, *workers] if Path(f"/proc/{pid}").exists()] == []
+    with started(sys.executable, script, Path(__file__).parent, stdout=subprocess.PIPE) as master:
+        assert master.stdout is not None
+        first = int(master.stdout.readline())
+        parent = int(state(first)[1])
+        workers = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        assert first in workers
+        master.kill()
+    wait_until(lambda: all(state(process)[0] in ("gone", "Z") for process in (parent, *workers)))
+
+
+def state(process: int) -> list[str]:
+    """A letter, Z for one that has ended and no one has asked for, and the number of its parent; or `gone`."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[:2]
+    except FileNotFoundError:
+        return ["gone"]
 
 
 def test_items_of_several_parts() -> None:
