@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import CheckpointError
-from timesformer_cli.specs import Checkpoint, PreprocessSpec
+from timesformer_cli.specs import Checkpoint, PreprocessSpec, TimesformerConfig
 
 # Views float32 (N, T, C, H, W) to logits float32 (N, K), for any N of at least 1. Raises MemoryError if
 # so many do not fit into the device's memory.
@@ -63,7 +63,7 @@ class Engine:
         self.kind = program.kind
         self._program, self._preprocess = program, checkpoint.preprocess
         self._classes = len(checkpoint.labels)
-        self._input = _find_input(program, checkpoint)
+        self._input = _find_input(program, checkpoint, metadata)
         self._output, self._probabilities = _find_output(program, checkpoint, metadata.get("output"))
         self._batch = None if self._input.shape is None else self._input.shape[0]
 
@@ -103,7 +103,7 @@ def to_pixels(views: NDArray[np.float32], preprocess: PreprocessSpec) -> NDArray
     return np.ascontiguousarray(levels.transpose(0, 1, 3, 4, 2))
 
 
-def _find_input(program: Program, checkpoint: Checkpoint) -> Port:
+def _find_input(program: Program, checkpoint: Checkpoint, metadata: Mapping[str, str]) -> Port:
     fitting = [
         port
         for port in program.inputs
@@ -116,18 +116,29 @@ def _find_input(program: Program, checkpoint: Checkpoint) -> Port:
         )
     (port,) = fitting
     preprocess = checkpoint.preprocess
-    clip, size = (checkpoint.sampling.num_frames, preprocess.size)
+    frames, size = _exported_clip(checkpoint.config, metadata)
     if port.dtype == "uint8":
-        given, order = (clip, *size, 3), "frames, height, width, channels"
+        order = "frames, height, width, channels"
+        given, free = (checkpoint.sampling.num_frames, *preprocess.size, 3), (frames, *size, 3)
     else:
-        given, order = (clip, len(preprocess.mean), *size), "frames, channels, height, width"
-    taken = given if port.shape is None else port.shape[1:]
-    if any(ours not in (None, theirs) for ours, theirs in zip(taken, given, strict=True)):
+        order, channels = "frames, channels, height, width", len(preprocess.mean)
+        given, free = (checkpoint.sampling.num_frames, channels, *preprocess.size), (frames, channels, *size)
+    # What is free in a graph may still be a number inside of it, by which other clips would come out as nonsense.
+    sizes = free if port.shape is None else port.shape[1:]
+    taken = tuple(other if size is None else size for size, other in zip(sizes, free, strict=True))
+    if taken != given:
         raise CheckpointError(
             f"{program.path}: takes clips of {_shown(taken)} ({order}), and the recipe {checkpoint.recipe.name} gives "
             f"{_shown(given)}; change the recipe, or export the model for it"
         )
     return port
+
+
+def _exported_clip(config: TimesformerConfig, metadata: Mapping[str, str]) -> tuple[int, tuple[int, int]]:
+    """Number and (height, width) of the frames that a model was exported for: its own word, or what its config says."""
+    frames, sides = metadata.get("num_frames", ""), re.findall(r"\d+", metadata.get("image_size", ""))
+    size = (int(sides[0]), int(sides[-1])) if sides else config.image_hw
+    return int(frames) if frames.isdecimal() else config.num_frames, size
 
 
 def _find_output(program: Program, checkpoint: Checkpoint, stated: str | None) -> tuple[int, bool]:

@@ -64,7 +64,7 @@ def _open_package(path: Path, metadata: Mapping[str, str], device: str) -> Progr
     if target.type != built_for:
         raise DeviceError(f"--device {device}: {path} was compiled for {built_for}; leave the option out")
     model = torch._inductor.aoti_load_package(str(path), device_index=-1 if target.index is None else target.index)
-    # The package says nothing of what goes in and comes out, so that a wrong clip is found when it is run.
+    # A package says nothing of what goes in and comes out.
     dtype = "uint8" if metadata.get("input") == "pixels" else "float32"
     return Program(
         path,
