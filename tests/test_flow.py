@@ -9,17 +9,11 @@ from typing import Any
 
 import av
 import pytest
+from command import Run
 from stamped import write_video
 
 SAMPLES = Path(__file__).parents[1] / "sample_videos"
-
-
-def predict(*arguments: str) -> list[dict[str, Any]]:
-    """The records that `timesformer predict` prints into a pipe; fails unless it exits with 0."""
-    command = [sys.executable, "-m", "timesformer_cli", "predict", "--model", "camera-motion", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+MODEL = ("--model", "camera-motion")
 
 
 def ranking(records: list[dict[str, Any]]) -> list[list[tuple[str, float]]]:
@@ -34,7 +28,11 @@ def answers() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def records() -> list[dict[str, Any]]:
-    return predict(str(SAMPLES), "--top-k", "9")
+    """From a process of its own, as users have it."""
+    command = [sys.executable, "-m", "timesformer_cli", "predict", *MODEL, SAMPLES, "--top-k", "9"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_every_sample_gets_its_label(answers: dict[str, str], records: list[dict[str, Any]]) -> None:
@@ -63,18 +61,20 @@ def test_scores_are_a_distribution_in_falling_order(records: list[dict[str, Any]
 
 @pytest.mark.parametrize("options", [("--batch-size", "64"), ("--decoder", "decord")], ids=" ".join)
 def test_what_changes_the_speed_does_not_change_the_answer(
-    options: tuple[str, ...], records: list[dict[str, Any]]
+    run: Run, options: tuple[str, ...], records: list[dict[str, Any]]
 ) -> None:
     if "decord" in options:
         pytest.importorskip("decord")
-    again = predict(str(SAMPLES), "--top-k", "9", *options)
+    again = run("predict", *MODEL, SAMPLES, "--top-k", "9", *options).records
     assert [record["views"] for record in again] == [record["views"] for record in records]
     for ours, theirs in zip(ranking(again), ranking(records), strict=True):
         assert [label for label, _ in ours] == [label for label, _ in theirs]
         assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-5)
 
 
-def test_motion_is_seen_in_time_and_not_in_single_pictures(tmp_path: Path) -> None:
+def test_motion_is_seen_in_time_and_not_in_single_pictures(
+    run: Run, tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
     """Played backwards, every move is its opposite: a model that looked at pictures could not know."""
     opposite = {"pan left": "pan right", "zoom out": "zoom in", "roll clockwise": "roll counter-clockwise"}
     for name in ("pan_left.mp4", "zoom_out.mp4", "roll_clockwise.mkv"):
@@ -82,6 +82,8 @@ def test_motion_is_seen_in_time_and_not_in_single_pictures(tmp_path: Path) -> No
             frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
             rate = source.streams.video[0].average_rate
         write_video(tmp_path / name, reversed(frames), rate=rate, options={})
-    forward = {Path(r["path"]).name: r["predictions"][0]["label"] for r in predict(str(SAMPLES))}
-    for record in predict(str(tmp_path)):
+    forward = {Path(record["path"]).name: record["predictions"][0]["label"] for record in records}
+    backward = run("predict", *MODEL, tmp_path).records
+    assert len(backward) == 3
+    for record in backward:
         assert record["predictions"][0]["label"] == opposite[forward[Path(record["path"]).name]]
