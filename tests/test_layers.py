@@ -60,6 +60,7 @@ ORDER = [
     # network, runtime and pipeline
     "model",
     "inference",
+    "inference",
     "devices",
     "engines",
     "runtime",
@@ -69,6 +70,7 @@ ORDER = [
     "cluster",
     "inspection",
     # jobs
+    "export",
     "report",
     "runfolder",
     "scorefiles",
