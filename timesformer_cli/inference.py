@@ -64,11 +64,13 @@ class InferenceNetwork:
         x = position.new_empty(batch, *tokens, hidden)
         x[:, :, 0] = embeddings.cls_token[0] + cls_position[0]
         within = x[:, 0, 1:].unflatten(1, (frames, patches)) if joint else x[:, :, 1:]  # (B, T, N, D)
-        # joint attention goes through the patches as the checkpoint does, in which their order has no part
         times = None if self._attention_type == "space_only" else embeddings.times(frames)
-        for frame in range(frames):
-            added = position if times is None else position + times[:, frame]
-            within[:, frame] = project(pixel_values[:, frame]).flatten(2).transpose(1, 2) + added
+        size = max(_tokens_at_a_time(x) // patches, 1)
+        for first in range(0, frames, size):
+            part = pixel_values[:, first : first + size]
+            added = position if times is None else position + times[:, first : first + size].unsqueeze(2)
+            projected = project(part.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, part.shape[:2])
+            within[:, first : first + size] = projected + added
         return x
 
 
