@@ -6,8 +6,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from io import FileIO
 from pathlib import Path
@@ -16,13 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import write_model, write_video
-from command import Run, only_line
+from command import COMMAND, Run, only_line, started
 
 from timesformer_cli.durable import Ledger, PathSet, _digest, journal_of, read_meta
 from timesformer_cli.errors import OutputError
 from timesformer_cli.writers import CSV_COLUMNS, FORMATS, Format
 
-COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
 RECIPE = {"name": "original", "combine": "logits", "clips": 1}
 SETTINGS: dict[str, Any] = {"model": "tiny", "labels": ["w", "x"], "recipe": RECIPE}
 DURABLE = tuple(format for format in FORMATS if format != "table")
@@ -282,23 +279,22 @@ class TestCommand:
         monkeypatch.chdir(material)
         monkeypatch.setenv("TIMESFORMER_MODEL", "tiny")
 
-    def test_a_run_that_is_killed_again_and_again(self, run: Run, tmp_path: Path) -> None:
+    def test_a_run_that_is_killed_and_then_stopped(self, run: Run, tmp_path: Path) -> None:
         whole, target = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
         assert run("predict", "clips", "-o", whole).code == 0
         chance = random.Random(0)
-        for attempt in range(3):
+        for stop, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
             before = target.read_bytes().count(b"\n") if target.exists() else 0
             args = ["predict", "clips", "-o", str(target), "--resume", "--workers", "1"]
-            with subprocess.Popen([*COMMAND, *args], start_new_session=True) as process:
+            with started(*COMMAND, *args, start_new_session=True) as process:
                 deadline = time.monotonic() + 60
                 while process.poll() is None and (not target.exists() or target.read_bytes().count(b"\n") <= before):
                     assert time.monotonic() < deadline
                     time.sleep(0.001)
                 time.sleep(chance.random() / 50)
-                stop = signal.SIGTERM if attempt == 2 else signal.SIGKILL
                 if process.poll() is None:
                     os.killpg(process.pid, stop)
-            assert process.returncode in ((143, 0) if attempt == 2 else (-9, 0))
+            assert process.returncode in (code, 0)
         assert run("predict", "clips", "-o", target, "--resume").code == 0
         assert target.read_bytes() == whole.read_bytes()
         outcome = run("predict", "clips", "-o", target, "--resume")

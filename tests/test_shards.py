@@ -4,14 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from clips import write_model, write_video
-from command import Run, only_line
+from command import COMMAND, Run, only_line
 
 from timesformer_cli.durable import Ledger, Settings, meta_of, read_meta
 from timesformer_cli.errors import OutputError
@@ -140,7 +139,6 @@ def write_shard(
     return target
 
 
-COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()"]
 PATHS = [f"{number}.mp4" for number in range(5)] + ["bad.mp4", os.fsdecode(b"caf\xe9.mp4")]
 
 
