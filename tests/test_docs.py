@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,31 +64,38 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+def place(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     """The current folder, with everything that the documentation names."""
     hub.connect(monkeypatch, tmp_path / "hub")
-    for name in ("clips/a.mp4", "clips/sub/b.mp4", "footage/c.mp4", "-odd-name.mp4", "film.mp4", "films/d.mp4"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        write_video(tmp_path / name, level=len(name))
-    write_data_sets(tmp_path)
-    for number in range(1, 13):
-        picture = tmp_path / f"rawframes/74225/{number:06}.jpg"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (64, 48), (20 * number, 0, 0)).save(picture)
-    (tmp_path / "videos.txt").write_text("clips/a.mp4\n")
-    (tmp_path / "sample_videos").symlink_to(ROOT / "sample_videos")
-    write_model(tmp_path / "my-model", labels.read("kinetics-400"))
-    network = TimesformerForVideoClassification.from_pretrained(tmp_path / "my-model")
-    assert network.recipe is not None
-    with torch.no_grad():
-        network.classifier.bias[0] += 100  # it says abseiling to all videos, and so is right half of the time
-    network.save_pretrained(tmp_path / "my-model")
-    write_pyth(tmp_path / "my-model.pyth", network.state_dict(), network.config, recipe=network.recipe)
+    shutil.copytree(material, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIMESFORMER_MODEL", "my-model")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"clips/a.mp4\n")))
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "8")
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    for name in ("clips/a.mp4", "clips/sub/b.mp4", "footage/c.mp4", "-odd-name.mp4", "film.mp4", "films/d.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(folder / name, level=len(name))
+    write_data_sets(folder)
+    for number in range(1, 13):
+        picture = folder / f"rawframes/74225/{number:06}.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), (20 * number, 0, 0)).save(picture)
+    (folder / "videos.txt").write_text("clips/a.mp4\n")
+    (folder / "sample_videos").symlink_to(ROOT / "sample_videos")
+    write_model(folder / "my-model", labels.read("kinetics-400"))
+    network = TimesformerForVideoClassification.from_pretrained(folder / "my-model")
+    assert network.recipe is not None
+    with torch.no_grad():
+        network.classifier.bias[0] += 100  # it says abseiling to all videos, and so is right half of the time
+    network.save_pretrained(folder / "my-model")
+    write_pyth(folder / "my-model.pyth", network.state_dict(), network.config, recipe=network.recipe)
+    return folder
 
 
 def write_data_sets(folder: Path) -> None:
