@@ -200,6 +200,7 @@ def _table(summary: dict[str, Any]) -> str:
     seconds = f"{1000 * summary['seconds_per_view']:,.0f} ms a view"
     if summary["torch_seconds_per_view"] is not None:
         seconds += f", PyTorch {1000 * summary['torch_seconds_per_view']:,.0f} ms"
+    share = "" if summary["share_of_fp32"] is None else f", {100 * summary['share_of_fp32']:.0f} % of that in fp32"
     verdict = "verified" if summary["passed"] else "not verified"
     return "\n".join(
         [
@@ -209,7 +210,7 @@ def _table(summary: dict[str, Any]) -> str:
             *lines,
             "",
             f"{verdict}: relative to the largest {summary['output']} no more than {summary['tolerance']:g} is allowed",
-            f"size: {summary['bytes'] / 1e6:,.1f} MB, {100 * summary['share_of_fp32']:.0f} % of the weights in fp32",
+            f"size: {summary['bytes'] / 1e6:,.1f} MB{share}",
             f"time: {seconds}",
         ]
     )

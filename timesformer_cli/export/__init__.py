@@ -1,5 +1,6 @@
 """A checkpoint in the format of another runtime, verified before it is kept."""
 
+import gc
 import json
 import platform
 from collections.abc import Callable, Mapping
@@ -33,8 +34,8 @@ _OPENVINO = 1e-3
 class Verification:
     """What came of comparing an exported model with the network.
 
-    `bytes` are those of the model's files, `share` that of the bytes in float32. `changed` are the files that are no
-    longer as they were written.
+    `bytes` are those of the model's files, `share` their part of what its weights take in float32, where that is
+    known. `changed` are the files that are no longer as they were written.
     """
 
     format: Format
@@ -44,7 +45,7 @@ class Verification:
     tolerance: float
     comparison: verify.Comparison
     bytes: int
-    share: float
+    share: float | None
     versions: Mapping[str, str]
     changed: tuple[str, ...] = ()
 
@@ -64,7 +65,7 @@ class Verification:
             "tolerance": self.tolerance,
             "batches": [batch._asdict() for batch in self.comparison.batches],
             "bytes": self.bytes,
-            "share_of_fp32": round(self.share, 4),
+            "share_of_fp32": self.share,
             "seconds_per_view": self.comparison.seconds,
             "torch_seconds_per_view": self.comparison.torch_seconds,
             "changed_files": list(self.changed),
@@ -100,12 +101,12 @@ def export(
     with bundle.staged(folder) as staging:
         stated = bundle.metadata(checkpoint, spec)
         path = staging / MODEL_FILES[spec.format]
-        _write_model(checkpoint, spec, path, stated, lambda: bundle.told(folder), tell)
+        size = _write_model(checkpoint, spec, path, stated, lambda: bundle.told(folder), tell)
+        gc.collect()  # what was traced holds the weights, in circles
         with bundle.told(folder):
             bundle.write_companions(staging, checkpoint, spec, stated)
         tell("comparing it with the network in PyTorch")
-        network, size = verify.open_network(checkpoint, spec.output)
-        found = _verify(replace(checkpoint, weights=path), spec.format, stated, network, size)
+        found = _verify(replace(checkpoint, weights=path), spec.format, stated, checkpoint, size)
         kept = {**found.to_dict(), "seed": verify.SEED, "fp32_bytes": size}
         kept["reference"] = [[float(f"{number:.9g}") for number in row] for row in found.comparison.reference.tolist()]
         with bundle.told(folder):
@@ -122,7 +123,8 @@ def _write_model(
     stated: Mapping[str, str],
     told: Callable[[], AbstractContextManager[None]],
     tell: Callable[[str], None],
-) -> None:
+) -> int:
+    """Write the model alone; the bytes of its weights in float32."""
     from timesformer_cli.export import graph, quantize
     from timesformer_cli.model import TimesformerForVideoClassification
 
@@ -131,12 +133,14 @@ def _write_model(
         views = quantize.calibration(spec.calibrate, checkpoint, spec.input)
         tell(f"calibrating with {len(views.items):,} videos of {spec.calibrate}")
     model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
+    size = sum(parameter.nbytes for parameter in model.parameters())
     if spec.format == "hub":
         with told():
             model.to(graph.DTYPES[spec.precision]).save_pretrained(path.parent)
-        return
+        return size
     tell("tracing the network")
-    model.timesformer.to(graph.DTYPES[spec.precision])
+    if spec.format != "openvino":  # which compresses the weights as it writes them, and computes as it likes
+        model.timesformer.to(graph.DTYPES[spec.precision])
     module = graph.Exportable(model, checkpoint.preprocess, input=spec.input, output=spec.output)
     program = graph.trace(module, graph.shape_of(checkpoint.preprocess, checkpoint.sampling.num_frames, spec.input))
     tell(f"making {path.name} of it")
@@ -159,6 +163,7 @@ def _write_model(
     else:
         with told():
             (graph.save_pt2 if spec.format == "pt2" else graph.save_aoti)(program, path, stated)
+    return size
 
 
 def check(
@@ -177,21 +182,20 @@ def check(
     file = find_weights(path) if path.is_dir() else path
     stated = read_metadata(file) if is_exported(file) else {}
     kept = _kept(file.with_name(bundle.VERIFICATION)) if path.is_dir() else {}
-    output = _output(stated)
     ours = resolve(str(path)) if checkpoint is None or "recipe" in stated else replace(checkpoint, weights=file)
-    network: verify.Runner | NDArray[np.float32]
+    network: Checkpoint | NDArray[np.float32]
     if checkpoint is not None:
         tell(f"comparing it with {checkpoint.name} in PyTorch")
-        network, size = verify.open_network(checkpoint, output)
+        network = checkpoint
     elif kept:
         tell("comparing it with what the network in PyTorch gave when it was exported")
-        network, size = np.array(kept["reference"], np.float32), kept["fp32_bytes"]
+        network = np.array(kept["reference"], np.float32)
     else:
         raise CheckpointError(f"{path}: nothing to compare it with; name the model that it was made from after it")
     changed = [name for name in bundle.changed_files(path) if name in bundle.MODEL_NAMES] if path.is_dir() else []
     if not is_exported(file):
         stated = {"precision": kept.get("precision", "fp32")}
-    return replace(_verify(ours, _format(file), stated, network, size), changed=tuple(changed))
+    return replace(_verify(ours, _format(file), stated, network, kept.get("fp32_bytes")), changed=tuple(changed))
 
 
 def _format(file: Path) -> Format:
@@ -221,8 +225,8 @@ def _verify(
     checkpoint: Checkpoint,
     format: Format,
     stated: Mapping[str, str],
-    network: "verify.Runner | NDArray[np.float32]",
-    fp32_bytes: int,
+    network: Checkpoint | NDArray[np.float32],
+    fp32_bytes: int | None,
 ) -> Verification:
     """Compare the exported model of `checkpoint` with the network, or with what it gave."""
     assert checkpoint.weights is not None
@@ -231,8 +235,7 @@ def _verify(
     precision = stated.get("precision", "fp32")
     views = verify.sample_views(checkpoint, input)
     comparison = verify.compare(verify.open_exported(checkpoint, output, stated), network, views, output)
-    files = bundle.model_files(checkpoint.weights.parent)
-    size = sum(file.stat().st_size for file in files)
+    size = sum(file.stat().st_size for file in bundle.model_files(checkpoint.weights))
     tolerance = _TOLERANCES[precision]
     return Verification(
         format=format,
@@ -242,7 +245,7 @@ def _verify(
         tolerance=max(tolerance, _OPENVINO) if format == "openvino" else tolerance,
         comparison=comparison,
         bytes=size,
-        share=size / fp32_bytes,
+        share=None if fp32_bytes is None else size / fp32_bytes,
         versions=_versions(checkpoint),
     )
 

@@ -93,7 +93,7 @@ def example(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
         f"crops = {(0, 0.5, 1) if checkpoint.preprocess.crops == 3 else (0.5,)}  # along the longer side",
         "views = np.array([[cut(images[n], place) for n in clip] for clip in clips for place in crops])",
         *_normalising(checkpoint, spec, gray=gray),
-        opening.format(hint='{"INFERENCE_PRECISION_HINT": "f32"}' if spec.precision == "fp32" else "{}"),
+        opening,
         f"outputs = np.concatenate([{run.format(input=INPUT_NAMES[spec.input])} for view in views])",
         *_result(checkpoint, spec),
     ]
@@ -112,7 +112,10 @@ _RUN: Mapping[Format, tuple[str, str]] = {
         "session = onnxruntime.InferenceSession('model.onnx')",
         "session.run(None, {{'{input}': view[None]}})[0]",
     ),
-    "openvino": ("model = openvino.compile_model('model.xml', 'CPU', {hint})", "model(view[None])[0]"),
+    "openvino": (
+        "model = openvino.compile_model('model.xml', 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})",
+        "model(view[None])[0]",
+    ),
     "pt2": ("model = torch.export.load('model.pt2').module()", "model(torch.from_numpy(view[None])).numpy()"),
     "aoti": (
         "model = torch._inductor.aoti_load_package('model.pt2')",

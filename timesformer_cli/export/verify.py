@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli import engines
-from timesformer_cli.engines.ports import Program, to_pixels
+from timesformer_cli.engines.ports import to_pixels
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.exported import Input, Output, is_exported
 from timesformer_cli.pipeline import prepare
@@ -67,24 +67,6 @@ def sample_views(checkpoint: Checkpoint, input: Input) -> NDArray[np.float32]:
     return np.ascontiguousarray(views, np.float32)
 
 
-def open_network(checkpoint: Checkpoint, output: Output) -> tuple[Runner, int]:
-    """The network of PyTorch in float32, to compare with, and the bytes of its weights."""
-    import torch
-
-    from timesformer_cli.model import TimesformerForVideoClassification
-
-    model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
-
-    def run(views: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            frames = torch.from_numpy(views)
-            embedding = model.timesformer(frames).last_hidden_state[:, 0]
-            result: NDArray[np.float32] = (embedding if output == "embedding" else model.classifier(embedding)).numpy()
-        return result
-
-    return run, sum(parameter.nbytes for parameter in model.parameters())
-
-
 def open_exported(checkpoint: Checkpoint, output: Output, metadata: Mapping[str, str]) -> Runner:
     """The exported model in its runtime, on the processor."""
     path = checkpoint.weights
@@ -95,48 +77,52 @@ def open_exported(checkpoint: Checkpoint, output: Output, metadata: Mapping[str,
         return runtime.open_scorer(checkpoint, device="cpu", precision="fp32")
     if output != "embedding":
         return engines.open_scorer(checkpoint, device="cpu")
-    program = _program(path, metadata)
+    program = engines.open_program(path, metadata, device="cpu")
     pixels = metadata.get("input") == "pixels"
     return lambda views: program.run(to_pixels(views, checkpoint.preprocess) if pixels else views, 0)
 
 
-def _program(path: Path, metadata: Mapping[str, str]) -> Program:
-    if path.suffix == ".onnx":
-        from timesformer_cli.engines import ort
-
-        return ort.load(path, device="cpu", provider="cpu", tell=lambda _: None)
-    if path.suffix == ".xml":
-        from timesformer_cli.engines import openvino
-
-        return openvino.load(path, metadata, device="cpu")
-    from timesformer_cli.engines import programs
-
-    return programs.load(path, metadata, device="cpu")
-
-
 def compare(
-    exported: Runner, network: Runner | NDArray[np.float32], views: NDArray[np.float32], output: Output
+    exported: Runner, network: Checkpoint | NDArray[np.float32], views: NDArray[np.float32], output: Output
 ) -> Comparison:
-    """Send the views through both, where `network` is not what came of it before.
+    """Send the views through the exported model, and through PyTorch where `network` is not what came of that before.
 
     Raises:
         CheckpointError: what comes out has another shape.
     """
-    ours: list[NDArray[np.float32]] = []
+    runner = _open_network(network, output) if isinstance(network, Checkpoint) else None
     theirs: list[NDArray[np.float32]] = []
+    ours: list[NDArray[np.float32]] = []
     seconds: list[float] = []
     torch_seconds: list[float] = []
     for number in range(_VIEWS):
         view = views[number : number + 1]
-        if callable(network):
-            theirs.append(_timed(network, view, torch_seconds))
+        if runner is not None:
+            theirs.append(_timed(runner, view, torch_seconds))
         ours.append(_timed(exported, view, seconds))
-    reference = np.concatenate(theirs) if callable(network) else network
+    runner = None  # its weights need not be there while the larger batches are
+    reference = network if isinstance(network, np.ndarray) else np.concatenate(theirs)
     batches = [_difference(np.concatenate(ours), reference, output, views=1)]
     for first, count in _BATCHES:
         part = slice(first, first + count)
         batches.append(_difference(exported(views[part]), reference[part], output, views=count))
     return Comparison(tuple(batches), reference, median(seconds), median(torch_seconds) if torch_seconds else None)
+
+
+def _open_network(checkpoint: Checkpoint, output: Output) -> Runner:
+    import torch
+
+    from timesformer_cli.model import TimesformerForVideoClassification
+
+    model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
+
+    def run(views: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            embedding = model.timesformer(torch.from_numpy(views)).last_hidden_state[:, 0]
+            result: NDArray[np.float32] = (embedding if output == "embedding" else model.classifier(embedding)).numpy()
+        return result
+
+    return run
 
 
 def _timed(runner: Runner, views: NDArray[np.float32], seconds: list[float]) -> NDArray[np.float32]:
