@@ -3,6 +3,7 @@
     python -m benchmarks.throughput base [--clips 200] [--rounds 5] [--device cuda]
     python -m benchmarks.throughput motion [--clips 1000] [--rounds 5]
     python -m benchmarks.throughput memory [--clips 5000] [--early 500]
+    python -m benchmarks.throughput evaluate [--clips 300] [--rounds 5]
 
 The clips are ten seconds of 340 x 256, H.264, 30 frames a second, a key frame every 250 frames: ten are encoded from
 the footage of sample_videos, and the others are further names of these. `base` is a network of the base size with
@@ -21,6 +22,7 @@ the difference counts. A network alone has the views of clips ready in memory; o
 `predict`. The share of the time that the network waits is what the stages of `predict` spend outside of it from its
 first views on; copies to a GPU and gaps between its kernels count as its own. Memory is of `predict` with camera-motion
 and all its processes, by the median over 40 clips: the sum of their resident sets, and with shared pages counted once.
+`evaluate` is the network of `base` once more, `timesformer evaluate` against `timesformer predict` on the same views.
 """
 
 import argparse
@@ -41,6 +43,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 STRIDE = 32
 ORIGINALS = 10
+CLIPS = {"base": 30, "motion": 300, "memory": 1000, "evaluate": 30}
 
 
 # ---- What is labelled, and by which network
@@ -258,6 +261,14 @@ class Setting:
         command += ["--model", self._model, "--format", "jsonl", "--top-k", "1", *self._run]
         return command + [part for name, value in fields(self._size).items() for part in ("--set", f"{name}={value}")]
 
+    def evaluate(self, paths: list[str]) -> list[str]:
+        annotations = self._folder / f"{len(paths)}.csv"
+        annotations.write_text("".join(f"{Path(path).name} {number % 400}\n" for number, path in enumerate(paths)))
+        command = [sys.executable, "-m", "timesformer_cli", "evaluate", "--quiet", str(self._folder), "--json"]
+        command += ["--annotations", str(annotations), "--model", self._model, *self._run]
+        command += ["-o", str(self._folder / f"run{len(paths)}"), "--overwrite"]
+        return command + [part for name, value in fields(self._size).items() for part in ("--set", f"{name}={value}")]
+
     def role(self, name: str, workers: int = 0) -> Command:
         command = [sys.executable, "-m", "benchmarks.throughput", name, *self._role, "--workers", str(workers)]
         return lambda paths: [*command, "--list", self._list(paths)]
@@ -268,14 +279,15 @@ class Setting:
         return str(path)
 
 
-def run(command: list[str]) -> tuple[float, list[dict[str, Any]]]:
+def run(command: list[str], *, lines: bool = True) -> tuple[float, list[dict[str, Any]]]:
+    """The seconds that it takes, and what it prints: an object a line."""
     environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(done.stderr)
-    return seconds, [json.loads(line) for line in done.stdout.splitlines()]
+    return seconds, [json.loads(line) for line in done.stdout.splitlines()] if lines else []
 
 
 def time_process(command: Command, paths: list[str]) -> Turn:
@@ -320,6 +332,21 @@ def compare(arguments: argparse.Namespace, setting: Setting, paths: list[str], *
     print(f"{arguments.rounds} rounds of {share} clips; the labels agree, and their scores within {difference:.1e}.")
 
 
+def compare_evaluate(setting: Setting, paths: list[str], rounds: int) -> None:
+    turns: dict[str, list[Turn]] = {"timesformer evaluate": [], "timesformer predict": []}
+    commands = [setting.evaluate, setting.predict]
+    share = len(paths) // rounds
+    for number in range(rounds):
+        part = paths[number * share :][:share]
+        for who, command in list(zip(turns, commands, strict=True))[:: -1 if number % 2 else 1]:
+            start, _ = run(command(part[:1]), lines=False)
+            whole, _ = run(command(part), lines=False)
+            turns[who].append(Turn(share / whole, (share - 1) / (whole - start), []))
+            print(f"round {number + 1}: {who}: {turns[who][-1].running:.3g}", file=sys.stderr, flush=True)
+    print_table(turns)
+    print(f"\n{rounds} rounds of {share} clips.")
+
+
 def check_answers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> float:
     """The largest difference between two scores; exits where labels differ."""
     differences = []
@@ -334,7 +361,7 @@ def check_answers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> f
 def print_table(turns: dict[str, list[Turn]]) -> None:
     """Videos a second, medians over the rounds; and how many times as many the first who takes part does."""
     (_, own), *_ = turns.items()
-    print("| | videos a second, whole | running | predict against it, whole | running |\n|" + " --- |" * 5)
+    print("| | videos a second, whole | running | the first against it, whole | running |\n|" + " --- |" * 5)
     for who, measured in turns.items():
         cells = []
         for kind in range(2):
@@ -387,8 +414,8 @@ def resident(process: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["base", "motion", "memory", *ROLES], metavar="base|motion|memory")
-    parser.add_argument("--clips", type=int, help="by default 30, 300 and 1000")
+    parser.add_argument("what", choices=[*CLIPS, *ROLES], metavar="|".join(CLIPS))
+    parser.add_argument("--clips", type=int, help=f"by default {CLIPS}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--early", type=int, default=500, help="memory: where it is first looked at")
     parser.add_argument("--device", default="cpu")
@@ -401,7 +428,7 @@ def main() -> None:
     if arguments.what in ROLES:
         ROLES[arguments.what](arguments, arguments.list.read_text().splitlines())
         return
-    count = arguments.clips or {"base": 30, "motion": 300, "memory": 1000}[arguments.what]
+    count = arguments.clips or CLIPS[arguments.what]
     if count < 2 * arguments.rounds or (arguments.what == "memory" and not 80 < arguments.early <= count):
         parser.error("too few --clips for that")
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "av", "transformers", "pillow"))
@@ -411,7 +438,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = make_clips(folder, count)
-        if arguments.what == "base":
+        if arguments.what in ("base", "evaluate"):
             write_base(folder / "base")
             setting = Setting(arguments, folder, str(folder / "base"), str(folder / "base"), 224)
         else:
@@ -419,6 +446,8 @@ def main() -> None:
             setting = Setting(arguments, folder, "camera-motion", str(folder / "motion"), 96)
         if arguments.what == "memory":
             watch_memory(setting, paths, arguments.early)
+        elif arguments.what == "evaluate":
+            compare_evaluate(setting, paths, arguments.rounds)
         else:
             compare(arguments, setting, paths, decoders=arguments.what == "motion")
 
