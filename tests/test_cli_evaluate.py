@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from timesformer_cli import durable
+from timesformer_cli.devices import find_device
 
 VIDEOS = 12
 FILES = [
@@ -154,6 +155,7 @@ class TestRun:
         assert found["settings"]["data_set"]["annotations_sha256"] == annotations
         assert found["settings"]["weights_sha256"] == {"model.safetensors": weights}
         assert found["throughput"]["videos"] == VIDEOS
+        assert found["run"]["device"] == str(find_device("auto"))
         assert found["run"]["versions"].keys() == {"timesformer-cli", "torch", "numpy", "av", "python"}
 
     def test_tables_agree_with_the_metrics(self, finished: Path) -> None:

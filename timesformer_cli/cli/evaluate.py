@@ -385,6 +385,7 @@ class Job:
 
     def about(self, videos: int, seconds: float) -> dict[str, Any]:
         """The part of `metrics.json` that tells on what and how quickly it ran."""
+        from timesformer_cli.devices import find_device
         from timesformer_cli.engines import runtime_version
         from timesformer_cli.exported import is_exported
 
@@ -402,7 +403,7 @@ class Job:
                 **asdict(self.reading),
                 "timeout": self.timeout,
                 "workers": self.workers,
-                "device": self.device,
+                "device": self.device if exported else str(find_device(self.device)),
                 "compile": self.compile,
                 "provider": self.provider,
                 "batch_size": self.batch_size or "auto",
