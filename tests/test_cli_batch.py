@@ -528,15 +528,30 @@ class TestReaderOfOneLine:
         assert (outcome.code, outcome.err) == (1, "")
 
 
+# Runs the commands that it is asked for, a line of JSON each, and answers with what the fixture `run` gives.
+SERVER = """
+import io, json, sys
+from timesformer_cli.cli import main
+requests, answers = sys.stdin, sys.stdout
+print("ready", file=answers, flush=True)
+for request in requests:
+    sys.stdout, sys.stderr = streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    try:
+        main(json.loads(request))
+    except SystemExit as stop:
+        texts = [stream.buffer.getvalue().decode() for stream in streams]
+        print(json.dumps([stop.code, *texts]), file=answers, flush=True)
+"""
+
+
 class Disk:
     """A file system of its own of 1 MiB, mounted here or, for want of rights, in a namespace with a process in it."""
 
     def __init__(self, run: Run, folder: Path) -> None:
         self._run = run
         self.path = folder
-        self._holder: subprocess.Popen[bytes] | None = None
+        self._inside: subprocess.Popen[str] | None = None
         self._prefix: list[str] = []
-        self.step = 4  # KiB, the least that a file takes
         if not self._mount():
             self._enter_namespace()
 
@@ -548,33 +563,32 @@ class Disk:
             return False
 
     def _enter_namespace(self) -> None:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         try:
-            self._holder = subprocess.Popen(
-                ["unshare", "-Urm", "sh", "-c", "echo; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            self._inside = subprocess.Popen(["unshare", "-Urm", sys.executable, "-c", SERVER], **pipes)
         except FileNotFoundError:
             pytest.skip("no program that makes namespaces")
-        assert self._holder.stdout
-        ready = self._holder.stdout.readline()
-        self.step = 16  # each run is a process of its own, and takes seconds
-        target = f"--target={self._holder.pid}"
-        self._prefix = ["nsenter", target, "--user", "--mount", "--preserve-credentials", f"--wd={os.getcwd()}"]
+        assert self._inside.stdout
+        ready = self._inside.stdout.readline()
+        target = f"--target={self._inside.pid}"
+        self._prefix = ["nsenter", target, "--user", "--mount", "--preserve-credentials"]
         if not ready or not self._mount():
             self.close()
             pytest.skip("no right to mount a small disk")
 
     def run(self, *args: str | Path) -> Outcome:
         """The command, where it sees the disk."""
-        if self._holder is None:
+        if self._inside is None:
             return self._run(*args)
-        command = [*self._prefix, *COMMAND, *map(str, args)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        assert self._inside.stdin
+        assert self._inside.stdout
+        print(json.dumps([str(arg) for arg in args]), file=self._inside.stdin, flush=True)
+        return Outcome(*json.loads(self._inside.stdout.readline()))
 
     @property
     def seen(self) -> Path:
         """Where this process sees what is on it."""
-        return self.path if self._holder is None else Path(f"/proc/{self._holder.pid}/root{self.path}")
+        return self.path if self._inside is None else Path(f"/proc/{self._inside.pid}/root{self.path}")
 
     def fill(self, room: int) -> None:
         """Leave so many KiB."""
@@ -590,10 +604,11 @@ class Disk:
         subprocess.run([*self._prefix, "mount", "-o", "remount,ro", str(self.path)], check=True)
 
     def close(self) -> None:
-        if self._holder is None:
+        if self._inside is None:
             subprocess.run(["umount", "--lazy", str(self.path)], check=True)
         else:
-            self._holder.communicate(b"\n")
+            self._inside.kill()
+            self._inside.communicate()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux has them")
@@ -621,7 +636,7 @@ class TestDisks:
         assert run(*args(tmp_path / "whole")).code == 3
         whole = self.outputs(tmp_path / "whole")
         reached: set[str] = set()
-        for room in itertools.count(0, disk.step):
+        for room in itertools.count(0, 4):  # KiB, the least that a file takes
             disk.fill(room)
             outcome = disk.run(*args(disk.path))
             if outcome.code == 3:
@@ -640,7 +655,7 @@ class TestDisks:
             assert self.outputs(disk.seen) == whole
             for path in disk.seen.iterdir():
                 path.unlink()
-        if disk.step == 4 and name != "out.jsonl":
+        if name != "out.jsonl":
             assert name in reached  # its last form, too
         assert self.outputs(disk.seen) == whole
 
