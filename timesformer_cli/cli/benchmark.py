@@ -1,0 +1,287 @@
+"""`timesformer benchmark`: how fast this machine is, stage by stage."""
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from timesformer_cli.cli import console, options
+from timesformer_cli.errors import InputError
+from timesformer_cli.terminal import printable
+
+if TYPE_CHECKING:
+    from timesformer_cli.benchmarking import Duel, Measurement
+    from timesformer_cli.records import Item
+
+HELP = """Measure this machine: how long start, loading, reading and the network take, and how many videos it labels.
+
+Without videos, a clip of four seconds that comes with the program is read. The network runs in each precision that \
+the device is made for, by growing batches. Its rate is also given as a share of what plain matrix products reach in \
+the same precision, both in FLOP/s: two for each multiply-add of the model as published. ± is how far the middle half \
+of the rounds lies around the median; where that is more than some percent, other programs are at work.
+"""
+
+# Of the videos that are named; every stage reads each of them several times.
+_MOST_VIDEOS = 16
+
+_COLUMNS = ("Stage", "", "Median", "p90", "p99", "±", "Rounds", "A second", "GFLOP/s", "Of product", "Memory")
+
+
+def benchmark(
+    inputs: options.Inputs = None,
+    model: options.Model = options.DEFAULT_MODEL,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    weights: options.Weights = None,
+    config: options.Config = None,
+    labels: options.Labels = None,
+    recipe: options.Recipe = None,
+    settings: options.Set = None,
+    decoder: options.Decoder = "auto",
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    compile: options.Compile = False,
+    provider: options.Provider = "auto",
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds",
+            metavar="N",
+            parser=options.positive,
+            help="How long one measurement takes, or longer where two rounds do.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = 2.0,
+    against: Annotated[
+        Literal["transformers"] | None,
+        typer.Option(
+            "--against",
+            metavar="transformers",
+            help="Run transformers in turns with us, if it is installed: its network with the same weights and views, "
+            "and its pipeline on the videos.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            metavar="OLD.json",
+            help="Say of each number how many times as fast it is as in an earlier result.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object in place of the table.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write that JSON to this file too.", rich_help_panel=options.OUTPUT
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace FILE if it exists.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    console.choose_level(verbose=verbose, quiet=quiet)
+    from timesformer_cli.devices import check_device
+    from timesformer_cli.exported import check_options
+    from timesformer_cli.writers import check_target
+
+    check_device(device)
+    if output is not None:
+        check_target(output, overwrite=overwrite)
+    before = None if earlier is None else _read(earlier)
+    items = _find(inputs or [])
+    checkpoint = options.resolve_model(
+        model,
+        revision=revision,
+        offline=offline,
+        quiet=console.is_quiet(),
+        weights=weights,
+        config=config,
+        labels=labels,
+        recipe=recipe,
+        changes=dict(settings or []),
+    )
+    check_options(checkpoint, precision=precision, compile=compile, provider=provider)
+
+    from timesformer_cli import benchmarking
+    from timesformer_cli.inspection import replacing
+    from timesformer_cli.specs import Reading
+
+    if against is not None:
+        benchmarking.check_transformers(checkpoint)
+    report = benchmarking.measure(
+        items,
+        checkpoint,
+        benchmarking.Settings(
+            device=device,
+            precision=precision,
+            compile=compile,
+            provider=provider,
+            reading=Reading(decoder=decoder),
+            workers=options.worker_count(workers),
+            seconds=seconds,
+        ),
+        against=against is not None,
+        tell=console.note,
+        found=_tell,
+    ).to_dict()
+    if before is not None:
+        report["compared"] = {"with": str(earlier), **_compared(report, before, earlier)}
+    text = json.dumps(report, indent=2)
+    if output is not None:
+        with replacing(output) as file:
+            file.write(f"{text}\n".encode())
+    print(text if as_json else _page(report))
+
+
+def _find(sources: list[str]) -> "list[Item]":
+    from timesformer_cli.benchmarking import CLIP
+    from timesformer_cli.inputs import find
+    from timesformer_cli.records import Item
+
+    if not sources:
+        return [Item(str(CLIP))]
+    items = list(islice(find(sources), _MOST_VIDEOS + 1))
+    if not items:
+        raise InputError("no video to measure with: the list of paths is empty")
+    if len(items) > _MOST_VIDEOS:
+        console.note(f"the first {_MOST_VIDEOS} videos are measured with; name others to choose them")
+    return items[:_MOST_VIDEOS]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise _no_result(path) from error
+    if not isinstance(content, dict) or not isinstance(content.get("measurements"), list):
+        raise _no_result(path)
+    return content
+
+
+def _no_result(path: Path | None) -> InputError:
+    return InputError(f"{path}: not a result of timesformer benchmark; make one with --output FILE")
+
+
+def _compared(report: dict[str, Any], before: dict[str, Any], path: Path | None) -> dict[str, Any]:
+    from timesformer_cli.benchmarking import compare
+
+    try:
+        return compare(report, before)
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise _no_result(path) from error
+
+
+def _tell(found: "Measurement | Duel") -> None:
+    """Say on standard error what has been measured."""
+    from timesformer_cli.benchmarking import Duel
+
+    if isinstance(found, Duel):
+        console.note(f"against transformers: {found.name}: {_duration(found.ours.median)}")
+    else:
+        console.note(f"{found.stage}: {found.name}: {_duration(found.timing.median)}")
+
+
+def _page(report: dict[str, Any]) -> str:
+    machine, versions, chosen, network = (report[name] for name in ("machine", "versions", "settings", "network"))
+    compared = report.get("compared", {})
+    ratios = compared.get("times_as_fast", [None] * len(report["measurements"]))
+    rows = [_row(entry) for entry in report["measurements"]]
+    for above, row in zip(report["measurements"], rows[1:], strict=False):  # each stage is named once
+        if row[0] == above["stage"]:
+            row[0] = ""
+    table = [[*_COLUMNS, "Times as fast"], *([*row, _times(ratio)] for row, ratio in zip(rows, ratios, strict=True))]
+    lines = [
+        f"{chosen['model']}, {chosen['recipe']}: {network['parameters'] / 1e6:,.1f} M parameters, "
+        f"{network['flops_per_view'] / 1e9:,.1f} GFLOP a view",
+        f"{machine['processor']}, {_plural(machine['cores'], 'core')}, {_plural(machine['threads'], 'thread')}"
+        f"{''.join(f', {name}' for name in machine['gpus'])}; {machine['system']}",
+        f"{', '.join(f'{name} {number}' for name, number in versions.items())}; device {chosen['device']}",
+        "",
+        *_aligned(table),
+    ]
+    if report["against"]:
+        lines += [
+            "",
+            f"Turn by turn with transformers {versions['transformers']}:",
+            *_aligned(_duels(report["against"])),
+        ]
+    if compared:
+        lines += ["", f"Times as fast: as in {compared['with']}"]
+        lines += [f"It was made otherwise: {'; '.join(compared['differences'])}"] if compared["differences"] else []
+    return "\n".join(map(printable, lines))
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    seconds, achieved, share = entry["seconds"], entry["flops_per_second"], entry["share_of_matrix_product"]
+    return [
+        entry["stage"],
+        entry["name"],
+        *(_duration(seconds[name]) for name in ("median", "p90", "p99")),
+        f"{100 * seconds['spread']:.0f} %",
+        str(seconds["rounds"]),
+        ", ".join(f"{_three(rate)} {what}" for what, rate in entry["per_second"].items()),
+        "" if achieved is None else f"{achieved / 1e9:,.0f}",
+        "" if share is None else f"{100 * share:.0f} %",
+        "" if entry["memory"] is None else f"{entry['memory'] / 1e6:,.0f} MB",
+    ]
+
+
+def _duels(duels: list[dict[str, Any]]) -> list[list[str]]:
+    rows = [["", "Ours", "Theirs", "±", "Pairs", "Times as fast", "Logits differ by"]]
+    for duel in duels:
+        ours, theirs, ratio = duel["ours"], duel["theirs"], duel["times_as_fast"]
+        rows.append(
+            [
+                duel["name"],
+                _duration(ours["median"]),
+                _duration(theirs["median"]),
+                f"{100 * ours['spread']:.0f} %, {100 * theirs['spread']:.0f} %",
+                str(ours["rounds"]),
+                f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})",
+                "" if duel["difference"] is None else f"{duel['difference']:.1e}",
+            ]
+        )
+    return rows
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines as wide as they need to be; columns in which nothing stands are left out."""
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    numbers = [[cell[:1].isdigit() for cell in column[1:] if cell] for column in columns]
+    padded = [
+        [cell.rjust(width) if all(digits) else cell.ljust(width) for cell in column]
+        for column, digits, width in ((c, d, max(map(len, c))) for c, d in zip(columns, numbers, strict=True))
+    ]
+    return ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    factor, unit = (1, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
+    return f"{_three(factor * seconds)} {unit}"
+
+
+def _three(value: float) -> str:
+    """To three digits, as 1,234, 123, 12.3 or 0.123."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
