@@ -415,8 +415,8 @@ class _Worker(Generic[T]):
         self._process.kill()
         self._process.join()
         self._connection.close()
-        # What a worker that was killed had ready, and no one fetched.
-        with contextlib.suppress(OSError):
+        # What a worker that was killed had ready, and no one fetched; or had only begun, and gave no size yet.
+        with contextlib.suppress(OSError, ValueError):
             memory = SharedMemory(_name(self._memory, self._part))
             memory.close()
             memory.unlink()
