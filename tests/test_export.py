@@ -59,8 +59,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     )
     model = TimesformerForVideoClassification(config)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.3)
+        for name, parameter in model.named_parameters():
+            parameter.normal_(mean=float("norm" in name and name.endswith("weight")), std=0.4)
     model.save_pretrained(folder)
     fields = {"channel_order": "bgr", "mean": (0.3, 0.4, 0.5), "std": (0.2, 0.25, 0.3), "stride": 8}
     return with_overrides(resolve(str(folder)), fields=fields)

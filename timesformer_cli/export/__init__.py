@@ -1,6 +1,5 @@
 """A checkpoint in the format of another runtime, verified before it is kept."""
 
-import gc
 import json
 import platform
 from collections.abc import Callable, Mapping
@@ -102,7 +101,6 @@ def export(
         stated = bundle.metadata(checkpoint, spec)
         path = staging / MODEL_FILES[spec.format]
         size = _write_model(checkpoint, spec, path, stated, lambda: bundle.told(folder), tell)
-        gc.collect()  # what was traced holds the weights, in circles
         with bundle.told(folder):
             bundle.write_companions(staging, checkpoint, spec, stated)
         tell("comparing it with the network in PyTorch")
@@ -163,6 +161,9 @@ def _write_model(
     else:
         with told():
             (graph.save_pt2 if spec.format == "pt2" else graph.save_aoti)(program, path, stated)
+    # Exporters remember the last graph, and with it all weights.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.new_empty(0)
     return size
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from timesformer_cli import zoo
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoint import save_recipe
@@ -150,6 +152,6 @@ def told(folder: Path) -> Iterator[None]:
     """What fails inside becomes one line about `folder`: libraries in C++ have no OSError for a full disk."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
         raise OutputError(f"{folder}: cannot be written ({reason})") from error

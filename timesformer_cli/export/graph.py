@@ -1,5 +1,6 @@
 """The network as a graph of operations, and the files of other runtimes that are made of it."""
 
+import io
 import json
 import logging
 import os
@@ -178,8 +179,11 @@ def save_openvino(model: Any, path: Path, spec: ExportSpec, metadata: Mapping[st
 def save_pt2(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
     # Otherwise the file would have the example too: 10 MB of zeros.
     program._example_inputs = None
+    # To memory first: on a full disk PyTorch's own writer would end the program.
+    content = io.BytesIO()
     with quietly():
-        torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata)})
+        torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata)})
+    path.write_bytes(content.getbuffer())
 
 
 def save_aoti(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
@@ -190,15 +194,17 @@ def save_aoti(program: ExportedProgram, path: Path, metadata: Mapping[str, str])
     """
     from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
+    content = io.BytesIO()
     try:
         with quietly():
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+            torch._inductor.aoti_compile_and_package(program, package_path=content)
     except (InductorError, InvalidCxxCompiler) as error:
         reason = " ".join(str(error).partition("\n\n")[0].split())
         raise OutputError(f"--format aoti: PyTorch cannot compile it here; it takes g++ ({reason})") from error
-    with zipfile.ZipFile(path, "a") as archive:
+    with zipfile.ZipFile(content, "a") as archive:
         folder = archive.namelist()[0].partition("/")[0]
         archive.writestr(f"{folder}/extra/{METADATA_FILE}", json.dumps(metadata))
+    path.write_bytes(content.getbuffer())
 
 
 @contextmanager
