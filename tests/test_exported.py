@@ -102,6 +102,11 @@ class TestDamage:
         path.write_bytes(content)
         assert refusal(path)
 
+    @pytest.mark.parametrize("name", ["model.onnx", "model.xml", "model.pt2"])
+    def test_pointers(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+        assert refusal(tmp_path / name).endswith("(it is a Git LFS pointer; `git lfs pull` fetches what it points to)")
+
     @pytest.mark.parametrize("format", FORMATS)
     def test_half_a_file(self, tmp_path: Path, format: str) -> None:
         path = tmp_path / exported(format).name

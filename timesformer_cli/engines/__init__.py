@@ -52,7 +52,7 @@ def open_program(
     if path.suffix == ".xml":
         from timesformer_cli.engines import openvino
 
-        return openvino.load(path, metadata, device=device)
+        return openvino.load(path, device=device)
     from timesformer_cli.engines import programs
 
     return programs.load(path, metadata, device=device)

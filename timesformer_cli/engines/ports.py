@@ -64,13 +64,13 @@ class Engine:
         self._program, self._preprocess = program, checkpoint.preprocess
         self._classes = len(checkpoint.labels)
         self._input = _find_input(program, checkpoint, metadata)
+        self._takes_pixels = self._input.dtype == "uint8"
         self._output, self._probabilities = _find_output(program, checkpoint, metadata.get("output"))
         self._batch = None if self._input.shape is None else self._input.shape[0]
 
     def __call__(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
-        values: NDArray[Any] = np.ascontiguousarray(views, self._input.dtype if self._input.dtype != "uint8" else None)
-        if self._input.dtype == "uint8":
-            values = to_pixels(views, self._preprocess)
+        values: NDArray[Any] = to_pixels(views, self._preprocess) if self._takes_pixels else views
+        values = np.ascontiguousarray(values, self._input.dtype)
         size = self._batch or len(values)
         logits = np.concatenate([self._score(values[start : start + size]) for start in range(0, len(values), size)])
         if self._probabilities:  # up to a constant for each view, which softmax does not see

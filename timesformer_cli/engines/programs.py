@@ -109,7 +109,7 @@ _FILES = re.compile(
     r"|sample_inputs/model\.pt)|models/model\.json|extra/.*|archive_(format|version)|byteorder|\.data/.*"
 )
 _OPERATORS = re.compile(
-    r"torch\.ops\.(aten|prim|prims|higher_order|quantized_decomposed)\.[a-z]\w*(\.\w+)?"
+    r"torch\.ops\.(aten|prim|prims|higher_order|quantized_decomposed)\.(?!__)\w+(\.\w+)?"
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_|not_)|math\.[a-z]\w*"
 )
 _NAMES = re.compile(r"[\w.]*")
