@@ -175,11 +175,14 @@ def _texts(content: bytes) -> dict[str, str]:
 
 def _unreadable(path: Path, what: str, error: Exception) -> CheckpointError:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    if path.is_file() and _begins_as_a_pointer(path):
+    if _is_pointer(path):
         reason = "it is a Git LFS pointer; `git lfs pull` fetches what it points to"
     return CheckpointError(f"{path}: cannot be read as {what} ({reason})")
 
 
-def _begins_as_a_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(64).startswith(b"version https://git-lfs")
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(64).startswith(b"version https://git-lfs")
+    except OSError:
+        return False
