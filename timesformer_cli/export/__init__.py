@@ -5,12 +5,14 @@ import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli import engines
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoint import find_weights, resolve
 from timesformer_cli.errors import CheckpointError, OutputError, UsageError
@@ -137,7 +139,7 @@ def _write_model(
             model.to(graph.DTYPES[spec.precision]).save_pretrained(path.parent)
         return size
     tell("tracing the network")
-    if spec.format != "openvino":  # which compresses the weights as it writes them, and computes as it likes
+    if spec.format != "openvino":  # which rounds the weights as it writes them
         model.timesformer.to(graph.DTYPES[spec.precision])
     module = graph.Exportable(model, checkpoint.preprocess, input=spec.input, output=spec.output)
     program = graph.trace(module, graph.shape_of(checkpoint.preprocess, checkpoint.sampling.num_frames, spec.input))
@@ -234,10 +236,15 @@ def _verify(
     input: Input = "pixels" if stated.get("input") == "pixels" else "frames"
     output = _output(stated)
     precision = stated.get("precision", "fp32")
+    tolerance = _TOLERANCES.get(precision, _TOLERANCES["fp32"])
     views = verify.sample_views(checkpoint, input)
     comparison = verify.compare(verify.open_exported(checkpoint, output, stated), network, views, output)
     size = sum(file.stat().st_size for file in bundle.model_files(checkpoint.weights))
-    tolerance = _TOLERANCES[precision]
+    versions = {"timesformer-cli": __version__, "processor": platform.machine()}
+    if is_exported(checkpoint.weights):
+        versions |= engines.runtime_version(checkpoint)
+    if isinstance(network, Checkpoint):
+        versions["torch"] = version("torch")
     return Verification(
         format=format,
         precision=precision,
@@ -247,12 +254,5 @@ def _verify(
         comparison=comparison,
         bytes=size,
         share=None if fp32_bytes is None else size / fp32_bytes,
-        versions=_versions(checkpoint),
+        versions=versions,
     )
-
-
-def _versions(checkpoint: Checkpoint) -> dict[str, str]:
-    from timesformer_cli import engines
-
-    runtime = engines.runtime_version(checkpoint) if is_exported(checkpoint.weights) else {}
-    return {"timesformer-cli": __version__, "processor": platform.machine(), **runtime}
