@@ -69,6 +69,8 @@ def test_evaluate(tmp_path: Path, of_torch: Path, annotations: Path, format: str
     versions = ours["run"]["versions"]
     assert (RUNTIMES[format] in versions, "torch" in versions) == (True, format == "pt2")
     assert ours["settings"]["precision"] == "as exported"
+    files = {"onnx": {"model.onnx"}, "openvino": {"model.xml", "model.bin"}}
+    assert ours["settings"]["weights_sha256"].keys() == files.get(format, {"model.pt2"})
     assert ours["videos"] == 9
     for name in ("negative_log_likelihood", "expected_calibration_error"):
         assert ours.pop(name) == pytest.approx(theirs.pop(name), abs=1e-5)
