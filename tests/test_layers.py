@@ -74,6 +74,7 @@ ORDER = [
     "report",
     "runfolder",
     "scorefiles",
+    "benchmarking",
     # commands
     "cli",
     "__main__",

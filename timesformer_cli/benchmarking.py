@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +36,12 @@ from timesformer_cli.errors import CheckpointError, DeviceError, InputError, Usa
 from timesformer_cli.exported import Provider, is_exported, read_metadata
 from timesformer_cli.pipeline import classify, prepare, prepare_all, read_clips
 from timesformer_cli.preprocess import make_views
-from timesformer_cli.records import Failure, Item, Prediction
+from timesformer_cli.records import Failure, Item, Prediction, Result, Views
 from timesformer_cli.runtime import Cost, Dtype, Precision, choose_precision, measure_cost, open_scorer
 from timesformer_cli.sampling import plan
 from timesformer_cli.specs import Checkpoint, Reading
 from timesformer_cli.video import open_video
 from timesformer_cli.workers import Limits
-
-if TYPE_CHECKING:
-    pass
 
 # Comes with the package, for whoever names no video: four seconds of 360 x 640 pixels.
 CLIP = Path(__file__).parent / "export" / "clip.mp4"
@@ -68,6 +65,9 @@ _MATRICES = {"cpu": (1024, 2048, 4096), "mps": (2048, 4096), "cuda": (4096, 8192
 _TURNS = (1, 4, 32)
 
 _MOST_ROUNDS = 1000
+
+# Arguments of Python.
+_STARTS = {"import torch": ("-c", "import torch"), "timesformer --help": ("-m", "timesformer_cli", "--help")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,8 @@ class Timing:
     @property
     def spread(self) -> float:
         """How far the middle half of the rounds lies around the median, as a share of it."""
-        low, high = np.quantile(self.seconds, (0.25, 0.75))
+        # Of three rounds or fewer these are the fastest and the slowest: nothing between them is made up.
+        low, high = np.quantile(self.seconds, (0.25, 0.75), method="inverted_cdf")
         return float(high - low) / 2 / self.median
 
     def percentile(self, percent: int) -> float | None:
@@ -220,12 +221,12 @@ def repeat(call: Callable[[], object], seconds: float) -> Timing:
 
 
 def take_turns(ours: Callable[[], object], theirs: Callable[[], object], seconds: float) -> tuple[Timing, Timing]:
-    """Time two calls pair by pair, each as often the first of its pair; at least three times, and once unseen."""
-    calls, taken = (ours, theirs), ([], [])  # type: tuple[Callable[[], object], ...], tuple[list[float], list[float]]
-    for call in calls:
-        call()
-    for number in rounds(seconds, least=3):
-        for who in (0, 1) if number % 2 == 0 else (1, 0):
+    """Time two calls in at least three pairs, each as often the first of its pair; a first pair counts as above."""
+    calls = (ours, theirs)
+    first = [_time(call) for call in calls]
+    taken = [[each] if sum(first) > seconds else [] for each in first]
+    for _ in rounds(seconds, 3 - len(taken[0])):
+        for who in (0, 1) if len(taken[0]) % 2 == 0 else (1, 0):
             taken[who].append(_time(calls[who]))
     return Timing(tuple(taken[0])), Timing(tuple(taken[1]))
 
@@ -236,22 +237,23 @@ def _time(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def _reset_peak(kind: str) -> None:
-    if kind == "cuda":
+def _reset_peak(device: str) -> None:
+    if device.startswith("cuda"):
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):  # Linux alone knows it, and not every container lets it
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak(kind: str) -> int | None:
+def _peak(device: str) -> int | None:
     """Bytes since the peak was reset, or from the start of the process where it cannot be; None if no one knows."""
-    if kind == "cuda":
+    if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(device) or None  # runtimes other than torch have memory of their own
     with suppress(OSError):
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -262,8 +264,9 @@ def _peak(kind: str) -> int | None:
     return None
 
 
-def _kind(scorer: Scorer, device: str) -> str:
-    return scorer.kind if isinstance(scorer, Engine) else find_device(device).type
+def _device(scorer: Scorer, asked: str) -> str:
+    """What it computes on, as torch calls it."""
+    return scorer.kind if isinstance(scorer, Engine) else str(find_device(asked))
 
 
 # ---- Stages
@@ -271,10 +274,7 @@ def _kind(scorer: Scorer, device: str) -> str:
 
 def measure_start(seconds: float) -> Iterator[Measurement]:
     """Fresh processes that import torch and do nothing else, or show the help of the command."""
-    for name, arguments in (
-        ("import torch", ("-c", "import torch")),
-        ("timesformer --help", ("-m", "timesformer_cli", "--help")),
-    ):
+    for name, arguments in _STARTS.items():
         command = [sys.executable, *arguments]
         timing = repeat(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), seconds)  # noqa: B023
         yield Measurement(stage="start", name=name, timing=timing)
@@ -317,7 +317,7 @@ def _load(checkpoint: Checkpoint, view: NDArray[np.float32], settings: Settings)
     scorer = settings.open(checkpoint)
     loaded = time.perf_counter()
     scorer(view)
-    return loaded - begin, time.perf_counter() - loaded, _peak(_kind(scorer, settings.device))
+    return loaded - begin, time.perf_counter() - loaded, _peak(_device(scorer, settings.device))
 
 
 def measure_reading(items: Sequence[Item], checkpoint: Checkpoint, settings: Settings) -> Iterator[Measurement]:
@@ -327,7 +327,7 @@ def measure_reading(items: Sequence[Item], checkpoint: Checkpoint, settings: Set
         InputError: a video cannot be read.
     """
     # First by the workers, which survive files that would take this process with them.
-    _read_ahead(items, len(items), checkpoint, settings)
+    _read_ahead(items, len(items), 0, checkpoint, settings)
     decode: list[float] = []
     preprocess: list[float] = []
     for _ in rounds(settings.seconds):
@@ -341,8 +341,9 @@ def measure_reading(items: Sequence[Item], checkpoint: Checkpoint, settings: Set
         )
     if settings.workers:
         each = float(np.median(decode) + np.median(preprocess)) / len(items)
-        count = _videos(settings.workers / each, settings)
-        timing = Timing(tuple(_read_ahead(items, count, checkpoint, settings) for _ in rounds(settings.seconds)))
+        lead = settings.workers
+        count = _videos(settings.workers / each, settings.seconds, 2 * lead)
+        timing = Timing(tuple(_read_ahead(items, count, lead, checkpoint, settings) for _ in rounds(settings.seconds)))
         share = count / len(items)
         yield Measurement(
             stage="reading",
@@ -376,38 +377,33 @@ def _read_once(items: Sequence[Item], checkpoint: Checkpoint, reading: Reading) 
     return decode, preprocess, frames, views
 
 
-def _read_ahead(items: Sequence[Item], count: int, checkpoint: Checkpoint, settings: Settings) -> float:
-    """Seconds in which the workers prepare that many videos, when they have started."""
+def _read_ahead(items: Sequence[Item], count: int, lead: int, checkpoint: Checkpoint, settings: Settings) -> float:
+    """Seconds in which the workers prepare that many videos, after the first `lead` of them."""
     with prepare_all(
-        _stream(items, count, settings), checkpoint, settings.reading, workers=settings.workers, limits=Limits()
+        islice(cycle(items), lead + count),
+        checkpoint,
+        settings.reading,
+        workers=settings.workers,
+        limits=Limits(),
     ) as prepared:
-        return _flow((each for each in prepared if each is not None), settings)
+        return _flow((each for each in prepared if each is not None), lead)
 
 
-def _stream(items: Sequence[Item], count: int, settings: Settings) -> Iterator[Item]:
-    """The items over and over: `count`, and those before that by which the flow gets going."""
-    return islice(cycle(items), count + _lead(settings))
-
-
-def _lead(settings: Settings) -> int:
-    return max(settings.workers, 1)
-
-
-def _flow(results: Iterator[Any], settings: Settings) -> float:
-    """Seconds from the last of the leading results to the last of all. Raises InputError for failures."""
+def _flow(results: Iterable[Result | Views], lead: int) -> float:
+    """Seconds from the result of that number, by which all is going, to the last. Raises InputError for failures."""
     begin = last = time.perf_counter()
     for number, result in enumerate(results, 1):
         if isinstance(result, Failure):
             raise InputError(f"{result.item.path}: {result.message}")
         last = time.perf_counter()
-        if number == _lead(settings):
+        if number == lead:
             begin = last
     return last - begin
 
 
-def _videos(rate: float, settings: Settings) -> int:
-    """How many to take for a flow of so many a second: two for each worker at least, a thousand at most."""
-    return int(np.clip(settings.seconds * rate, 2 * _lead(settings), 1000))
+def _videos(rate: float, seconds: float, least: int) -> int:
+    """How many to take for a flow of so many a second; a thousand at most."""
+    return int(np.clip(seconds * rate, least, 1000))
 
 
 def precisions(checkpoint: Checkpoint, settings: Settings) -> tuple[Precision, ...]:
@@ -439,12 +435,11 @@ def measure_product(precision: Dtype, device: str, seconds: float) -> Measuremen
 
     target = find_device(device)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    sizes = ", ".join(map(str, _MATRICES[target.type]))
-
-    def of(size: int) -> Measurement:
+    found: list[Measurement] = []
+    for size in _MATRICES[target.type]:
         left, right = (torch.randn(size, size, device=target).to(dtype) for _ in range(2))
 
-        def multiply() -> None:
+        def multiply(left: torch.Tensor = left, right: torch.Tensor = right) -> None:
             torch.mm(left, right)
             if target.type == "cuda":
                 torch.cuda.synchronize(target)
@@ -452,11 +447,11 @@ def measure_product(precision: Dtype, device: str, seconds: float) -> Measuremen
                 torch.mps.synchronize()
 
         timing = repeat(multiply, seconds / len(_MATRICES[target.type]))
-        return Measurement(
-            stage="matrix product", name=f"{precision}, best of {sizes}", timing=timing, flops=2 * size**3
-        )
-
-    return max(map(of, _MATRICES[target.type]), key=lambda found: found.flops_per_second or 0)
+        name = f"{precision}, square matrices"
+        found.append(Measurement(stage="matrix product", name=name, timing=timing, flops=2 * size**3))
+        if 8 * timing.median > seconds:  # what the next would take
+            break
+    return max(found, key=lambda each: each.flops_per_second or 0)
 
 
 def measure_network(
@@ -499,13 +494,12 @@ def measure_network(
 
 def _bound(checkpoint: Checkpoint, precision: Precision, scorer: Scorer, settings: Settings) -> Measurement | None:
     """The matrix product that bounds this network; None where its runtime has a GPU that torch here has not."""
-    device = scorer.kind if isinstance(scorer, Engine) else settings.device
     stated: str = precision
     if checkpoint.weights is not None and precision == "auto":  # what was exported says in what
         stated = read_metadata(checkpoint.weights).get("precision", "")
     with suppress(DeviceError):
         known: dict[str, Dtype] = {"bf16": "bf16", "fp16": "fp16"}
-        return measure_product(known.get(stated, "fp32"), device, settings.seconds)
+        return measure_product(known.get(stated, "fp32"), _device(scorer, settings.device), settings.seconds)
     return None
 
 
@@ -513,16 +507,16 @@ def _by_batch(
     scorer: Scorer, view: NDArray[np.float32], settings: Settings
 ) -> Iterator[tuple[int, Timing, int | None]]:
     """Times of sizes that double, as long as they fit, are not too slow, and are of use."""
-    kind = _kind(scorer, settings.device)
+    device = _device(scorer, settings.device)
     count, best, in_vain = 1, 0.0, 0
-    while count <= _MOST_VIEWS[kind] and in_vain < 2:
+    while count <= _MOST_VIEWS[device.partition(":")[0]] and in_vain < 2:
         views = np.repeat(view, count, axis=0)
-        _reset_peak(kind)
+        _reset_peak(device)
         try:
             timing = repeat(lambda: scorer(views), settings.seconds)  # noqa: B023
         except MemoryError:
             return
-        yield count, timing, _peak(kind)
+        yield count, timing, _peak(device)
         rate = count / timing.median
         in_vain = 0 if rate >= best * _GAIN else in_vain + 1
         best = max(best, rate)
@@ -531,38 +525,57 @@ def _by_batch(
         count *= 2
 
 
+class Flow(NamedTuple):
+    """Videos a second, and the number of the first after which they come at that rate."""
+
+    rate: float
+    lead: int
+
+
 def measure_whole(
-    items: Sequence[Item], checkpoint: Checkpoint, settings: Settings, rate: float, tell: Tell
+    items: Sequence[Item], checkpoint: Checkpoint, settings: Settings, flow: Flow, tell: Tell
 ) -> Measurement:
-    """Videos as `predict` labels them, when its workers have started; `rate`: about how many there are in a second."""
+    """Videos as `predict` labels them, from when it has got going; `flow` is what is expected of it."""
     scorer = settings.open(checkpoint, tell=tell)
     size = choose_batch_size(None, settings.device, tell, scorer)
-    count = _videos(rate, settings)
+    count = _videos(flow.rate, settings.seconds, 2 * flow.lead)
 
     def run() -> float:
         with prepare_all(
-            _stream(items, count, settings), checkpoint, settings.reading, workers=settings.workers, limits=Limits()
+            islice(cycle(items), flow.lead + count),
+            checkpoint,
+            settings.reading,
+            workers=settings.workers,
+            limits=Limits(),
         ) as prepared:
-            return _flow(classify(prepared, scorer, checkpoint, batch=size), settings)
+            return _flow(classify(prepared, scorer, checkpoint, batch=size), flow.lead)
 
-    if _kind(scorer, settings.device) != "cpu":
+    if _device(scorer, settings.device) != "cpu":
         run()  # which finds the size of a batch
     timing = Timing(tuple(run() for _ in rounds(settings.seconds)))
     name = "in this process" if settings.workers == 0 else _plural(settings.workers, "worker")
     return Measurement(stage="end to end", name=f"predict, {name}", timing=timing, counts={"videos": count})
 
 
+def expected_flow(measurements: Iterable[Measurement], settings: Settings) -> Flow:
+    """Of a run that is as fast as the slower of reading and the network, as they were measured."""
+    found = list(measurements)
+    reading = [each for each in found if each.stage == "reading"]
+    # By the workers, if there are any; or one after the other.
+    seconds = sum(1 / each.rates["videos"] for each in reading[2:] or reading)
+    views = max(each.rates["views"] for each in found if each.stage == "network")
+    videos = views * reading[-1].counts["videos"] / reading[-1].counts["views"]
+    # The first results of all workers come together; behind a slower network they wait in line.
+    return Flow(1 / seconds, max(settings.workers, 1)) if 1 / seconds < videos else Flow(videos, 1)
+
+
 # ---- Another library
 
 
-def check_transformers(checkpoint: Checkpoint) -> None:
-    """Raises UsageError where it is not installed, or cannot have the weights."""
+def check_transformers() -> None:
+    """Raises UsageError where it is not installed."""
     if importlib.util.find_spec("transformers") is None:
         raise UsageError("--against transformers needs transformers; install it with: pip install transformers")
-    if is_exported(checkpoint.weights):
-        raise UsageError(
-            f"--against transformers: {checkpoint.weights} was exported; give the model that it was made from"
-        )
 
 
 def face_transformers(
@@ -604,12 +617,12 @@ def open_peer(checkpoint: Checkpoint, precision: Dtype, device: str) -> tuple[Sc
     weights = own.TimesformerForVideoClassification.from_checkpoint(checkpoint).state_dict()
     try:
         with torch.device("meta"):
-            network = TimesformerForVideoClassification(TimesformerConfig.from_dict(checkpoint.config.to_dict()))
+            network: Any = TimesformerForVideoClassification(TimesformerConfig.from_dict(checkpoint.config.to_dict()))
         network.load_state_dict(weights, strict=True, assign=True)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"--against transformers: it does not take {checkpoint.name} ({reason})") from error
-    torch.nn.Module.to(network, target, dtype).eval()
+    network.to(target, dtype).eval()
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -668,7 +681,7 @@ def _face_pipeline(
         each = min(_time(lambda: label(paths[:1], frame_sampling_rate=stride)) for _ in range(2))
     except Exception as error:  # of the decoders and processors that it happens to have
         raise _NoPipelineError(f"it fails here ({' '.join(str(error).split())[:200]})") from error
-    count = _videos(1 / each, settings)
+    count = _videos(1 / each, settings.seconds, 2)
     stream = list(islice(cycle(items), count))
 
     def ours() -> None:
@@ -680,7 +693,7 @@ def _face_pipeline(
         label([item.path for item in stream], frame_sampling_rate=stride)
 
     timings = take_turns(ours, theirs, settings.seconds)
-    return Duel(name="videos, against its pipeline", ours=timings[0], theirs=timings[1], counts={"videos": count})
+    return Duel(name="pipeline on videos", ours=timings[0], theirs=timings[1], counts={"videos": count})
 
 
 def _num_frames(item: Item, reading: Reading) -> int:
@@ -741,6 +754,7 @@ def describe(checkpoint: Checkpoint, items: Sequence[Item], settings: Settings, 
             "videos": ["the clip of the package" if item.path == str(CLIP) else item.path for item in items],
         },
         "network": {"parameters": cost.parameters, "flops_per_view": cost.flops},
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
 
@@ -789,7 +803,7 @@ def compare(report: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, 
     measurement how many times as fast it is now, None where the earlier report does not have it.
 
     Raises:
-        KeyError, TypeError, ZeroDivisionError: the earlier one is no such report.
+        LookupError, TypeError, AttributeError, ZeroDivisionError: the earlier one is no such report.
     """
     about = ("machine", "versions", "settings")
     before = {(entry["stage"], entry["name"]): _pace(entry) for entry in earlier["measurements"]}
@@ -833,11 +847,20 @@ def measure(
             measurements.append(measurement)
             found(measurement)
 
+    if against and is_exported(checkpoint.weights):
+        raise UsageError(
+            f"--against transformers: {checkpoint.weights} was exported; give the model that it was made from"
+        )
     try:
         cost = measure_cost(checkpoint.config)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.name}: {error}") from error
     about = describe(checkpoint, items, settings, cost)
+    if (about["load_average"] or 0) > _cores() / 2:
+        tell(
+            f"other programs are at work (load {about['load_average']:.1f}, {_plural(_cores(), 'core')}): "
+            "this machine is faster than what follows says"
+        )
     if against:
         about["versions"]["transformers"] = version("transformers")
     keep(measure_start(settings.seconds))
@@ -845,20 +868,12 @@ def measure(
     view = first_view(items, checkpoint, settings.reading)
     keep(measure_load(checkpoint, view, settings))
     keep(measure_network(checkpoint, view, cost, settings, tell))
-    keep(iter([measure_whole(items, checkpoint, settings, _expected(measurements), tell)]))
+    keep(iter([measure_whole(items, checkpoint, settings, expected_flow(measurements, settings), tell)]))
     if against:
         for duel in face_transformers(items, checkpoint, view, settings, tell):
             duels.append(duel)
             found(duel)
     return Report(about, tuple(measurements), tuple(duels))
-
-
-def _expected(measurements: Sequence[Measurement]) -> float:
-    """Videos a second of a run that is as fast as the slower of reading and the network."""
-    reading = [each for each in measurements if each.stage == "reading"]
-    videos = min(each.rates["videos"] for each in reading[2:] or reading)  # by the workers, if there are any
-    views = max(each.rates["views"] for each in measurements if each.stage == "network")
-    return min(videos, views * reading[-1].counts["videos"] / reading[-1].counts["views"])
 
 
 def _plural(count: int, what: str) -> str:

@@ -13,6 +13,8 @@ import typer
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.cli import console, evaluate, models, options
+from timesformer_cli.cli.benchmark import HELP as BENCHMARK_HELP
+from timesformer_cli.cli.benchmark import benchmark
 from timesformer_cli.cli.export import HELP as EXPORT_HELP
 from timesformer_cli.cli.export import export
 from timesformer_cli.cli.inspect import HELP as INSPECT_HELP
@@ -37,6 +39,7 @@ app.command(help=HELP)(predict)
 app.command(help=INSPECT_HELP)(inspect)
 app.command(help=MERGE_HELP)(merge)
 app.command(help=EXPORT_HELP)(export)
+app.command(help=BENCHMARK_HELP)(benchmark)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(models.app, name="models")
 

@@ -19,8 +19,11 @@ HELP = """Measure this machine: how long start, loading, reading and the network
 
 Without videos, a clip of four seconds that comes with the program is read. The network runs in each precision that \
 the device is made for, by growing batches. Its rate is also given as a share of what plain matrix products reach in \
-the same precision, both in FLOP/s: two for each multiply-add of the model as published. ± is how far the middle half \
-of the rounds lies around the median; where that is more than some percent, other programs are at work.
+the same precision, both in FLOP/s: two for each multiply-add of the model as published. Memory is the peak of the \
+process, or of what PyTorch holds on a GPU. ± is how far the middle half of the rounds lies around the median; where \
+that is more than some percent, other programs are at work.
+
+Exit codes: 0 done; 1 it could not be done, or a video could not be read; 2 wrong usage; 130 stopped by Ctrl-C.
 """
 
 # Of the videos that are named; every stage reads each of them several times.
@@ -97,6 +100,10 @@ def benchmark(
     check_device(device)
     if output is not None:
         check_target(output, overwrite=overwrite)
+    if against is not None:
+        from timesformer_cli.benchmarking import check_transformers
+
+        check_transformers()
     before = None if earlier is None else _read(earlier)
     items = _find(inputs or [])
     checkpoint = options.resolve_model(
@@ -116,8 +123,6 @@ def benchmark(
     from timesformer_cli.inspection import replacing
     from timesformer_cli.specs import Reading
 
-    if against is not None:
-        benchmarking.check_transformers(checkpoint)
     report = benchmarking.measure(
         items,
         checkpoint,
@@ -135,7 +140,7 @@ def benchmark(
         found=_tell,
     ).to_dict()
     if before is not None:
-        report["compared"] = {"with": str(earlier), **_compared(report, before, earlier)}
+        report["compared"] = {"with": str(earlier), **benchmarking.compare(report, before)}
     text = json.dumps(report, indent=2)
     if output is not None:
         with replacing(output) as file:
@@ -159,28 +164,17 @@ def _find(sources: list[str]) -> "list[Item]":
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise _no_result(path) from error
-    if not isinstance(content, dict) or not isinstance(content.get("measurements"), list):
-        raise _no_result(path)
-    return content
-
-
-def _no_result(path: Path | None) -> InputError:
-    return InputError(f"{path}: not a result of timesformer benchmark; make one with --output FILE")
-
-
-def _compared(report: dict[str, Any], before: dict[str, Any], path: Path | None) -> dict[str, Any]:
+    """An earlier result. Raises InputError if it is none."""
     from timesformer_cli.benchmarking import compare
 
     try:
-        return compare(report, before)
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise _no_result(path) from error
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        compare(content, content)  # what it does not have would be missed after minutes
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise InputError(f"{path}: not a result of timesformer benchmark; make one with --output FILE") from error
+    return content
 
 
 def _tell(found: "Measurement | Duel") -> None:
@@ -203,8 +197,8 @@ def _page(report: dict[str, Any]) -> str:
             row[0] = ""
     table = [[*_COLUMNS, "Times as fast"], *([*row, _times(ratio)] for row, ratio in zip(rows, ratios, strict=True))]
     lines = [
-        f"{chosen['model']}, {chosen['recipe']}: {network['parameters'] / 1e6:,.1f} M parameters, "
-        f"{network['flops_per_view'] / 1e9:,.1f} GFLOP a view",
+        f"{chosen['model']}, {chosen['recipe']}: {network['parameters']:,} parameters, "
+        f"{_three(network['flops_per_view'] / 1e9)} GFLOP a view",
         f"{machine['processor']}, {_plural(machine['cores'], 'core')}, {_plural(machine['threads'], 'thread')}"
         f"{''.join(f', {name}' for name in machine['gpus'])}; {machine['system']}",
         f"{', '.join(f'{name} {number}' for name, number in versions.items())}; device {chosen['device']}",
