@@ -82,11 +82,11 @@ def example(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
     opening, run = _RUN[spec.format]
     gray = checkpoint.preprocess.channel_order == "gray" and spec.input == "frames"
     return [
-        "import glob, math",
+        "import math, pathlib",
         f"import numpy as np, {_IMPORTS[spec.format]}",
         "from PIL import Image",
         "",
-        f"paths = sorted(glob.glob('frames/*'))  # of a video, {_RATE} frames a second",
+        f"paths = sorted(pathlib.Path('frames').iterdir())  # of a video, {_RATE} a second",
         f"images = [Image.open(path).convert({'L' if gray else 'RGB'!r}) for path in paths]",
         *_sampling(checkpoint),
         *_cropping(checkpoint),
@@ -166,14 +166,20 @@ def _cropping(checkpoint: Checkpoint) -> list[str]:
     """A function that resizes and crops at once; `place` is the share of the margin that is cut from the beginning."""
     spec = checkpoint.preprocess
     height, width = spec.size
+    rounding = 0.5 if spec.resize == "opencv" else 1e-6
     if spec.stretch is not None:
         resized = [f"    wide, high = {spec.stretch[1]}, {spec.stretch[0]}"]
     else:
         resized = [
             f"    scale = max({spec.short_side} / min(w, h), {width} / w, {height} / h)",
-            "    wide, high = int(w * scale + 1e-6), int(h * scale + 1e-6)",
+            f"    wide, high = int(w * scale + {rounding}), int(h * scale + {rounding})",
         ]
-    down = "math.ceil" if spec.resize == "float" else "math.floor"
+    # The original rounds up; mmaction2's last crop lies as far from the centre as its first.
+    left, top = {
+        "float": ("math.ceil((wide - {0}) * x)", "math.ceil((high - {0}) * y)"),
+        "antialias": ("int((wide - {0}) * x)", "int((high - {0}) * y)"),
+        "opencv": ("int((wide - {0}) // 2 * 2 * x)", "int((high - {0}) // 2 * 2 * y)"),
+    }[spec.resize]
     if spec.resize == "antialias":
         cut = f"image.resize(({width}, {height}), Image.Resampling.{spec.interpolation.upper()}, box)"
     else:
@@ -184,7 +190,7 @@ def _cropping(checkpoint: Checkpoint) -> list[str]:
         "    w, h = image.size",
         *resized,
         "    x, y = (place, 0.5) if w >= h else (0.5, place)",
-        f"    left, top = {down}((wide - {width}) * x), {down}((high - {height}) * y)",
+        f"    left, top = {left.format(width)}, {top.format(height)}",
         f"    box = (left * w / wide, top * h / high, (left + {width}) * w / wide, (top + {height}) * h / high)",
         f"    return np.asarray({cut})",
         "",
@@ -216,7 +222,7 @@ def _result(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
     return [
         *lines,
         "scores = outputs.mean(axis=0)",
-        "labels = open('labels.txt', encoding='utf-8').read().split('\\n')",
+        "labels = pathlib.Path('labels.txt').read_text('utf-8').split('\\n')",
         "for index in np.argsort(-scores)[:5]:",
         "    print(f'{scores[index]:.4f} {labels[index]}')",
     ]
