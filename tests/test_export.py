@@ -547,9 +547,9 @@ def assert_labelled(shown: str, checkpoint: Checkpoint, pictures: Path) -> None:
     scores = result.segments[0].scores
     lines = [line.partition(" ") for line in shown.splitlines()]
     found = [float(score) for score, _, _ in lines]
-    assert found == pytest.approx(sorted(scores.tolist(), reverse=True)[:5], abs=3e-3)
+    assert found == pytest.approx(sorted(scores.tolist(), reverse=True)[:5], abs=0.01)
     names = [" ".join(label.splitlines()) for label in checkpoint.labels]
-    assert found == pytest.approx([scores[names.index(label)] for _, _, label in lines], abs=3e-3)
+    assert found == pytest.approx([scores[names.index(label)] for _, _, label in lines], abs=0.01)
 
 
 @pytest.mark.parametrize("shape", ["landscape", "portrait"])

@@ -152,7 +152,7 @@ def _sampling(checkpoint: Checkpoint) -> list[str]:
     elif spec.clips == 1:
         lines += [f"starts = [{single}]"]
     elif spec.method == "window":
-        lines += [f"starts = np.ceil(spare * np.arange({spec.clips}) / {spec.clips})"]
+        lines += [f"starts = spare * np.arange({spec.clips}) / {spec.clips}"]
     else:
         lines += [f"starts = np.round(np.linspace(0, spare, {spec.clips}))"]
     if spec.method == "window":
