@@ -98,6 +98,13 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def exported(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "exported"
+    assert finish(["export", str(material / "my-model"), "--format", "onnx", "-o", str(folder)]) == 0
+    return folder
+
+
 def write_data_sets(folder: Path) -> None:
     """Two videos of each, in the folders and with the lists that their publishers have."""
     ids = ("-3B32lodo2M", "0wR5jVB-WPk")
@@ -161,11 +168,17 @@ def test_the_commands_are_found() -> None:
 
 @pytest.mark.parametrize("args", sorted(set(commands())), ids=" ".join)
 @pytest.mark.usefixtures("place")
-def test_commands_run(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run(
+    args: tuple[str, ...], capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
     if "decord" in args and importlib.util.find_spec("decord") is None:
         pytest.skip("decord has no wheel for this platform")
     if args[0] == "merge":
         write_shards(8)
+    if "exported" in args and args[0] != "export" or "--check" in args:
+        shutil.copytree(request.getfixturevalue("exported"), "exported")
+    if args[0] == "benchmark":
+        args += ("--seconds", "0.01")  # here it is only to run
     if args[0] == "evaluate" and args[1] in ("rescore", "compare", "fuse", "merge"):
         write_runs(args)
     args = tuple(name for arg in args for name in sorted(glob.glob(arg) if "-of-" in arg else []) or [arg])
