@@ -2,16 +2,18 @@
 
 import json
 import math
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from artefacts import CLIP, write_linear
 from clips import write_audio, write_model, write_video
 
@@ -186,6 +188,38 @@ class TestNetwork:
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
         assert benchmarking.precisions(checkpoint, QUICK) == found
 
+    @pytest.mark.parametrize(
+        ("device", "capability", "found"),
+        [
+            ("cuda", (9, 0), ("fp32", "bf16", "fp16")),
+            ("cuda:1", (7, 5), ("fp32", "fp16")),
+            ("mps", None, ("fp32", "fp16")),
+        ],
+    )
+    def test_precisions_of_gpus(
+        self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, device: str, capability: Any, found: Any
+    ) -> None:
+        monkeypatch.setattr(benchmarking, "find_device", torch.device)
+        monkeypatch.setattr(benchmarking, "choose_precision", lambda *_: "bf16")
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+        assert benchmarking.precisions(checkpoint, Settings(device=device)) == found
+
+    def test_memory_of_gpus_is_what_torch_holds(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of the device that is asked for, and from the beginning of each measurement."""
+        held = {"cuda:1": 99}
+        monkeypatch.setattr(benchmarking, "find_device", torch.device)
+        monkeypatch.setattr(benchmarking, "_MOST_VIEWS", {"cuda": 2})
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: held.update({device: 0}))
+        monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: held[device])
+
+        def score(views: Any) -> Any:
+            held["cuda:1"] = max(held["cuda:1"], 10 * len(views))
+            return views
+
+        found = benchmarking._by_batch(score, view, Settings(device="cuda:1", seconds=0.001))
+        assert [(count, memory) for count, _, memory in found] == [(1, 10), (2, 20)]
+
     def test_the_precision_that_was_asked_for(self, checkpoint: Checkpoint) -> None:
         assert benchmarking.precisions(checkpoint, Settings(device="cpu", precision="bf16")) == ("bf16",)
         with pytest.raises(DeviceError, match="fp16"):
@@ -281,20 +315,21 @@ def test_what_goes_wrong_in_a_fresh_process_is_told(checkpoint: Checkpoint, view
 
 
 def test_a_fresh_process_that_dies(checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Pool:
-        def __init__(self, *_: object, **__: object) -> None: ...
-
-        def __enter__(self) -> "Pool":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def submit(self, *_: object) -> Any:
-            raise BrokenProcessPool
-
-    monkeypatch.setattr(benchmarking, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(DeviceError, match="a process that loaded it died"):
         benchmarking._load_afresh(checkpoint, view, QUICK)
+
+
+def test_what_libraries_print_in_a_fresh_process(capfd: pytest.CaptureFixture[str]) -> None:
+    """They would spoil the answer, which goes where they print."""
+    code = (
+        "from timesformer_cli import benchmarking\n"
+        "benchmarking._load = lambda *_: (print('hello'), 1, 2)[1:]\n"
+        "benchmarking.serve_load()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(()), capture_output=True, check=True)
+    assert pickle.loads(done.stdout) == (1, 2)
+    assert done.stderr.strip() == b"hello"
 
 
 def test_the_whole_labels_as_predict_does(checkpoint: Checkpoint, items: list[Item]) -> None:

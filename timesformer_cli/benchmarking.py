@@ -5,16 +5,14 @@ fills caches and chooses kernels, does not count; medians stand for the rest.
 """
 
 import importlib.util
-import multiprocessing
 import os
+import pickle
 import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -32,7 +30,7 @@ from timesformer_cli.devices import find_device
 from timesformer_cli.durable import differences
 from timesformer_cli.engines import runtime_version
 from timesformer_cli.engines.ports import Engine, Scorer, threads
-from timesformer_cli.errors import CheckpointError, DeviceError, InputError, UsageError
+from timesformer_cli.errors import CheckpointError, DeviceError, InputError, TimesformerError, UsageError
 from timesformer_cli.exported import Provider, is_exported, read_metadata
 from timesformer_cli.pipeline import classify, prepare, prepare_all, read_clips
 from timesformer_cli.preprocess import make_views
@@ -276,7 +274,7 @@ def measure_start(seconds: float) -> Iterator[Measurement]:
     """Fresh processes that import torch and do nothing else, or show the help of the command."""
     for name, arguments in _STARTS.items():
         command = [sys.executable, *arguments]
-        timing = repeat(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), seconds)  # noqa: B023
+        timing = repeat(lambda: subprocess.run(command, check=True, capture_output=True), seconds)  # noqa: B023
         yield Measurement(stage="start", name=name, timing=timing)
 
 
@@ -302,11 +300,28 @@ def measure_load(checkpoint: Checkpoint, view: NDArray[np.float32], settings: Se
 def _load_afresh(
     checkpoint: Checkpoint, view: NDArray[np.float32], settings: Settings
 ) -> tuple[float, float, int | None]:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_load, checkpoint, view, settings).result()
-        except BrokenProcessPool as error:
-            raise DeviceError(f"{checkpoint.name}: a process that loaded it died; is there memory for two?") from error
+    """`_load` in a process of its own; what that says on standard error is of no use, an interrupted import least."""
+    command = [sys.executable, "-c", f"from {__name__} import serve_load; serve_load()"]
+    done = subprocess.run(command, input=pickle.dumps((checkpoint, view, settings)), capture_output=True, check=False)
+    if done.returncode:
+        raise DeviceError(f"{checkpoint.name}: a process that loaded it died; is there memory for it twice?")
+    result: tuple[float, float, int | None] | TimesformerError = pickle.loads(done.stdout)
+    if isinstance(result, TimesformerError):
+        raise result
+    return result
+
+
+def serve_load() -> None:
+    """The other side of `_load_afresh`."""
+    output = os.dup(1)
+    os.dup2(2, 1)  # libraries may print
+    result: tuple[float, float, int | None] | TimesformerError
+    try:
+        result = _load(*pickle.load(sys.stdin.buffer))
+    except TimesformerError as error:
+        result = error
+    with open(output, "wb") as file:
+        pickle.dump(result, file)
 
 
 def _load(checkpoint: Checkpoint, view: NDArray[np.float32], settings: Settings) -> tuple[float, float, int | None]:
