@@ -134,6 +134,9 @@ def save_onnx(model: Any, path: Path, spec: ExportSpec) -> None:
     import onnx_ir
 
     onnx_ir.save(model, path, external_data=WEIGHTS_OF_ONNX if spec.external_data else None)
+    # The exporter's rules remember the last graph, and with it the weights that they have transposed.
+    for value in model.graph.initializers.values():
+        value.const_value = None
     onnx.checker.check_model(path)
 
 
