@@ -333,8 +333,8 @@ def test_what_libraries_print_in_a_fresh_process(capfd: pytest.CaptureFixture[st
 
 
 def test_the_whole_labels_as_predict_does(checkpoint: Checkpoint, items: list[Item]) -> None:
-    found = benchmarking.measure_whole(items, checkpoint, QUICK, Flow(1.0, 1), print)
-    assert (found.name, dict(found.counts)) == ("predict, 1 worker", {"videos": 2})
+    found = benchmarking.measure_whole(items, checkpoint, QUICK, Flow(1.0, 3), print)
+    assert (found.name, dict(found.counts)) == ("predict, 1 worker", {"videos": 3})
     assert found.timing.median > 0
 
 

@@ -553,7 +553,7 @@ def measure_whole(
     """Videos as `predict` labels them, from when it has got going; `flow` is what is expected of it."""
     scorer = settings.open(checkpoint, tell=tell)
     size = choose_batch_size(None, settings.device, tell, scorer)
-    count = _videos(flow.rate, settings.seconds, 2 * flow.lead)
+    count = _videos(flow.rate, settings.seconds, flow.lead)
 
     def run() -> float:
         with prepare_all(
