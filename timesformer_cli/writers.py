@@ -92,8 +92,8 @@ def choose_format(target: Path | None) -> Format:
         raise UsageError(f"{target}: no format has this extension; use one of {known}, or --format") from None
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Find out, before any work is done, that `target` cannot be written.
+def check_target(target: Path, *, overwrite: bool, ways: str = "or --overwrite") -> None:
+    """Find out, before any work is done, that `target` cannot be written; `ways` are the options for one that exists.
 
     Raises:
         OutputError: its folder does not exist or cannot be written, it is a folder itself, or it
@@ -104,7 +104,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name a file to write")
     if target.is_file() and not overwrite:
-        raise OutputError(f"{target}: exists already; choose another name, --resume or --overwrite")
+        raise OutputError(f"{target}: exists already; choose another name, {ways}")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise OutputError(f"{target}: cannot be written (permission denied)")
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from timesformer_cli.specs import Checkpoint
     from timesformer_cli.writers import Format, Writer
 
+_WAYS = "--resume or --overwrite"  # with a file that exists
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
@@ -51,12 +53,12 @@ class Output:
             check_logits_target(self.logits)
             if self.path is not None and self.logits.resolve() == self.path.resolve():
                 raise UsageError(f"{self.logits}: is --output already; name another file for --save-logits")
-            check_target(self.logits, overwrite=self.overwrite or self.resume)
+            check_target(self.logits, overwrite=self.overwrite or self.resume, ways=_WAYS)
         if self.path is None:
             if self.format == "parquet":
                 raise UsageError("Parquet cannot be written to standard output; name a file with --output")
             return
-        check_target(self.path, overwrite=self.overwrite or self.resume)
+        check_target(self.path, overwrite=self.overwrite or self.resume, ways=_WAYS)
         if durable and not (self.overwrite or self.resume):
             check_journal(self.path, self.format, logits=self.logits is not None)
 
