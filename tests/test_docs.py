@@ -175,7 +175,7 @@ def test_commands_run(
         pytest.skip("decord has no wheel for this platform")
     if args[0] == "merge":
         write_shards(8)
-    if "exported" in args and args[0] != "export" or "--check" in args:
+    if ("exported" in args and args[0] != "export") or "--check" in args:
         shutil.copytree(request.getfixturevalue("exported"), "exported")
     if args[0] == "benchmark":
         args += ("--seconds", "0.01")  # here it is only to run
