@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,11 @@ class TestProtocol:
         checkpoint = with_protocol(preview(name))
         assert checkpoint.sampling.clips == clips
         assert checkpoint.preprocess.crops == (1 if name == "camera-motion" else 3)
+
+    def test_a_copy_has_that_of_its_model(self, tmp_path: Path) -> None:
+        folder = preview("camera-motion").weights.parent  # type: ignore[union-attr]
+        shutil.copytree(folder, tmp_path / "copy")
+        assert with_protocol(preview(str(tmp_path / "copy"))).sampling.clips is None
 
     def test_what_a_recipe_states_stays(self) -> None:
         asked = with_overrides(preview("base-k400"), fields={"clips": 7})

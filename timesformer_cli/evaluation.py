@@ -105,11 +105,12 @@ class Run:
 def with_protocol(checkpoint: Checkpoint) -> Checkpoint:
     """The model with as many clips as its published numbers come from, where it would cover each video.
 
-    That is one for all that are not published, as for most that are.
+    That is one for all that are not published, as for most that are. A copy or an export of a model with a recipe
+    of its own is known by that.
     """
     if checkpoint.sampling.clips is not None or checkpoint.sampling.method not in ("window", "strided"):
         return checkpoint
-    entry = zoo.find(checkpoint.name)
+    entry = zoo.find(checkpoint.name) or zoo.find(checkpoint.recipe.name)
     clips = entry.clips if entry else 1
     return checkpoint if clips is None else with_overrides(checkpoint, fields={"clips": clips})
 
