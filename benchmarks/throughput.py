@@ -40,6 +40,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from timesformer_cli.devices import available_cores
+
 ROOT = Path(__file__).parents[1]
 STRIDE = 32
 ORIGINALS = 10
@@ -224,12 +226,9 @@ def ready_views(arguments: argparse.Namespace, paths: list[str]) -> Any:
 
 
 def torch_dtype(arguments: argparse.Namespace) -> Any:
-    import torch
+    from timesformer_cli import runtime
 
-    from timesformer_cli.runtime import choose_precision
-
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return dtypes[choose_precision(arguments.precision, arguments.device)]
+    return runtime.torch_dtype(runtime.choose_precision(arguments.precision, arguments.device))
 
 
 # ---- Turns
@@ -375,10 +374,6 @@ def print_table(turns: dict[str, list[Turn]]) -> None:
 
 def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}, {max(values):.2f})"
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- Memory

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -41,19 +42,22 @@ def write_audio(path: Path) -> Path:
     return path
 
 
-def write_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
-    """A checkpoint folder with a tiny network of random weights, the same at each call."""
-    torch.manual_seed(0)
-    config = TimesformerConfig(
+def tiny_config(labels: Sequence[str], **changes: Any) -> TimesformerConfig:
+    return TimesformerConfig(
         image_size=32,
         patch_size=8,
         num_frames=4,
         hidden_size=16,
-        num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
-        initializer_range=0.3,
         id2label=dict(enumerate(labels)),
+        **changes,
     )
+
+
+def write_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
+    """A checkpoint folder with a tiny network of random weights, the same at each call."""
+    torch.manual_seed(0)
+    config = tiny_config(labels, num_hidden_layers=1, initializer_range=0.3)
     TimesformerForVideoClassification(config).save_pretrained(folder)
     return folder

@@ -17,9 +17,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from clips import tiny_config
 from PIL import Image
 
-from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
+from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoint import resolve, with_overrides
 from timesformer_cli.errors import CheckpointError, InputError, OutputError, Terminated, UsageError
 from timesformer_cli.export import ExportSpec, bundle, check, export, graph, readme, verify
@@ -49,17 +50,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """A tiny network of random weights, biases and embeddings of time too, in the colours of Something-Something."""
     folder = tmp_path_factory.mktemp("network")
     torch.manual_seed(0)
-    config = TimesformerConfig(
-        image_size=32,
-        patch_size=8,
-        num_frames=4,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        id2label=dict(enumerate(LABELS)),
-    )
-    model = TimesformerForVideoClassification(config)
+    model = TimesformerForVideoClassification(tiny_config(LABELS, num_hidden_layers=2))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(mean=float("norm" in name and name.endswith("weight")), std=0.4)

@@ -14,11 +14,12 @@ import torch
 
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification, runtime
 from timesformer_cli.checkpoint import resolve
+from timesformer_cli.devices import find_device
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
 from timesformer_cli.inference import InferenceNetwork
 from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Item
-from timesformer_cli.runtime import _compile, _upload, choose_precision, find_device, open_scorer
+from timesformer_cli.runtime import _compile, _upload, choose_precision, open_scorer
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video import open_video
 

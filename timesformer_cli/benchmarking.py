@@ -26,23 +26,22 @@ from numpy.typing import NDArray
 from timesformer_cli import processors
 from timesformer_cli.batching import choose_batch_size
 from timesformer_cli.checkpoint import with_overrides
-from timesformer_cli.devices import find_device
+from timesformer_cli.devices import available_cores, find_device
 from timesformer_cli.durable import differences
 from timesformer_cli.engines import runtime_version
 from timesformer_cli.engines.ports import Engine, Scorer, threads
 from timesformer_cli.errors import CheckpointError, DeviceError, InputError, TimesformerError, UsageError
+from timesformer_cli.export.verify import CLIP as CLIP
 from timesformer_cli.exported import Provider, is_exported, read_metadata
 from timesformer_cli.pipeline import classify, prepare, prepare_all, read_clips
 from timesformer_cli.preprocess import make_views
 from timesformer_cli.records import Failure, Item, Prediction, Result, Views
-from timesformer_cli.runtime import Cost, Dtype, Precision, choose_precision, measure_cost, open_scorer
+from timesformer_cli.runtime import Cost, Dtype, Precision, choose_precision, measure_cost, open_scorer, torch_dtype
 from timesformer_cli.sampling import plan
 from timesformer_cli.specs import Checkpoint, Reading
+from timesformer_cli.terminal import plural
 from timesformer_cli.video import open_video
 from timesformer_cli.workers import Limits
-
-# Comes with the package, for whoever names no video: four seconds of 360 x 640 pixels.
-CLIP = Path(__file__).parent / "export" / "clip.mp4"
 
 Stage = Literal["start", "load", "reading", "matrix product", "network", "end to end"]
 Tell = Callable[[str], None]
@@ -362,7 +361,7 @@ def measure_reading(items: Sequence[Item], checkpoint: Checkpoint, settings: Set
         share = count / len(items)
         yield Measurement(
             stage="reading",
-            name=f"both, {_plural(settings.workers, 'worker')}",
+            name=f"both, {plural(settings.workers, 'worker')}",
             timing=timing,
             counts={what: number * share for what, number in counts.items()},
         )
@@ -449,7 +448,7 @@ def measure_product(precision: Dtype, device: str, seconds: float) -> Measuremen
     import torch
 
     target = find_device(device)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = torch_dtype(precision)
     found: list[Measurement] = []
     for size in _MATRICES[target.type]:
         left, right = (torch.randn(size, size, device=target).to(dtype) for _ in range(2))
@@ -497,7 +496,7 @@ def measure_network(
         for count, timing, memory in _by_batch(scorer, view, settings):
             yield Measurement(
                 stage="network",
-                name=f"{name}, {_plural(count, 'view')}",
+                name=f"{name}, {plural(count, 'view')}",
                 timing=timing,
                 counts={"views": count},
                 flops=cost.flops * count,
@@ -568,7 +567,7 @@ def measure_whole(
     if _device(scorer, settings.device) != "cpu":
         run()  # which finds the size of a batch
     timing = Timing(tuple(run() for _ in rounds(settings.seconds)))
-    name = "in this process" if settings.workers == 0 else _plural(settings.workers, "worker")
+    name = "in this process" if settings.workers == 0 else plural(settings.workers, "worker")
     return Measurement(stage="end to end", name=f"predict, {name}", timing=timing, counts={"videos": count})
 
 
@@ -628,7 +627,7 @@ def open_peer(checkpoint: Checkpoint, precision: Dtype, device: str) -> tuple[Sc
     from timesformer_cli import model as own
 
     target = find_device(device)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = torch_dtype(precision)
     weights = own.TimesformerForVideoClassification.from_checkpoint(checkpoint).state_dict()
     try:
         with torch.device("meta"):
@@ -661,7 +660,7 @@ def _face_network(
                 raise DeviceError(f"transformers does not score one view here ({error})") from error
             return
         yield Duel(
-            name=f"network, {precision}, {_plural(count, 'view')}",
+            name=f"network, {precision}, {plural(count, 'view')}",
             ours=timings[0],
             theirs=timings[1],
             counts={"views": count},
@@ -749,7 +748,7 @@ def describe(checkpoint: Checkpoint, items: Sequence[Item], settings: Settings, 
     return {
         "machine": {
             "processor": _processor(),
-            "cores": _cores(),
+            "cores": available_cores(),
             "threads": threads() if exported else torch.get_num_threads(),
             "memory": _memory(),
             "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
@@ -771,10 +770,6 @@ def describe(checkpoint: Checkpoint, items: Sequence[Item], settings: Settings, 
         "network": {"parameters": cost.parameters, "flops_per_view": cost.flops},
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:
@@ -871,9 +866,9 @@ def measure(
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.name}: {error}") from error
     about = describe(checkpoint, items, settings, cost)
-    if (about["load_average"] or 0) > _cores() / 2:
+    if (about["load_average"] or 0) > available_cores() / 2:
         tell(
-            f"other programs are at work (load {about['load_average']:.1f}, {_plural(_cores(), 'core')}): "
+            f"other programs are at work (load {about['load_average']:.1f}, {plural(available_cores(), 'core')}): "
             "this machine is faster than what follows says"
         )
     if against:
@@ -889,7 +884,3 @@ def measure(
             duels.append(duel)
             found(duel)
     return Report(about, tuple(measurements), tuple(duels))
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from timesformer_cli import pipeline
 from timesformer_cli.batching import choose_batch_size
+from timesformer_cli.devices import available_cores
 from timesformer_cli.errors import DeviceError, TimesformerError, UsageError
 from timesformer_cli.exported import Provider, is_exported
 from timesformer_cli.pipeline import Prepared, prepare_all
@@ -245,7 +246,7 @@ class _Network:
         provider: Provider = "auto",
     ) -> None:
         # Ray has set it to the CPUs that it counts for the actor.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = available_cores()
         if is_exported(checkpoint.weights):
             os.environ["OMP_NUM_THREADS"] = str(cores)
         else:

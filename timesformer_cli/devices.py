@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_device(device: str) -> None:
     """Raise UsageError for a device of no known kind. Needs no torch, as knowing whether it is there does."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?|mps", device):

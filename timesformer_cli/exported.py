@@ -102,6 +102,11 @@ def companions(path: Path) -> list[str]:
     return sorted({name.decode() for name in names})
 
 
+def files_of(path: Path) -> list[Path]:
+    """An exported model and the files beside it that hold its weights, as far as they are there."""
+    return [path, *(file for name in companions(path) if (file := path.with_name(name)).is_file())]
+
+
 def _read_xml(path: Path) -> Mapping[str, str]:
     try:
         root = ElementTree.parse(path).getroot()

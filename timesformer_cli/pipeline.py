@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from timesformer_cli.aggregate import combine
 from timesformer_cli.batching import BatchSize
+from timesformer_cli.engines.ports import Scorer
 from timesformer_cli.errors import CheckpointError, TimesformerError, VideoError
 from timesformer_cli.preprocess import crop_names, make_views
 from timesformer_cli.records import (
@@ -25,7 +26,6 @@ from timesformer_cli.records import (
     Views,
     Window,
 )
-from timesformer_cli.runtime import Scorer
 from timesformer_cli.sampling import plan
 from timesformer_cli.sheet import thumbnail
 from timesformer_cli.specs import Checkpoint, Reading

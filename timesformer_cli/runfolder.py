@@ -23,7 +23,7 @@ from timesformer_cli.datasets.reading import checksum
 from timesformer_cli.durable import Ledger, Settings, meta_of, read_meta, read_records
 from timesformer_cli.errors import InputError, OutputError
 from timesformer_cli.evaluation import Run, gather
-from timesformer_cli.exported import companions, is_exported
+from timesformer_cli.exported import files_of, is_exported
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.styles import Record
 from timesformer_cli.writers import csv_text, encoded
@@ -74,7 +74,7 @@ def weight_checksums(checkpoint: Checkpoint) -> dict[str, str]:
         return {}
     names = {weights.name}
     if is_exported(weights):
-        names |= {name for name in companions(weights) if weights.with_name(name).is_file()}
+        names = {file.name for file in files_of(weights)}
     if weights.name.endswith(".index.json"):
         with suppress(ValueError, KeyError, AttributeError):  # whoever loads it says what is wrong
             names |= set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())

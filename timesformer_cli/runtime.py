@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.devices import check_device as check_device
-from timesformer_cli.devices import find_device as find_device
-from timesformer_cli.engines.ports import Scorer as Scorer
+from timesformer_cli.devices import check_device, find_device
+from timesformer_cli.engines.ports import Scorer
 from timesformer_cli.errors import DeviceError
 from timesformer_cli.exported import Provider, check_options, is_exported
 from timesformer_cli.specs import Checkpoint, TimesformerConfig
@@ -62,7 +61,7 @@ def open_scorer(
 
     target = find_device(device)
     chosen = choose_precision(precision, device)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[chosen]
+    dtype = torch_dtype(chosen)
     model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
     # Softmax and LayerNorm compute in float32 by themselves. The head keeps float32, for classes tie where logits
     # are rounded. Under autocast what is between the layers would keep it as well, at the price of memory traffic:
@@ -116,6 +115,12 @@ def choose_precision(asked: Precision, device: str) -> Dtype:
         return asked
     native = target.type == "cuda" and torch.cuda.get_device_capability(target) >= (8, 0)
     return "bf16" if native else "fp32"
+
+
+def torch_dtype(precision: Dtype) -> "torch.dtype":
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def precision_of(checkpoint: Checkpoint, asked: Precision, device: str) -> str:

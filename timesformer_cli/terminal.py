@@ -1,6 +1,11 @@
 """Text that is fit to be shown on a terminal."""
 
 
+def plural(count: int, what: str) -> str:
+    """`1 clip`, `2 clips`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     r"""`text` in one line, with whatever could steer or upset a terminal shown as a backslash escape.
 

@@ -9,7 +9,7 @@ import typer
 
 from timesformer_cli.cli import console, options
 from timesformer_cli.errors import InputError
-from timesformer_cli.terminal import printable
+from timesformer_cli.terminal import plural, printable
 
 if TYPE_CHECKING:
     from timesformer_cli.benchmarking import Duel, Measurement
@@ -110,7 +110,6 @@ def benchmark(
         model,
         revision=revision,
         offline=offline,
-        quiet=console.is_quiet(),
         weights=weights,
         config=config,
         labels=labels,
@@ -199,7 +198,7 @@ def _page(report: dict[str, Any]) -> str:
     lines = [
         f"{chosen['model']}, {chosen['recipe']}: {network['parameters']:,} parameters, "
         f"{_three(network['flops_per_view'] / 1e9)} GFLOP a view",
-        f"{machine['processor']}, {_plural(machine['cores'], 'core')}, {_plural(machine['threads'], 'thread')}"
+        f"{machine['processor']}, {plural(machine['cores'], 'core')}, {plural(machine['threads'], 'thread')}"
         f"{''.join(f', {name}' for name in machine['gpus'])}; {machine['system']}",
         f"{', '.join(f'{name} {number}' for name, number in versions.items())}; device {chosen['device']}",
         "",
@@ -275,7 +274,3 @@ def _three(value: float) -> str:
 
 def _times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f}"
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -257,7 +257,6 @@ def evaluate(
             model,
             revision=revision,
             offline=offline,
-            quiet=console.is_quiet(),
             weights=weights,
             config=config,
             labels=labels,

@@ -136,7 +136,6 @@ def export(
             name,
             revision=revision,
             offline=offline,
-            quiet=console.is_quiet(),
             weights=weights,
             config=config,
             labels=labels,

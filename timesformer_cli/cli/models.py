@@ -10,6 +10,7 @@ import typer
 
 from timesformer_cli.cli import console, options
 from timesformer_cli.errors import CheckpointError, OutputError, UsageError
+from timesformer_cli.terminal import plural
 
 if TYPE_CHECKING:
     from timesformer_cli.specs import Checkpoint
@@ -168,7 +169,7 @@ def _page(card: dict[str, Any]) -> str:
             lines += [
                 (
                     "published",
-                    f"top-1 {published['top1']} %{top5}, from {_plural(published['clips'], 'clip')} of 3 crops",
+                    f"top-1 {published['top1']} %{top5}, from {plural(published['clips'], 'clip')} of 3 crops",
                 )
             ]
     lines += [
@@ -199,12 +200,8 @@ def _page(card: dict[str, Any]) -> str:
 
 def _input(config: dict[str, Any]) -> str:
     size, patch = (_plain(config[name]) for name in ("image_size", "patch_size"))
-    channels = _plural(config["num_channels"], "channel")
-    return f"{_plural(config['num_frames'], 'frame')} of {size} pixels, {channels}, patches of {patch}"
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    channels = plural(config["num_channels"], "channel")
+    return f"{plural(config['num_frames'], 'frame')} of {size} pixels, {channels}, patches of {patch}"
 
 
 def _field(name: str, value: Any) -> str:
@@ -276,7 +273,6 @@ def convert(
         source,
         revision=revision,
         offline=offline,
-        quiet=console.is_quiet(),
         weights=weights,
         config=config,
         labels=labels,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from timesformer_cli.cli import console
+
 if TYPE_CHECKING:
     from timesformer_cli.recipes import RecipeName
     from timesformer_cli.shards import Shard
@@ -394,7 +396,6 @@ def resolve_model(
     *,
     revision: str | None,
     offline: bool,
-    quiet: bool,
     weights: Path | None,
     config: Path | None,
     labels: Path | None,
@@ -409,7 +410,13 @@ def resolve_model(
         checkpoint = checkpoints.preview(model, revision=revision, weights=weights, config=config, labels_file=labels)
     else:
         checkpoint = checkpoints.resolve(
-            model, revision=revision, offline=offline, quiet=quiet, weights=weights, config=config, labels_file=labels
+            model,
+            revision=revision,
+            offline=offline,
+            quiet=console.is_quiet(),
+            weights=weights,
+            config=config,
+            labels_file=labels,
         )
     return checkpoints.with_overrides(checkpoint, recipe=recipe, fields=changes)
 
@@ -440,6 +447,6 @@ def recipe_changes(
 
 def worker_count(workers: int | None) -> int:
     """The processes to read with: with one less a small network would wait, and a large one keeps them waiting."""
-    if workers is not None:
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from timesformer_cli.devices import available_cores
+
+    return available_cores() if workers is None else workers

@@ -298,7 +298,6 @@ def predict(
             model,
             revision=revision,
             offline=offline,
-            quiet=console.is_quiet(),
             weights=weights,
             config=config,
             labels=labels,

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli.devices import available_cores
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, TimesformerConfig
 
@@ -94,13 +95,24 @@ def to_pixels(views: NDArray[np.float32], preprocess: PreprocessSpec) -> NDArray
 
     Exact where views were made of bytes; where they were interpolated after they had been normalised, the nearest.
     """
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    levels = np.rint((views * std + mean) * np.float32(255)).clip(0, 255).astype(np.uint8)
+    levels = to_levels(views, preprocess)
     if preprocess.channel_order == "bgr":
         levels = levels[:, :, ::-1]
     elif preprocess.channel_order == "gray":
         levels = levels.repeat(3, axis=2)
     return np.ascontiguousarray(levels.transpose(0, 1, 3, 4, 2))
+
+
+def to_levels(views: NDArray[np.float32], preprocess: PreprocessSpec) -> NDArray[np.uint8]:
+    """The same bytes as the network has them: (N, T, C, H, W), in its own channels."""
+    mean, std = statistics_of(preprocess)
+    levels: NDArray[np.float32] = (views * std + mean) * np.float32(255)
+    return np.rint(levels).clip(0, 255).astype(np.uint8)
+
+
+def statistics_of(preprocess: PreprocessSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation, float32 (C, 1, 1) each."""
+    return np.array(preprocess.mean, np.float32)[:, None, None], np.array(preprocess.std, np.float32)[:, None, None]
 
 
 def _find_input(program: Program, checkpoint: Checkpoint, metadata: Mapping[str, str]) -> Port:
@@ -188,7 +200,7 @@ def threads() -> int:
     stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     if stated.isdecimal() and int(stated) > 0:
         return int(stated)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available_cores()
 
 
 # What the runtimes say when they cannot allocate, on the CPU and on GPUs.

@@ -18,7 +18,7 @@ from timesformer_cli.checkpoint import find_weights, resolve
 from timesformer_cli.errors import CheckpointError, OutputError, UsageError
 from timesformer_cli.export import bundle, verify
 from timesformer_cli.export.spec import MODEL_FILES, ExportSpec, check_packages
-from timesformer_cli.exported import Format, Input, Output, is_exported, read_archive, read_metadata
+from timesformer_cli.exported import Format, Input, Output, files_of, is_exported, read_archive, read_metadata
 from timesformer_cli.specs import Checkpoint
 
 __all__ = ["ExportSpec", "Verification", "check", "export"]
@@ -127,6 +127,7 @@ def _write_model(
     """Write the model alone; the bytes of its weights in float32."""
     from timesformer_cli.export import graph, quantize
     from timesformer_cli.model import TimesformerForVideoClassification
+    from timesformer_cli.runtime import torch_dtype
 
     views = None
     if spec.calibrate is not None:
@@ -136,11 +137,11 @@ def _write_model(
     size = sum(parameter.nbytes for parameter in model.parameters())
     if spec.format == "hub":
         with told():
-            model.to(graph.DTYPES[spec.precision]).save_pretrained(path.parent)
+            model.to(torch_dtype(spec.precision)).save_pretrained(path.parent)
         return size
     tell("tracing the network")
     if spec.format != "openvino":  # which rounds the weights as it writes them
-        model.timesformer.to(graph.DTYPES[spec.precision])
+        model.timesformer.to(torch_dtype(spec.precision))
     module = graph.Exportable(model, checkpoint.preprocess, input=spec.input, output=spec.output)
     program = graph.trace(module, graph.shape_of(checkpoint.preprocess, checkpoint.sampling.num_frames, spec.input))
     tell(f"making {path.name} of it")
@@ -239,7 +240,7 @@ def _verify(
     tolerance = _TOLERANCES.get(precision, _TOLERANCES["fp32"])
     views = verify.sample_views(checkpoint, input)
     comparison = verify.compare(verify.open_exported(checkpoint, output, stated), network, views, output)
-    size = sum(file.stat().st_size for file in bundle.model_files(checkpoint.weights))
+    size = sum(file.stat().st_size for file in files_of(checkpoint.weights))
     versions = {"timesformer-cli": __version__, "processor": platform.machine()}
     if is_exported(checkpoint.weights):
         versions |= engines.runtime_version(checkpoint)

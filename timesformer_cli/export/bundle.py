@@ -64,11 +64,6 @@ def write_companions(folder: Path, checkpoint: Checkpoint, spec: ExportSpec, sta
         (folder / name).write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-def model_files(path: Path) -> list[Path]:
-    """The file of a model, and that of its weights, if they lie beside it."""
-    return [file for file in (path, path.with_name(f"{path.name}_data"), path.with_suffix(".bin")) if file.is_file()]
-
-
 def write_sums(folder: Path) -> None:
     """Write the checksums of all files, as `sha256sum --check` reads them."""
     lines = [f"{checksum([path])}  {path.name}\n" for path in sorted(folder.iterdir()) if path.name != SUMS]

@@ -18,12 +18,10 @@ from torch.export import Dim, ExportedProgram
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.errors import OutputError, UsageError
-from timesformer_cli.export.spec import OLDEST_OPSET, WEIGHTS_OF_ONNX, ExportSpec, Precision
+from timesformer_cli.export.spec import OLDEST_OPSET, WEIGHTS_OF_ONNX, ExportSpec
 from timesformer_cli.exported import INPUT_NAMES, METADATA_FILE, SECTION, Input, Output
 from timesformer_cli.model import TimesformerForVideoClassification
 from timesformer_cli.specs import PreprocessSpec
-
-DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # ITU-R 601 luma of red, green and blue.
 _LUMA = (0.299, 0.587, 0.114)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli import engines
-from timesformer_cli.engines.ports import to_pixels
+from timesformer_cli.engines.ports import statistics_of, to_levels, to_pixels
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.exported import Input, Output, is_exported
 from timesformer_cli.pipeline import prepare
@@ -19,6 +19,9 @@ from timesformer_cli.specs import Checkpoint
 
 # Views float32 (N, T, C, H, W), normalised, to what comes out, float32 (N, K) or (N, D).
 Runner = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+# Four seconds of 360 x 640 pixels that come with the package.
+CLIP = Path(__file__).with_name("clip.mp4")
 
 # Of the views of noise.
 SEED = 7
@@ -57,13 +60,12 @@ class Comparison(NamedTuple):
 
 def sample_views(checkpoint: Checkpoint, input: Input) -> NDArray[np.float32]:
     """Five views (5, T, C, H, W) as the recipe makes them: two of a clip, as it is and mirrored, and three of noise."""
-    clip = prepare(Item(str(Path(__file__).with_name("clip.mp4"))), checkpoint).pixels[0]
+    clip = prepare(Item(str(CLIP)), checkpoint).pixels[0]
     noise = np.random.default_rng(SEED).integers(0, 256, (3, *clip.shape)).astype(np.float32)
-    preprocess = checkpoint.preprocess
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    mean, std = statistics_of(checkpoint.preprocess)
     views = np.stack([clip, clip[..., ::-1], *((noise / 255 - mean) / std)])
     if input == "pixels":  # the network must see the same bytes
-        views = (np.rint((views * std + mean) * 255).clip(0, 255) / np.float32(255) - mean) / std
+        views = (to_levels(views, checkpoint.preprocess) / np.float32(255) - mean) / std
     return np.ascontiguousarray(views, np.float32)
 
 
