@@ -464,6 +464,10 @@ def in_program(change: Callable[[Any], object]) -> dict[str, Callable[[bytes], b
     return {"models/model.json": edit}
 
 
+def with_target(target: str) -> dict[str, Callable[[bytes], bytes]]:
+    return in_program(lambda program: program["graph_module"]["graph"]["nodes"][0].update(target=target))
+
+
 class Bomb:
     def __reduce__(self) -> tuple[Any, ...]:
         return (print, ("boom",))
@@ -492,19 +496,21 @@ class TestPrograms:
                 "a pickle in data/weights",
             ),
             (in_program(lambda program: program["guards_code"].append("print('boom')")), "guards"),
+            (with_target("torch.os.system"), "target 'torch.os.system'"),
+            (with_target("torch.ops.load_library.__call__"), "target 'torch.ops.load_library.__call__'"),
+            (with_target("torch.ops.aten.from_file.default"), "target 'torch.ops.aten.from_file.default'"),
+            (with_target("torch.ops.aten.save.default"), "target 'torch.ops.aten.save.default'"),
+            (with_target("torch.ops.aten.__class__"), "target 'torch.ops.aten.__class__'"),
+            (with_target("torch.ops.aten.add.__class__"), "target 'torch.ops.aten.add.__class__'"),
+            (with_target("torch.ops.prim.rpc_sync"), "target 'torch.ops.prim.rpc_sync'"),
+            (with_target("torch.ops.mine._private.default"), "target 'torch.ops.mine._private.default'"),
             (
                 in_program(
-                    lambda program: program["graph_module"]["graph"]["nodes"][0].update(target="torch.os.system")
-                ),
-                "target 'torch.os.system'",
-            ),
-            (
-                in_program(
-                    lambda program: program["graph_module"]["graph"]["nodes"][0].update(
-                        target="torch.ops.load_library.__call__"
+                    lambda program: program["graph_module"]["graph"]["nodes"][0]["inputs"][0].update(
+                        arg={"as_operator": "torch.os.system"}
                     )
                 ),
-                "target 'torch.ops.load_library.__call__'",
+                "as_operator 'torch.os.system'",
             ),
             (
                 {"models/model.json": lambda content: content.replace(b"Integer(4)", b"print(5)")},
@@ -532,6 +538,18 @@ class TestPrograms:
     def test_a_copy_that_is_changed_in_nothing_is_not(self, network: Checkpoint, tmp_path: Path) -> None:
         path = rewritten(exported("pt2"), tmp_path / "model.pt2", {})
         assert engines.open_scorer(replace(network, weights=path))(views(1)).shape == (1, CLASSES)
+
+    def test_private_operators_of_torch_are_no_code(self, network: Checkpoint, tmp_path: Path) -> None:
+        class Casting(torch.nn.Module):
+            def forward(self, frames: torch.Tensor) -> torch.Tensor:
+                return frames.flatten(1)[:, :CLASSES].double().to(torch.float32)
+
+        sizes = ({0: torch.export.Dim("batch")},)
+        program = torch.export.export(Casting(), (torch.zeros(2, *CLIP),), dynamic_shapes=sizes)
+        assert any("_assert_tensor_metadata" in str(node.target) for node in program.graph.nodes)
+        torch.export.save(program, tmp_path / "model.pt2")
+        scorer = engines.open_scorer(replace(network, weights=tmp_path / "model.pt2"))
+        np.testing.assert_array_equal(scorer(views(3)), views(3).reshape(3, -1)[:, :CLASSES])
 
     def test_weights_that_are_cut_short(self, network: Checkpoint, tmp_path: Path) -> None:
         changes = {"data/weights/weight_3": lambda content: content[:-4]}

@@ -108,8 +108,10 @@ _FILES = re.compile(
     r"data/(weights/(weight_\d+|model_weights_config\.json)|constants/(tensor_\d+|model_constants_config\.json)"
     r"|sample_inputs/model\.pt)|models/model\.json|extra/.*|archive_(format|version)|byteorder|\.data/.*"
 )
+# Of aten, private operators too: casts come with `_assert_tensor_metadata`. Two of its operators touch files.
 _OPERATORS = re.compile(
-    r"torch\.ops\.(aten|prim|prims|higher_order|quantized_decomposed)\.(?!__)\w+(\.\w+)?"
+    r"torch\.ops\.(aten(?!\.(from_file|save)\b)|prims|quantized_decomposed)\._?[a-z]\w*(\.[A-Za-z]\w*)?"
+    r"|torch\.ops\.higher_order\.(cond|invoke_subgraph|wrap_with_autocast|wrap_with_set_grad_enabled)"
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_|not_)|math\.[a-z]\w*"
 )
 _NAMES = re.compile(r"[\w.]*")
@@ -124,9 +126,9 @@ def refuse_code(path: Path) -> None:
     """Raise CheckpointError for a program that torch could not load, or run, without running code that lies in it.
 
     As of 2.13, torch.export.load unpickles weights and constants that are marked so, custom objects, and example
-    inputs; it takes any attribute of torch for an operator; it evaluates sizes with `eval`, through sympy, and guards
-    with `exec`; and it makes Python code that holds the names of inputs. What torch.export.save writes of a network
-    needs nothing of that but sizes made of sums and products.
+    inputs; it takes any attribute of torch for an operator, or for one that an operator calls; it evaluates sizes with
+    `eval`, through sympy, and guards with `exec`; and it makes Python code that holds the names of inputs. What
+    torch.export.save writes of a network needs nothing of that but sizes made of sums and products.
     """
     with PT2ArchiveReader(str(path)) as archive:
         names = archive.get_file_names()
@@ -148,7 +150,7 @@ def refuse_code(path: Path) -> None:
         raise _would_run(path, "guards")
     for key, text in _strings(program):
         if (
-            (key == "target" and not _OPERATORS.fullmatch(text))
+            (key in ("target", "as_operator") and not _OPERATORS.fullmatch(text))
             or (key == "expr_str" and not _is_arithmetic(text))
             or (key in ("name", "as_name", "fqn", "forward_arg_names") and not _NAMES.fullmatch(text))
         ):
