@@ -1,6 +1,9 @@
 """The network as it is run against the plain one of `model.py`, tensor by tensor."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -44,7 +47,7 @@ def pixels(model: TimesformerForVideoClassification, count: int = 2, *, frames: 
 def assert_equal(model: TimesformerForVideoClassification, views: Tensor) -> None:
     with torch.inference_mode():
         expected = model(views).logits
-    torch.testing.assert_close(InferenceNetwork(model)(views), expected, rtol=TOLERANCE, atol=TOLERANCE)
+    torch.testing.assert_close(InferenceNetwork(lambda: model)(views), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @pytest.fixture(params=["packed", "plain"])
@@ -98,12 +101,12 @@ def test_a_difference_would_be_seen(name: str) -> None:
     """The control: what a small part of the network does is far more than the tolerance."""
     model = random_model()
     views = pixels(model)
-    before = InferenceNetwork(model)(views)
+    before = InferenceNetwork(lambda: model)(views)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if key.endswith(name):
                 parameter.mul_(1.01)
-    assert (InferenceNetwork(model)(views) - before).abs().max() > 20 * TOLERANCE
+    assert (InferenceNetwork(lambda: model)(views) - before).abs().max() > 20 * TOLERANCE
 
 
 def test_float64() -> None:
@@ -112,15 +115,16 @@ def test_float64() -> None:
     views = pixels(model).double()
     with torch.inference_mode():
         expected = model(views).logits
-    torch.testing.assert_close(InferenceNetwork(model)(views), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        InferenceNetwork(lambda: model, dtype=torch.float64)(views), expected, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_bfloat16_with_a_head_in_float32() -> None:
     model = random_model()
     views = pixels(model)
-    expected = InferenceNetwork(model)(views)
-    model.timesformer.bfloat16()
-    logits = InferenceNetwork(model)(views.bfloat16())
+    expected = InferenceNetwork(lambda: model)(views)
+    logits = InferenceNetwork(lambda: model, dtype=torch.bfloat16)(views.bfloat16())
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, expected, rtol=0.1, atol=0.1)
 
@@ -130,7 +134,7 @@ def test_the_pixels_and_the_model_stay_as_they_are() -> None:
     views = pixels(model)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     kept = views.clone()
-    InferenceNetwork(model)(views)
+    InferenceNetwork(lambda: model)(views)
     assert torch.equal(views, kept)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name]), name
@@ -139,11 +143,29 @@ def test_the_pixels_and_the_model_stay_as_they_are() -> None:
 def test_nothing_of_the_old_weights_is_kept() -> None:
     """The memory that a checkpoint is mapped to can go."""
     model = random_model()
-    network = InferenceNetwork(model)
+    network = InferenceNetwork(lambda: model)
     old = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
     kept = {tensor.untyped_storage().data_ptr() for tensor in tensors_of(network)}
     assert kept
     assert not kept & old
+
+
+def test_never_all_weights_twice() -> None:
+    """Seven layers are taken from three models, each gone when the next is looked at."""
+    model = random_model(num_hidden_layers=7)
+    views = pixels(model)
+    opened: list[weakref.ref[TimesformerForVideoClassification]] = []
+
+    def open_model() -> TimesformerForVideoClassification:
+        another = deepcopy(model)
+        opened.append(weakref.ref(another))
+        return another
+
+    network = InferenceNetwork(open_model)
+    assert len(opened) == 3
+    gc.collect()
+    assert not any(reference() for reference in opened)
+    torch.testing.assert_close(network(views), InferenceNetwork(lambda: model)(views))
 
 
 def tensors_of(value: object) -> list[Tensor]:

@@ -13,6 +13,7 @@ size, H heads, and G groups of L tokens that attend to each other in space, the 
 with a class token of its own, or one group of all frames for joint attention.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import cast
 
@@ -25,22 +26,42 @@ from timesformer_cli.model import ACTIVATIONS, Attention, Layer, TimesformerForV
 # Tokens that go through the parts of a layer at a time, for each core; more no longer fit its cache.
 _TILE = 1024
 
+# Layers whose weights are in memory twice while they are laid out.
+_LAYERS_AT_A_TIME = 3
+
 
 class InferenceNetwork:
-    """The logits of a network in eval mode, on the device and in the dtype that its weights have now.
+    """The logits of a network in eval mode, on a device and in a dtype; the classifier keeps its own dtype.
 
-    Where weights are laid out anew, it keeps nothing of the old ones: they go when `model` does.
+    `open_model` opens the network, and is called again for every few layers. They are laid out anew, and then the
+    model goes and the memory that its weights were mapped to: at no time are all weights there twice. It must be a
+    model that may be changed.
     """
 
-    def __init__(self, model: TimesformerForVideoClassification) -> None:
-        config, encoder = model.config, model.timesformer
+    def __init__(
+        self,
+        open_model: Callable[[], TimesformerForVideoClassification],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        model = open_model()
+        config = model.config
         self._attention_type = config.attention_type
-        self._embeddings = deepcopy(encoder.embeddings)
-        layers = [cast("Layer", layer) for layer in encoder.encoder.layer]
-        with torch.inference_mode():
-            self._layers = [InferenceLayer(layer, config.hidden_act) for layer in layers[:-1]]
-            self._last = LastLayer(layers[-1], config.hidden_act)
-        self._layernorm, self._classifier = deepcopy((encoder.layernorm, model.classifier))
+        self._embeddings = deepcopy(model.timesformer.embeddings).to(device, dtype)
+        self._layernorm = deepcopy(model.timesformer.layernorm).to(device, dtype)
+        self._classifier = deepcopy(model.classifier).to(device)
+        self._layers: list[InferenceLayer] = []
+        last = config.num_hidden_layers - 1
+        for place in range(config.num_hidden_layers):
+            if place and place % _LAYERS_AT_A_TIME == 0:
+                model = open_model()
+            layer = cast("Layer", model.timesformer.encoder.layer[place]).to(device, dtype)
+            with torch.inference_mode():
+                if place < last:
+                    self._layers.append(InferenceLayer(layer, config.hidden_act))
+                else:
+                    self._last = LastLayer(layer, config.hidden_act)
 
     @torch.inference_mode()
     def __call__(self, pixel_values: Tensor) -> Tensor:
@@ -96,7 +117,11 @@ class Linear:
 
 
 def _packs(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
+    return weight.dtype == torch.float32
 
 
 class SelfAttention:

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
@@ -62,21 +63,21 @@ def open_scorer(
     target = find_device(device)
     chosen = choose_precision(precision, device)
     dtype = torch_dtype(chosen)
-    model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
-    # Softmax and LayerNorm compute in float32 by themselves. The head keeps float32, for classes tie where logits
-    # are rounded. Under autocast what is between the layers would keep it as well, at the price of memory traffic:
-    # logits come a quarter closer to those of fp32, and answers no closer.
-    model.timesformer.to(target, dtype)
-    model.classifier.to(target)
+    open_model = partial(TimesformerForVideoClassification.from_checkpoint, checkpoint)
     network: Network | None = None
     if compile and target.type == "cpu":
         tell("--compile: going on without it, for on the CPU the network is faster than what PyTorch compiles")
     elif compile:
+        model = open_model()
+        model.timesformer.to(target, dtype)
+        model.classifier.to(target)
         view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *checkpoint.preprocess.size)
         network = _compile(model, torch.zeros(2, *view, device=target, dtype=dtype), tell)
+    # Softmax and LayerNorm compute in float32 by themselves. The head keeps float32, for classes tie where logits
+    # are rounded. Under autocast what is between the layers would keep it as well, at the price of memory traffic:
+    # logits come a quarter closer to those of fp32, and answers no closer.
     if network is None:
-        network = InferenceNetwork(model)
-    del model  # and its weights, where the network has others
+        network = InferenceNetwork(open_model, device=target, dtype=dtype)
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
         # torch shares the memory of an array, and warns if it may not write to it.
