@@ -1,6 +1,7 @@
 """What workers are asked to do in the tests. They import this file by its name."""
 
 import ctypes
+import errno
 import os
 import sys
 import time
@@ -17,6 +18,10 @@ class OddError(Exception):
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(first)
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def act(item: str) -> Generator[Done]:
@@ -47,6 +52,8 @@ def act(item: str) -> Generator[Done]:
         print("noise")
         os.write(2, b"noise\n")
         sys.stderr.write("noise\n")
+    elif verb == "fill":  # shared memory, from now on
+        os.posix_fallocate = refuse
     elif verb == "parts":
         for part in range(int(number) - 1):
             yield Done(part, np.full(1000, part, np.float32), more=True)

@@ -62,6 +62,14 @@ def test_arrays_arrive_as_they_were() -> None:
         assert (answer.array == length).all() if length != 4 else answer.array.size == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system says nothing before it is too late")
+def test_arrays_arrive_when_shared_memory_is_full() -> None:
+    for (item, answer), size in zip(run(["fill:3", "x:5", "none"], workers=1), (3, 5, 0), strict=True):
+        assert isinstance(answer, Done)
+        assert answer.array.shape == (2, size)
+        assert (answer.array == len(item)).all()
+
+
 def test_no_items() -> None:
     assert run([]) == []
 

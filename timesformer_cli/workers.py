@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import itertools
 import math
 import multiprocessing
@@ -391,12 +392,14 @@ class _Worker(Generic[T]):
         return True
 
     def _receive(self) -> Done | BaseException:
-        value, shape, more = self._connection.recv()
-        if shape is None:
+        value, array, more = self._connection.recv()
+        if array is None:
             return value  # type: ignore[no-any-return]
+        if isinstance(array, np.ndarray):
+            return Done(value, array, more)
         memory = SharedMemory(_name(self._memory, self._part))
         try:
-            array = np.ndarray(shape, np.float32, memory.buf).copy()
+            array = np.ndarray(array, np.float32, memory.buf).copy()
         finally:
             memory.close()
             memory.unlink()
@@ -496,13 +499,19 @@ def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
                     return
 
 
-def _make(parts: Iterator[Done], memory: str) -> tuple[tuple[Any, tuple[int, ...] | None, bool], bool]:
-    """Make the next part, and leave its array; the message to send, and whether another part follows."""
+def _make(
+    parts: Iterator[Done], memory: str
+) -> tuple[tuple[Any, tuple[int, ...] | NDArray[np.float32] | None, bool], bool]:
+    """Make the next part; the message to send, and whether another part follows.
+
+    The message has the shape of the array that was left in memory, or the array itself where there was no room, or
+    None with an error.
+    """
     error: BaseException
     try:
         done = next(parts)
-        _leave(memory, done.array)
-        return (done.value, done.array.shape, done.more), done.more
+        array = done.array.shape if _leave(memory, done.array) else done.array
+        return (done.value, array, done.more), done.more
     except VideoError as video_error:
         error = video_error
     except MemoryError:
@@ -523,10 +532,21 @@ def _fit_to_travel(error: BaseException) -> BaseException:
     return error
 
 
-def _leave(name: str, array: NDArray[np.float32]) -> None:
+def _leave(name: str, array: NDArray[np.float32]) -> bool:
+    """Whether there was room for it: containers have 64 MB of shared memory, unless they are told otherwise."""
     memory = SharedMemory(name, create=True, size=max(array.nbytes, 1))
-    np.ndarray(array.shape, np.float32, memory.buf)[...] = array
-    memory.close()
+    try:
+        if hasattr(os, "posix_fallocate"):  # without it, writing where there is no room kills the process
+            os.posix_fallocate(memory._fd, 0, memory.size)  # type: ignore[attr-defined]
+        np.ndarray(array.shape, np.float32, memory.buf)[...] = array
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        memory.unlink()
+        return False
+    finally:
+        memory.close()
+    return True
 
 
 def _set_alarm(seconds: float) -> None:
