@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from clips import write_model, write_video
 from command import Run, only_line
 
+from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.export import graph
 
 pytest.importorskip("onnxruntime")
@@ -74,6 +76,54 @@ def test_a_difference_ends_with_an_error(
     )
     assert "not verified: relative" in done.out
     assert os.listdir(tmp_path) == ["made.unverified"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "args", "reason"),
+    [
+        (np.nan, ["--format", "pt2"], "the network itself gives numbers that are not finite; its weights are damaged"),
+        (1e6, ["--format", "onnx", "--precision", "fp16"], "it gives numbers that are not finite; export it in fp32"),
+        (1e6, ["--format", "hub", "--precision", "fp16"], "it gives numbers that are not finite; export it in fp32"),
+    ],
+)
+def test_numbers_that_are_not_finite(
+    run: Run, tmp_path: Path, model: Path, factor: float, args: list[str], reason: str
+) -> None:
+    network = TimesformerForVideoClassification.from_pretrained(str(model))
+    with torch.no_grad():
+        network.timesformer.encoder.layer[0].output.dense.weight *= factor
+    network.save_pretrained(tmp_path / "network")
+    done = run("--quiet", "export", tmp_path / "network", *args, "-o", tmp_path / "made", "--json")
+    unverified = tmp_path / "made.unverified"
+    assert done.code == 1
+    assert only_line(done.err).startswith(f"error: {unverified}: not verified, for {reason}")
+    assert sorted(os.listdir(tmp_path)) == ["made.unverified", "network"]
+    found = json.loads(done.out, parse_constant=pytest.fail)
+    assert [(batch["relative"], batch["agreement"]) for batch in found["batches"]] == [(None, 0)] * 3
+    again = run("--quiet", "export", "--check", unverified)
+    assert (again.code, again.out.count("not finite")) == (1, 9)
+    assert only_line(again.err) == only_line(done.err)
+
+
+def test_damaged_weights_cannot_be_quantized(run: Run, tmp_path: Path, model: Path) -> None:
+    network = TimesformerForVideoClassification.from_pretrained(str(model))
+    with torch.no_grad():
+        network.classifier.bias[0] = np.inf
+    network.save_pretrained(tmp_path / "network")
+    done = run("--quiet", "export", tmp_path / "network", "-f", "onnx", "--quantize", "int8", "-o", tmp_path / "made")
+    assert done.code == 1
+    assert "its weights hold numbers that are not finite, which int8 cannot keep" in only_line(done.err)
+    assert os.listdir(tmp_path) == ["network"]
+
+
+def test_what_the_runtime_cannot_run_is_told_by_its_name(
+    run: Run, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "save_pt2", lambda program, path, metadata: path.write_bytes(b"PK"))
+    done = run("--quiet", "export", model, "--format", "pt2", "-o", tmp_path / "made")
+    assert done.code == 1
+    assert only_line(done.err).startswith(f"error: {tmp_path}/made/model.pt2: cannot be read as a .pt2")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_changed_folder_ends_with_an_error(run: Run, tmp_path: Path, model: Path) -> None:

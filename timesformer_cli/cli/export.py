@@ -176,9 +176,12 @@ def _print(found: "Verification", path: Path, *, as_json: bool) -> None:
     summary = {"path": str(path), **found.to_dict()}
     print(json.dumps(summary, indent=2) if as_json else _table(summary))
     if not found.passed:
-        reason = f"{', '.join(found.changed)} changed since" if found.changed else "it differs by more than rounding"
-        console.error(f"{path}: not verified, for {reason}")
+        console.error(f"{path}: not verified, for {found.reason}")
         raise typer.Exit(1)
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2e}"
 
 
 def _table(summary: dict[str, Any]) -> str:
@@ -187,9 +190,9 @@ def _table(summary: dict[str, Any]) -> str:
     rows += [
         (
             str(batch["views"]),
-            f"{batch['max_difference']:.2e}",
-            f"{batch['mean_difference']:.2e}",
-            f"{batch['relative']:.2e}",
+            _number(batch["max_difference"]),
+            _number(batch["mean_difference"]),
+            _number(batch["relative"]),
             "" if batch["agreement"] is None else f"{batch['agreement']} of {batch['of']}",
         )
         for batch in summary["batches"]

@@ -70,14 +70,19 @@ class Engine:
         self._batch = None if self._input.shape is None else self._input.shape[0]
 
     def __call__(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = self.run(views)
+        if not np.isfinite(logits).all():
+            raise CheckpointError(f"{self._program.path}: gives numbers that are not finite; export it in fp32")
+        return logits
+
+    def run(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As a call, whatever numbers come out."""
         values: NDArray[Any] = to_pixels(views, self._preprocess) if self._takes_pixels else views
         values = np.ascontiguousarray(values, self._input.dtype)
         size = self._batch or len(values)
         logits = np.concatenate([self._score(values[start : start + size]) for start in range(0, len(values), size)])
         if self._probabilities:  # up to a constant for each view, which softmax does not see
             logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
-        if not np.isfinite(logits).all():
-            raise CheckpointError(f"{self._program.path}: gives numbers that are not finite; export it in fp32")
         return logits
 
     def _score(self, values: NDArray[Any]) -> NDArray[np.float32]:

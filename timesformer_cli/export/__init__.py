@@ -1,6 +1,7 @@
 """A checkpoint in the format of another runtime, verified before it is kept."""
 
 import json
+import math
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from timesformer_cli import engines
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoint import find_weights, resolve
-from timesformer_cli.errors import CheckpointError, OutputError, UsageError
+from timesformer_cli.errors import CheckpointError, DeviceError, OutputError, UsageError
 from timesformer_cli.export import bundle, verify
 from timesformer_cli.export.spec import MODEL_FILES, ExportSpec, check_packages
 from timesformer_cli.exported import Format, Input, Output, files_of, is_exported, read_archive, read_metadata
@@ -52,8 +53,19 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        # Written so that what is no number fails.
-        return not self.changed and all(batch.relative <= self.tolerance for batch in self.comparison.batches)
+        return self.reason is None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not verified, in words that go on after "for"; None if it is."""
+        if self.changed:
+            return f"{', '.join(self.changed)} changed since"
+        if not np.isfinite(self.comparison.reference).all():
+            return "the network itself gives numbers that are not finite; its weights are damaged or too large"
+        worst = [batch.relative for batch in self.comparison.batches]
+        if not np.isfinite(worst).all():
+            return "it gives numbers that are not finite; export it in fp32"
+        return "it differs by more than rounding" if max(worst) > self.tolerance else None
 
     def to_dict(self) -> dict[str, Any]:
         """All of it but the reference, as JSON has it."""
@@ -64,7 +76,9 @@ class Verification:
             "input": self.input,
             "output": self.output,
             "tolerance": self.tolerance,
-            "batches": [batch._asdict() for batch in self.comparison.batches],
+            "batches": [
+                {name: _finite(value) for name, value in batch._asdict().items()} for batch in self.comparison.batches
+            ],
             "bytes": self.bytes,
             "share_of_fp32": self.share,
             "seconds_per_view": self.comparison.seconds,
@@ -90,6 +104,7 @@ def export(
         UsageError: a package is missing, or the format cannot be had of this model.
         OutputError: the folder is there already, or cannot be written.
         CheckpointError, InputError: the model or the videos to calibrate with cannot be read.
+        CheckpointError, DeviceError: the runtime cannot run what was written.
     """
     check_packages(spec)
     unverified = folder.with_name(f"{folder.name}.unverified")
@@ -106,9 +121,13 @@ def export(
         with bundle.told(folder):
             bundle.write_companions(staging, checkpoint, spec, stated)
         tell("comparing it with the network in PyTorch")
-        found = _verify(replace(checkpoint, weights=path), spec.format, stated, checkpoint, size)
+        try:
+            found = _verify(replace(checkpoint, weights=path), spec.format, stated, checkpoint, size)
+        except (CheckpointError, DeviceError) as error:  # by the name that the model would have had
+            raise type(error)(str(error).replace(str(staging), str(folder))) from error
         kept = {**found.to_dict(), "seed": verify.SEED, "fp32_bytes": size}
-        kept["reference"] = [[float(f"{number:.9g}") for number in row] for row in found.comparison.reference.tolist()]
+        reference = found.comparison.reference.tolist()
+        kept["reference"] = [[_finite(float(f"{number:.9g}")) for number in row] for row in reference]
         with bundle.told(folder):
             (staging / bundle.VERIFICATION).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
             bundle.write_sums(staging)
@@ -135,6 +154,10 @@ def _write_model(
         tell(f"calibrating with {len(views.items):,} videos of {spec.calibrate}")
     model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
     size = sum(parameter.nbytes for parameter in model.parameters())
+    if spec.quantize is not None and not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise CheckpointError(
+            f"{checkpoint.name}: its weights hold numbers that are not finite, which int8 cannot keep"
+        )
     if spec.format == "hub":
         with told():
             model.to(torch_dtype(spec.precision)).save_pretrained(path.parent)
@@ -200,6 +223,11 @@ def check(
     if not is_exported(file):
         stated = {"precision": kept.get("precision", "fp32")}
     return replace(_verify(ours, _format(file), stated, network, kept.get("fp32_bytes")), changed=tuple(changed))
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no other numbers."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _format(file: Path) -> Format:

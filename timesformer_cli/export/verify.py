@@ -35,8 +35,8 @@ _LEAST = float(np.log(np.finfo(np.float32).tiny))
 
 class Batch(NamedTuple):
     """How far results are off that come in batches of `views`: absolute differences, and the largest of them as a
-    share of the largest number of the network. `agreement` counts, among `of`, views with the same first label, which
-    embeddings (None) have not.
+    share of the largest number of the network; not finite where results are not. `agreement` counts, among `of`, views
+    with the same first label, which embeddings (None) have not.
     """
 
     views: int
@@ -78,7 +78,7 @@ def open_exported(checkpoint: Checkpoint, output: Output, metadata: Mapping[str,
 
         return runtime.open_scorer(checkpoint, device="cpu", precision="fp32")
     if output != "embedding":
-        return engines.open_scorer(checkpoint, device="cpu")
+        return engines.open_scorer(checkpoint, device="cpu").run
     program = engines.open_program(path, metadata, device="cpu")
     pixels = metadata.get("input") == "pixels"
     return lambda views: program.run(to_pixels(views, checkpoint.preprocess) if pixels else views, 0)
@@ -138,11 +138,13 @@ def _difference(ours: NDArray[np.float32], theirs: NDArray[np.float32], output: 
     if ours.shape != theirs.shape:
         raise CheckpointError(f"the exported model gives {ours.shape[1:]} for a view, not {theirs.shape[1:]}")
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    if output == "probabilities":  # whose logarithms are the logits up to a constant for each view
-        a, b = _log_softmax(a), _log_softmax(b)
-    difference = np.abs(a - b)
-    largest = float(difference.max())
-    agreement = None if output == "embedding" else int((a.argmax(1) == b.argmax(1)).sum())
+    finite = np.isfinite(a).all(1) & np.isfinite(b).all(1)
+    with np.errstate(invalid="ignore"):
+        if output == "probabilities":  # whose logarithms are the logits up to a constant for each view
+            a, b = _log_softmax(a), _log_softmax(b)
+        difference = np.abs(a - b)
+    largest = float(difference.max()) if finite.all() else np.nan
+    agreement = None if output == "embedding" else int(((a.argmax(1) == b.argmax(1)) & finite).sum())
     relative = largest / max(float(np.abs(b).max()), 1e-9)
     return Batch(views, largest, float(difference.mean()), relative, agreement, len(ours))
 
