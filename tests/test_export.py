@@ -174,6 +174,19 @@ def test_a_hub_folder_holds_the_same_weights(make: Make, checkpoint: Checkpoint,
     )
 
 
+@pytest.mark.parametrize("format", ["hub", "pt2"])
+def test_labels_that_utf8_has_not(tmp_path: Path, format: Any) -> None:
+    from transformers import TimesformerConfig as Theirs
+
+    labels = ("bytes \udcff\udc80", "back\\slash \ud83d", "größer 😀")
+    TimesformerForVideoClassification(tiny_config(labels, num_hidden_layers=1)).save_pretrained(tmp_path / "network")
+    assert export(resolve(str(tmp_path / "network")), ExportSpec(format=format), tmp_path / "made").passed
+    for folder in ("network", "made"):
+        assert resolve(str(tmp_path / folder)).labels == labels
+        assert tuple(Theirs.from_pretrained(tmp_path / folder).id2label.values()) == labels
+        assert "größer 😀" in (tmp_path / folder / "config.json").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")

@@ -199,7 +199,8 @@ class TimesformerConfig:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, sort_keys=True)
-        (path / "config.json").write_text(text + "\n", encoding="utf-8")
+        # Half a surrogate pair, which labels may hold, is escaped as JSON has it.
+        (path / "config.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 SamplingMethod = Literal["window", "segments", "strided", "uniform"]
