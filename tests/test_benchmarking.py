@@ -17,8 +17,25 @@ import torch
 from artefacts import CLIP, write_linear
 from clips import write_audio, write_model, write_video
 
-from timesformer_cli import benchmarking
-from timesformer_cli.benchmarking import Duel, Flow, Measurement, Report, Settings, Stage, Timing
+from timesformer_cli.benchmarking import CLIP as OWN_CLIP
+from timesformer_cli.benchmarking import (
+    Duel,
+    Measurement,
+    Report,
+    Settings,
+    check_transformers,
+    compare,
+    first_view,
+    measure,
+    network,
+    peer,
+    startup,
+    videos,
+)
+from timesformer_cli.benchmarking.figures import Stage, Timing
+from timesformer_cli.benchmarking.report import describe
+from timesformer_cli.benchmarking.rounds import repeat, take_turns
+from timesformer_cli.benchmarking.videos import Flow
 from timesformer_cli.checkpoint import resolve, with_overrides
 from timesformer_cli.errors import CheckpointError, DeviceError, InputError, UsageError
 from timesformer_cli.records import Item
@@ -27,6 +44,7 @@ from timesformer_cli.specs import Checkpoint
 
 QUICK = Settings(device="cpu", workers=1, seconds=0.001)
 COST = Cost(parameters=1, flops=1000)
+LONGEST = Settings.longest  # which most tests replace: networks as small as theirs are quick
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +68,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(benchmarking.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
 
     def takes(self, *seconds: float) -> Any:
         """A call that takes so long each time, the last for ever after."""
@@ -82,25 +100,25 @@ class TestTiming:
 class TestRounds:
     def test_the_first_does_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock(monkeypatch)
-        assert benchmarking.repeat(clock.takes(0.75, 0.25), 1).seconds == (0.25,) * 4
+        assert repeat(clock.takes(0.75, 0.25), 1).seconds == (0.25,) * 4
 
     def test_a_long_first_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock(monkeypatch)
-        assert benchmarking.repeat(clock.takes(5, 3), 1).seconds == (5, 3)
+        assert repeat(clock.takes(5, 3), 1).seconds == (5, 3)
 
     def test_they_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock(monkeypatch)
-        assert len(benchmarking.repeat(clock.takes(0), 1).seconds) == 1000
+        assert len(repeat(clock.takes(0), 1).seconds) == 1000
 
     def test_turns_alternate(self) -> None:
         order: list[str] = []
-        ours, theirs = benchmarking.take_turns(lambda: order.append("a"), lambda: order.append("b"), 0)
+        ours, theirs = take_turns(lambda: order.append("a"), lambda: order.append("b"), 0)
         assert "".join(order) == "ab" + "ba" + "ab"
         assert len(ours.seconds) == len(theirs.seconds) == 3
 
     def test_turns_are_kept_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock(monkeypatch)
-        ours, theirs = benchmarking.take_turns(clock.takes(9, 1), clock.takes(9, 2, 4), 18)
+        ours, theirs = take_turns(clock.takes(9, 1), clock.takes(9, 2, 4), 18)
         assert ours.seconds == (1,) * 4
         assert theirs.seconds == (2, 4, 4, 4)
         duel = Duel(name="", ours=ours, theirs=theirs, counts={})
@@ -119,7 +137,7 @@ def test_rates() -> None:
 class TestReading:
     def test_what_is_counted(self, checkpoint: Checkpoint, items: list[Item]) -> None:
         fed = with_overrides(checkpoint, fields={"clips": 2, "crops": 3})
-        decode, preprocess, both = benchmarking.measure_reading(items, fed, QUICK)
+        decode, preprocess, both = videos.measure_reading(items, fed, QUICK)
         assert dict(decode.counts) == {"videos": 2, "frames": 2 * 2 * 4}
         assert dict(preprocess.counts) == {"videos": 2, "frames": 2 * 2 * 4, "views": 2 * 2 * 3}
         assert both.name == "both, 1 worker"
@@ -129,12 +147,12 @@ class TestReading:
 
     def test_without_workers(self, checkpoint: Checkpoint, items: list[Item]) -> None:
         settings = Settings(device="cpu", workers=0, seconds=0.001)
-        assert len(list(benchmarking.measure_reading(items, checkpoint, settings))) == 2
+        assert len(list(videos.measure_reading(items, checkpoint, settings))) == 2
 
     def test_a_video_that_cannot_be_read(self, checkpoint: Checkpoint, items: list[Item], tmp_path: Path) -> None:
         bad = Item(str(write_audio(tmp_path / "audio.mp4")))
         with pytest.raises(InputError, match=r"audio\.mp4: no video stream"):
-            list(benchmarking.measure_reading([*items, bad], checkpoint, QUICK))
+            list(videos.measure_reading([*items, bad], checkpoint, QUICK))
 
     def test_the_lead_is_not_timed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock(monkeypatch)
@@ -144,24 +162,24 @@ class TestReading:
                 clock.now += seconds
                 yield "result"
 
-        assert benchmarking._flow(results(), 2) == 3
+        assert videos._flow(results(), 2) == 3
 
     @pytest.mark.parametrize(("rate", "count"), [(1, 8), (50, 100), (1e6, 1000)])
     def test_how_many_videos(self, rate: float, count: int) -> None:
-        assert benchmarking._videos(rate, 2, 8) == count
+        assert videos.how_many(rate, 2, 8) == count
 
 
 class TestNetwork:
     @pytest.fixture(autouse=True)
     def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(benchmarking, "_MATRICES", {"cpu": (8, 16)})
-        monkeypatch.setattr(benchmarking, "_MOST_VIEWS", {"cpu": 4})
-        monkeypatch.setattr(benchmarking, "_GAIN", 0)
-        monkeypatch.setattr(benchmarking, "_LONGEST", 1e6)
+        monkeypatch.setattr(network, "_MATRICES", {"cpu": (8, 16)})
+        monkeypatch.setattr(network, "_MOST_VIEWS", {"cpu": 4})
+        monkeypatch.setattr(network, "_GAIN", 0)
+        monkeypatch.setattr(Settings, "longest", 1e6)
 
     def test_each_precision_by_batch(self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-        found = list(benchmarking.measure_network(checkpoint, view, COST, QUICK, print))
+        found = list(network.measure_network(checkpoint, view, COST, QUICK, print))
         expected = [
             name
             for precision in ("fp32", "bf16")
@@ -171,11 +189,11 @@ class TestNetwork:
             )
         ]
         assert [each.name for each in found] == expected
-        product, *network = found[:4]
+        product, *batches = found[:4]
         assert product.flops in (2 * 8**3, 2 * 16**3)
-        assert [(each.counts["views"], each.flops) for each in network] == [(1, 1000), (2, 2000), (4, 4000)]
-        assert {each.product for each in network} == {product.flops_per_second}
-        memory = [each.memory for each in network]
+        assert [(each.counts["views"], each.flops) for each in batches] == [(1, 1000), (2, 2000), (4, 4000)]
+        assert {each.product for each in batches} == {product.flops_per_second}
+        memory = [each.memory for each in batches]
         assert all(each is None or 2**24 < each < 2**36 for each in memory)
 
     @pytest.mark.parametrize(
@@ -186,7 +204,7 @@ class TestNetwork:
         self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], found: tuple[str]
     ) -> None:
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
-        assert benchmarking.precisions(checkpoint, QUICK) == found
+        assert network.precisions(checkpoint, QUICK) == found
 
     @pytest.mark.parametrize(
         ("device", "capability", "found"),
@@ -199,16 +217,16 @@ class TestNetwork:
     def test_precisions_of_gpus(
         self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, device: str, capability: Any, found: Any
     ) -> None:
-        monkeypatch.setattr(benchmarking, "find_device", torch.device)
-        monkeypatch.setattr(benchmarking, "choose_precision", lambda *_: "bf16")
+        monkeypatch.setattr(network, "find_device", torch.device)
+        monkeypatch.setattr(network, "choose_precision", lambda *_: "bf16")
         monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
-        assert benchmarking.precisions(checkpoint, Settings(device=device)) == found
+        assert network.precisions(checkpoint, Settings(device=device)) == found
 
     def test_memory_of_gpus_is_what_torch_holds(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of the device that is asked for, and from the beginning of each measurement."""
         held = {"cuda:1": 99}
-        monkeypatch.setattr(benchmarking, "find_device", torch.device)
-        monkeypatch.setattr(benchmarking, "_MOST_VIEWS", {"cuda": 2})
+        monkeypatch.setattr("timesformer_cli.benchmarking.settings.find_device", torch.device)
+        monkeypatch.setattr(network, "_MOST_VIEWS", {"cuda": 2})
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: held.update({device: 0}))
         monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: held[device])
@@ -217,13 +235,13 @@ class TestNetwork:
             held["cuda:1"] = max(held["cuda:1"], 10 * len(views))
             return views
 
-        found = benchmarking._by_batch(score, view, Settings(device="cuda:1", seconds=0.001))
+        found = network._by_batch(score, view, Settings(device="cuda:1", seconds=0.001))
         assert [(count, memory) for count, _, memory in found] == [(1, 10), (2, 20)]
 
     def test_the_precision_that_was_asked_for(self, checkpoint: Checkpoint) -> None:
-        assert benchmarking.precisions(checkpoint, Settings(device="cpu", precision="bf16")) == ("bf16",)
+        assert network.precisions(checkpoint, Settings(device="cpu", precision="bf16")) == ("bf16",)
         with pytest.raises(DeviceError, match="fp16"):
-            benchmarking.precisions(checkpoint, Settings(device="cpu", precision="fp16"))
+            network.precisions(checkpoint, Settings(device="cpu", precision="fp16"))
 
     def test_batches_end_where_they_do_not_fit(self, view: Any) -> None:
         def score(views: Any) -> Any:
@@ -231,29 +249,30 @@ class TestNetwork:
                 raise MemoryError
             return views
 
-        assert [count for count, *_ in benchmarking._by_batch(score, view, QUICK)] == [1, 2]
+        assert [count for count, *_ in network._by_batch(score, view, QUICK)] == [1, 2]
 
     def test_batches_end_where_they_are_slow(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(benchmarking, "_LONGEST", 6)
+        monkeypatch.setattr(Settings, "longest", LONGEST)
         clock = Clock(monkeypatch)
-        settings = Settings(device="cpu", seconds=1)
-        assert [count for count, *_ in benchmarking._by_batch(lambda _: clock.takes(4)(), view, settings)] == [1]
+        settings = Settings(device="cpu", seconds=0.5)
+        found = network._by_batch(lambda views: clock.takes(len(views))(), view, settings)
+        assert [count for count, *_ in found] == [1, 2]  # four would take longer than six times 0.5 s
 
     def test_batches_end_where_they_gain_nothing(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(benchmarking, "_MOST_VIEWS", {"cpu": 64})
-        monkeypatch.setattr(benchmarking, "_GAIN", 1.05)
+        monkeypatch.setattr(network, "_MOST_VIEWS", {"cpu": 64})
+        monkeypatch.setattr(network, "_GAIN", 1.05)
         clock = Clock(monkeypatch)
         seconds = {1: 0.2, 2: 0.2, 4: 0.4, 8: 0.8}  # twice as many a second at two, and then no more
-        found = benchmarking._by_batch(lambda views: clock.takes(seconds[len(views)])(), view, Settings(seconds=1))
+        found = network._by_batch(lambda views: clock.takes(seconds[len(views)])(), view, Settings(seconds=1))
         assert [count for count, *_ in found] == [1, 2, 4, 8]
 
     def test_not_even_one_view(self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(_: Any) -> Any:
             raise MemoryError
 
-        monkeypatch.setattr(benchmarking, "open_scorer", lambda *_, **__: full)
+        monkeypatch.setattr("timesformer_cli.benchmarking.settings.open_scorer", lambda *_, **__: full)
         with pytest.raises(DeviceError, match="a single view does not fit"):
-            list(benchmarking.measure_network(checkpoint, view, COST, QUICK, print))
+            list(network.measure_network(checkpoint, view, COST, QUICK, print))
 
     def test_a_precision_that_overflows_is_left_out(
         self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch
@@ -266,10 +285,10 @@ class TestNetwork:
 
             return score
 
-        monkeypatch.setattr(benchmarking, "open_scorer", open_one)
-        monkeypatch.setattr(benchmarking, "precisions", lambda *_: ("fp32", "fp16"))
+        monkeypatch.setattr("timesformer_cli.benchmarking.settings.open_scorer", open_one)
+        monkeypatch.setattr(network, "precisions", lambda *_: ("fp32", "fp16"))
         told: list[str] = []
-        found = list(benchmarking.measure_network(checkpoint, view, COST, QUICK, told.append))
+        found = list(network.measure_network(checkpoint, view, COST, QUICK, told.append))
         assert {each.name.partition(",")[0] for each in found} == {"fp32"}
         assert told == ["fp16 is left out: too large for it"]
 
@@ -278,10 +297,10 @@ class TestNetwork:
         self, checkpoint: Checkpoint, view: Any, tmp_path: Path, stated: dict[str, str], bound: str
     ) -> None:
         linear = replace(checkpoint, weights=write_linear(tmp_path / "model.onnx", metadata=stated))
-        product, *network = benchmarking.measure_network(linear, view, COST, QUICK, print)
+        product, *batches = network.measure_network(linear, view, COST, QUICK, print)
         assert product.name == f"{bound}, square matrices"
-        assert [each.name for each in network] == [f"as exported, {n}" for n in ("1 view", "2 views", "4 views")]
-        assert "onnxruntime" in benchmarking.describe(linear, [], QUICK, COST)["versions"]
+        assert [each.name for each in batches] == [f"as exported, {n}" for n in ("1 view", "2 views", "4 views")]
+        assert "onnxruntime" in describe(linear, [], QUICK, COST)["versions"]
 
 
 def test_loading(checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,14 +311,14 @@ def test_loading(checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPa
         clock.now += 4
         return 2, 1, 1000
 
-    monkeypatch.setattr(benchmarking, "_load_afresh", load)
-    network, first, both = benchmarking.measure_load(checkpoint, view, QUICK)
-    assert [each.timing.seconds for each in (network, first, both)] == [(2, 2), (1, 1), (4, 4)]
+    monkeypatch.setattr(startup, "_load_afresh", load)
+    opened, first, both = startup.measure_load(checkpoint, view, QUICK)
+    assert [each.timing.seconds for each in (opened, first, both)] == [(2, 2), (1, 1), (4, 4)]
     assert both.memory == 1000
 
 
 def test_a_fresh_process(checkpoint: Checkpoint, view: Any) -> None:
-    load, first, memory = benchmarking._load_afresh(checkpoint, view, QUICK)
+    load, first, memory = startup._load_afresh(checkpoint, view, QUICK)
     assert load > 0
     assert first > 0
     if sys.platform == "linux":
@@ -311,21 +330,21 @@ def test_what_goes_wrong_in_a_fresh_process_is_told(checkpoint: Checkpoint, view
     damaged = tmp_path / "model.onnx"
     damaged.write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"model\.onnx"):
-        benchmarking._load_afresh(replace(checkpoint, weights=damaged), view, QUICK)
+        startup._load_afresh(replace(checkpoint, weights=damaged), view, QUICK)
 
 
 def test_a_fresh_process_that_dies(checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(DeviceError, match="a process that loaded it died"):
-        benchmarking._load_afresh(checkpoint, view, QUICK)
+        startup._load_afresh(checkpoint, view, QUICK)
 
 
 def test_what_libraries_print_in_a_fresh_process(capfd: pytest.CaptureFixture[str]) -> None:
     """They would spoil the answer, which goes where they print."""
     code = (
-        "from timesformer_cli import benchmarking\n"
-        "benchmarking._load = lambda *_: (print('hello'), 1, 2)[1:]\n"
-        "benchmarking.serve_load()"
+        "from timesformer_cli.benchmarking import startup\n"
+        "startup._load = lambda *_: (print('hello'), 1, 2)[1:]\n"
+        "startup.serve_load()"
     )
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(()), capture_output=True, check=True)
     assert pickle.loads(done.stdout) == (1, 2)
@@ -333,7 +352,7 @@ def test_what_libraries_print_in_a_fresh_process(capfd: pytest.CaptureFixture[st
 
 
 def test_the_whole_labels_as_predict_does(checkpoint: Checkpoint, items: list[Item]) -> None:
-    found = benchmarking.measure_whole(items, checkpoint, QUICK, Flow(1.0, 3), print)
+    found = videos.measure_whole(items, checkpoint, QUICK, Flow(1.0, 3), print)
     assert (found.name, dict(found.counts)) == ("predict, 1 worker", {"videos": 3})
     assert found.timing.median > 0
 
@@ -356,20 +375,20 @@ def test_the_slower_stage_is_expected_to_hold_up_the_other(
     if workers:
         measurements.append(found("reading", 1, videos=reading, views=4 * reading))
     measurements += [found("network", 1, views=network / 2), found("network", 1, views=network)]
-    assert benchmarking.expected_flow(measurements, Settings(workers=workers)) == pytest.approx(flow)
+    assert videos.expected_flow(measurements, Settings(workers=workers)) == pytest.approx(flow)
 
 
 class TestTransformers:
     def test_the_same_logits(self, checkpoint: Checkpoint, view: Any) -> None:
-        peer, network = benchmarking.open_peer(checkpoint, "fp32", "cpu")
-        assert type(network).__module__.startswith("transformers.")
+        score, theirs = peer.open_peer(checkpoint, "fp32", "cpu")
+        assert type(theirs).__module__.startswith("transformers.")
         expected = open_scorer(checkpoint, device="cpu", precision="fp32")(view)
-        np.testing.assert_allclose(peer(view), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(score(view), expected, rtol=1e-5, atol=1e-5)
 
     def test_turns(self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch, items: list[Item]) -> None:
-        monkeypatch.setattr(benchmarking, "_LONGEST", 1e6)
+        monkeypatch.setattr(Settings, "longest", 1e6)
         told: list[str] = []
-        *networks, pipeline = benchmarking.face_transformers(items, checkpoint, view, QUICK, told.append)
+        *networks, pipeline = peer.face_transformers(items, checkpoint, view, QUICK, told.append)
         assert [duel.name for duel in networks] == [f"network, fp32, {n}" for n in ("1 view", "4 views", "32 views")]
         assert [duel.counts["views"] for duel in networks] == [1, 4, 32]
         assert all(duel.difference is not None and duel.difference < 1e-5 for duel in networks)
@@ -379,9 +398,9 @@ class TestTransformers:
 
     def test_gray_views(self, view: Any, tmp_path: Path, items: list[Item]) -> None:
         checkpoint = resolve("camera-motion")
-        view = benchmarking.first_view(items, checkpoint, QUICK.reading)
+        view = first_view(items, checkpoint, QUICK.reading)
         told: list[str] = []
-        duels = list(benchmarking.face_transformers(items, checkpoint, view, QUICK, told.append))
+        duels = list(peer.face_transformers(items, checkpoint, view, QUICK, told.append))
         assert all(duel.name.startswith("network") for duel in duels)
         assert told == ["transformers' pipeline is left out: its image processors do not make gray views"]
 
@@ -390,18 +409,18 @@ class TestTransformers:
     ) -> None:
         short = Item(str(write_video(tmp_path / "short.mp4", frames=3)))
         told: list[str] = []
-        list(benchmarking.face_transformers([*items, short], checkpoint, view, QUICK, told.append))
+        list(peer.face_transformers([*items, short], checkpoint, view, QUICK, told.append))
         assert told == ["transformers' pipeline is left out: it takes 4 frames of a video, and one here has 3"]
 
     def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(benchmarking.importlib.util, "find_spec", lambda _: None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
         with pytest.raises(UsageError, match="pip install transformers"):
-            benchmarking.check_transformers()
+            check_transformers()
 
     def test_exported_models_have_no_weights_for_it(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
         linear = replace(checkpoint, weights=tmp_path / "model.onnx")
         with pytest.raises(UsageError, match="was exported"):
-            benchmarking.measure([], linear, QUICK, against=True)
+            measure([], linear, QUICK, against=True)
 
 
 def report(seconds: float, **about: Any) -> dict[str, Any]:
@@ -417,7 +436,7 @@ def report(seconds: float, **about: Any) -> dict[str, Any]:
 
 class TestComparison:
     def test_ratios(self) -> None:
-        compared = benchmarking.compare(report(2), report(3))
+        compared = compare(report(2), report(3))
         assert compared == {"differences": [], "times_as_fast": [1.5, 1.5, 1.5]}
 
     def test_rounds_of_other_sizes(self) -> None:
@@ -425,16 +444,16 @@ class TestComparison:
         now, before = report(1), report(1)
         now["measurements"][1]["per_second"]["views"] *= 2
         now["measurements"][2]["flops_per_second"] *= 3
-        assert benchmarking.compare(now, before)["times_as_fast"] == [1, 2, 3]
+        assert compare(now, before)["times_as_fast"] == [1, 2, 3]
 
     def test_what_the_earlier_one_does_not_have(self) -> None:
         before = report(1)
         del before["measurements"][1]
-        assert benchmarking.compare(report(1), before)["times_as_fast"] == [1, None, 1]
+        assert compare(report(1), before)["times_as_fast"] == [1, None, 1]
 
     def test_differences(self) -> None:
         before = report(1, machine={"cores": 8}, settings={"model": "b"})
-        assert benchmarking.compare(report(1), before)["differences"] == [
+        assert compare(report(1), before)["differences"] == [
             "machine.cores (8, now 2)",
             "settings.model (b, now a)",
         ]
@@ -444,13 +463,13 @@ class TestComparison:
 
 
 def test_the_clip_of_the_package_is_there() -> None:
-    assert benchmarking.CLIP.is_file()
+    assert OWN_CLIP.is_file()
 
 
 def test_what_a_report_says_of_the_machine(checkpoint: Checkpoint, items: list[Item]) -> None:
-    clip = Item(str(benchmarking.CLIP))
+    clip = Item(str(OWN_CLIP))
     cost = measure_cost(checkpoint.config)
-    about = benchmarking.describe(checkpoint, [clip, *items], QUICK, cost)
+    about = describe(checkpoint, [clip, *items], QUICK, cost)
     assert about["machine"]["cores"] >= 1
     assert about["machine"]["memory"] is None or math.log2(about["machine"]["memory"]) > 28
     assert about["machine"]["processor"]

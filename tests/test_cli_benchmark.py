@@ -13,7 +13,7 @@ from artefacts import write_linear
 from clips import write_audio, write_model, write_video
 from command import Run, exit_code, only_line
 
-from timesformer_cli import benchmarking
+from timesformer_cli.benchmarking import Settings, network, peer, startup
 
 QUICK = ("--device", "cpu", "--workers", "1", "--seconds", "0.001", "--precision", "fp32")
 
@@ -22,12 +22,12 @@ QUICK = ("--device", "cpu", "--workers", "1", "--seconds", "0.001", "--precision
 def _small() -> Iterator[None]:
     """Stages without the processes that take seconds to import torch."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(benchmarking, "_STARTS", {"python": ("-c", "pass")})
-        monkeypatch.setattr(benchmarking, "_MATRICES", {"cpu": (8,)})
-        monkeypatch.setattr(benchmarking, "_MOST_VIEWS", {"cpu": 2})
-        monkeypatch.setattr(benchmarking, "_LONGEST", 1e6)
-        monkeypatch.setattr(benchmarking, "_TURNS", (1,))
-        monkeypatch.setattr(benchmarking, "_load_afresh", benchmarking._load)
+        monkeypatch.setattr(startup, "_STARTS", {"python": ("-c", "pass")})
+        monkeypatch.setattr(network, "_MATRICES", {"cpu": (8,)})
+        monkeypatch.setattr(network, "_MOST_VIEWS", {"cpu": 2})
+        monkeypatch.setattr(Settings, "longest", 1e6)
+        monkeypatch.setattr(peer, "_TURNS", (1,))
+        monkeypatch.setattr(startup, "_load_afresh", startup._load)
         yield
 
 
@@ -82,11 +82,11 @@ def test_the_result(result: dict[str, Any]) -> None:
         assert entry["per_second"] == {
             what: pytest.approx(count / seconds["median"]) for what, count in entry["counts"].items()
         }
-    network = result["measurements"][9]
-    flops = 2 * result["network"]["flops_per_view"] / network["seconds"]["median"]
-    assert network["flops_per_second"] == pytest.approx(flops)
+    two_views = result["measurements"][9]
+    flops = 2 * result["network"]["flops_per_view"] / two_views["seconds"]["median"]
+    assert two_views["flops_per_second"] == pytest.approx(flops)
     product = result["measurements"][7]["flops_per_second"]
-    assert network["share_of_matrix_product"] == pytest.approx(flops / product)
+    assert two_views["share_of_matrix_product"] == pytest.approx(flops / product)
     assert [duel["name"] for duel in result["against"]] == ["network, fp32, 1 view", "pipeline on videos"]
     assert set(result["versions"]) == {"timesformer-cli", "torch", "numpy", "av", "python", "transformers"}
     assert result["settings"]["videos"] == ["a.mp4"]
@@ -180,7 +180,7 @@ def test_errors(run: Run, place: Path, arguments: list[str], code: int, message:
 
 
 def test_transformers_is_not_installed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarking.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     code, out, err = run("benchmark", "-m", "tiny", "--against", "transformers", *QUICK)
     assert (code, out) == (2, "")
     assert only_line(err) == (

@@ -60,7 +60,6 @@ ORDER = [
     # network, runtime and pipeline
     "model",
     "inference",
-    "inference",
     "devices",
     "engines",
     "runtime",
