@@ -2,10 +2,8 @@
 
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,25 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from timesformer_cli.cli import console, options
+from timesformer_cli.cli.dry_run import show_plan
 from timesformer_cli.cli.output import Output
-from timesformer_cli.errors import InputError, OutputError, UsageError
-from timesformer_cli.terminal import printable
+from timesformer_cli.cli.results import Run, Tally, Total, summarise
+from timesformer_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from timesformer_cli.durable import Ledger, Settings
-    from timesformer_cli.pipeline import Prepared
-    from timesformer_cli.records import Failure, Item, Result
+    from timesformer_cli.records import Item
     from timesformer_cli.runtime import Precision
     from timesformer_cli.shards import Shard
-    from timesformer_cli.sorting import Sorter
     from timesformer_cli.specs import Checkpoint, Reading
-    from timesformer_cli.styles import Record
     from timesformer_cli.writers import Excerpt, Writer
 
 SOME_FAILED = 3
-
-# How many videos there are, or None as long as that is not known.
-Total = Callable[[], int | None]
 
 # Seconds that listing the videos may take before the first is read. Most lists are complete by then, and what is
 # wrong with them is told before anything is loaded; the others are listed while the first videos are labelled.
@@ -334,7 +327,7 @@ def predict(
                 _end(Tally(kept=ledger.past.count, all_failed=ledger.failed), may_be_empty=out.may_be_empty)
                 return
         if dry_run:
-            _show_plan(items, checkpoint, out)
+            show_plan(items, checkpoint, out)
             return
 
         if ledger is None:
@@ -348,7 +341,7 @@ def predict(
             total,
             timeline=checkpoint.sampling.window is not None,
             fail_fast=fail_fast,
-            on_screen=chosen == "table" and _is_seen(output),
+            on_screen=chosen == "table" and output is None and sys.stdout.isatty(),
         )
         limits = Limits(timeout=timeout)
         if engine == "ray":
@@ -389,108 +382,60 @@ def predict(
         tally = run.write((result, writers.to_record(result, checkpoint, excerpt)) for result in results)
     if ledger is not None:
         tally.kept, tally.all_failed = ledger.past.count, ledger.failed
-    _summarise(tally)
+    summarise(tally)
     if tally.remote:
         console.note(f"{tally.remote:,} of them lie at addresses and were not {'linked' if link else 'copied'}")
     _end(tally, may_be_empty=out.may_be_empty)
 
 
-@dataclass
-class Tally:
-    """Videos of this run, and with `--resume` of those before it: the records that were `kept`, and all that failed.
+def _check_not_inside(template: str, sources: list[str]) -> None:
+    """Raises UsageError where copies would lie among the inputs, and a later run would label them too."""
+    from timesformer_cli.sources import local_path
 
-    `video` is how many seconds of video were labelled, `seconds` how long that took, `reason` why the
-    last that failed did, and `remote` how many could not be sorted into folders, because they lie at addresses.
+    fixed, label, _ = template.partition("{label}")
+    folder = Path(os.path.dirname(fixed) if label else fixed).resolve()
+    for source in sources:
+        path, deep, _ = local_path(source).partition("**")  # which stands for all folders there
+        searched = Path(os.path.dirname(path) if deep else path)
+        if searched.is_dir() and folder.is_relative_to(searched.resolve()):
+            raise UsageError(
+                f"{template}: lies inside {source}, where later runs would label the copies too; choose another folder"
+            )
+
+
+def _find(
+    sources: list[str], from_file: Path | None, frames: bool, limit: int | None, shard: "Shard | None"
+) -> "tuple[Iterable[Item], Total]":
+    """The videos, `limit` of them at most, and of those the shard's; and their number when it is known.
+
+    Standard input is read as it comes, so it never is.
     """
+    from timesformer_cli.inputs import STDIN, find
 
-    labelled: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    video: float = 0.0
-    seconds: float = 0.0
-    kept: int = 0
-    all_failed: int = 0
-    reason: str = ""
-    remote: int = 0
-
-    @property
-    def failed(self) -> int:
-        return self.kinds.total()
+    items: Iterator[Item] = islice(find(sources, [] if from_file is None else [from_file], frames=frames), limit)
+    if shard is not None:
+        items = shard.part_of(items)
+    return (items, lambda: None) if STDIN in sources else _listed(items)
 
 
-class Run:
-    """Writes the records as they come, and tells of failures; `on_screen`: in a table that shows them too."""
+def _left(items: "Iterable[Item]", ledger: "Ledger") -> "tuple[Iterable[Item], Total]":
+    """The videos that the output does not hold, and their number when it is known."""
+    from timesformer_cli.inputs import Listing
 
-    def __init__(
-        self,
-        writer: "Writer | Ledger",
-        sorter: "Sorter | None",
-        total: Total,
-        *,
-        timeline: bool,
-        fail_fast: bool,
-        on_screen: bool,
-    ) -> None:
-        self._writer, self._sorter, self._total = writer, sorter, total
-        self._timeline = timeline
-        self._fail_fast = fail_fast
-        self._on_screen = on_screen
-        self._tally = Tally()
-        self._meter = console.Meter(None)
-
-    def watch(self, prepared: "Iterable[Prepared | None]") -> "Iterator[Prepared | None]":
-        """Pass on what goes to the network, and tell how far it has come in long videos."""
-        from timesformer_cli.records import Views
-
-        for views in prepared:
-            if self._timeline and isinstance(views, Views):
-                self._meter.reach(views.item.path, views.window.end, views.info.duration)
-            yield views
-
-    def write(self, results: "Iterable[tuple[Result, Record]]") -> Tally:
-        """Write all of them.
-
-        Raises:
-            InputError: one failed, and that was to end the run.
-        """
-        from timesformer_cli.records import Failure
-        from timesformer_cli.sources import is_address
-
-        tally = self._tally
-        with console.progress(self._total(), long=self._timeline) as meter:
-            self._meter = meter
-            for result, record in results:
-                meter.expect(self._total())
-                failed = isinstance(result, Failure)
-                with meter.step(failed=failed):
-                    if isinstance(result, Failure):
-                        self._fail(result, record)
-                    else:
-                        tally.labelled += 1
-                        tally.video += result.info.duration
-                        if self._sorter is not None:  # first, so that --resume does it again after a stop
-                            self._sorter.place(record)
-                            tally.remote += is_address(record["path"])
-                        self._writer.write(record)
-                if failed and self._fail_fast:
-                    raise InputError(f"{tally.reason}; stopped there, with {tally.labelled} videos labelled")
-            tally.seconds = meter.seconds
-        tally.all_failed = tally.failed
-        return tally
-
-    def _fail(self, failure: "Failure", record: "Record") -> None:
-        self._tally.kinds[failure.kind] += 1
-        self._tally.reason = f"{failure.item.path}: {failure.message}"
-        # Say it once: the table on the screen shows it, and the last line of a run of one video.
-        last = self._total() == 1 or self._fail_fast
-        if last and self._on_screen:
-            return
-        self._writer.write(record)
-        if not last and not self._on_screen:
-            console.note(f"failed: {self._tally.reason}")
+    if ledger.finished:
+        ledger.check_finished(item.path for item in items)
+        return (), lambda: 0
+    left = (item for item in items if item.path not in ledger)
+    return _listed(left) if isinstance(items, Listing) else (left, lambda: None)
 
 
-def _is_seen(output: Path | None) -> bool:
-    return output is None and sys.stdout.isatty()
+def _listed(items: "Iterable[Item]") -> "tuple[Iterable[Item], Total]":
+    """The same, listed ahead of whoever takes them, and their number when that is done."""
+    from timesformer_cli.inputs import Listing
+
+    listing = Listing(items)
+    listing.wait(LISTING)
+    return listing, lambda: listing.total
 
 
 def _settings_of(
@@ -510,110 +455,11 @@ def _settings_of(
     return settings if shard is None else settings | {"shard": [shard.index, shard.count]}
 
 
-def _left(items: "Iterable[Item]", ledger: "Ledger") -> "tuple[Iterable[Item], Total]":
-    """The videos that the output does not hold, and their number when it is known."""
-    from timesformer_cli.inputs import Listing
-
-    if ledger.finished:
-        ledger.check_finished(item.path for item in items)
-        return (), lambda: 0
-    left = (item for item in items if item.path not in ledger)
-    return _listed(left) if isinstance(items, Listing) else (left, lambda: None)
-
-
-def _show_plan(items: "Iterable[Item]", checkpoint: "Checkpoint", out: Output) -> None:
-    """The paths on standard output, and what would be done with them on standard error."""
-    count = _print_paths(items)
-    spec = checkpoint.sampling
-    clips = "as many clips as cover it, at most 10" if spec.clips is None else f"{spec.clips} clips"
-    parts = "" if spec.window is None else f" every {spec.hop or spec.window:g} s for {spec.window:g} s"
-    console.note(f"{count} videos to label with {checkpoint.name} ({checkpoint.source})")
-    console.note(
-        f"views{parts}: {clips} of {spec.num_frames} frames, {checkpoint.preprocess.crops} crops of "
-        f"{checkpoint.preprocess.size[1]} x {checkpoint.preprocess.size[0]} pixels; recipe {checkpoint.recipe.name}"
-    )
-    console.note(f"results as {out.format} to {'standard output' if out.path is None else out.path}")
-
-
-def _print_paths(items: "Iterable[Item]") -> int:
-    """One a line, and to a pipe byte for byte, so that --from-file can read them; how many there are.
-
-    Raises:
-        OutputError: they cannot be written.
-    """
-    shown = printable if sys.stdout.isatty() else str
-    count = 0
-    try:
-        for item in items:
-            sys.stdout.buffer.write(os.fsencode(shown(item.path)) + b"\n")
-            count += 1
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
-    return count
-
-
 def _describe(checkpoint: "Checkpoint") -> None:
     console.detail(f"model {checkpoint.name} ({checkpoint.source}): {len(checkpoint.labels)} classes")
     console.detail(f"recipe {checkpoint.recipe.name}: {checkpoint.sampling}; {checkpoint.preprocess}")
     if checkpoint.labels[0] == "LABEL_0":
         console.note(f"{checkpoint.name} does not name its classes; give their names with --labels FILE")
-
-
-def _find(
-    sources: list[str], from_file: Path | None, frames: bool, limit: int | None, shard: "Shard | None"
-) -> "tuple[Iterable[Item], Total]":
-    """The videos, `limit` of them at most, and of those the shard's; and their number when it is known.
-
-    Standard input is read as it comes, so it never is.
-    """
-    from timesformer_cli.inputs import STDIN, find
-
-    items: Iterator[Item] = islice(find(sources, [] if from_file is None else [from_file], frames=frames), limit)
-    if shard is not None:
-        items = shard.part_of(items)
-    return (items, lambda: None) if STDIN in sources else _listed(items)
-
-
-def _check_not_inside(template: str, sources: list[str]) -> None:
-    """Raises UsageError where copies would lie among the inputs, and a later run would label them too."""
-    from timesformer_cli.sources import local_path
-
-    fixed, label, _ = template.partition("{label}")
-    folder = Path(os.path.dirname(fixed) if label else fixed).resolve()
-    for source in sources:
-        path, deep, _ = local_path(source).partition("**")  # which stands for all folders there
-        searched = Path(os.path.dirname(path) if deep else path)
-        if searched.is_dir() and folder.is_relative_to(searched.resolve()):
-            raise UsageError(
-                f"{template}: lies inside {source}, where later runs would label the copies too; choose another folder"
-            )
-
-
-def _listed(items: "Iterable[Item]") -> "tuple[Iterable[Item], Total]":
-    """The same, listed ahead of whoever takes them, and their number when that is done."""
-    from timesformer_cli.inputs import Listing
-
-    listing = Listing(items)
-    listing.wait(LISTING)
-    return listing, lambda: listing.total
-
-
-def _summarise(tally: Tally) -> None:
-    count = tally.labelled + tally.failed
-    if count < 2 and not tally.kept:
-        return
-    kinds = ", ".join(f"{number:,} {kind}" for kind, number in tally.kinds.most_common())
-    text = f"{count:,} videos: {tally.labelled:,} labelled"
-    text += f", {tally.failed:,} failed ({kinds})" if tally.failed else ""
-    text += f"; {tally.kept:,} were there already" if tally.kept else ""
-    if tally.labelled:
-        speed = count / tally.seconds
-        rate = f"{speed:.1f} videos a second" if speed >= 1 else f"{60 * speed:.1f} videos a minute"
-        text += f"; {console.hours(tally.video)} of video in {console.hours(tally.seconds)}, {rate}"
-    console.note(text)
 
 
 def _end(tally: Tally, *, may_be_empty: bool) -> None:
