@@ -562,10 +562,12 @@ def assert_labelled(shown: str, checkpoint: Checkpoint, pictures: Path) -> None:
     [
         (None, {}),
         (None, {"crops": 3, "size": 32}),
+        (None, {"crops": 3, "short_side": 40}),
         (None, {"clips": 1, "placement": "middle"}),
         (None, {"clips": 3, "combine": "probabilities"}),
         ("mmaction2", {}),
         ("mmaction2", {"clips": 2, "stride": 30}),
+        ("mmaction2", {"clips": "auto", "crops": 1, "stride": 9}),
         ("transformers", {}),
         ("uniform", {"stretch": (32, 32), "crops": 1}),
     ],

@@ -81,17 +81,22 @@ def example(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
     """Lines of Python that label a video whose frames lie as pictures in a folder, as the recipe has it."""
     opening, run = _RUN[spec.format]
     gray = checkpoint.preprocess.channel_order == "gray" and spec.input == "frames"
+    three = checkpoint.preprocess.crops == 3
     return [
-        "import math, pathlib",
+        "from pathlib import Path",
         f"import numpy as np, {_IMPORTS[spec.format]}",
         "from PIL import Image",
         "",
-        f"paths = sorted(pathlib.Path('frames').iterdir())  # of a video, {_RATE} a second",
-        f"images = [Image.open(path).convert({'L' if gray else 'RGB'!r}) for path in paths]",
+        f"paths = sorted(Path('frames').iterdir())  # pictures of a video, {_RATE} a second",
         *_sampling(checkpoint),
+        "",
+        f"def crop(path{', place' if three else ''}):",
+        f"    image = Image.open(path).convert({'L' if gray else 'RGB'!r})",
         *_cropping(checkpoint),
-        f"crops = {(0, 0.5, 1) if checkpoint.preprocess.crops == 3 else (0.5,)}  # along the longer side",
-        "views = np.array([[cut(images[n], place) for n in clip] for clip in clips for place in crops])",
+        "",
+        "views = np.array([[crop(paths[n], place) for n in clip] for clip in clips for place in (0, 0.5, 1)])"
+        if three
+        else "views = np.array([[crop(paths[n]) for n in clip] for clip in clips])",
         *_normalising(checkpoint, spec, gray=gray),
         opening,
         f"outputs = np.concatenate([{run.format(input=INPUT_NAMES[spec.input])} for view in views])",
@@ -119,7 +124,7 @@ _RUN: Mapping[Format, tuple[str, str]] = {
     "pt2": ("model = torch.export.load('model.pt2').module()", "model(torch.from_numpy(view[None])).numpy()"),
     "aoti": (
         "model = torch._inductor.aoti_load_package('model.pt2')",
-        "model(torch.from_numpy(view[None].copy())).numpy()",
+        "model(torch.from_numpy(view[None])).numpy()",
     ),
     "hub": (
         "model = transformers.TimesformerForVideoClassification.from_pretrained('.', dtype='float32')",
@@ -132,69 +137,77 @@ def _sampling(checkpoint: Checkpoint) -> list[str]:
     """Frame numbers of the clips, as `sampling.plan` has them for pictures at that rate."""
     spec = checkpoint.sampling
     frames = spec.num_frames
-    inside = "% len(images)" if spec.overrun == "loop" else ".clip(0, len(images) - 1)"
     if spec.method == "uniform":
-        return [f"clips = [np.arange({frames}) * len(images) // {frames}]"]
+        return [f"clips = [np.arange({frames}) * len(paths) // {frames}]"]
     if spec.method == "segments":
         return [
-            f"edges = np.round((len(images) - 1) / {frames} * np.arange({frames} + 1)).astype(int)",
+            f"edges = np.round((len(paths) - 1) / {frames} * np.arange({frames + 1})).astype(int)",
             "clips = [(edges[:-1] + edges[1:]) // 2]",
         ]
     step = spec.stride * (1 if spec.fps is None else _RATE / spec.fps)
-    span = max(step * frames, 1) if spec.method == "window" else int((frames - 1) * step + 0.5) + 1
-    lines = [f"spare = max(len(images) - {span:g}, 0)"]
-    single = "spare / 2" if spec.placement == "middle" else "0"
+    window = spec.method == "window"
+    span = max(step * frames, 1) if window else int((frames - 1) * step + 0.5) + 1
+    spare = f"max(len(paths) - {span:g}, 0)"
+    single = f"[{spare} {'/' if window else '//'} 2]" if spec.placement == "middle" else "[0]"
+    lines = []
     if spec.clips is None:
-        lines += [
-            f"count = min(max(round(len(images) / {span:g}), 1), 10)  # clips, side by side",
-            f"starts = np.linspace(0, spare, count) if count > 1 else [{single}]",
-        ]
+        lines = [f"count = min(max(round(len(paths) / {span:g}), 1), 10)  # of clips, side by side"]
+        starts = f"np.linspace(0, {spare}, count){'' if window else '.round()'}"
+        if single != "[0]":
+            starts += f" if count > 1 else {single}"
     elif spec.clips == 1:
-        lines += [f"starts = [{single}]"]
-    elif spec.method == "window":
-        lines += [f"starts = spare * np.arange({spec.clips}) / {spec.clips}"]
+        starts = single
+    elif window:
+        starts = f"{spare} * np.arange({spec.clips}) / {spec.clips}"
     else:
-        lines += [f"starts = np.round(np.linspace(0, spare, {spec.clips}))"]
-    if spec.method == "window":
+        starts = f"np.linspace(0, {spare}, {spec.clips}).round()"
+    if window:
         clip = f"np.linspace(start, start + {span - 1:g}, {frames}).astype(int)"
     else:
-        clip = f"(int(start) + np.floor(np.arange({frames}) * {step:g} + 0.5).astype(int))"
-    return [*lines, f"clips = [{clip}{' ' if inside.startswith('%') else ''}{inside} for start in starts]"]
+        clip = f"np.floor(start + np.arange({frames}) * {step:g} + 0.5).astype(int)"
+    inside = " % len(paths)" if spec.overrun == "loop" else ".clip(max=len(paths) - 1)"
+    return [*lines, f"starts = {starts}", f"clips = [{clip}{inside} for start in starts]"]
 
 
 def _cropping(checkpoint: Checkpoint) -> list[str]:
-    """A function that resizes and crops at once; `place` is the share of the margin that is cut from the beginning."""
+    """The rest of a function that resizes and crops `image`; `place` is the share of the margin that is cut first."""
     spec = checkpoint.preprocess
     height, width = spec.size
-    rounding = 0.5 if spec.resize == "opencv" else 1e-6
+    square = height == width
+    rounding = "0.5" if spec.resize == "opencv" else "1e-6"
+    lines = []
     if spec.stretch is not None:
-        resized = [f"    wide, high = {spec.stretch[1]}, {spec.stretch[0]}"]
+        sides = f"{spec.stretch[::-1]}"
+    elif square:
+        sides = f"[int(side * {spec.short_side} / min(image.size) + {rounding}) for side in image.size]"
     else:
-        resized = [
-            f"    scale = max({spec.short_side} / min(w, h), {width} / w, {height} / h)",
-            f"    wide, high = int(w * scale + {rounding}), int(h * scale + {rounding})",
-        ]
-    # The original rounds up; mmaction2's last crop lies as far from the centre as its first.
-    left, top = {
-        "float": ("math.ceil((wide - {0}) * x)", "math.ceil((high - {0}) * y)"),
-        "antialias": ("int((wide - {0}) * x)", "int((high - {0}) * y)"),
-        "opencv": ("int((wide - {0}) // 2 * 2 * x)", "int((high - {0}) // 2 * 2 * y)"),
-    }[spec.resize]
+        needed = f"max({spec.short_side} / min(image.size), {width} / image.width, {height} / image.height)"
+        lines += [f"    scale = {needed}"]
+        sides = f"[int(side * scale + {rounding}) for side in image.size]"
     if spec.resize == "antialias":
-        cut = f"image.resize(({width}, {height}), Image.Resampling.{spec.interpolation.upper()}, box)"
+        lines += [f"    image = image.resize({sides}, Image.Resampling.{spec.interpolation.upper()})"]
+    else:  # which, unlike `resize`, does not antialias
+        extent = "Image.Transform.EXTENT, (0, 0, *image.size), Image.Resampling.BILINEAR"
+        lines += [f"    size = {sides}", f"    image = image.transform(size, {extent})"]
+    # The original rounds up; mmaction2's last crop lies as far from the centre as its first.
+    if spec.crops == 3:
+        share = {
+            "float": "int((side - {0}) * {1} + 0.5)",
+            "antialias": "int((side - {0}) * {1})",
+            "opencv": "int((side - {0}) // 2 * 2 * {1})",
+        }[spec.resize]
     else:
-        cut = f"image.transform(({width}, {height}), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)"
-    return [
-        "",
-        "def cut(image, place):",
-        "    w, h = image.size",
-        *resized,
-        "    x, y = (place, 0.5) if w >= h else (0.5, place)",
-        f"    left, top = {left.format(width)}, {top.format(height)}",
-        f"    box = (left * w / wide, top * h / high, (left + {width}) * w / wide, (top + {height}) * h / high)",
-        f"    return np.asarray({cut})",
-        "",
-    ]
+        share = "(side - {0} + 1) // 2" if spec.resize == "float" else "(side - {0}) // 2"
+    if spec.crops == 3 and (not square or spec.short_side > height):  # there is a margin on either axis
+        lines += ["    x, y = (place, 0.5) if image.width >= image.height else (0.5, place)"]
+        left, top = share.format(width, "x"), share.format(height, "y")
+        lines += [f"    left, top = {left.replace('side', 'image.width')}, {top.replace('side', 'image.height')}"]
+    elif square:
+        lines += [f"    left, top = [{share.format(height, 'place')} for side in image.size]"]
+    else:
+        left, top = share.format(width), share.format(height)
+        lines += [f"    left, top = {left.replace('side', 'image.width')}, {top.replace('side', 'image.height')}"]
+    return [*lines, f"    return np.asarray(image)[top : top + {height}, left : left + {width}]"]
 
 
 def _normalising(checkpoint: Checkpoint, spec: ExportSpec, *, gray: bool) -> list[str]:
@@ -202,10 +215,9 @@ def _normalising(checkpoint: Checkpoint, spec: ExportSpec, *, gray: bool) -> lis
         return []
     preprocess = checkpoint.preprocess
     pixels = "views[..., None]" if gray else "views[..., ::-1]" if preprocess.channel_order == "bgr" else "views"
-    return [
-        f"views = ({pixels} / 255 - {list(preprocess.mean)}) / {list(preprocess.std)}",
-        "views = views.astype(np.float32).transpose(0, 1, 4, 2, 3)",
-    ]
+    mean, std = (values[0] if len(set(values)) == 1 else list(values) for values in (preprocess.mean, preprocess.std))
+    normal = f"({pixels} / 255 - {mean}) / {std}"
+    return [f"views = np.ascontiguousarray(({normal}).transpose(0, 1, 4, 2, 3), np.float32)"]
 
 
 def _result(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
@@ -213,16 +225,18 @@ def _result(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
         return ["print(outputs.mean(axis=0))"]
     means = checkpoint.combine == "probabilities"
     lines = []
-    if spec.output == "probabilities" and not means:
-        lines = ["outputs = np.log(outputs + 1e-37)"]
-    if spec.output == "logits" or not means:
-        values = "outputs" if means else "outputs.mean(axis=0, keepdims=True)"
-        lines += [f"outputs = np.exp({values} - outputs.max())"]
-        lines += ["outputs /= outputs.sum(axis=1, keepdims=True)"]
+    if spec.output == "probabilities" and means:
+        scores = "outputs.mean(axis=0)"
+    elif means:
+        scores = "np.exp(outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True)).mean(axis=0)"
+    else:
+        logits = "np.log(outputs + 1e-37)" if spec.output == "probabilities" else "outputs"
+        lines = [f"logits = {logits}.mean(axis=0)"]
+        scores = "np.exp(logits - np.logaddexp.reduce(logits))  # softmax"
     return [
         *lines,
-        "scores = outputs.mean(axis=0)",
-        "labels = pathlib.Path('labels.txt').read_text('utf-8').split('\\n')",
+        f"scores = {scores}",
+        "labels = Path('labels.txt').read_text('utf-8').split('\\n')",
         "for index in np.argsort(-scores)[:5]:",
         "    print(f'{scores[index]:.4f} {labels[index]}')",
     ]
