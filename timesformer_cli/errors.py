@@ -15,6 +15,10 @@ ErrorKind = Literal[
 ]
 
 
+# The exit code of a run that came to its end, without some of its videos.
+SOME_FAILED = 3
+
+
 class TimesformerError(Exception):
     """Base of every error that is the user's to mend; the command ends with `exit_code`."""
 

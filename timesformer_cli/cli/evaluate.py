@@ -14,9 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from timesformer_cli.cli import console, options, scoreboard
-from timesformer_cli.cli.predict import SOME_FAILED
 from timesformer_cli.cli.rescore import compare, fuse, merge, rescore
-from timesformer_cli.errors import InputError, UsageError
+from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
 from timesformer_cli.terminal import printable
 
 if TYPE_CHECKING:

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_cli.cli import console, options
-from timesformer_cli.errors import InputError, OutputError, UsageError
+from timesformer_cli.errors import SOME_FAILED, InputError, OutputError, UsageError
 from timesformer_cli.terminal import printable
 
 if TYPE_CHECKING:
     from timesformer_cli.inspection import Inspection
     from timesformer_cli.records import Item, Views
     from timesformer_cli.specs import Checkpoint
-
-SOME_FAILED = 3
 
 HELP = """Show what a video is, and exactly which frames and pixels a model would see of it.
 

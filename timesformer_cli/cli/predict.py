@@ -14,7 +14,7 @@ from timesformer_cli.cli import console, options
 from timesformer_cli.cli.dry_run import show_plan
 from timesformer_cli.cli.output import Output
 from timesformer_cli.cli.results import Run, Tally, Total, summarise
-from timesformer_cli.errors import InputError, UsageError
+from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
 
 if TYPE_CHECKING:
     from timesformer_cli.durable import Ledger, Settings
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from timesformer_cli.shards import Shard
     from timesformer_cli.specs import Checkpoint, Reading
     from timesformer_cli.writers import Excerpt, Writer
-
-SOME_FAILED = 3
 
 # Seconds that listing the videos may take before the first is read. Most lists are complete by then, and what is
 # wrong with them is told before anything is loaded; the others are listed while the first videos are labelled.
