@@ -1,0 +1,378 @@
+"""How fast the network and a cold start are, in how much memory, and how exact: against transformers and among us.
+
+    python -m benchmarks.speed forward --size base --batch 1 4 [--rounds 5]   # or --model FOLDER
+    python -m benchmarks.speed cold VIDEO --size base [--rounds 7]            # or --model FOLDER, camera-motion
+    python -m benchmarks.speed precision [--clips 2000] [--device cuda]
+    python -m benchmarks.speed equal [--layers 12]
+
+`forward`: one call of the network on noise that is ready in memory, by everyone in a process of its own. These stay
+alive and take turns, so that no two compute at once. On a GPU a turn is ten calls, of which the median counts. A first
+turn, which chooses kernels and gives the logits that are compared, does not count. The matrix product takes turns as
+well: ten of square matrices in the precision that was asked for, 2048 rows on the CPU and 8192 on a GPU. What a network
+reaches of it is in operations of the plain one, also where it leaves some out. Memory is resident memory of the process
+at its peak, mapped weights included, or what torch allocates on a GPU; "after imports" is resident memory before
+anything is loaded. Linux alone tells.
+
+`cold`: whole processes with a warm file cache, each with its own defaults: `timesformer predict VIDEO` looks at as many
+views as cover the video, and what transformers' documentation shows looks at the first frames alone. As its image
+processors make no gray, its camera-motion mixes that from three channels in its first layer. Memory is the peak of
+all processes together, sampled in a first round that is not timed; in brackets against the pipeline's. Pages that are
+shared with processes of others count in part: let no other torch be at work.
+
+`precision`: how often bf16 gives clips the label of fp32, with camera-motion. The clips are made as for its training,
+from pictures that it was not trained on. A margin lies between the probabilities of the two likeliest labels.
+
+`equal`: max|a - b| / max|b| of the logits, between the network as it is run and the plain one of `model.py`: two views
+of noise, random weights of large scale or those of camera-motion. Over 2e-5 in float32 or 1e-10 in float64 the exit
+code is 1.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import throughput
+from benchmarks.throughput import ROOT, spread
+from timesformer_cli.devices import available_cores
+
+SIZES: dict[str, dict[str, int]] = {
+    "base": {"num_frames": 8, "image_size": 224},
+    "hr": {"num_frames": 16, "image_size": 448},
+    "large": {"num_frames": 96, "image_size": 224},
+}
+OURS, PLAIN, THEIRS, PRODUCT = "timesformer", "our plain network", "transformers", "matrix product"
+ENVIRONMENT = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+
+
+def write_model(folder: str, size: str, layers: int) -> None:
+    """A network for 400 classes as transformers writes it, of weights so large that views get answers of their own."""
+    import torch
+    from transformers import TimesformerConfig, TimesformerForVideoClassification, VideoMAEImageProcessorPil, logging
+
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    names = {number: f"class {number}" for number in range(400)}
+    config = TimesformerConfig(id2label=names, num_hidden_layers=layers, initializer_range=0.05, **SIZES[size])
+    TimesformerForVideoClassification(config).save_pretrained(folder)
+    sizes = {
+        "size": {"shortest_edge": config.image_size},
+        "crop_size": dict.fromkeys(("height", "width"), config.image_size),
+    }
+    VideoMAEImageProcessorPil(image_mean=[0.45] * 3, image_std=[0.225] * 3, **sizes).save_pretrained(folder)
+
+
+def print_row(*cells: object) -> None:
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def print_header(*cells: str) -> None:
+    print_row(*cells)
+    print("|" + " --- |" * len(cells))
+
+
+# ---- One call of the network
+
+
+def serve(job: dict[str, Any]) -> None:
+    """Take a turn for each line of the input, print an object for each, and at the end one of memory."""
+    from benchmarks.load import resident
+    from timesformer_cli.checkpoint import resolve
+
+    who, on_cpu = job["who"], job["device"] == "cpu"
+    modules = {OURS: "timesformer_cli.inference", THEIRS: "transformers.models.timesformer.modeling_timesformer"}
+    importlib.import_module(modules.get(who, "timesformer_cli.model"))
+    import torch
+
+    imported = resident("VmRSS")
+    config = resolve(job["model"]).config
+    shape = (job["batch"], config.num_frames, config.num_channels, *config.image_hw)
+    views = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    call = open_call(**job)
+    for _ in sys.stdin:
+        seconds = []
+        for _ in range(1 if on_cpu and who != PRODUCT else 10):
+            start = time.perf_counter()
+            found = call(views)
+            seconds.append(time.perf_counter() - start)
+        print(json.dumps({"seconds": statistics.median(seconds), "found": found.tolist()}), flush=True)
+    peak = resident("VmHWM") if on_cpu else torch.cuda.max_memory_allocated() / 2**20
+    print(json.dumps({"imported": imported, "peak": peak}))
+
+
+def open_call(*, who: str, model: str, device: str, precision: Any, **_: Any) -> Callable[[Any], Any]:
+    """float32 views (B, T, C, H, W) to logits float32 (B, K); of the matrix product to the number of its operations."""
+    import torch
+
+    from timesformer_cli.checkpoint import resolve
+    from timesformer_cli.runtime import open_scorer, torch_dtype
+
+    if who == OURS:
+        return open_scorer(resolve(model), device=device, precision=precision)
+    dtype = torch_dtype(precision)
+    if who == PRODUCT:
+        rows = 2048 if device == "cpu" else 8192
+        left, right = torch.randn(2, rows, rows, device=device).to(dtype)
+
+        def multiply(_: Any) -> Any:
+            (left @ right)[0, 0].item()  # which waits for a GPU
+            return np.array(2 * rows**3)
+
+        return multiply
+    package = importlib.import_module("timesformer_cli" if who == PLAIN else "transformers")
+    if who == THEIRS:
+        package.logging.disable_progress_bar()
+    network = package.TimesformerForVideoClassification.from_pretrained(model, dtype=dtype).to(device).eval()
+
+    @torch.inference_mode()
+    def score(views: Any) -> Any:
+        return network(torch.from_numpy(views).to(device).to(dtype)).logits.float().cpu().numpy()
+
+    return score
+
+
+class Peer:
+    """The other side of `serve`."""
+
+    def __init__(self, **job: Any) -> None:
+        self.name = f"{job['who']}, {job['precision']}"
+        self.seconds: list[float] = []
+        command = [sys.executable, "-m", "benchmarks.speed", "serve", json.dumps(job)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
+        )
+
+    def ask(self, *, end: bool = False) -> dict[str, Any]:
+        """What it found in its next turn, or at the end of all."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            if end:
+                self._process.stdin.close()
+            else:
+                print(file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.name}: its process has died")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def forward(arguments: argparse.Namespace) -> None:
+    from timesformer_cli.checkpoint import resolve
+    from timesformer_cli.runtime import measure_cost
+
+    with tempfile.TemporaryDirectory() as folder:
+        if not arguments.model:
+            write_model(folder, arguments.size, arguments.layers)
+        config = resolve(arguments.model or folder).config
+        flops = measure_cost(config).flops
+        views = " x ".join(map(str, (config.num_frames, *config.image_hw)))
+        print(f"{config.num_hidden_layers} x {config.hidden_size}; a view of {views} takes {flops / 1e9:.0f} GFLOP\n")
+        columns = ["seconds", f"of {THEIRS}'", "of the matrix product", "after imports, MiB", "peak, MiB"]
+        print_header("views", "", *columns, f"of {THEIRS}'", "difference of logits")
+        for batch in arguments.batch:
+            job = {"model": arguments.model or folder, "device": arguments.device, "batch": batch}
+            compare(job, arguments.precision, arguments.rounds, flops * batch)
+
+
+def compare(job: dict[str, Any], precision: str, rounds: int, flops: int) -> None:
+    """Print the rows of one size of batch; what logits are compared with are transformers' in float32, the last."""
+    peers = [Peer(who=who, precision=precision, **job) for who in (PRODUCT, OURS, PLAIN, THEIRS)]
+    theirs = peers[-1]
+    if precision != "fp32":
+        peers.append(Peer(who=THEIRS, precision="fp32", **job))
+    operations, *logits = (np.array(peer.ask()["found"]) for peer in peers)
+    for number in range(rounds):
+        for peer in peers[:: -1 if number % 2 else 1]:
+            peer.seconds.append(peer.ask()["seconds"])
+    memory = {peer: peer.ask(end=True) for peer in peers}
+    product, *networks = peers
+    rates = [float(operations) / seconds for seconds in product.seconds]
+    for peer, found in zip(networks, logits, strict=True):
+        ratios = [own / other for own, other in zip(peer.seconds, theirs.seconds, strict=True)]
+        shares = [flops / seconds / rate for seconds, rate in zip(peer.seconds, rates, strict=True)]
+        peak = memory[peer]["peak"]
+        print_row(
+            job["batch"],
+            peer.name,
+            f"{statistics.median(peer.seconds):.3g}",
+            spread(ratios),
+            f"{statistics.median(shares):.0%}",
+            f"{memory[peer]['imported']:.0f}",
+            f"{peak:.0f}",
+            f"{peak / memory[theirs]['peak']:.2f}",
+            "" if peer is peers[-1] else f"{abs(found - logits[-1]).max() / abs(logits[-1]).max():.1e}",
+        )
+    rate = f"{statistics.median(rates) / 1e9:,.0f} GFLOP/s"
+    print_row(job["batch"], product.name, f"{statistics.median(product.seconds):.3g}", "", rate, "", "", "", "")
+
+
+# ---- From nothing
+
+SCRIPT = """\
+import sys
+from transformers import pipeline
+classify = pipeline("video-classification", model=sys.argv[1])
+print(classify(sys.argv[2], top_k=5))
+"""
+
+
+def cold(arguments: argparse.Namespace) -> None:
+    predict, pipeline = "timesformer predict", "transformers' pipeline"
+    with tempfile.TemporaryDirectory() as name:
+        ours = arguments.model or name
+        if arguments.model == "camera-motion":
+            throughput.write_camera_motion(Path(name))
+        elif not arguments.model:
+            write_model(name, arguments.size, arguments.layers)
+        theirs = name if ours == "camera-motion" else ours
+        commands = {
+            predict: [sys.executable, "-m", "timesformer_cli", "predict", arguments.video, "--model", ours],
+            pipeline: [sys.executable, "-c", SCRIPT, theirs, arguments.video],
+            "import torch": [sys.executable, "-c", "import torch"],
+        }
+        memory = {who: watch_memory(command) for who, command in commands.items()}
+        seconds: dict[str, list[float]] = {who: [] for who in commands}
+        for number in range(arguments.rounds):
+            for who in list(commands)[:: -1 if number % 2 else 1]:
+                taken, lines = throughput.run(commands[who], lines=who == predict)
+                seconds[who].append(taken)
+                if who == predict:
+                    views = len(lines[0]["views"])
+    print(f"Views of the video: {views} of {predict}, 1 of {pipeline}.\n")
+    print_header("", "seconds", f"of {pipeline}", "resident sets, MiB", "shared pages counted once, MiB")
+    for who, times in seconds.items():
+        ratios = [own / other for own, other in zip(times, seconds[pipeline], strict=True)]
+        peaks = [f"{own:.0f} ({own / other:.2f})" for own, other in zip(memory[who], memory[pipeline], strict=True)]
+        print_row(who, f"{statistics.median(times):.3g}", spread(ratios), *peaks)
+
+
+def watch_memory(command: list[str]) -> tuple[float, float]:
+    """The most MiB that its processes have together: of resident sets, and with shared pages counted once."""
+    from benchmarks.workers import memory  # and much that peers of `serve` must not have
+
+    peaks = (0.0, 0.0)
+    environment = {"cwd": ROOT, "env": ENVIRONMENT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **environment) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError, StopIteration):  # of a process that has just gone
+                found = throughput.resident(process.pid), memory(process.pid)
+                peaks = max(peaks[0], found[0]), max(peaks[1], found[1])
+            time.sleep(0.01)
+    return peaks
+
+
+# ---- Exactness
+
+
+def precision(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from timesformer_cli.checkpoint import resolve
+    from timesformer_cli.runtime import open_scorer
+
+    checkpoint = resolve("camera-motion")
+    views = render(arguments.clips)
+    batches = np.array_split(views, -(-len(views) // 64))
+    scorers = [open_scorer(checkpoint, device=arguments.device, precision=kind) for kind in ("fp32", "bf16")]
+    wide, narrow = (np.concatenate([score(batch) for batch in batches]) for score in scorers)
+    first, second = torch.from_numpy(wide).softmax(1).topk(2).values.numpy().T
+    other = wide.argmax(1) != narrow.argmax(1)
+    print_header("bf16", "clips", "share", "margin of fp32 under 0.05", "its median")
+    for name, which in (("the same label", ~other), ("another label", other)):
+        margins = (first - second)[which]
+        cells = [f"{(margins < 0.05).mean():.1%}", f"{np.median(margins):.3f}"] if len(margins) else ["", ""]
+        print_row(name, len(margins), f"{which.mean():.2%}", *cells)
+    print(f"\nLogits differ by at most {abs(wide - narrow).max() / abs(wide).max():.1e} of the largest.")
+
+
+def render(count: int) -> Any:
+    """Views float32 (N, T, 1, H, W); needs what the extra `training` installs."""
+    sys.path.insert(0, str(ROOT / "training" / "camera_motion"))
+    from scenes import make_scene
+    from textures import TEST_PHOTOS, library
+    from train import PREPROCESS, SIDE, degrade, draw_motion, draw_times
+
+    from timesformer_cli.preprocess import make_views
+    from timesformer_cli.records import Frames
+
+    rng = np.random.default_rng(0)
+    pictures = library(TEST_PHOTOS, 60, 0, unseen=True)
+    views = []
+    for _ in range(count):
+        times, length = draw_times(rng)
+        scene = make_scene(rng, pictures, draw_motion(rng), length, difficulty=float(rng.uniform()))
+        gray = degrade(rng, scene.render(times, SIDE, SIDE)[..., 0])
+        views.append(make_views([Frames(np.repeat(gray[..., None], 3, -1), times)], PREPROCESS)[0])
+    return np.stack(views)
+
+
+def equal(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from benchmarks.parity import BASE, LIMITS, build, clip, relative_difference
+    from timesformer_cli import TimesformerForVideoClassification
+    from timesformer_cli.inference import InferenceNetwork
+
+    bundled = TimesformerForVideoClassification.from_pretrained("camera-motion")
+    base = replace(BASE, num_hidden_layers=arguments.layers)
+    configs = {"camera-motion": bundled.config} | {name: replace(base, **size) for name, size in SIZES.items()}
+    configs |= {f"base, {kind}": replace(base, attention_type=kind) for kind in ("joint_space_time", "space_only")}
+    close = True
+    print_header("network", "layers", "precision", "difference of logits")
+    for name, config in configs.items():
+        for dtype, limit in LIMITS.items():
+            network = bundled.to(dtype) if config is bundled.config else build(config, dtype)
+            views = clip(config, dtype, config.num_frames, config.image_hw)
+            with torch.inference_mode():
+                plain = network(views).logits
+            difference = relative_difference(InferenceNetwork(lambda: network, dtype=dtype)(views), plain)  # noqa: B023
+            print_row(name, config.num_hidden_layers, str(dtype)[6:], f"{difference:.1e}")
+            close &= difference <= limit
+    sys.exit(0 if close else "a difference is over the limit")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="forward|cold|precision|equal")
+    runs = {run.__name__: run for run in (forward, cold, precision, equal)}
+    of_forward, of_cold, of_precision, of_equal = (kinds.add_parser(name) for name in runs)
+    for command in (of_forward, of_cold):
+        command.add_argument("--size", choices=SIZES, default="base", help="of a network with random weights")
+        command.add_argument("--layers", type=int, default=12, help="of that network")
+        command.add_argument("--model", help="in place of it")
+        command.add_argument("--rounds", type=int, default=5)
+    of_forward.add_argument("--batch", type=int, nargs="+", default=[1, 4])
+    of_forward.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    for command in (of_forward, of_precision):
+        command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    of_cold.add_argument("video")
+    of_precision.add_argument("--clips", type=int, default=2000)
+    of_equal.add_argument("--layers", type=int, default=2)
+    kinds.add_parser("serve").add_argument("job", type=json.loads)
+    arguments = parser.parse_args()
+    if arguments.what == "serve":
+        serve(arguments.job)
+        return
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "av", "numpy"))
+    print(f"Python {platform.python_version()}, {versions}; {available_cores()} cores\n", flush=True)
+    runs[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()
