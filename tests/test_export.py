@@ -23,7 +23,7 @@ from PIL import Image
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoint import resolve, with_overrides
 from timesformer_cli.errors import CheckpointError, InputError, OutputError, Terminated, UsageError
-from timesformer_cli.export import ExportSpec, bundle, check, export, graph, readme, verify
+from timesformer_cli.export import ExportSpec, bundle, check, export, graph, quantize, readme, verify
 from timesformer_cli.exported import read_metadata
 from timesformer_cli.inputs import find
 from timesformer_cli.pipeline import classify, prepare_all
@@ -49,8 +49,8 @@ Make = Callable[[ExportSpec], Path]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """A tiny network of random weights, biases and embeddings of time too, in the colours of Something-Something."""
     folder = tmp_path_factory.mktemp("network")
-    torch.manual_seed(0)
-    model = TimesformerForVideoClassification(tiny_config(LABELS, num_hidden_layers=2))
+    torch.manual_seed(2)
+    model = TimesformerForVideoClassification(tiny_config(LABELS, num_hidden_layers=1))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(mean=float("norm" in name and name.endswith("weight")), std=0.4)
@@ -141,10 +141,13 @@ RUNS = {"onnx": run_onnx, "openvino": run_openvino, "pt2": run_pt2, "aoti": run_
     ids=lambda value: f"{value.format}-{value.kind}" if isinstance(value, ExportSpec) else "",
 )
 def test_each_format_computes_what_the_network_computes(
-    make: Make, checkpoint: Checkpoint, spec: ExportSpec, tolerance: float
+    make: Make, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, spec: ExportSpec, tolerance: float
 ) -> None:
-    if spec.format == "aoti" and shutil.which("g++") is None:
-        pytest.skip("no g++")
+    if spec.format == "aoti":
+        if shutil.which("g++") is None:
+            pytest.skip("no g++")
+        # The code that holds the kernels together, of which the optimiser makes long work and little gain.
+        monkeypatch.setattr("torch._inductor.config.aot_inductor.compile_wrapper_opt_level", "O0")
     folder = make(spec)
     name = "pixels" if spec.input == "pixels" else "pixel_values"
     for count in (1, 2, 5):
@@ -199,8 +202,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_whole_numbers_of_eight_bits(
-    tmp_path: Path, videos: Path, checkpoint: Checkpoint, format: Any, calibrated: bool
+    tmp_path: Path,
+    videos: Path,
+    checkpoint: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    format: Any,
+    calibrated: bool,
 ) -> None:
+    monkeypatch.setattr(quantize, "_VIEWS", 6)
     if format == "openvino":
         pytest.importorskip("nncf")
     spec = ExportSpec(format=format, quantize="int8", calibrate=videos if calibrated else None, input="pixels")
@@ -222,7 +231,7 @@ def test_whole_numbers_of_eight_bits(
         assert ("QuantizeLinear" in types) == calibrated
         assert ("MatMulInteger" in types) != calibrated
         stored = [tensor for tensor in onnx.load(file).graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
-        assert sum(int(np.prod(tensor.dims)) for tensor in stored) > 5000
+        assert sum(int(np.prod(tensor.dims)) for tensor in stored) > 3000  # of the one layer
         assert sorted(path.name for path in made.glob("*.onnx")) == ["model.onnx"]
 
 
@@ -249,7 +258,7 @@ def test_the_graph_of_onnx_is_clean(make: Make) -> None:
     assert params
     assert all("batch" in param for param in params)
     names = {tensor.name for tensor in model.graph.initializer}
-    assert "timesformer.encoder.layer.1.attention.attention.qkv.bias" in names
+    assert "timesformer.encoder.layer.0.attention.attention.qkv.bias" in names
 
 
 def test_opsets(make: Make, checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -272,6 +281,8 @@ def test_weights_of_onnx_beside_the_graph(make: Make) -> None:
 def test_weights_that_no_single_file_can_hold(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Told before the minutes that the exporter would take for so large a network."""
+    monkeypatch.setattr(torch.onnx, "export", None)
     monkeypatch.setattr(graph, "_LARGEST_ONNX", 10_000)
     with pytest.raises(UsageError, match="do not fit into one file of ONNX; add --external-data"):
         export(checkpoint, PLAIN, tmp_path / "made")
@@ -391,26 +402,25 @@ def test_a_changed_file_is_found_out(make: Make, tmp_path: Path) -> None:
     assert found.comparison.batches[0].max_difference == pytest.approx(0.01, rel=1e-2)
 
 
-@pytest.fixture
-def damaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports have one wrong weight."""
-    trace = graph.trace
-
-    def wrong(module: graph.Exportable, shape: tuple[int, ...]) -> Any:
-        with torch.no_grad():
-            module.timesformer.encoder.layer[1].output.dense.weight[0, 0] += 1
-        return trace(module, shape)
-
-    monkeypatch.setattr(graph, "trace", wrong)
+HUB = ExportSpec(format="hub")
 
 
-@pytest.mark.usefixtures("damaged")
-def test_what_differs_is_left_under_another_name(checkpoint: Checkpoint, tmp_path: Path, make: Make) -> None:
+def test_what_differs_is_left_under_another_name(
+    checkpoint: Checkpoint, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "made"
     shutil.copytree(make(PT2), folder)
     before = (folder / "model.pt2").read_bytes()
+    save = TimesformerForVideoClassification.save_pretrained
+
+    def save_damaged(model: TimesformerForVideoClassification, path: Path) -> None:
+        with torch.no_grad():
+            model.timesformer.encoder.layer[0].output.dense.weight[0, 0] += 1
+        save(model, path)
+
+    monkeypatch.setattr(TimesformerForVideoClassification, "save_pretrained", save_damaged)
     for _ in range(2):  # the second takes the place of the first
-        assert not export(checkpoint, PT2, folder, overwrite=True).passed
+        assert not export(checkpoint, HUB, folder, overwrite=True).passed
         assert sorted(os.listdir(tmp_path)) == ["made", "made.unverified"]
     assert (folder / "model.pt2").read_bytes() == before
     assert not json.loads((tmp_path / "made.unverified" / "verification.json").read_text())["passed"]
@@ -420,10 +430,12 @@ def test_what_differs_is_left_under_another_name(checkpoint: Checkpoint, tmp_pat
 def test_a_folder_is_replaced_without_a_loss(checkpoint: Checkpoint, tmp_path: Path, make: Make) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
-    assert export(checkpoint, PT2, folder).passed  # an empty one is as good as none
+    assert export(checkpoint, HUB, folder).passed  # an empty one is as good as none
     with pytest.raises(OutputError, match="exists already; choose another name, or --overwrite"):
         export(checkpoint, PT2, folder)
-    assert export(checkpoint, ExportSpec(format="hub"), folder, overwrite=True).format == "hub"
+    shutil.rmtree(folder)
+    shutil.copytree(make(PT2), folder)
+    assert export(checkpoint, HUB, folder, overwrite=True).format == "hub"
     assert "model.pt2" not in os.listdir(folder)
     assert os.listdir(tmp_path) == ["made"]
     (folder / "notes.txt").write_text("mine")

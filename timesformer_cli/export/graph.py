@@ -103,6 +103,9 @@ def to_onnx(program: ExportedProgram, spec: ExportSpec, metadata: Mapping[str, s
         UsageError: an opset that the exporter cannot reach, or weights too large for one file.
     """
     opset = spec.opset or OLDEST_OPSET
+    size = sum(tensor.nbytes for tensor in (*program.state_dict.values(), *program.constants.values()))
+    if size > _LARGEST_ONNX and not spec.external_data:
+        raise UsageError(f"{size / 1e9:.1f} GB of weights do not fit into one file of ONNX; add --external-data")
     with quietly():
         exported = torch.onnx.export(
             program,
@@ -120,9 +123,6 @@ def to_onnx(program: ExportedProgram, spec: ExportSpec, metadata: Mapping[str, s
         raise UsageError(f"--opset {opset}: PyTorch cannot write this model in it; try {OLDEST_OPSET}")
     _tidy(model)
     model.metadata_props.update(metadata)
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    if size > _LARGEST_ONNX and not spec.external_data:
-        raise UsageError(f"{size / 1e9:.1f} GB of weights do not fit into one file of ONNX; add --external-data")
     return model
 
 
