@@ -1,6 +1,7 @@
 """How fast the network and a cold start are, in how much memory, and how exact: against transformers and among us.
 
     python -m benchmarks.speed forward --size base --batch 1 4 [--rounds 5]   # or --model FOLDER
+    python -m benchmarks.speed savings --size base --batch 1 [--rounds 5]
     python -m benchmarks.speed cold VIDEO --size base [--rounds 7]            # or --model FOLDER, camera-motion
     python -m benchmarks.speed precision [--clips 2000] [--device cuda]
     python -m benchmarks.speed equal [--layers 12]
@@ -12,6 +13,8 @@ well: ten of square matrices in the precision that was asked for, 2048 rows on t
 reaches of it is in operations of the plain one, also where it leaves some out. Memory is resident memory of the process
 at its peak, mapped weights included, or what torch allocates on a GPU; "after imports" is resident memory before
 anything is loaded. Linux alone tells.
+
+`savings`: the same for our network without one of the things that make it fast, against the network that has all.
 
 `cold`: whole processes with a warm file cache, each with its own defaults: `timesformer predict VIDEO` looks at as many
 views as cover the video, and what transformers' documentation shows looks at the first frames alone. As its image
@@ -48,6 +51,7 @@ import numpy as np
 
 from benchmarks import throughput
 from benchmarks.throughput import ROOT, spread
+from timesformer_cli import inference
 from timesformer_cli.devices import available_cores
 
 SIZES: dict[str, dict[str, int]] = {
@@ -121,7 +125,9 @@ def open_call(*, who: str, model: str, device: str, precision: Any, **_: Any) ->
     from timesformer_cli.checkpoint import resolve
     from timesformer_cli.runtime import open_scorer, torch_dtype
 
-    if who == OURS:
+    if who in LEFT_OUT:
+        LEFT_OUT[who]()
+    if who == OURS or who in LEFT_OUT:
         return open_scorer(resolve(model), device=device, precision=precision)
     dtype = torch_dtype(precision)
     if who == PRODUCT:
@@ -143,6 +149,62 @@ def open_call(*, who: str, model: str, device: str, precision: Any, **_: Any) ->
         return network(torch.from_numpy(views).to(device).to(dtype)).logits.float().cpu().numpy()
 
     return score
+
+
+# ---- Without one of the things that make it fast
+
+
+def without_tiles() -> None:
+    inference._TILE = 10**9
+
+
+def without_packed_weights() -> None:
+    inference._packs = lambda _: False  # type: ignore[assignment]
+
+
+def with_a_whole_last_layer() -> None:
+    class Whole(inference.InferenceLayer):
+        def __call__(self, x: Any) -> Any:
+            super().__call__(x)
+            return x[:, :, 0]
+
+    inference.LastLayer = Whole  # type: ignore[assignment, misc]
+
+
+def with_two_projections() -> None:
+    class TwoProjections(inference.TemporalAttention):
+        def __init__(self, layer: Any) -> None:
+            super().__init__(layer)
+            maps = layer.temporal_attention.output.dense, layer.temporal_dense
+            first, second = (inference.Linear(each.weight, each.bias) for each in maps)
+            self._attention._output = lambda x: second(first(x))  # type: ignore[assignment]
+
+    inference.TemporalAttention = TwoProjections  # type: ignore[misc]
+
+
+LEFT_OUT = {
+    "without tiles": without_tiles,
+    "without weights laid out for the processor": without_packed_weights,
+    "with a whole last layer": with_a_whole_last_layer,
+    "with two temporal projections": with_two_projections,
+}
+
+
+def savings(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if not arguments.model:
+            write_model(folder, arguments.size, arguments.layers)
+        print_header("views", "", "seconds", f"of {OURS}'", "peak, MiB", "difference of logits")
+        for batch in arguments.batch:
+            job = {"model": arguments.model or folder, "device": "cpu", "batch": batch, "precision": "fp32"}
+            peers = [Peer(who=who, **job) for who in (OURS, *LEFT_OUT, PLAIN)]
+            logits = [np.array(peer.ask()["found"]) for peer in peers]
+            take_turns(peers, arguments.rounds)
+            for peer, found in zip(peers, logits, strict=True):
+                ratios = [own / full for own, full in zip(peer.seconds, peers[0].seconds, strict=True)]
+                seconds, peak = statistics.median(peer.seconds), peer.ask(end=True)["peak"]
+                difference = abs(found - logits[-1]).max() / abs(logits[-1]).max()
+                print_row(batch, peer.name, f"{seconds:.3g}", spread(ratios), f"{peak:.0f}", f"{difference:.1e}")
 
 
 class Peer:
@@ -172,6 +234,12 @@ class Peer:
         return found
 
 
+def take_turns(peers: list[Peer], rounds: int) -> None:
+    for number in range(rounds):
+        for peer in peers[:: -1 if number % 2 else 1]:
+            peer.seconds.append(peer.ask()["seconds"])
+
+
 def forward(arguments: argparse.Namespace) -> None:
     from timesformer_cli.checkpoint import resolve
     from timesformer_cli.runtime import measure_cost
@@ -197,9 +265,7 @@ def compare(job: dict[str, Any], precision: str, rounds: int, flops: int) -> Non
     if precision != "fp32":
         peers.append(Peer(who=THEIRS, precision="fp32", **job))
     operations, *logits = (np.array(peer.ask()["found"]) for peer in peers)
-    for number in range(rounds):
-        for peer in peers[:: -1 if number % 2 else 1]:
-            peer.seconds.append(peer.ask()["seconds"])
+    take_turns(peers, rounds)
     memory = {peer: peer.ask(end=True) for peer in peers}
     product, *networks = peers
     rates = [float(operations) / seconds for seconds in product.seconds]
@@ -349,15 +415,16 @@ def equal(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = parser.add_subparsers(dest="what", required=True, metavar="forward|cold|precision|equal")
-    runs = {run.__name__: run for run in (forward, cold, precision, equal)}
-    of_forward, of_cold, of_precision, of_equal = (kinds.add_parser(name) for name in runs)
-    for command in (of_forward, of_cold):
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="forward|savings|cold|precision|equal")
+    runs = {run.__name__: run for run in (forward, savings, cold, precision, equal)}
+    of_forward, of_savings, of_cold, of_precision, of_equal = (kinds.add_parser(name) for name in runs)
+    for command in (of_forward, of_savings, of_cold):
         command.add_argument("--size", choices=SIZES, default="base", help="of a network with random weights")
         command.add_argument("--layers", type=int, default=12, help="of that network")
         command.add_argument("--model", help="in place of it")
         command.add_argument("--rounds", type=int, default=5)
-    of_forward.add_argument("--batch", type=int, nargs="+", default=[1, 4])
+    for command in (of_forward, of_savings):
+        command.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     of_forward.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     for command in (of_forward, of_precision):
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
