@@ -8,9 +8,11 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import venv
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from clips import tiny_config
+from packaging.requirements import Requirement
 from PIL import Image
 
 from timesformer_cli import TimesformerForVideoClassification
@@ -602,24 +605,74 @@ def test_the_example_labels_as_predict_does(
     assert_labelled(capsys.readouterr().out, replace(other, weights=folder / "model.onnx"), pictures[shape])
 
 
+def with_frames(exported: Path, folder: Path, pictures: Path) -> str:
+    """A copy of an exported folder with pictures of a video in it; the example of its README."""
+    shutil.copytree(exported, folder)
+    (folder / "frames").symlink_to(pictures)
+    return (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+
+
+def files_of_packages(names: Iterable[str]) -> set[Path]:
+    """What lies in site-packages of packages and of all that they need."""
+    found: set[Path] = set()
+    pending, seen = list(names), set()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        package = distribution(name)
+        needed = map(Requirement, package.requires or ())
+        pending += [other.name for other in needed if other.marker is None or other.marker.evaluate({"extra": ""})]
+        tops = {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}
+        found |= {Path(str(package.locate_file(top))) for top in tops}
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a virtual environment with numpy, pillow and onnxruntime, and no more than they need."""
+    root = tmp_path_factory.mktemp("bare")
+    venv.create(root, symlinks=True)
+    python = root / "bin" / "python"
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    place = subprocess.run([python, "-I", "-c", ask], check=True, capture_output=True, text=True).stdout.strip()
+    for path in files_of_packages(["numpy", "pillow", "onnxruntime"]):
+        Path(place, path.name).symlink_to(path)
+    return python
+
+
 @pytest.mark.parametrize(
-    ("spec", "runtime"),
+    "spec",
     [
-        (PLAIN, "onnxruntime"),
-        (ExportSpec(format="onnx", precision="fp16", input="pixels", output="probabilities", opset=21), "onnxruntime"),
-        (ExportSpec(format="openvino"), "openvino"),
-        (PT2, "torch"),
+        PLAIN,
+        ExportSpec(format="onnx", precision="fp16", input="pixels", output="probabilities", opset=21),
     ],
-    ids=["onnx", "onnx-pixels", "openvino", "pt2"],
+    ids=["frames", "pixels"],
+)
+def test_the_example_runs_with_numpy_pillow_and_onnxruntime_alone(
+    make: Make, checkpoint: Checkpoint, pictures: dict[str, Path], tmp_path: Path, bare_python: Path, spec: ExportSpec
+) -> None:
+    code = with_frames(make(spec), tmp_path / "exported", pictures["landscape"])
+    absent = "torch", "typer", "timesformer_cli", "transformers", "onnx", "av", "openvino", "huggingface_hub", "pytest"
+    ask = f"from importlib.util import find_spec; print([name for name in {absent!r} if find_spec(name)])"
+    done = subprocess.run([bare_python, "-I", "-c", ask], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+    done = subprocess.run(
+        [bare_python, "-I", "-X", "utf8", "-c", code], cwd=tmp_path / "exported", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert_labelled(done.stdout, checkpoint, pictures["landscape"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "runtime"), [(ExportSpec(format="openvino"), "openvino"), (PT2, "torch")], ids=["openvino", "pt2"]
 )
 def test_the_example_needs_nothing_of_ours(
     make: Make, checkpoint: Checkpoint, pictures: dict[str, Path], tmp_path: Path, spec: ExportSpec, runtime: str
 ) -> None:
     folder = tmp_path / "exported"
-    shutil.copytree(make(spec), folder)
-    (folder / "frames").symlink_to(pictures["landscape"])
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    code = text.split("```python\n")[1].split("```")[0]
+    code = with_frames(make(spec), folder, pictures["landscape"])
     refused = {"timesformer_cli", "torch", "transformers", "onnx", "av", "openvino", "onnxruntime"} - {runtime}
     blocker = f"import sys; sys.modules.update(dict.fromkeys({refused!r}))\n"
     done = subprocess.run(
