@@ -235,6 +235,8 @@ def test_whole_numbers_of_eight_bits(
         assert ("MatMulInteger" in types) != calibrated
         stored = [tensor for tensor in onnx.load(file).graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
         assert sum(int(np.prod(tensor.dims)) for tensor in stored) > 3000  # of the one layer
+        shapes = {tuple(tensor.dims) for tensor in stored}
+        assert (16, 3, 8, 8) in shapes  # the projection of patches too
         assert sorted(path.name for path in made.glob("*.onnx")) == ["model.onnx"]
 
 
