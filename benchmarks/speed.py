@@ -194,7 +194,7 @@ def savings(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if not arguments.model:
             write_model(folder, arguments.size, arguments.layers)
-        print_header("views", "", "seconds", f"of {OURS}'", "peak, MiB", "difference of logits")
+        print_header("views", "", "seconds", f"of {OURS}'s", "peak, MiB", "difference of logits")
         for batch in arguments.batch:
             job = {"model": arguments.model or folder, "device": "cpu", "batch": batch, "precision": "fp32"}
             peers = [Peer(who=who, **job) for who in (OURS, *LEFT_OUT, PLAIN)]
