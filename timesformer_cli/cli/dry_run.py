@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from timesformer_cli.cli import console
 from timesformer_cli.cli.output import Output
 from timesformer_cli.errors import OutputError
-from timesformer_cli.terminal import printable
+from timesformer_cli.terminal import plural, printable
 
 if TYPE_CHECKING:
     from timesformer_cli.records import Item
@@ -19,11 +19,11 @@ def show_plan(items: "Iterable[Item]", checkpoint: "Checkpoint", out: Output) ->
     """The paths on standard output, and what would be done with them on standard error."""
     count = _print_paths(items)
     spec = checkpoint.sampling
-    clips = "as many clips as cover it, at most 10" if spec.clips is None else f"{spec.clips} clips"
+    clips = "as many clips as cover it, at most 10" if spec.clips is None else plural(spec.clips, "clip")
     parts = "" if spec.window is None else f" every {spec.hop or spec.window:g} s for {spec.window:g} s"
-    console.note(f"{count} videos to label with {checkpoint.name} ({checkpoint.source})")
+    console.note(f"{plural(count, 'video')} to label with {checkpoint.name} ({checkpoint.source})")
     console.note(
-        f"views{parts}: {clips} of {spec.num_frames} frames, {checkpoint.preprocess.crops} crops of "
+        f"views{parts}: {clips} of {spec.num_frames} frames, {plural(checkpoint.preprocess.crops, 'crop')} of "
         f"{checkpoint.preprocess.size[1]} x {checkpoint.preprocess.size[0]} pixels; recipe {checkpoint.recipe.name}"
     )
     console.note(f"results as {out.format} to {'standard output' if out.path is None else out.path}")
