@@ -2,6 +2,7 @@
 
     python -m benchmarks.export table [--model camera-motion] [--calibrate FOLDER] --format onnx onnx:fp16 onnx:int8
     python -m benchmarks.export agreement --model camera-motion --clips FOLDER [--limit N] --format onnx onnx:int8
+    python -m benchmarks.export metrics --model camera-motion --clips FOLDER [--annotations FILE] --format pt2 aoti
 
 A format is one of `timesformer export`, with `:fp16`, `:bf16`, `:int8`, or `:calibrated` for int8 with the activations
 of the videos of --calibrate. Without --model it is a network of the base size with random weights.
@@ -13,6 +14,9 @@ on the processor, one view at a time: after all exports all are opened in one pr
 reverse order of the one before.
 
 `agreement`: the same videos through `timesformer predict` with the network in PyTorch and with each export.
+
+`metrics`: the same data set through `timesformer evaluate`, and how far any of its logits is off, as a share of the
+largest.
 """
 
 import argparse
@@ -27,6 +31,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.throughput import spread, write_base
 from timesformer_cli.devices import available_cores
@@ -140,20 +147,47 @@ def print_agreement(model: str, exports: dict[str, Export], clips: Path, limit: 
     print(f"\n{len(wanted)} videos.")
 
 
+def evaluate(model: str, arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """The metrics, and the logits float32 (N, K)."""
+    command = [*TIMESFORMER, "evaluate", str(arguments.clips), "--model", model, "--output", str(folder)]
+    for option in ("annotations", "limit"):
+        value = getattr(arguments, option)
+        command += [] if value is None else [f"--{option}", str(value)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, cwd=ROOT)
+    if done.returncode:
+        sys.exit(f"{model}: timesformer evaluate ended with {done.returncode}")
+    with np.load(folder / "scores.npz") as scores:
+        return json.loads((folder / "metrics.json").read_text()), scores["logits"]
+
+
+def print_metrics(model: str, exports: dict[str, Export], arguments: argparse.Namespace, root: Path) -> None:
+    print("| format | top-1 | top-5 | negative log-likelihood | largest difference of a logit |\n|" + " --- |" * 5)
+    expected = None
+    for name, source in {"PyTorch": model, **{name: str(made.folder) for name, made in exports.items()}}.items():
+        found, logits = evaluate(source, arguments, root / f"evaluated-{name.replace(':', '-')}")
+        expected = logits if expected is None else expected
+        rates = " | ".join(f"{100 * found[key]['accuracy']['value']:.1f} %" for key in ("top_1", "top_5"))
+        difference = np.abs(logits - expected).max() / np.abs(expected).max()
+        loss = found["negative_log_likelihood"]
+        print(f"| {name.replace(':', ', ')} | {rates} | {loss:.6f} | {difference:.1e} |", flush=True)
+    print(f"\n{found['videos']} videos.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["table", "agreement"])
+    parser.add_argument("what", nargs="+", choices=["table", "agreement", "metrics"], help="of the same exports")
     parser.add_argument("--model", help="whatever predict takes; by default one of the base size, of random weights")
     parser.add_argument("--format", nargs="+", required=True)
     parser.add_argument("--calibrate", type=Path, help="videos for the formats that are `:calibrated`")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--clips", type=Path, help="agreement: a folder of videos")
-    parser.add_argument("--limit", type=int, help="agreement: the first so many of them")
+    parser.add_argument("--clips", type=Path, help="agreement, metrics: a folder of videos")
+    parser.add_argument("--annotations", type=Path, help="metrics: the labels, unless folders name them")
+    parser.add_argument("--limit", type=int, help="agreement, metrics: the first so many of them")
     arguments = parser.parse_args()
     if any(name.endswith(":calibrated") for name in arguments.format) and arguments.calibrate is None:
         parser.error("formats that are :calibrated need --calibrate FOLDER")
-    if arguments.what == "agreement" and arguments.clips is None:
-        parser.error("agreement needs --clips FOLDER")
+    if {*arguments.what} != {"table"} and arguments.clips is None:
+        parser.error("agreement and metrics need --clips FOLDER")
     packages = {"onnx": ("onnxruntime",), "openvino": ("openvino", "nncf")}
     wanted = {package for name in arguments.format for package in packages.get(name.partition(":")[0], ())}
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", *sorted(wanted)))
@@ -164,10 +198,12 @@ def main() -> None:
         if arguments.model is None:
             write_base(root / "base")
         exports = {name: export(model, name, arguments.calibrate, root) for name in arguments.format}
-        if arguments.what == "table":
+        if "table" in arguments.what:
             print_table(exports, measure_speed(model, exports, arguments.rounds))
-        else:
+        if "agreement" in arguments.what:
             print_agreement(model, exports, arguments.clips, arguments.limit)
+        if "metrics" in arguments.what:
+            print_metrics(model, exports, arguments, root)
 
 
 if __name__ == "__main__":
