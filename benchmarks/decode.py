@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from timesformer_cli.decoders.conversion import Converter
 from timesformer_cli.decoders.packets import choose_stream, open_container
 from timesformer_cli.decoders.pyav import PyavReader
+from timesformer_cli.devices import available_cores
 from timesformer_cli.errors import VideoError
 from timesformer_cli.records import Item
 from timesformer_cli.specs import Reading
@@ -87,11 +88,16 @@ def encode(path: Path, frames: Iterator[av.VideoFrame], *, keys: int, preset: st
 # ---- Readers
 
 
-def ours(path: str, plan: list[int]) -> Pixels:
-    reader = PyavReader(path)
+def ours(path: str, plan: list[int], threads: int = 1) -> Pixels:
+    reader = PyavReader(path, Reading(threads=threads))
     pixels = reader.read(plan).pixels
     reader.close()
     return pixels
+
+
+def ours_alone(path: str, plan: list[int]) -> Pixels:
+    """As the only video of a run is read."""
+    return ours(path, plan, available_cores())
 
 
 def opening(path: str, plan: list[int]) -> Pixels:
@@ -164,6 +170,7 @@ def groups_of(path: str, plan: tuple[int, ...]) -> list[tuple[int, set[int]]]:
 
 READERS: dict[str, Read] = {
     "timesformer": ours,
+    "the same, the run's only video": ours_alone,
     "the same, opening alone": opening,
     "transformers' pipeline": pipeline,
     "the same, one thread": pipeline_one_thread,

@@ -24,7 +24,7 @@ def refuse(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def act(item: str) -> Generator[Done]:
+def act(item: str, threads: int) -> Generator[Done]:
     """Do what `item` says: a verb, and after a colon a number. `parts:3` yields three of them."""
     verb, _, number = item.partition(":")
     if verb == "sleep":
@@ -63,6 +63,7 @@ def act(item: str) -> Generator[Done]:
             yield Done(part, np.zeros(1000, np.float32), more=True)
     elif verb == "break":  # after a part that was good
         yield Done(0, np.zeros(1000, np.float32), more=True)
-        yield from act(number)
+        yield from act(number, threads)
         return
-    yield Done({"item": item, "process": os.getpid()}, np.full((2, int(float(number or 0)) % 7), len(item), np.float32))
+    value = {"item": item, "process": os.getpid(), "threads": threads}
+    yield Done(value, np.full((2, int(float(number or 0)) % 7), len(item), np.float32))

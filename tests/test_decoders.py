@@ -62,9 +62,9 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     entries: list[int] = []
     picture = PyavReader._picture
 
-    def counted(reader: PyavReader, frame: av.VideoFrame) -> Any:
+    def counted(reader: PyavReader, frame: av.VideoFrame, converter: Converter) -> Any:
         entries.append(1)
-        return picture(reader, frame)
+        return picture(reader, frame, converter)
 
     monkeypatch.setattr(PyavReader, "_picture", counted)
     return entries
@@ -158,6 +158,92 @@ class TestOnlyTheNeededWork:
         place = np.array([0, 1, 2, 3, 4, 5, 6, 8, 7, 9, 10, 11])
         start = np.repeat([0, 4, 7], 4)
         assert Numbering(np.arange(12), place, start).runs(wanted) == runs
+
+
+class TestSideBySide:
+    """Several threads, where there is enough to do: the pictures of one, bit for bit."""
+
+    @pytest.fixture
+    def opened(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+        """One entry for each time that a file is opened."""
+        entries: list[object] = []
+        open_container = packets.open_container
+
+        def counted(source: Any, reading: Reading) -> Any:
+            entries.append(source)
+            return open_container(source, reading)
+
+        monkeypatch.setattr(pyav, "open_container", counted)
+        monkeypatch.setattr(pyav, "_SHARED_PIXELS", 0)
+        return entries
+
+    @pytest.mark.parametrize("threads", [2, 3, 20])
+    def test_long(self, long: str, opened: list[object], threads: int) -> None:
+        reader = PyavReader(long, Reading(threads=threads))
+        assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
+        assert len(opened) == 1 + min(threads, len(SPREAD))
+        assert read_stamps(reader.read([999, 3, 500]).pixels) == [999, 3, 500]
+        reader.close()
+
+    @pytest.mark.parametrize("name", [name for name in RECIPES if "x265" not in name or X265])
+    def test_all_kinds(self, make: Make, opened: list[object], name: str) -> None:
+        alone, several = PyavReader(make(name)), PyavReader(make(name), Reading(threads=4))
+        for plan in (PLAN, [FRAMES - 1, 0, FRAMES // 2, 0], list(range(FRAMES))):
+            ours, theirs = several.read(plan), alone.read(plan)
+            np.testing.assert_array_equal(ours.pixels, theirs.pixels)
+            np.testing.assert_array_equal(ours.times, theirs.times)
+        assert several._shortcuts == alone._shortcuts
+        alone.close()
+        several.close()
+
+    @pytest.mark.parametrize(("damaged", "needed"), [(105, True), (460, False), (700, True)])
+    def test_damage(self, tmp_path: Path, long: str, opened: list[object], damaged: int, needed: bool) -> None:
+        """Whichever thread comes upon it, all is read anew, through the damage, as one thread does."""
+        with av.open(long) as container:
+            places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        content = bytearray(Path(long).read_bytes())
+        start, size = places[damaged]
+        content[start + size // 3 : start + size] = bytes(size - size // 3)
+        path = tmp_path / "damaged.mp4"
+        path.write_bytes(content)
+        alone, several = PyavReader(str(path)), PyavReader(str(path), Reading(threads=3))
+        np.testing.assert_array_equal(several.read(SPREAD).pixels, alone.read(SPREAD).pixels)
+        assert several._shortcuts == alone._shortcuts == (not needed)
+        alone.close()
+        several.close()
+
+    def test_not_for_little_work(self, long: str, opened: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+        with contextlib.closing(PyavReader(long, Reading(threads=4))) as reader:
+            assert not reader._read_side_by_side(SPREAD, lambda *_: None)
+
+    def test_not_for_pictures_of_which_memory_holds_few(
+        self, long: str, opened: list[object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with contextlib.closing(PyavReader(long, Reading(threads=4))) as reader:
+            size = reader.info.width * reader.info.height
+            monkeypatch.setattr(pyav, "_THREADS_BYTES", 2 * 48 * size)
+            assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
+            assert len(opened) == 1 + 2
+            monkeypatch.setattr(pyav, "_THREADS_BYTES", 2 * 48 * size - 1)
+            assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
+            assert len(opened) == 1 + 2
+
+    def test_not_for_file_objects(self, long: str, opened: list[object]) -> None:
+        with open(long, "rb") as file, contextlib.closing(PyavReader(file, Reading(threads=4))) as reader:
+            assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
+        assert len(opened) == 1
+
+    @pytest.mark.parametrize("error", [MemoryError(), VideoError("decode", "gone")])
+    def test_what_a_thread_raises(self, long: str, opened: list[object], error: Exception) -> None:
+        with contextlib.closing(PyavReader(long, Reading(threads=4))) as reader:
+
+            def put(*_: object) -> None:
+                raise error
+
+            with pytest.raises(type(error)):
+                reader._read_side_by_side(SPREAD, put)
+            assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
 
 
 class TestLayers:

@@ -206,6 +206,31 @@ def test_more_is_begun_while_there_is_room_for_what_is_ready(room: int, begun: i
         assert len(list(pool.results())) == 9
 
 
+@pytest.mark.parametrize(("items", "workers", "threads"), [(1, 1, 12), (1, 2, 12), (2, 2, 6), (3, 3, 4), (9, 2, 1)])
+def test_the_last_items_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, items: int, workers: int, threads: int
+) -> None:
+    monkeypatch.setattr("timesformer_cli.workers.available_cores", lambda: 12)
+    results = run(["fine"] * items, workers)
+    answers = [answer.value["threads"] for _, answer in results if isinstance(answer, Done)]
+    assert answers[0] == threads
+
+
+def test_one_thread_each_while_more_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timesformer_cli.workers.available_cores", lambda: 12)
+    asked = threading.Event()
+
+    def items() -> Iterator[str]:
+        yield "fine"
+        asked.wait()
+
+    with Pool(act, items(), workers=2) as pool:
+        _, answer = next(pool.results())
+        assert isinstance(answer, Done)
+        assert answer.value["threads"] == 1
+        asked.set()
+
+
 def test_items_are_begun_only_so_far_ahead() -> None:
     taken = []
 
@@ -224,7 +249,10 @@ def test_items_are_begun_only_so_far_ahead() -> None:
 
 
 def test_workers_that_cannot_be_started() -> None:
-    with Pool(lambda item: act(item), ["fine"], workers=1) as pool, pytest.raises(Exception, match="pickle"):
+    with (
+        Pool(lambda item, threads: act(item, threads), ["fine"], workers=1) as pool,
+        pytest.raises(Exception, match="pickle"),
+    ):
         next(pool.results())
 
 

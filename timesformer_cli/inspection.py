@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli.devices import available_cores
 from timesformer_cli.errors import OutputError, VideoError
 from timesformer_cli.pipeline import prepare
 from timesformer_cli.records import Failure, Item, VideoInfo, ViewLabel, Views
@@ -191,7 +192,8 @@ def examine_all(
     here as it is asked for, and a decoder that hangs or crashes takes the program with it.
     """
     if workers == 0:
-        yield (_examined(item, checkpoint, reading) for item in items)
+        alone = replace(reading, threads=available_cores())
+        yield (_examined(item, checkpoint, alone) for item in items)
         return
     task = partial(_carried, checkpoint=checkpoint, reading=reading, keep=keep)
     with Pool(task, items, workers=workers, limits=limits) as pool:
@@ -205,9 +207,9 @@ def _examined(item: Item, checkpoint: Checkpoint, reading: Reading) -> Inspectio
         return Inspection(item, None, None, Failure(item, "too_large", OUT_OF_MEMORY))
 
 
-def _carried(item: Item, checkpoint: Checkpoint, reading: Reading, keep: bool) -> Generator[Done]:
+def _carried(item: Item, threads: int, checkpoint: Checkpoint, reading: Reading, keep: bool) -> Generator[Done]:
     """`examine` in a worker. The pixels go apart from the rest, if they are wanted."""
-    inspection = examine(item, checkpoint, reading)
+    inspection = examine(item, checkpoint, replace(reading, threads=threads))
     views = inspection.views
     if views is None:
         yield Done(inspection, np.empty(0, np.float32))

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice, zip_longest
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from timesformer_cli.aggregate import combine
 from timesformer_cli.batching import BatchSize
+from timesformer_cli.devices import available_cores
 from timesformer_cli.engines.ports import Scorer
 from timesformer_cli.errors import CheckpointError, TimesformerError, VideoError
 from timesformer_cli.preprocess import crop_names, make_views
@@ -169,7 +171,7 @@ def prepare_all(
 def _one_by_one(items: Iterable[Item], task: Task[Item]) -> Iterator[Prepared | None]:
     for item in items:
         try:
-            for done in task(item):
+            for done in task(item, available_cores()):
                 yield _received(item, done)
                 yield None
         except VideoError as error:
@@ -178,8 +180,9 @@ def _one_by_one(items: Iterable[Item], task: Task[Item]) -> Iterator[Prepared | 
             yield Failure(item, "too_large", OUT_OF_MEMORY)
 
 
-def _carried(item: Item, checkpoint: Checkpoint, reading: Reading, thumbnails: bool) -> Generator[Done]:
+def _carried(item: Item, threads: int, checkpoint: Checkpoint, reading: Reading, thumbnails: bool) -> Generator[Done]:
     """`prepare_windows` in a worker. The item itself stays behind: the master has it."""
+    reading = replace(reading, threads=threads)
     try:
         for views in prepare_windows(item, checkpoint, reading, thumbnails=thumbnails):
             yield Done((views.info, views.window, views.labels, views.thumbnail), views.pixels, views.more)

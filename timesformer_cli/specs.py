@@ -273,16 +273,18 @@ class Reading:
 
     `max_pixels`: of one picture. `max_frames`: of a video, by its packets. `frame_rate`: pictures a
     second of a folder of pictures, which does not say; 30 is what Something-Something is extracted at.
+    `threads`: at most so many decode one video, where the decoder is PyAV.
     """
 
     decoder: Decoder = "auto"
     max_pixels: int = 2**26
     max_frames: int = 2_000_000
     frame_rate: float = 30.0
+    threads: int = 1
 
     def __post_init__(self) -> None:
         _require_one_of("decoder", self.decoder, Decoder)
-        for name in ("max_pixels", "max_frames"):
+        for name in ("max_pixels", "max_frames", "threads"):
             value = getattr(self, name)
             _require(_is_count(value), f"{name} is {value!r}; it must be a whole number above 0")
         _require(_is_positive(self.frame_rate), f"frame_rate is {self.frame_rate!r}; it must be a number above 0")

@@ -27,6 +27,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli.devices import available_cores
 from timesformer_cli.errors import VideoError
 
 T = TypeVar("T")
@@ -43,8 +44,8 @@ class Done(NamedTuple):
     more: bool = False
 
 
-# What is done with an item, in one part or more; the last is the one without `more`.
-Task = Callable[[T], Generator[Done]]
+# What is done with an item, by at most so many threads, in one part or more; the last is the one without `more`.
+Task = Callable[[T, int], Generator[Done]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class Pool(Generic[T]):
     They start with the context, and work on whatever the caller does meanwhile. Each worker has
     `ahead` places for items: so many are begun before the first of them is taken, and so many parts of
     one are made before the first of them is taken. Further ones while the arrays that are ready take
-    less than `room` bytes.
+    less than `room` bytes. Each item is worked on by one thread, but for the last: where there are fewer of them than
+    cores, they share the cores.
     """
 
     def __init__(
@@ -205,7 +207,12 @@ class Pool(Generic[T]):
                 item = self._feed.take()
                 if item is not None:
                     self._slots.append(_Slot(*item))
-                    worker.begin(self._slots[-1])
+                    worker.begin(self._slots[-1], self._threads())
+
+    def _threads(self) -> int:
+        """How many an item gets that is begun now."""
+        left = self._feed.left()
+        return 1 if left is None else max(available_cores() // (len(self._busy()) + 1 + left), 1)
 
     def _has_place(self) -> bool:
         if len(self._slots) < self._count * self._ahead:
@@ -280,6 +287,8 @@ class _Feed(Generic[T]):
         self._bell = bell  # is rung when there is something to take
         self._queue: queue.Queue[tuple[T] | None] = queue.Queue(capacity)
         self._error: BaseException | None = None
+        self._found = self._taken = 0
+        self._all_found = False
         self.ended = False
 
     def start(self) -> None:
@@ -288,10 +297,12 @@ class _Feed(Generic[T]):
     def _run(self) -> None:
         try:
             for item in self._items:
+                self._found += 1
                 self._queue.put((item,))
                 self._bell.ring()
         except BaseException as error:
             self._error = error
+        self._all_found = True
         self._queue.put(None)
         self._bell.ring()
 
@@ -304,7 +315,12 @@ class _Feed(Generic[T]):
         except queue.Empty:
             return None
         self.ended = item is None
+        self._taken += not self.ended
         return item
+
+    def left(self) -> int | None:
+        """How many are yet to be taken; None where more may come."""
+        return self._found - self._taken if self._all_found else None
 
     def check(self) -> None:
         """Raise what the source of the items raised."""
@@ -335,11 +351,11 @@ class _Worker(Generic[T]):
     def handles(self) -> tuple[Any, ...]:
         return self._connection, self._process.sentinel
 
-    def begin(self, slot: _Slot[T]) -> None:
+    def begin(self, slot: _Slot[T], threads: int) -> None:
         self.slot = slot
         slot.tries += 1
         self._memory, self._part = f"timesformer-{os.getpid()}-{next(_serial)}", 0
-        self._send((slot.item, self._memory))
+        self._send((slot.item, threads, self._memory))
 
     def go_on(self) -> None:
         """With the next part of the item."""
@@ -388,7 +404,7 @@ class _Worker(Generic[T]):
             return False
         self.kill()
         self._start()
-        self.begin(slot)
+        self.begin(slot, 1)
         return True
 
     def _receive(self) -> Done | BaseException:
@@ -480,10 +496,10 @@ def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
     parts_made = itertools.count(1)
     while True:
         try:
-            item, memory = connection.recv()
+            item, threads, memory = connection.recv()
         except EOFError:
             return
-        with contextlib.closing(task(item)) as parts:
+        with contextlib.closing(task(item, threads)) as parts:
             for part in itertools.count():
                 _set_alarm(limits.timeout)
                 answer, more = _make(parts, _name(memory, part))

@@ -11,9 +11,12 @@ n-th picture that comes out when the file is decoded from its beginning, which i
 opening to count them.
 """
 
-from collections.abc import Container, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from typing import Any, cast
 
 import numpy as np
@@ -50,6 +53,13 @@ _PROBED_WITHOUT_INDEX = 50
 
 # Where all pictures are decoded to count them, they are kept for reading if they take no more than this.
 _KEPT_BYTES = 2**27
+
+# Pixels to decode, a seventh of a second's work or more, from which on threads are worth their start.
+_SHARED_PIXELS = 2**27
+
+# What the decoders of all threads may hold, and what one holds for each pixel: 16 pictures of up to three bytes.
+_THREADS_BYTES = 2**30
+_BYTES_A_PIXEL = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ class _Cursor:
         self.damaged = False
         self._container = container
         self._context = self.stream.codec_context
-        # Several threads for one video cost more in all than they save; many videos are read side by side.
+        # FFmpeg's threads for one video cost more in all than they save, and hide damage in other ways.
         self._context.thread_count = 1
         self._context.options = {"max_pixels": str(reading.max_pixels)}
         self._coming = container.demux(self.stream)
@@ -227,9 +237,17 @@ class PyavReader:
             raise IndexError(f"frames {wanted[0]} to {wanted[-1]} of a video that has {self.info.num_frames}")
         pixels = np.empty((len(numbers), self.info.height, self.info.width, 3), np.uint8)
         missing = set(wanted.tolist())
-        for number, frame in chain(self._kept_of(missing), self._frames(sorted(missing - self._kept.keys()))):
-            pixels[wanted[slots] == number] = self._picture(frame)
+
+        def put(number: int, frame: VideoFrame, converter: Converter) -> None:
+            pixels[wanted[slots] == number] = self._picture(frame, converter)
             missing.discard(number)
+
+        for number in sorted(missing & self._kept.keys()):
+            put(number, self._kept[number], self._converter)
+        rest = sorted(missing)
+        if not self._read_side_by_side(rest, put):
+            for number, frame in self._frames(rest):
+                put(number, frame, self._converter)
         if missing:
             raise VideoError("decode", f"frame {min(missing)} of {self.info.num_frames} is damaged beyond decoding")
         return Frames(pixels, self.info.times[numbers])
@@ -284,7 +302,7 @@ class PyavReader:
         """Stand at the beginning of the file."""
         if self._numbering is not None and self._indexed:
             try:
-                self._jump(self._numbering, 0)
+                self._jump(self._cursor, self._numbering, 0)
             except _Unreliable:
                 pass
             else:
@@ -293,23 +311,58 @@ class PyavReader:
         self._container = open_container(self._source, self._reading)
         self._cursor = _Cursor(self._container, self._reading)
 
-    def _jump(self, numbering: Numbering, place: int) -> None:
-        """Stand at the packet `place` of the file or at a key packet before it.
+    def _jump(self, cursor: _Cursor, numbering: Numbering, place: int) -> None:
+        """Place the cursor at the packet `place` of the file or at a key packet before it.
 
         Raises:
             _Unreliable: the packet found there is later, no key, or unknown.
         """
-        pts = self._cursor.jump(int(self._packets.pts[place]))
+        pts = cursor.jump(int(self._packets.pts[place]))
         number = int(np.searchsorted(numbering.pts, pts))
         if number == len(numbering.pts) or numbering.pts[number] != pts:
             raise _Unreliable
         landed = int(numbering.place[number])
         if landed > place or not self._packets.key[landed]:
             raise _Unreliable
-        self._cursor.packets = landed
+        cursor.packets = landed
 
-    def _kept_of(self, numbers: set[int]) -> list[tuple[int, VideoFrame]]:
-        return [(number, self._kept[number]) for number in sorted(numbers & self._kept.keys())]
+    def _read_side_by_side(self, numbers: list[int], put: Callable[[int, VideoFrame, Converter], None]) -> bool:
+        """Decode runs of frames by several threads, each with the file open once more; whether that was done.
+
+        All threads together do what one would do, and every picture comes out of it as it would there.
+        """
+        if not self._shortcuts or self._numbering is None or not isinstance(self._source, str):
+            return False
+        numbering, source = self._numbering, self._source
+        runs = numbering.runs(numbers)
+        size = self._stored[0] * self._stored[1]
+        threads = min(self._reading.threads, len(runs), _THREADS_BYTES // (size * _BYTES_A_PIXEL))
+        work = size * sum(int(numbering.place[run].max()) + 1 - start for start, run in runs)
+        if threads < 2 or work < _SHARED_PIXELS:
+            return False
+        waiting = iter(runs)
+
+        def take_runs() -> None:
+            with closing(open_container(source, self._reading)) as container:
+                cursor, converter = _Cursor(container, self._reading), Converter()
+                next(cursor.decode())  # x264 says there who it is, and decoders make up for what it did wrong
+                for start, run in waiting:
+                    jumps = start != runs[-1][0]
+                    for number, frame in self._from_key(cursor, numbering, start, run, jumps=jumps):
+                        put(number, frame, converter)
+
+        with ThreadPoolExecutor(threads) as executor:
+            futures = [executor.submit(take_runs) for _ in range(threads)]
+            try:
+                for future in futures:
+                    future.result()
+            except _Unreliable:
+                self._shortcuts = False
+                self._restart()
+                return False
+            finally:
+                deque(waiting, maxlen=0)
+        return True
 
     def _frames(self, numbers: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """The frames of these sorted numbers as far as they can be had; some may come twice, the last is right."""
@@ -319,7 +372,7 @@ class PyavReader:
             runs = self._numbering.runs(numbers)
             try:
                 for run, following in zip_longest(runs, runs[1:]):
-                    yield from self._from_key(self._numbering, *run, jumps=following is not None)
+                    yield from self._from_key(self._cursor, self._numbering, *run, jumps=following is not None)
                 return
             except _Unreliable:
                 self._shortcuts = False
@@ -327,7 +380,7 @@ class PyavReader:
         yield from self._through(numbers)
 
     def _from_key(
-        self, numbering: Numbering, start: int, numbers: list[int], *, jumps: bool
+        self, cursor: _Cursor, numbering: Numbering, start: int, numbers: list[int], *, jumps: bool
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Frames that can be decoded from packet `start` on, decoding little else; `jumps`: a jump comes next.
 
@@ -337,15 +390,16 @@ class PyavReader:
         wanted = {int(numbering.pts[number]): number for number in numbers}
         places = numbering.place[numbers]
         start_pts = int(self._packets.pts[start])
-        contiguous = start <= self._cursor.packets <= places.min()
-        if not contiguous and start:
-            self._jump(numbering, start)
+        contiguous = start <= cursor.packets <= places.min()
+        if not contiguous and (start or cursor is not self._cursor):
+            self._jump(cursor, numbering, start)
         elif not contiguous:
             self._restart()
+            cursor = self._cursor
         started = contiguous or not start
         # Pictures come out some packets late. Before a jump the decoder is told to hand out what it has.
         last = int(places.max()) if jumps else None
-        for pictures in self._cursor.decode(wanted if self._packets.spare else None, last):
+        for pictures in cursor.decode(wanted if self._packets.spare else None, last):
             for _, frame in pictures:
                 started = started or frame.pts == start_pts
                 if frame.pts is None or (frame.is_corrupt and frame.pts >= start_pts):
@@ -355,7 +409,7 @@ class PyavReader:
                     if not started:
                         raise _Unreliable
                     yield wanted.pop(frame.pts), frame
-            if self._cursor.damaged:
+            if cursor.damaged:
                 raise _Unreliable
             if not wanted:
                 return
@@ -379,6 +433,6 @@ class PyavReader:
             if not wanted:
                 return
 
-    def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def _picture(self, frame: VideoFrame, converter: Converter) -> NDArray[np.uint8]:
         """RGB (H, W, 3), upright, of the first picture's size; good until the next one."""
-        return self.orientation.apply(self._converter.rgb(frame, *self._stored))
+        return self.orientation.apply(converter.rgb(frame, *self._stored))
