@@ -92,6 +92,11 @@ def measure_speed(model: str, exports: dict[str, Export], rounds: int) -> dict[s
     return {name: values[1:] for name, values in seconds.items()}  # the first asks for memory
 
 
+def milliseconds(seconds: list[float]) -> str:
+    """The median, in three digits: 7.36, or 2,860."""
+    return f"{float(f'{1000 * statistics.median(seconds):.3g}'):,g}"
+
+
 def print_table(exports: dict[str, Export], seconds: dict[str, list[float]]) -> None:
     own = seconds[""]
     columns = [
@@ -99,7 +104,7 @@ def print_table(exports: dict[str, Export], seconds: dict[str, list[float]]) -> 
         *("same first label", "a view, ms", "PyTorch's time to its, median (lowest, highest)"),
     ]
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    print(f"| PyTorch, as `predict` runs it | | | | | | | {1000 * statistics.median(own):.3g} | 1 |")
+    print(f"| PyTorch, as `predict` runs it | | | | | | | {milliseconds(own)} | 1 |")
     for name, (_, took, memory, found) in exports.items():
         batches = found["batches"]
         cells = [
@@ -110,7 +115,7 @@ def print_table(exports: dict[str, Export], seconds: dict[str, list[float]]) -> 
             f"{100 * found['share_of_fp32']:.0f} %",
             f"{max(batch['relative'] for batch in batches):.1e}",
             f"{sum(batch['agreement'] for batch in batches)} of {sum(batch['of'] for batch in batches)}",
-            f"{1000 * statistics.median(seconds[name]):.3g}",
+            milliseconds(seconds[name]),
             spread([a / b for a, b in zip(own, seconds[name], strict=True)]),
         ]
         print(f"| {' | '.join(cells)} |")

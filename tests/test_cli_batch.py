@@ -401,7 +401,7 @@ class TestFailFast:
         growing = target if format == "jsonl" else tmp_path / "out.csv.part.jsonl"
         code, _, err = run("predict", *FAILING, "-o", target, "--fail-fast")
         assert code == 1
-        assert only_line(err) == "error: missing.mp4: no such file; stopped there, with 1 videos labelled"
+        assert only_line(err) == "error: missing.mp4: no such file; stopped there, with 1 video labelled"
         assert [record["status"] for record in records_in(growing)] == ["ok", "error"]
         outcome = run("predict", *FAILING, "-o", target, "--fail-fast", "--resume")
         assert outcome.code == 3

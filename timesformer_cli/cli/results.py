@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from timesformer_cli.cli import console
 from timesformer_cli.errors import InputError
+from timesformer_cli.terminal import plural
 
 if TYPE_CHECKING:
     from timesformer_cli.durable import Ledger
@@ -97,7 +98,7 @@ class Run:
                             tally.remote += is_address(record["path"])
                         self._writer.write(record)
                 if failed and self._fail_fast:
-                    raise InputError(f"{tally.reason}; stopped there, with {tally.labelled} videos labelled")
+                    raise InputError(f"{tally.reason}; stopped there, with {plural(tally.labelled, 'video')} labelled")
             tally.seconds = meter.seconds
         tally.all_failed = tally.failed
         return tally
