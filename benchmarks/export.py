@@ -137,7 +137,7 @@ def labels_of(model: str, clips: Path, limit: int | None) -> dict[str, list[str]
 
 def print_agreement(model: str, exports: dict[str, Export], clips: Path, limit: int | None) -> None:
     wanted = labels_of(model, clips, limit)
-    print("| format | same first label | same five | same five in the same order |\n|" + " --- |" * 4)
+    print("\n| format | same first label | same five | same five in the same order |\n|" + " --- |" * 4)
     for name, made in exports.items():
         found = labels_of(str(made.folder), clips, limit)
         if found.keys() != wanted.keys():
@@ -166,7 +166,7 @@ def evaluate(model: str, arguments: argparse.Namespace, folder: Path) -> tuple[d
 
 
 def print_metrics(model: str, exports: dict[str, Export], arguments: argparse.Namespace, root: Path) -> None:
-    print("| format | top-1 | top-5 | negative log-likelihood | largest difference of a logit |\n|" + " --- |" * 5)
+    print("\n| format | top-1 | top-5 | negative log-likelihood | largest difference of a logit |\n|" + " --- |" * 5)
     expected = None
     for name, source in {"PyTorch": model, **{name: str(made.folder) for name, made in exports.items()}}.items():
         found, logits = evaluate(source, arguments, root / f"evaluated-{name.replace(':', '-')}")
