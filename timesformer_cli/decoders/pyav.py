@@ -16,7 +16,6 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, cast
 
 import numpy as np
@@ -60,6 +59,9 @@ _SHARED_PIXELS = 2**27
 # What the decoders of all threads may hold, and what one holds for each pixel: 16 pictures of up to three bytes.
 _THREADS_BYTES = 2**30
 _BYTES_A_PIXEL = 48
+
+# Takes a frame's number, its picture as decoded, and what converts it, which no other thread uses.
+_Put = Callable[[int, VideoFrame, Converter], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +246,7 @@ class PyavReader:
 
         for number in sorted(missing & self._kept.keys()):
             put(number, self._kept[number], self._converter)
-        rest = sorted(missing)
-        if not self._read_side_by_side(rest, put):
-            for number, frame in self._frames(rest):
-                put(number, frame, self._converter)
+        self._read(sorted(missing), put)
         if missing:
             raise VideoError("decode", f"frame {min(missing)} of {self.info.num_frames} is damaged beyond decoding")
         return Frames(pixels, self.info.times[numbers])
@@ -326,58 +325,66 @@ class PyavReader:
             raise _Unreliable
         cursor.packets = landed
 
-    def _read_side_by_side(self, numbers: list[int], put: Callable[[int, VideoFrame, Converter], None]) -> bool:
-        """Decode runs of frames by several threads, each with the file open once more; whether that was done.
-
-        All threads together do what one would do, and every picture comes out of it as it would there.
-        """
-        if not self._shortcuts or self._numbering is None or not isinstance(self._source, str):
-            return False
-        numbering, source = self._numbering, self._source
-        runs = numbering.runs(numbers)
-        size = self._stored[0] * self._stored[1]
-        threads = min(self._reading.threads, len(runs), _THREADS_BYTES // (size * _BYTES_A_PIXEL))
-        work = size * sum(int(numbering.place[run].max()) + 1 - start for start, run in runs)
-        if threads < 2 or work < _SHARED_PIXELS:
-            return False
-        waiting = iter(runs)
-
-        def take_runs() -> None:
-            with closing(open_container(source, self._reading)) as container:
-                cursor, converter = _Cursor(container, self._reading), Converter()
-                next(cursor.decode())  # x264 says there who it is, and decoders make up for what it did wrong
-                for start, run in waiting:
-                    jumps = start != runs[-1][0]
-                    for number, frame in self._from_key(cursor, numbering, start, run, jumps=jumps):
-                        put(number, frame, converter)
-
-        with ThreadPoolExecutor(threads) as executor:
-            futures = [executor.submit(take_runs) for _ in range(threads)]
-            try:
-                for future in futures:
-                    future.result()
-            except _Unreliable:
-                self._shortcuts = False
-                self._restart()
-                return False
-            finally:
-                deque(waiting, maxlen=0)
-        return True
-
-    def _frames(self, numbers: list[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """The frames of these sorted numbers as far as they can be had; some may come twice, the last is right."""
+    def _read(self, numbers: list[int], put: _Put) -> None:
+        """Put the frames of these sorted numbers as far as they can be had; some may come twice, the last is right."""
         if not numbers:
             return
         if self._shortcuts and self._numbering is not None:
-            runs = self._numbering.runs(numbers)
             try:
-                for run, following in zip_longest(runs, runs[1:]):
-                    yield from self._from_key(self._cursor, self._numbering, *run, jumps=following is not None)
+                self._read_runs(self._numbering, numbers, put)
                 return
             except _Unreliable:
                 self._shortcuts = False
                 self._restart()
-        yield from self._through(numbers)
+        for number, frame in self._through(numbers):
+            put(number, frame, self._converter)
+
+    def _read_runs(self, numbering: Numbering, numbers: list[int], put: _Put) -> None:
+        """The same, decoding little else, by as many threads as that is worth.
+
+        All threads together do what one would do, and every picture comes out of it as it would there.
+
+        Raises:
+            _Unreliable: a frame did not come out, or not whole.
+        """
+        runs = numbering.runs(numbers)
+        last_start, _ = runs[-1]
+
+        def read_run(cursor: _Cursor, converter: Converter, start: int, run: list[int]) -> None:
+            for number, frame in self._from_key(cursor, numbering, start, run, jumps=start != last_start):
+                put(number, frame, converter)
+
+        threads = self._threads_for(numbering, runs)
+        if threads == 1:
+            for run in runs:
+                read_run(self._cursor, self._converter, *run)
+            return
+        waiting = iter(runs)
+
+        def read_waiting() -> None:
+            with closing(open_container(self._source, self._reading)) as container:
+                cursor, converter = _Cursor(container, self._reading), Converter()
+                next(cursor.decode())  # x264 says there who it is, and decoders make up for what it did wrong
+                for run in waiting:
+                    read_run(cursor, converter, *run)
+
+        with ThreadPoolExecutor(threads) as executor:
+            futures = [executor.submit(read_waiting) for _ in range(threads)]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                deque(waiting, maxlen=0)
+
+    def _threads_for(self, numbering: Numbering, runs: list[tuple[int, list[int]]]) -> int:
+        """How many threads to read the runs with, each of which opens the file once more."""
+        if self._reading.threads == 1 or not isinstance(self._source, str):
+            return 1
+        size = self._stored[0] * self._stored[1]
+        work = size * sum(int(numbering.place[run].max()) + 1 - start for start, run in runs)
+        if work < _SHARED_PIXELS:
+            return 1
+        return max(min(self._reading.threads, len(runs), _THREADS_BYTES // (size * _BYTES_A_PIXEL)), 1)
 
     def _from_key(
         self, cursor: _Cursor, numbering: Numbering, start: int, numbers: list[int], *, jumps: bool
