@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from timesformer_cli import labels
+from timesformer_cli.checkpoints import labels
 from timesformer_cli.datasets import open_dataset
 
 MISSING = 40  # one row in so many

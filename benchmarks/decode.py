@@ -33,14 +33,14 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.decoders.conversion import Converter
-from timesformer_cli.decoders.packets import choose_stream, open_container
-from timesformer_cli.decoders.pyav import PyavReader
-from timesformer_cli.devices import available_cores
 from timesformer_cli.errors import VideoError
-from timesformer_cli.records import Item
+from timesformer_cli.flow import Item
+from timesformer_cli.runtimes.devices import available_cores
 from timesformer_cli.specs import Reading
-from timesformer_cli.video import open_video
+from timesformer_cli.video.decoders.packets import choose_stream, open_container
+from timesformer_cli.video.decoders.pyav import PyavReader
+from timesformer_cli.video.decoders.rgb import Converter
+from timesformer_cli.video.reader import open_video
 
 Pixels = NDArray[np.uint8]
 Read = Callable[[str, list[int]], Pixels]

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.throughput import spread, write_base
-from timesformer_cli.devices import available_cores
+from timesformer_cli.runtimes.devices import available_cores
 
 ROOT = Path(__file__).parents[1]
 TIMESFORMER = [sys.executable, "-m", "timesformer_cli", "--quiet"]
@@ -75,9 +75,9 @@ def export(model: str, name: str, calibrate: Path | None, root: Path) -> Export:
 
 def measure_speed(model: str, exports: dict[str, Export], rounds: int) -> dict[str, list[float]]:
     """Seconds of one view in each round, by name; that of the network in PyTorch is empty."""
-    from timesformer_cli.checkpoint import resolve
-    from timesformer_cli.export import verify
-    from timesformer_cli.runtime import open_scorer
+    from timesformer_cli.checkpoints.resolve import resolve
+    from timesformer_cli.jobs.export import verify
+    from timesformer_cli.runtimes.pytorch import open_scorer
 
     checkpoint = resolve(model)
     view = verify.sample_views(checkpoint, "frames")[:1]

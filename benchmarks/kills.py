@@ -78,7 +78,7 @@ class Outputs(NamedTuple):
 
 
 def make_videos(folder: Path, count: int) -> None:
-    from tests.clips import write_audio, write_video
+    from testing.clips import write_audio, write_video
 
     originals = [write_video(folder / f"../{level}.mp4", level=level) for level in range(10)]
     sound = write_audio(folder / "../sound.mp4").read_bytes()
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    from tests.clips import write_model
+    from testing.clips import write_model
 
     chance = random.Random(arguments.seed)
     print(

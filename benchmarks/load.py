@@ -38,7 +38,7 @@ def opening(who: str, path: str) -> dict[str, float]:
 
         logging.disable_progress_bar()
     else:
-        from timesformer_cli.model import TimesformerForVideoClassification
+        from timesformer_cli.network.model import TimesformerForVideoClassification
     before, start = resident("VmRSS"), time.perf_counter()
     network = TimesformerForVideoClassification.from_pretrained(path)
     opened, peak_opened = time.perf_counter(), resident("VmHWM")
@@ -96,7 +96,7 @@ def _bin(folder: Path, network: Any) -> Path:
 def _pyth(folder: Path, network: Any) -> Path:
     import yaml
 
-    from tests.layouts import original_state
+    from testing.layouts import original_state
 
     # The settings beside the weights are about as many as the original code stores.
     settings: dict[str, Any] = {f"SECTION_{i}": {f"KEY_{j}": j for j in range(15)} for i in range(20)}
@@ -107,7 +107,7 @@ def _pyth(folder: Path, network: Any) -> Path:
 
 
 def _mmaction2(folder: Path, network: Any) -> Path:
-    from tests.layouts import save_mmaction2
+    from testing.layouts import save_mmaction2
 
     return save_mmaction2(folder / "base.pth", network.state_dict())
 
@@ -129,7 +129,7 @@ def main() -> None:
     if arguments.open:
         print(json.dumps(opening(*arguments.open)))
         return
-    from timesformer_cli.model import TimesformerForVideoClassification
+    from timesformer_cli.network.model import TimesformerForVideoClassification
 
     network = TimesformerForVideoClassification(TimesformerConfig(num_labels=400))
     print(f"Python {platform.python_version()}, torch {torch.__version__}; {os.cpu_count()} cores")

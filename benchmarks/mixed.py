@@ -19,8 +19,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.clips import write_video
-from tests.test_video_collection import KINDS
+from testing.test_video_collection import KINDS
+
+from testing.clips import write_video
 
 COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()", "predict"]
 

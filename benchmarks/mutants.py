@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    from tests.clips import write_video
-    from tests.mutants import write_mutants
+    from testing.clips import write_video
+    from testing.mutants import write_mutants
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from timesformer_cli import labels, page
-from timesformer_cli.styles import Record
+from timesformer_cli.checkpoints import labels
+from timesformer_cli.results.formats import page
+from timesformer_cli.results.record import Record
 
 WATCH_FOR_ROWS = """
     new MutationObserver((_, observer) => {
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    from tests.browser import open_browser
+    from testing.browser import open_browser
 
     rounds = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, open_browser(Path(folder, "profile")) as browser:

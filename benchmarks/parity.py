@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import transformers
 
-from tests.reference import random_weights, relative_difference, run
+from testing.reference import random_weights, relative_difference, run
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
 
 TINY = TimesformerConfig(

@@ -27,9 +27,20 @@ def one_round(path: str, model: str) -> dict[str, float]:
         now = time.perf_counter()
         steps[step], start = now - start, now
 
-    for module in ("torch", "timesformer_cli.cli", "timesformer_cli.model", "timesformer_cli.decoders.pyav"):
+    for module in (
+        "torch",
+        "timesformer_cli.cli",
+        "timesformer_cli.network.model",
+        "timesformer_cli.video.decoders.pyav",
+    ):
         importlib.import_module(module)
-    from timesformer_cli import checkpoint, pipeline, preprocess, records, runtime, sampling, video, writers
+    from timesformer_cli import flow as records
+    from timesformer_cli.checkpoints import resolve as checkpoint
+    from timesformer_cli.pipeline import score as pipeline
+    from timesformer_cli.results import writers
+    from timesformer_cli.runtimes import pytorch as runtime
+    from timesformer_cli.video import preprocess, sampling
+    from timesformer_cli.video import reader as video
 
     done("imports")
     recipe = checkpoint.resolve(model)

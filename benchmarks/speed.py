@@ -51,8 +51,8 @@ import numpy as np
 
 from benchmarks import throughput
 from benchmarks.throughput import ROOT, spread
-from timesformer_cli import inference
-from timesformer_cli.devices import available_cores
+from timesformer_cli.network import inference
+from timesformer_cli.runtimes.devices import available_cores
 
 SIZES: dict[str, dict[str, int]] = {
     "base": {"num_frames": 8, "image_size": 224},
@@ -95,11 +95,14 @@ def print_header(*cells: str) -> None:
 def serve(job: dict[str, Any]) -> None:
     """Take a turn for each line of the input, print an object for each, and at the end one of memory."""
     from benchmarks.load import resident
-    from timesformer_cli.checkpoint import resolve
+    from timesformer_cli.checkpoints.resolve import resolve
 
     who, on_cpu = job["who"], job["device"] == "cpu"
-    modules = {OURS: "timesformer_cli.inference", THEIRS: "transformers.models.timesformer.modeling_timesformer"}
-    importlib.import_module(modules.get(who, "timesformer_cli.model"))
+    modules = {
+        OURS: "timesformer_cli.network.inference",
+        THEIRS: "transformers.models.timesformer.modeling_timesformer",
+    }
+    importlib.import_module(modules.get(who, "timesformer_cli.network.model"))
     import torch
 
     imported = resident("VmRSS")
@@ -122,8 +125,8 @@ def open_call(*, who: str, model: str, device: str, precision: Any, **_: Any) ->
     """float32 views (B, T, C, H, W) to logits float32 (B, K); of the matrix product to the number of its operations."""
     import torch
 
-    from timesformer_cli.checkpoint import resolve
-    from timesformer_cli.runtime import open_scorer, torch_dtype
+    from timesformer_cli.checkpoints.resolve import resolve
+    from timesformer_cli.runtimes.pytorch import open_scorer, torch_dtype
 
     if who in LEFT_OUT:
         LEFT_OUT[who]()
@@ -241,8 +244,8 @@ def take_turns(peers: list[Peer], rounds: int) -> None:
 
 
 def forward(arguments: argparse.Namespace) -> None:
-    from timesformer_cli.checkpoint import resolve
-    from timesformer_cli.runtime import measure_cost
+    from timesformer_cli.checkpoints.resolve import resolve
+    from timesformer_cli.network.cost import measure_cost
 
     with tempfile.TemporaryDirectory() as folder:
         if not arguments.model:
@@ -349,8 +352,8 @@ def watch_memory(command: list[str]) -> tuple[float, float]:
 def precision(arguments: argparse.Namespace) -> None:
     import torch
 
-    from timesformer_cli.checkpoint import resolve
-    from timesformer_cli.runtime import open_scorer
+    from timesformer_cli.checkpoints.resolve import resolve
+    from timesformer_cli.runtimes.pytorch import open_scorer
 
     checkpoint = resolve("camera-motion")
     views = render(arguments.clips)
@@ -374,8 +377,8 @@ def render(count: int) -> Any:
     from textures import TEST_PHOTOS, library
     from train import PREPROCESS, SIDE, degrade, draw_motion, draw_times
 
-    from timesformer_cli.preprocess import make_views
-    from timesformer_cli.records import Frames
+    from timesformer_cli.flow import Frames
+    from timesformer_cli.video.preprocess import make_views
 
     rng = np.random.default_rng(0)
     pictures = library(TEST_PHOTOS, 60, 0, unseen=True)
@@ -393,7 +396,7 @@ def equal(arguments: argparse.Namespace) -> None:
 
     from benchmarks.parity import BASE, LIMITS, build, clip, relative_difference
     from timesformer_cli import TimesformerForVideoClassification
-    from timesformer_cli.inference import InferenceNetwork
+    from timesformer_cli.network.inference import InferenceNetwork
 
     bundled = TimesformerForVideoClassification.from_pretrained("camera-motion")
     base = replace(BASE, num_hidden_layers=arguments.layers)

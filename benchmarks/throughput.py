@@ -40,7 +40,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timesformer_cli.devices import available_cores
+from timesformer_cli.runtimes.devices import available_cores
 
 ROOT = Path(__file__).parents[1]
 STRIDE = 32
@@ -86,7 +86,8 @@ def write_camera_motion(folder: Path) -> None:
 
     import torch
 
-    from timesformer_cli import TimesformerForVideoClassification, processors
+    from timesformer_cli import TimesformerForVideoClassification
+    from timesformer_cli.checkpoints import processors
 
     gray = TimesformerForVideoClassification.from_pretrained("camera-motion")
     assert gray.recipe is not None
@@ -121,8 +122,8 @@ def run_pipeline(arguments: argparse.Namespace, paths: list[str]) -> None:
 
 
 def run_network(arguments: argparse.Namespace, paths: list[str]) -> None:
-    from timesformer_cli.batching import BatchSize, choose_batch_size
-    from timesformer_cli.runtime import open_scorer
+    from timesformer_cli.runtimes.batching import BatchSize, choose_batch_size
+    from timesformer_cli.runtimes.pytorch import open_scorer
 
     views = ready_views(arguments, paths)
     scorer = open_scorer(open_checkpoint(arguments), device=arguments.device, precision=arguments.precision)
@@ -159,9 +160,9 @@ def time_scoring(score: Callable[[Any], object], views: Any, device: str) -> Non
 
 def run_decoders(arguments: argparse.Namespace, paths: list[str]) -> None:
     """All that comes before the network, in its processes, and no network."""
-    from timesformer_cli.pipeline import prepare_all
-    from timesformer_cli.records import Item, Views
-    from timesformer_cli.workers import Limits
+    from timesformer_cli.flow import Item, Views
+    from timesformer_cli.pipeline.prepare import prepare_all
+    from timesformer_cli.pipeline.workers import Limits
 
     items, checkpoint = [Item(path) for path in paths], open_checkpoint(arguments)
     with prepare_all(items, checkpoint, workers=arguments.workers, limits=Limits()) as prepared:
@@ -171,12 +172,13 @@ def run_decoders(arguments: argparse.Namespace, paths: list[str]) -> None:
 
 def run_waits(arguments: argparse.Namespace, paths: list[str]) -> None:
     """What `predict` does, with a clock at the network's door."""
-    from timesformer_cli.batching import choose_batch_size
     from timesformer_cli.cli.options import worker_count
-    from timesformer_cli.pipeline import classify, prepare_all
-    from timesformer_cli.records import Item
-    from timesformer_cli.runtime import open_scorer
-    from timesformer_cli.workers import Limits
+    from timesformer_cli.flow import Item
+    from timesformer_cli.pipeline.prepare import prepare_all
+    from timesformer_cli.pipeline.score import classify
+    from timesformer_cli.pipeline.workers import Limits
+    from timesformer_cli.runtimes.batching import choose_batch_size
+    from timesformer_cli.runtimes.pytorch import open_scorer
 
     inside = begin = 0.0
 
@@ -207,7 +209,8 @@ ROLES: dict[str, Callable[[argparse.Namespace, list[str]], None]] = {
 
 
 def open_checkpoint(arguments: argparse.Namespace) -> Any:
-    from timesformer_cli.checkpoint import resolve, with_overrides
+    from timesformer_cli.checkpoints.recipes import with_overrides
+    from timesformer_cli.checkpoints.resolve import resolve
 
     return with_overrides(resolve(arguments.ours), fields=fields(arguments.size))
 
@@ -216,8 +219,8 @@ def ready_views(arguments: argparse.Namespace, paths: list[str]) -> Any:
     """float32 (N, T, C, H, W): a view of each clip, on the CPU of a quarter of them; at most 2.4 GB of base size."""
     import numpy as np
 
-    from timesformer_cli.pipeline import prepare
-    from timesformer_cli.records import Item
+    from timesformer_cli.flow import Item
+    from timesformer_cli.pipeline.prepare import prepare
 
     checkpoint = open_checkpoint(arguments)
     different = [prepare(Item(path), checkpoint).pixels for path in paths[:ORIGINALS]]
@@ -226,7 +229,7 @@ def ready_views(arguments: argparse.Namespace, paths: list[str]) -> Any:
 
 
 def torch_dtype(arguments: argparse.Namespace) -> Any:
-    from timesformer_cli import runtime
+    from timesformer_cli.runtimes import pytorch as runtime
 
     return runtime.torch_dtype(runtime.choose_precision(arguments.precision, arguments.device))
 

@@ -16,15 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from timesformer_cli import recipes, zoo
-from timesformer_cli.pipeline import prepare_all
-from timesformer_cli.records import Item, Views
+from timesformer_cli.checkpoints import recipes, zoo
+from timesformer_cli.flow import Item, Views
+from timesformer_cli.pipeline.prepare import prepare_all
+from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.specs import Checkpoint
-from timesformer_cli.workers import Limits
 
 
 def make_clips(folder: Path, count: int) -> list[Item]:
-    from tests.clips import write_video
+    from testing.clips import write_video
 
     originals = [
         write_video(folder / f"original{level}.mp4", frames=300, width=340, height=256, rate=30, level=level)

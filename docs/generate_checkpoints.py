@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from timesformer_cli.recipes import RECIPES, preset
+from timesformer_cli.checkpoints.recipes import RECIPES, preset
+from timesformer_cli.checkpoints.zoo import ZOO, Published
 from timesformer_cli.specs import PreprocessSpec, Recipe, SamplingSpec
-from timesformer_cli.zoo import ZOO, Published
 
 PAGE = Path(__file__).with_name("checkpoints.md")
 
@@ -45,7 +45,7 @@ timesformer models show large-ssv2  # one of them: shape, recipe, cost, labels, 
   weights; those of mmaction2's model zoo have these shapes, with 76.95 % (joint) and 76.93 % (space) of its own, where
   its divided attention has 77.69 %. They bring a recipe of their own: `--model FILE.pth` is enough.
 - `camera-motion` was measured on clips of its own making: see its
-  [model card](../timesformer_cli/models/camera-motion/README.md).
+  [model card](../timesformer_cli/bundled/camera-motion/README.md).
 
 ## How each is fed, and its number run again
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Outcome, Run, exit_code
-from pages import Page, Show
+
+from testing.command import Outcome, Run, exit_code
+from testing.pages import Page, Show
 
 _SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 _MANIFEST = _SHARED_VIDEOS / "MANIFEST.json"
@@ -50,7 +51,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     pytest.importorskip("selenium", reason="selenium is not installed")
-    from browser import BROWSER, DRIVER, open_browser
+    from testing.browser import BROWSER, DRIVER, open_browser
 
     if BROWSER is None or DRIVER is None:
         pytest.skip("no Chromium with its chromedriver on this machine")
@@ -61,7 +62,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def show(browser: Any, tmp_path: Path) -> Iterator[Show]:
     """Opens pages in a browser. At the end nothing may have been fetched, and nothing complained of."""
-    from browser import resize
+    from testing.browser import resize
 
     resize(browser, 1280)
 

@@ -13,21 +13,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import hub_server
 import pytest
 import torch
-from clips import write_model, write_video
-from hub_server import Hub
 from PIL import Image
 from typer.main import get_command
 
-from timesformer_cli import TimesformerForVideoClassification, labels, zoo
-from timesformer_cli.checkpoint import resolve
+from testing import hub_server
+from testing.clips import write_model, write_video
+from testing.hub_server import Hub
+from timesformer_cli import TimesformerForVideoClassification
+from timesformer_cli.checkpoints import labels, zoo
+from timesformer_cli.checkpoints.pyth import write_pyth
+from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.cli import app, main
-from timesformer_cli.convert import write_pyth
-from timesformer_cli.durable import Holdings, settings_of, write_finished
-from timesformer_cli.shards import Shard
-from timesformer_cli.writers import Excerpt
+from timesformer_cli.results.journal import Holdings, write_finished
+from timesformer_cli.results.record import Excerpt
+from timesformer_cli.results.settings import settings_of
+from timesformer_cli.results.shards import Shard
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

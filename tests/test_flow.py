@@ -9,8 +9,9 @@ from typing import Any
 
 import av
 import pytest
-from command import Run
-from stamped import write_video
+
+from testing.command import Run
+from testing.stamped import write_video
 
 SAMPLES = Path(__file__).parents[1] / "sample_videos"
 MODEL = ("--model", "camera-motion")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from timesformer_cli.__about__ import __version__
 
 if TYPE_CHECKING:
-    from timesformer_cli.model import TimesformerForVideoClassification, TimesformerModel
+    from timesformer_cli.network.model import TimesformerForVideoClassification, TimesformerModel
     from timesformer_cli.specs import TimesformerConfig
 
 __all__ = ["TimesformerConfig", "TimesformerForVideoClassification", "TimesformerModel", "__version__"]
@@ -13,8 +13,8 @@ __all__ = ["TimesformerConfig", "TimesformerForVideoClassification", "Timesforme
 # Importing torch takes seconds, and `timesformer --help` imports this package: names load on first use.
 _HOME = {
     "TimesformerConfig": "specs",
-    "TimesformerModel": "model",
-    "TimesformerForVideoClassification": "model",
+    "TimesformerModel": "network.model",
+    "TimesformerForVideoClassification": "network.model",
 }
 
 

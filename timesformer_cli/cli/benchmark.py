@@ -9,11 +9,11 @@ import typer
 
 from timesformer_cli.cli import console, options
 from timesformer_cli.errors import InputError
-from timesformer_cli.terminal import plural, printable
+from timesformer_cli.text import plural, printable
 
 if TYPE_CHECKING:
-    from timesformer_cli.benchmarking import Duel, Measurement
-    from timesformer_cli.records import Item
+    from timesformer_cli.flow import Item
+    from timesformer_cli.jobs.benchmark import Duel, Measurement
 
 HELP = """Measure this machine: how long start, loading, reading and the network take, and how many videos it labels.
 
@@ -93,15 +93,15 @@ def benchmark(
     quiet: options.Quiet = False,
 ) -> None:
     console.choose_level(verbose=verbose, quiet=quiet)
-    from timesformer_cli.devices import check_device
-    from timesformer_cli.exported import check_options
-    from timesformer_cli.writers import check_target
+    from timesformer_cli.files import check_target
+    from timesformer_cli.runtimes.check import check_options
+    from timesformer_cli.runtimes.devices import check_device
 
     check_device(device)
     if output is not None:
         check_target(output, overwrite=overwrite)
     if against is not None:
-        from timesformer_cli.benchmarking import check_transformers
+        from timesformer_cli.jobs.benchmark import check_transformers
 
         check_transformers()
     before = None if earlier is None else _read(earlier)
@@ -118,8 +118,8 @@ def benchmark(
     )
     check_options(checkpoint, precision=precision, compile=compile, provider=provider)
 
-    from timesformer_cli import benchmarking
-    from timesformer_cli.inspection import replacing
+    from timesformer_cli.files import replacing
+    from timesformer_cli.jobs import benchmark as benchmarking
     from timesformer_cli.specs import Reading
 
     report = benchmarking.measure(
@@ -142,15 +142,15 @@ def benchmark(
         report["compared"] = {"with": str(earlier), **benchmarking.compare(report, before)}
     text = json.dumps(report, indent=2)
     if output is not None:
-        with replacing(output) as file:
-            file.write(f"{text}\n".encode())
+        with replacing(output) as part:
+            part.write_bytes(f"{text}\n".encode())
     print(text if as_json else _page(report))
 
 
 def _find(sources: list[str]) -> "list[Item]":
-    from timesformer_cli.benchmarking import CLIP
-    from timesformer_cli.inputs import find
-    from timesformer_cli.records import Item
+    from timesformer_cli.flow import Item
+    from timesformer_cli.jobs.benchmark import CLIP
+    from timesformer_cli.video.inputs import find
 
     if not sources:
         return [Item(str(CLIP))]
@@ -164,7 +164,7 @@ def _find(sources: list[str]) -> "list[Item]":
 
 def _read(path: Path) -> dict[str, Any]:
     """An earlier result. Raises InputError if it is none."""
-    from timesformer_cli.benchmarking import compare
+    from timesformer_cli.jobs.benchmark import compare
 
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
@@ -178,7 +178,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _tell(found: "Measurement | Duel") -> None:
     """Say on standard error what has been measured."""
-    from timesformer_cli.benchmarking import Duel
+    from timesformer_cli.jobs.benchmark import Duel
 
     if isinstance(found, Duel):
         console.note(f"against transformers: {found.name}: {_duration(found.ours.median)}")

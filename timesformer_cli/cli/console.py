@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from timesformer_cli.errors import UsageError
-from timesformer_cli.terminal import printable
+from timesformer_cli.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress

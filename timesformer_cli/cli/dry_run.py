@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from timesformer_cli.cli import console
-from timesformer_cli.cli.output import Output
 from timesformer_cli.errors import OutputError
-from timesformer_cli.terminal import plural, printable
+from timesformer_cli.jobs.output import Output
+from timesformer_cli.text import plural, printable
 
 if TYPE_CHECKING:
-    from timesformer_cli.records import Item
+    from timesformer_cli.flow import Item
     from timesformer_cli.specs import Checkpoint
 
 

@@ -16,17 +16,18 @@ from typer.core import TyperGroup
 from timesformer_cli.cli import console, options, scoreboard
 from timesformer_cli.cli.rescore import compare, fuse, merge, rescore
 from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
-from timesformer_cli.terminal import printable
+from timesformer_cli.text import printable
 
 if TYPE_CHECKING:
+    from timesformer_cli.checkpoints.exported import Provider
     from timesformer_cli.datasets import Dataset, DatasetFormat, Problem, Sample
-    from timesformer_cli.durable import Ledger, Settings
-    from timesformer_cli.exported import Provider
-    from timesformer_cli.records import Result
-    from timesformer_cli.runtime import Precision
-    from timesformer_cli.shards import Shard
+    from timesformer_cli.flow import Result
+    from timesformer_cli.results.journal import Ledger
+    from timesformer_cli.results.record import Record
+    from timesformer_cli.results.settings import Settings
+    from timesformer_cli.results.shards import Shard
+    from timesformer_cli.runtimes.pytorch import Precision
     from timesformer_cli.specs import Checkpoint, Reading
-    from timesformer_cli.styles import Record
 
 DATA = "Data set"
 
@@ -233,14 +234,14 @@ def evaluate(
     if from_predictions is not None and (resume or shard is not None or dry_run):
         raise UsageError("--from-predictions is done at once, without --resume, --shard and --dry-run")
 
-    from timesformer_cli import runfolder
+    from timesformer_cli.checkpoints.labels import read_file
     from timesformer_cli.datasets import open_dataset
-    from timesformer_cli.devices import check_device
-    from timesformer_cli.durable import locked
-    from timesformer_cli.evaluation import data_set_settings, summarise, with_protocol
-    from timesformer_cli.exported import check_options
-    from timesformer_cli.labels import read_file
-    from timesformer_cli.scorefiles import match_scores, own_data_set, read_scores
+    from timesformer_cli.evaluation import folder as runfolder
+    from timesformer_cli.evaluation.run import data_set_settings, summarise, with_protocol
+    from timesformer_cli.evaluation.score_files import match_scores, own_data_set, read_scores
+    from timesformer_cli.files import locked
+    from timesformer_cli.runtimes.check import check_options
+    from timesformer_cli.runtimes.devices import check_device
     from timesformer_cli.specs import Reading
 
     check_device(device)
@@ -371,10 +372,10 @@ class Job:
 
     def settings(self) -> "Settings":
         """What decides about the records."""
-        from timesformer_cli.durable import settings_of
-        from timesformer_cli.evaluation import EXCERPT
-        from timesformer_cli.runfolder import weight_checksums
-        from timesformer_cli.runtime import precision_of
+        from timesformer_cli.evaluation.folder import weight_checksums
+        from timesformer_cli.evaluation.run import EXCERPT
+        from timesformer_cli.results.settings import settings_of
+        from timesformer_cli.runtimes.pytorch import precision_of
 
         precision = precision_of(self.checkpoint, self.precision, self.device)
         settings = settings_of(self.checkpoint, EXCERPT, frame_rate=self.reading.frame_rate, precision=precision)
@@ -383,9 +384,9 @@ class Job:
 
     def about(self, videos: int, seconds: float) -> dict[str, Any]:
         """The part of `metrics.json` that tells on what and how quickly it ran."""
-        from timesformer_cli.devices import find_device
-        from timesformer_cli.engines import runtime_version
-        from timesformer_cli.exported import is_exported
+        from timesformer_cli.checkpoints.exported import is_exported
+        from timesformer_cli.runtimes import runtime_version
+        from timesformer_cli.runtimes.devices import find_device
 
         versions = {name: version(name) for name in ("timesformer-cli", "numpy", "av")}
         exported = is_exported(self.checkpoint.weights)
@@ -412,8 +413,8 @@ class Job:
 
 def _evaluate(job: Job) -> dict[str, Any]:
     """Score the videos that the folder does not hold yet; what `Job.about` says of it."""
-    from timesformer_cli import runfolder
-    from timesformer_cli.durable import Ledger
+    from timesformer_cli.evaluation import folder as runfolder
+    from timesformer_cli.results.journal import Ledger
 
     # There may be fewer videos than shards.
     ledger = Ledger(job.folder / runfolder.VIDEOS, "jsonl", job.settings(), may_be_empty=True)
@@ -437,16 +438,17 @@ def _evaluate(job: Job) -> dict[str, Any]:
 
 def _label(job: Job, samples: "Sequence[Sample]", ledger: "Ledger") -> float:
     """Score videos as predict does, with the same workers and batches; the seconds that took."""
-    from timesformer_cli import runfolder
-    from timesformer_cli.pipeline import classify, prepare_all
-    from timesformer_cli.records import Item
-    from timesformer_cli.workers import Limits
+    from timesformer_cli.evaluation import folder as runfolder
+    from timesformer_cli.flow import Item
+    from timesformer_cli.pipeline.prepare import prepare_all
+    from timesformer_cli.pipeline.score import classify
+    from timesformer_cli.pipeline.workers import Limits
 
     items = [Item(sample.path, bool(job.data_set["frames"])) for sample in samples]
     limits = Limits(timeout=job.timeout)
     with prepare_all(items, job.checkpoint, job.reading, workers=job.workers, limits=limits) as prepared:
-        from timesformer_cli.batching import choose_batch_size
-        from timesformer_cli.runtime import open_scorer
+        from timesformer_cli.runtimes.batching import choose_batch_size
+        from timesformer_cli.runtimes.pytorch import open_scorer
 
         scorer = open_scorer(
             job.checkpoint,
@@ -470,7 +472,7 @@ def _write(results: "Iterable[tuple[Sample, Result]]", job: Job, ledger: "Ledger
     Raises:
         InputError: one failed, and that was to end the run.
     """
-    from timesformer_cli.evaluation import record_of
+    from timesformer_cli.evaluation.run import record_of
 
     for sample, result in results:
         record = record_of(result, job.checkpoint, sample.labels)

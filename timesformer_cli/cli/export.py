@@ -8,10 +8,10 @@ import typer
 
 from timesformer_cli.cli import console, options
 from timesformer_cli.errors import UsageError
-from timesformer_cli.terminal import printable
+from timesformer_cli.text import printable
 
 if TYPE_CHECKING:
-    from timesformer_cli.export import Verification
+    from timesformer_cli.jobs.export import Verification
     from timesformer_cli.specs import Checkpoint
 
 HELP = """Write a model in the format of another runtime, verified against PyTorch.
@@ -146,14 +146,14 @@ def export(
     if check is not None:
         if format is not None or out is not None:
             raise UsageError("--check verifies what is there; leave --format and --out away")
-        from timesformer_cli import export as exports
+        from timesformer_cli.jobs import export as exports
 
         found = exports.check(check, None if model is None else resolve(model), tell=console.note)
         _print(found, check, as_json=as_json)
         return
     if model is None or format is None or out is None:
         raise UsageError("name a MODEL, its --format and the folder to make with --out; or --check one that is there")
-    from timesformer_cli.export.spec import ExportSpec, check_packages
+    from timesformer_cli.jobs.export.spec import ExportSpec, check_packages
 
     spec = ExportSpec(
         format=format,
@@ -166,7 +166,7 @@ def export(
         external_data=external_data,
     )
     check_packages(spec)
-    from timesformer_cli import export as exports
+    from timesformer_cli.jobs import export as exports
 
     found = exports.export(resolve(model), spec, out, overwrite=overwrite, tell=console.note)
     _print(found, out if found.passed else out.with_name(f"{out.name}.unverified"), as_json=as_json)

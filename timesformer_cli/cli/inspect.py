@@ -12,11 +12,11 @@ import typer
 
 from timesformer_cli.cli import console, options
 from timesformer_cli.errors import SOME_FAILED, InputError, OutputError, UsageError
-from timesformer_cli.terminal import printable
+from timesformer_cli.text import printable
 
 if TYPE_CHECKING:
-    from timesformer_cli.inspection import Inspection
-    from timesformer_cli.records import Item, Views
+    from timesformer_cli.flow import Item, Views
+    from timesformer_cli.jobs.inspect import Inspection
     from timesformer_cli.specs import Checkpoint
 
 HELP = """Show what a video is, and exactly which frames and pixels a model would see of it.
@@ -96,10 +96,11 @@ def inspect(
     _check_target("--sheet", sheet, ".png", overwrite=overwrite)
     _check_target("--tensors", tensors, ".npz", overwrite=overwrite)
 
-    from timesformer_cli.checkpoint import preview, with_overrides
-    from timesformer_cli.inspection import examine_all
+    from timesformer_cli.checkpoints.recipes import with_overrides
+    from timesformer_cli.checkpoints.resolve import preview
+    from timesformer_cli.jobs.inspect import examine_all
+    from timesformer_cli.pipeline.workers import Limits
     from timesformer_cli.specs import Reading
-    from timesformer_cli.workers import Limits
 
     items, total, paged = _find(inputs or [], from_file, frames=frames)
     for name, target in (("--sheet", sheet), ("--tensors", tensors)):
@@ -126,18 +127,18 @@ def inspect(
 
 
 def _check_target(name: str, target: Path | None, ending: str, *, overwrite: bool) -> None:
-    from timesformer_cli import writers
+    from timesformer_cli.files import check_target
 
     if target is None:
         return
     if target.suffix.lower() != ending:
         raise UsageError(f"{name} {target}: the name must end in {ending}")
-    writers.check_target(target, overwrite=overwrite)
+    check_target(target, overwrite=overwrite)
 
 
 def _find(sources: list[str], from_file: Path | None, *, frames: bool) -> "tuple[Iterable[Item], int | None, bool]":
     """The videos, their number if it is known, and whether each gets a page."""
-    from timesformer_cli.inputs import STDIN, find
+    from timesformer_cli.video.inputs import STDIN, find
 
     items = find(sources, [] if from_file is None else [from_file], frames=frames)
     if STDIN in sources:
@@ -162,20 +163,22 @@ def _exported(
 
 
 def _save_tensors(target: Path, views: "Views", checkpoint: "Checkpoint") -> None:
-    from timesformer_cli import inspection
+    from timesformer_cli.files import replacing
+    from timesformer_cli.jobs.inspect import save_tensors
 
-    with inspection.replacing(target) as file:
-        inspection.save_tensors(file, views, checkpoint)
+    with replacing(target) as part, part.open("wb") as file:
+        save_tensors(file, views, checkpoint)
     console.note(f"{target}: {' x '.join(map(str, views.pixels.shape))} numbers")
 
 
 def _save_sheet(target: Path, views: "Views", inspected: "Inspection", checkpoint: "Checkpoint") -> None:
-    from timesformer_cli import inspection
-    from timesformer_cli.sheet import draw
+    from timesformer_cli.files import replacing
+    from timesformer_cli.jobs.inspect import notes
+    from timesformer_cli.results.contact_sheet import draw
 
-    picture, _ = draw(views, checkpoint, [_sentence(note) for note in inspection.notes(inspected)])
-    with inspection.replacing(target) as file:
-        picture.save(file, "png")
+    picture, _ = draw(views, checkpoint, [_sentence(note) for note in notes(inspected)])
+    with replacing(target) as part:
+        picture.save(part, "png")
     console.note(f"{target}: {picture.width} x {picture.height} pixels")
 
 
@@ -191,7 +194,7 @@ def _report(
     Raises:
         InputError: no video could be read.
     """
-    from timesformer_cli.inspection import to_record
+    from timesformer_cli.jobs.inspect import to_record
 
     count = 0
     reason = ""

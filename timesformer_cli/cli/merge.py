@@ -47,10 +47,12 @@ def merge(
 ) -> None:
     console.choose_level(verbose=verbose, quiet=quiet)
 
-    from timesformer_cli.durable import locked, origin_in, write_finished
-    from timesformer_cli.parquet import check_pyarrow
-    from timesformer_cli.shards import open_shards
-    from timesformer_cli.writers import check_target, choose_format, open_writer
+    from timesformer_cli.files import check_target, locked
+    from timesformer_cli.results.formats.parquet import check_pyarrow
+    from timesformer_cli.results.journal import write_finished
+    from timesformer_cli.results.settings import origin_in
+    from timesformer_cli.results.shards import open_shards
+    from timesformer_cli.results.writers import choose_format, open_writer
 
     if output == Path("-"):
         output = None

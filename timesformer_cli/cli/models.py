@@ -10,11 +10,11 @@ import typer
 
 from timesformer_cli.cli import console, options
 from timesformer_cli.errors import CheckpointError, OutputError, UsageError
-from timesformer_cli.terminal import plural
+from timesformer_cli.text import plural
 
 if TYPE_CHECKING:
+    from timesformer_cli.checkpoints.zoo import Published
     from timesformer_cli.specs import Checkpoint
-    from timesformer_cli.zoo import Published
 
 app = typer.Typer(help="List, show, download and convert models.", no_args_is_help=True)
 
@@ -28,14 +28,14 @@ _MEGABYTE = 1e6
 def list_models(as_json: Json = False, verbose: options.Verbose = False, quiet: options.Quiet = False) -> None:
     """The published checkpoints: their data, numbers and licences, and which are on this machine."""
     console.choose_level(verbose=verbose, quiet=quiet)
-    from timesformer_cli import zoo
+    from timesformer_cli.checkpoints import zoo
 
     entries = [_listed(entry) for entry in zoo.ZOO.values()]
     print(json.dumps(entries, indent=2, ensure_ascii=False) if as_json else _table(entries))
 
 
 def _listed(entry: "Published") -> dict[str, Any]:
-    from timesformer_cli import hub
+    from timesformer_cli.checkpoints import hub
 
     snapshot = hub.find_cached(entry.repo, entry.revision) if entry.repo else None
     return {
@@ -121,8 +121,9 @@ def show(
 ) -> None:
     """What a model is and how it is fed: config, recipe, parameters, cost, labels, files. Downloads nothing."""
     console.choose_level(verbose=verbose, quiet=quiet)
-    from timesformer_cli import zoo
-    from timesformer_cli.checkpoint import preview, with_overrides
+    from timesformer_cli.checkpoints import zoo
+    from timesformer_cli.checkpoints.recipes import with_overrides
+    from timesformer_cli.checkpoints.resolve import preview
 
     checkpoint = preview(model, revision=revision, weights=weights, config=config, labels_file=labels)
     checkpoint = with_overrides(checkpoint, recipe=recipe, fields=dict(settings or []))
@@ -131,7 +132,7 @@ def show(
 
 
 def _card(checkpoint: "Checkpoint", entry: "Published | None") -> dict[str, Any]:
-    from timesformer_cli.runtime import measure_cost
+    from timesformer_cli.network.cost import measure_cost
 
     try:
         cost = measure_cost(checkpoint.config)
@@ -157,8 +158,7 @@ def _card(checkpoint: "Checkpoint", entry: "Published | None") -> dict[str, Any]
 
 
 def _page(card: dict[str, Any]) -> str:
-    from timesformer_cli.checkpoint import RECIPE_FIELDS
-    from timesformer_cli.recipes import RECIPES
+    from timesformer_cli.checkpoints.recipes import RECIPE_FIELDS, RECIPES
 
     published, config, recipe, labels = card["published"], card["config"], card["recipe"], card["labels"]
     lines = [("model", card["name"]), ("from", card["source"])]
@@ -233,7 +233,7 @@ def download(
 ) -> None:
     """Fetch models into the Hub's cache, or bring them up to date; prints the folder of each."""
     console.choose_level(verbose=verbose, quiet=quiet)
-    from timesformer_cli.checkpoint import download as fetch
+    from timesformer_cli.checkpoints.resolve import download as fetch
 
     for model in models:
         print(fetch(model, revision=revision, quiet=console.is_quiet()), flush=True)
@@ -279,17 +279,17 @@ def convert(
         recipe=recipe,
         changes=dict(settings or []),
     )
-    from timesformer_cli.exported import is_exported
+    from timesformer_cli.checkpoints.exported import is_exported
 
     if is_exported(checkpoint.weights):
         raise CheckpointError(f"{checkpoint.weights}: was exported; give the model that it was made from")
-    from timesformer_cli import convert as layouts
-    from timesformer_cli.model import TimesformerForVideoClassification
+    from timesformer_cli.checkpoints.pyth import write_pyth
+    from timesformer_cli.network.model import TimesformerForVideoClassification
 
     model = TimesformerForVideoClassification.from_checkpoint(checkpoint, dtype=None)
     try:
         if target.suffix == ".pyth":
-            layouts.write_pyth(target, model.state_dict(), checkpoint.config, recipe=checkpoint.recipe)
+            write_pyth(target, model.state_dict(), checkpoint.config, recipe=checkpoint.recipe)
         else:
             model.save_pretrained(target)
     except OSError as error:

@@ -12,17 +12,19 @@ import typer
 
 from timesformer_cli.cli import console, options
 from timesformer_cli.cli.dry_run import show_plan
-from timesformer_cli.cli.output import Output
 from timesformer_cli.cli.results import Run, Tally, Total, summarise
 from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
+from timesformer_cli.jobs.output import Output
 
 if TYPE_CHECKING:
-    from timesformer_cli.durable import Ledger, Settings
-    from timesformer_cli.records import Item
-    from timesformer_cli.runtime import Precision
-    from timesformer_cli.shards import Shard
+    from timesformer_cli.flow import Item
+    from timesformer_cli.results.journal import Ledger
+    from timesformer_cli.results.record import Excerpt
+    from timesformer_cli.results.settings import Settings
+    from timesformer_cli.results.shards import Shard
+    from timesformer_cli.results.writers import Writer
+    from timesformer_cli.runtimes.pytorch import Precision
     from timesformer_cli.specs import Checkpoint, Reading
-    from timesformer_cli.writers import Excerpt, Writer
 
 # Seconds that listing the videos may take before the first is read. Most lists are complete by then, and what is
 # wrong with them is told before anything is loaded; the others are listed while the first videos are labelled.
@@ -246,25 +248,27 @@ def predict(
     if ray_address is not None and engine != "ray":
         raise UsageError("--ray-address goes with --engine ray")
     if engine == "ray":
-        from timesformer_cli.cluster import check_ray
-        from timesformer_cli.cluster import classify as classify_on_cluster
+        from timesformer_cli.pipeline.ray import check_ray
+        from timesformer_cli.pipeline.ray import classify as classify_on_cluster
 
         check_ray()
     if link and copy_to is None:
         raise UsageError("--link goes with --copy-to, which says where to")
 
-    from timesformer_cli import writers
-    from timesformer_cli.checkpoint import with_timeline
-    from timesformer_cli.devices import check_device
-    from timesformer_cli.exported import check_options
-    from timesformer_cli.pipeline import classify, prepare_all
-    from timesformer_cli.sorting import Sorter, check_folders
+    from timesformer_cli.checkpoints.recipes import with_timeline
+    from timesformer_cli.pipeline.prepare import prepare_all
+    from timesformer_cli.pipeline.score import classify
+    from timesformer_cli.pipeline.workers import Limits
+    from timesformer_cli.results.copies import Sorter, check_folders
+    from timesformer_cli.results.record import Excerpt, to_record
+    from timesformer_cli.results.writers import choose_format
+    from timesformer_cli.runtimes.check import check_options
+    from timesformer_cli.runtimes.devices import check_device
     from timesformer_cli.specs import Reading
-    from timesformer_cli.workers import Limits
 
     if output == Path("-"):  # as many tools write standard output
         output = None
-    chosen = writers.choose_format(output) if format == "auto" else format
+    chosen = choose_format(output) if format == "auto" else format
     out = Output(
         path=output,
         format=chosen,
@@ -310,7 +314,7 @@ def predict(
         check_device(device)
         check_options(checkpoint, precision=precision, compile=compile, provider=provider)
 
-        excerpt = writers.Excerpt(top_k=top_k, threshold=threshold, merge=merge, logits=save_logits is not None)
+        excerpt = Excerpt(top_k=top_k, threshold=threshold, merge=merge, logits=save_logits is not None)
         reading = Reading(decoder=decoder, max_pixels=max_pixels, max_frames=max_frames, frame_rate=frame_rate)
         ledger = None
         if out.path is not None:
@@ -363,8 +367,8 @@ def predict(
                 prepare_all(items, checkpoint, reading, workers=count, limits=limits, thumbnails=chosen == "html")
             )
             # What takes seconds, importing torch, while the first videos are read.
-            from timesformer_cli.batching import choose_batch_size
-            from timesformer_cli.runtime import open_scorer
+            from timesformer_cli.runtimes.batching import choose_batch_size
+            from timesformer_cli.runtimes.pytorch import open_scorer
 
             scorer = open_scorer(
                 checkpoint,
@@ -377,7 +381,7 @@ def predict(
             size = choose_batch_size(batch_size, device, console.note, scorer)
             results = classify(run.watch(prepared), scorer, checkpoint, batch=size)
         _describe(checkpoint)
-        tally = run.write((result, writers.to_record(result, checkpoint, excerpt)) for result in results)
+        tally = run.write((result, to_record(result, checkpoint, excerpt)) for result in results)
     if ledger is not None:
         tally.kept, tally.all_failed = ledger.past.count, ledger.failed
     summarise(tally)
@@ -388,7 +392,7 @@ def predict(
 
 def _check_not_inside(template: str, sources: list[str]) -> None:
     """Raises UsageError where copies would lie among the inputs, and a later run would label them too."""
-    from timesformer_cli.sources import local_path
+    from timesformer_cli.video.addresses import local_path
 
     fixed, label, _ = template.partition("{label}")
     folder = Path(os.path.dirname(fixed) if label else fixed).resolve()
@@ -408,7 +412,7 @@ def _find(
 
     Standard input is read as it comes, so it never is.
     """
-    from timesformer_cli.inputs import STDIN, find
+    from timesformer_cli.video.inputs import STDIN, find
 
     items: Iterator[Item] = islice(find(sources, [] if from_file is None else [from_file], frames=frames), limit)
     if shard is not None:
@@ -418,7 +422,7 @@ def _find(
 
 def _left(items: "Iterable[Item]", ledger: "Ledger") -> "tuple[Iterable[Item], Total]":
     """The videos that the output does not hold, and their number when it is known."""
-    from timesformer_cli.inputs import Listing
+    from timesformer_cli.video.inputs import Listing
 
     if ledger.finished:
         ledger.check_finished(item.path for item in items)
@@ -429,7 +433,7 @@ def _left(items: "Iterable[Item]", ledger: "Ledger") -> "tuple[Iterable[Item], T
 
 def _listed(items: "Iterable[Item]") -> "tuple[Iterable[Item], Total]":
     """The same, listed ahead of whoever takes them, and their number when that is done."""
-    from timesformer_cli.inputs import Listing
+    from timesformer_cli.video.inputs import Listing
 
     listing = Listing(items)
     listing.wait(LISTING)
@@ -444,8 +448,8 @@ def _settings_of(
     device: str,
     shard: "Shard | None",
 ) -> "Settings":
-    from timesformer_cli.durable import settings_of
-    from timesformer_cli.runtime import precision_of
+    from timesformer_cli.results.settings import settings_of
+    from timesformer_cli.runtimes.pytorch import precision_of
 
     settings = settings_of(
         checkpoint, excerpt, frame_rate=reading.frame_rate, precision=precision_of(checkpoint, precision, device)

@@ -13,9 +13,9 @@ from timesformer_cli.cli import console, options, scoreboard
 from timesformer_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from timesformer_cli.durable import Settings
-    from timesformer_cli.evaluation import Flip, Run
-    from timesformer_cli.styles import Record
+    from timesformer_cli.evaluation.run import Flip, Run
+    from timesformer_cli.results.record import Record
+    from timesformer_cli.results.settings import Settings
 
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", show_default=False, help="The folder that evaluate --output has left.")
@@ -59,9 +59,9 @@ def rescore(
 ) -> None:
     """Metrics of a run once more: other top-k, or some of the classes alone."""
     console.choose_level(verbose=verbose, quiet=quiet)
-    from timesformer_cli.evaluation import restrict
-    from timesformer_cli.labels import read_file
-    from timesformer_cli.runfolder import read_run
+    from timesformer_cli.checkpoints.labels import read_file
+    from timesformer_cli.evaluation.folder import read_run
+    from timesformer_cli.evaluation.run import restrict
 
     run = read_run(folder)
     if classes is not None:
@@ -93,9 +93,10 @@ def compare(
     """
     console.choose_level(verbose=verbose, quiet=quiet)
     _check_several(folders)
-    from timesformer_cli import evaluation
-    from timesformer_cli.runfolder import read_run, write_text
-    from timesformer_cli.writers import check_target, csv_text
+    from timesformer_cli.evaluation import run as evaluation
+    from timesformer_cli.evaluation.folder import read_run, write_text
+    from timesformer_cli.files import check_target
+    from timesformer_cli.results.writers import csv_text
 
     if output is not None:
         check_target(output, overwrite=overwrite)
@@ -162,8 +163,8 @@ def fuse(
     """Late fusion: the weighted mean of the probabilities of several runs, on the videos that all have."""
     console.choose_level(verbose=verbose, quiet=quiet)
     _check_several(folders)
-    from timesformer_cli import evaluation
-    from timesformer_cli.runfolder import read_run
+    from timesformer_cli.evaluation import run as evaluation
+    from timesformer_cli.evaluation.folder import read_run
 
     runs = [read_run(folder) for folder in folders]
     run = evaluation.fuse(runs, weights or (1.0,) * len(runs))
@@ -194,9 +195,9 @@ def merge(
 ) -> None:
     """Put the runs of `evaluate --shard` together, as one run would have left them."""
     console.choose_level(verbose=verbose, quiet=quiet)
-    from timesformer_cli.evaluation import summarise
-    from timesformer_cli.runfolder import VIDEOS, read_run, write_results
-    from timesformer_cli.shards import open_shards
+    from timesformer_cli.evaluation.folder import VIDEOS, read_run, write_results
+    from timesformer_cli.evaluation.run import summarise
+    from timesformer_cli.results.shards import open_shards
 
     shards = open_shards([folder / VIDEOS for folder in folders])
     with _written(output, shards.settings, shards.records(), overwrite=overwrite, inputs=folders):
@@ -223,8 +224,8 @@ def _report(
     as_json: bool,
 ) -> None:
     """Show what a run is worth, and keep it if that is wanted."""
-    from timesformer_cli.evaluation import summarise
-    from timesformer_cli.runfolder import write_results
+    from timesformer_cli.evaluation.folder import write_results
+    from timesformer_cli.evaluation.run import summarise
 
     if run.multi_label and min_top1 is not None:
         raise UsageError("--min-top1: these videos have several labels each, and so no top-1 accuracy")
@@ -241,8 +242,8 @@ def _written(
     folder: Path, settings: "Settings", records: "Iterable[Record]", *, overwrite: bool, inputs: Sequence[Path]
 ) -> Iterator[None]:
     """The folder of a run with its records, and what was wrong with the data set of the first of `inputs`."""
-    from timesformer_cli import runfolder
-    from timesformer_cli.durable import locked
+    from timesformer_cli.evaluation import folder as runfolder
+    from timesformer_cli.files import locked
 
     if any(folder.exists() and folder.samefile(other) for other in inputs):
         raise UsageError(f"{folder}: is one of the runs; name another folder")

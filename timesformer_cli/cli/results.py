@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from timesformer_cli.cli import console
 from timesformer_cli.errors import InputError
-from timesformer_cli.terminal import plural
+from timesformer_cli.text import plural
 
 if TYPE_CHECKING:
-    from timesformer_cli.durable import Ledger
-    from timesformer_cli.pipeline import Prepared
-    from timesformer_cli.records import Failure, Result
-    from timesformer_cli.sorting import Sorter
-    from timesformer_cli.styles import Record
-    from timesformer_cli.writers import Writer
+    from timesformer_cli.flow import Failure, Result
+    from timesformer_cli.pipeline.prepare import Prepared
+    from timesformer_cli.results.copies import Sorter
+    from timesformer_cli.results.journal import Ledger
+    from timesformer_cli.results.record import Record
+    from timesformer_cli.results.writers import Writer
 
 # How many videos there are, or None as long as that is not known.
 Total = Callable[[], int | None]
@@ -65,7 +65,7 @@ class Run:
 
     def watch(self, prepared: "Iterable[Prepared | None]") -> "Iterator[Prepared | None]":
         """Pass on what goes to the network, and tell how far it has come in long videos."""
-        from timesformer_cli.records import Views
+        from timesformer_cli.flow import Views
 
         for views in prepared:
             if self._timeline and isinstance(views, Views):
@@ -78,8 +78,8 @@ class Run:
         Raises:
             InputError: one failed, and that was to end the run.
         """
-        from timesformer_cli.records import Failure
-        from timesformer_cli.sources import is_address
+        from timesformer_cli.flow import Failure
+        from timesformer_cli.video.addresses import is_address
 
         tally = self._tally
         with console.progress(self._total(), long=self._timeline) as meter:

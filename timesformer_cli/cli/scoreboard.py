@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_cli.cli import console, options
-from timesformer_cli.terminal import printable
+from timesformer_cli.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -113,7 +113,7 @@ def show_comparisons(comparisons: Sequence[dict[str, Any]], *, as_json: bool) ->
 
 
 def write_json(content: dict[str, Any]) -> None:
-    from timesformer_cli.writers import encoded
+    from timesformer_cli.files import encoded
 
     sys.stdout.buffer.write(encoded(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from timesformer_cli import labels as label_files
+from timesformer_cli.checkpoints import labels as label_files
 from timesformer_cli.datasets.formats import DatasetFormat
 from timesformer_cli.datasets.layout import Source, of_split, read_file, read_folder
 from timesformer_cli.datasets.lists import annotation_files
 from timesformer_cli.datasets.matching import Classes, MatchedBy, match, quoted
-from timesformer_cli.datasets.reading import checksum
 from timesformer_cli.errors import InputError, UsageError
+from timesformer_cli.files import checksum
 
 __all__ = ["Dataset", "DatasetFormat", "Problem", "ProblemKind", "Sample", "open_dataset"]
 

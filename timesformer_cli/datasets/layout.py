@@ -11,7 +11,7 @@ from timesformer_cli.datasets.listing import Listing, subfolders
 from timesformer_cli.datasets.reading import Probe, Row
 from timesformer_cli.datasets.tables import split_name
 from timesformer_cli.errors import InputError, UsageError
-from timesformer_cli.sources import is_address, local_path
+from timesformer_cli.video.addresses import is_address, local_path
 
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _UNUSED = "unused"  # what HMDB51 leaves out of a split

@@ -132,7 +132,7 @@ def _picture_folders(root: str, folder: str) -> Iterator[str]:
     There may be 200,000 of them with 100 pictures each, so that only the first few of each folder are looked into:
     when one of those holds pictures, all beside it are taken for such.
     """
-    from timesformer_cli.decoders.pictures import is_numbered  # which loads Pillow
+    from timesformer_cli.video.decoders.image_folder import is_numbered  # which loads Pillow
 
     folders, visited = [folder], set[tuple[int, int]]()
     while folders:

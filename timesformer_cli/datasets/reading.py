@@ -1,7 +1,6 @@
 """Annotation files as lines, cells and records, each with its line number. What cannot be read is an InputError."""
 
 import csv
-import hashlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from timesformer_cli.errors import InputError
-from timesformer_cli.inputs import VIDEO_EXTENSIONS
+from timesformer_cli.video.inputs import VIDEO_EXTENSIONS
 
 Content = Literal["text", "json", "parquet", "folder"]
 
@@ -211,19 +210,6 @@ def names_in(folder: Path) -> list[str]:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         raise _unreadable(folder, error) from error
-
-
-def checksum(files: Sequence[Path]) -> str:
-    """The sha256, in hex, of all files one after the other."""
-    digest = hashlib.sha256()
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                while block := file.read(2**20):
-                    digest.update(block)
-        except OSError as error:
-            raise _unreadable(path, error) from error
-    return digest.hexdigest()
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

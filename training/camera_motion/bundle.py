@@ -1,6 +1,6 @@
 """Turn a training run into a model folder: weights in float16, config, recipe.
 
-python training/camera_motion/bundle.py training/camera_motion/runs/divided timesformer_cli/models/camera-motion
+python training/camera_motion/bundle.py training/camera_motion/runs/divided timesformer_cli/bundled/camera-motion
 """
 
 import argparse
@@ -10,7 +10,7 @@ import torch
 from train import PREPROCESS, SAMPLING, make_config
 
 from timesformer_cli import TimesformerForVideoClassification
-from timesformer_cli.checkpoint import save_recipe
+from timesformer_cli.checkpoints.folder import save_recipe
 from timesformer_cli.specs import Recipe
 
 

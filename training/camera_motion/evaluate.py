@@ -1,7 +1,7 @@
 """Measure a camera-motion model on clips made from stills that were never trained on.
 
     python training/camera_motion/evaluate.py --clips training/camera_motion/runs/clips \\
-        timesformer_cli/models/camera-motion training/camera_motion/runs/space_only/model
+        timesformer_cli/bundled/camera-motion training/camera_motion/runs/space_only/model
 
 Clips of 2 to 10 seconds, of many shapes and frame rates, are rendered and encoded to H.264 once, then
 labelled through `timesformer predict`, as a user would. Prints Markdown: accuracy by class, the

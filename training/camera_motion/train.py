@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
-from timesformer_cli.preprocess import make_views
-from timesformer_cli.records import Frames, VideoInfo
-from timesformer_cli.sampling import plan
+from timesformer_cli.flow import Frames, VideoInfo
 from timesformer_cli.specs import AttentionType, PreprocessSpec, SamplingSpec
+from timesformer_cli.video.preprocess import make_views
+from timesformer_cli.video.sampling import plan
 
 SIDE = 96  # pixels
 

@@ -1,0 +1,49 @@
+"""Fusion of views."""
+
+import numpy as np
+import pytest
+
+from timesformer_cli.pipeline.aggregate import combine
+
+LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]], dtype=np.float32)
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    return np.exp(values) / np.exp(values).sum(-1, keepdims=True)
+
+
+def test_each_rule_is_its_formula() -> None:
+    values = LOGITS.astype(np.float64)
+    expected = {
+        "logits": softmax(values.mean(0)),
+        "probabilities": softmax(values).mean(0),
+        "raw_logits": values.mean(0),
+    }
+    for how, scores in expected.items():
+        result = combine(LOGITS, how)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, scores, rtol=1e-7)
+
+
+def test_the_two_averages_can_rank_differently() -> None:
+    logits = np.array([[9.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 5.0, 0.0]], dtype=np.float32)
+    assert combine(logits, "logits").argmax() == 1
+    logits[0, 0] = 11.0
+    assert combine(logits, "logits").argmax() == 0
+    assert combine(logits, "probabilities").argmax() == 1
+
+
+@pytest.mark.parametrize("how", ["logits", "probabilities"])
+def test_large_logits_do_not_overflow(how: str) -> None:
+    scores = combine(np.array([[1e4, -1e4, 0.0]], dtype=np.float32), how)
+    np.testing.assert_array_equal(scores, [1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("how", ["logits", "probabilities"])
+def test_scores_of_many_classes_add_up_to_one(how: str) -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (30, 600)).astype(np.float32)
+    assert combine(logits, how).sum(dtype=np.float64) == pytest.approx(1, abs=1e-6)
+
+
+def test_one_view_is_its_own_mean() -> None:
+    np.testing.assert_array_equal(combine(LOGITS[:1], "raw_logits"), LOGITS[0])

@@ -1,0 +1,9 @@
+"""What comes with the package: a model, and a clip to measure and to verify with."""
+
+from pathlib import Path
+
+# A folder of config.json, weights, processor and recipe.
+CAMERA_MOTION = Path(__file__).parent / "camera-motion"
+
+# Four seconds of 360 x 640 pixels.
+CLIP = Path(__file__).with_name("clip.mp4")

@@ -1,0 +1,583 @@
+"""The Hugging Face Hub: models in its cache, their download, and one clear line when one cannot be had.
+
+The cache is the one that every program of Hugging Face shares, in the layout that huggingface_hub documents: for each
+repository `blobs`, `snapshots/<commit>/<file>`, `refs/<revision>` (a file that holds the commit), and
+`.no_exist/<commit>/<file>` for files that a commit does not have.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from timesformer_cli.checkpoints import exported
+from timesformer_cli.errors import CheckpointError
+
+CONFIG_FILE = "config.json"
+# What says how to feed a model, besides config.json. A repository may have any of them, or none.
+SIDE_FILES = ("recipe.json", "preprocessor_config.json", "video_preprocessor_config.json")
+
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+# Where there is neither; the first is where onnx-community has it. A .pt2 may be a program, and is never fetched.
+_ONNX = ("onnx/model.onnx", "model.onnx")
+
+# Who converts weights on the Hub, and how its pull requests begin; transformers looks for the same.
+_CONVERTER, _CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant"
+
+_MAIN = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPO_PART = re.compile(r"\w|\w[\w.-]*\w", re.ASCII)
+# Weights that the Hub's libraries do not read, but this package does when it is given the file.
+_ORIGINAL_SUFFIXES = (".pyth", ".pth")
+
+# A connection that breaks in the middle of a file, in the words of the HTTP clients that versions of huggingface_hub
+# use: requests, httpx. None of them resumes after all of these; some leave what arrived for the next attempt.
+_BROKEN_TRANSFERS = ("ReadError", "RemoteProtocolError", "ConnectionError", "ChunkedEncodingError")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model in the cache.
+
+    `folder` holds `config.json` and, as far as the repository has them, `SIDE_FILES`, all at
+    `commit`. `weights` is the file to read (an index stands for shards, which lie beside it); it
+    may be in the folder of another commit, that of the Hub's own conversion to safetensors.
+    """
+
+    folder: Path
+    commit: str
+    weights: Path
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether `name` has the form owner/repository. Says nothing of whether there is one."""
+    parts = name.split("/")
+    return (
+        len(parts) == 2
+        and len(name) <= 96
+        and all(_REPO_PART.fullmatch(part) for part in parts)
+        and not any(text in name for text in ("--", ".."))
+        and not name.endswith(".git")
+    )
+
+
+def find_cached(repo: str, revision: str | None = None) -> Snapshot | None:
+    """The model in the cache, if it is complete; never touches the network.
+
+    `revision` is a branch, a tag, `refs/pr/N` or a commit; None is `main`. Complete are a
+    `config.json`, weights with all their shards, and at least one of `SIDE_FILES`, unless the cache
+    knows that the repository has none: a program that asked for the weights alone leaves out how
+    to feed them. Safetensors go before `.bin`, and both before ONNX.
+    """
+    found = _look_up(_Source.of(repo, revision))
+    return found if isinstance(found, Snapshot) else None
+
+
+def fetch(repo: str, revision: str | None = None, *, offline: bool = False, quiet: bool = False) -> Snapshot:
+    """The model from the cache, or else from the Hub; a complete one in the cache costs no request.
+
+    `offline`, like the variable HF_HUB_OFFLINE, forbids the network. `quiet` hides progress bars.
+
+    Raises:
+        CheckpointError: as `download`, or a file that is not in the cache when offline.
+    """
+    source = _Source.of(repo, revision)
+    found = _look_up(source)
+    if isinstance(found, Snapshot):
+        return found
+    if offline:
+        raise _not_cached(source, found, "--offline")
+    return download(repo, revision, quiet=quiet)
+
+
+def download(repo: str, revision: str | None = None, *, quiet: bool = False) -> Snapshot:
+    """Bring the model's files into the cache, those that are not there yet, as `revision` is on the Hub now.
+
+    Weights are the repository's safetensors; else the Hub's own conversion of its weights to
+    safetensors, in a pull request; else its `.bin`; else its model of ONNX, with the files that hold
+    its weights. The cache learns what `revision` stands for after the last file, so an interrupted
+    download leaves an older, complete one in use. Tokens are huggingface_hub's: HF_TOKEN or a saved
+    login. Progress bars go to a terminal's standard error.
+
+    Raises:
+        CheckpointError: which file of which repository could not be had, why, and what to do.
+    """
+    from huggingface_hub import constants
+
+    source = _Source.of(repo, revision)
+    if constants.HF_HUB_OFFLINE:
+        found = _look_up(source)
+        if isinstance(found, Snapshot):
+            return found
+        raise _not_cached(source, found, "HF_HUB_OFFLINE=1")
+    with _tamed():
+        return _download(source, bars=not quiet)
+
+
+def cached_bytes(snapshot: Snapshot) -> int:
+    """Bytes that the model takes on disk: every file of its folder, and its weights where they lie elsewhere."""
+    files = {*snapshot.folder.rglob("*"), snapshot.weights}
+    with suppress(ValueError):
+        files |= {snapshot.weights.with_name(name) for name in _shards(snapshot.weights)}
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A repository at a revision, as the user named them; where it is on the network and in the cache.
+
+    `seconds` is how long one request may take that downloads nothing (HF_HUB_ETAG_TIMEOUT).
+    """
+
+    repo: str
+    revision: str
+    cache: Path
+    endpoint: str
+    seconds: float
+
+    @classmethod
+    def of(cls, repo: str, revision: str | None) -> "_Source":
+        from huggingface_hub import constants
+
+        return cls(
+            repo=repo,
+            revision=revision or _MAIN,
+            cache=Path(constants.HF_HUB_CACHE).expanduser().resolve() / f"models--{repo.replace('/', '--')}",
+            endpoint=constants.ENDPOINT,
+            seconds=constants.HF_HUB_ETAG_TIMEOUT,
+        )
+
+    def __str__(self) -> str:
+        return self.repo if self.revision == _MAIN else f"{self.repo} (revision {self.revision})"
+
+    @property
+    def on_the_hub(self) -> bool:
+        """False when HF_ENDPOINT names another server."""
+        return self.endpoint == "https://huggingface.co"
+
+    def snapshot(self, commit: str) -> Path:
+        return self.cache / "snapshots" / commit
+
+    def commit_of(self, revision: str) -> str | None:
+        """The commit that the cache has for a revision."""
+        if _COMMIT.fullmatch(revision):
+            return revision
+        try:
+            commit = (self.cache / "refs" / revision).read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return None
+        return commit if _COMMIT.fullmatch(commit) else None
+
+    def remember(self, revision: str, commit: str) -> None:
+        """Store the commit of a revision, where the cache can be written; otherwise the next run asks again."""
+        if self.commit_of(revision) == commit:
+            return
+        path = self.cache / "refs" / revision
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(commit, encoding="ascii")
+            partial.replace(path)
+
+    def absent(self, commit: str, name: str) -> Path:
+        """The empty file that says that a commit does not have a file."""
+        return self.cache / ".no_exist" / commit / name
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """A commit on the Hub with its files: size in bytes, and the hash of the content."""
+
+    commit: str
+    sizes: Mapping[str, int]
+    hashes: Mapping[str, str | None]
+
+    def first(self, names: Sequence[str]) -> str | None:
+        return next((name for name in names if name in self.sizes), None)
+
+    def pickles(self) -> dict[str, str | None]:
+        """Hashes of the weights in PyTorch's format, with those of their shards and index."""
+        return {name: hash_ for name, hash_ in self.hashes.items() if re.fullmatch(r"pytorch_model[^/]*", name)}
+
+
+def _look_up(source: _Source) -> Snapshot | str:
+    """The model in the cache, or what is missing there."""
+    commit = source.commit_of(source.revision)
+    if commit is None or not os.path.isfile(source.snapshot(commit) / CONFIG_FILE):
+        return CONFIG_FILE
+    folder = source.snapshot(commit)
+    known = any(os.path.isfile(folder / name) for name in SIDE_FILES)
+    if not known and not all(os.path.isfile(source.absent(commit, name)) for name in SIDE_FILES):
+        return SIDE_FILES[1]
+    folders = [folder]
+    if converted := source.commit_of(_conversion_ref(commit)):
+        folders.append(source.snapshot(converted))
+    weights = [folder / name for name in _SAFETENSORS for folder in folders]
+    weights += [folder / name for name in _PICKLES + _ONNX]
+    for path in weights:
+        if os.path.isfile(path) and _missing_shard(path) is None:
+            return Snapshot(folder, commit, path)
+    begun = next((path for path in weights if os.path.isfile(path)), None)
+    return f"{_SAFETENSORS[0]} or {_PICKLES[0]}" if begun is None else str(_missing_shard(begun))
+
+
+def _missing_shard(weights: Path) -> str | None:
+    """The first shard that is not beside its index or graph; the index itself if it cannot be read."""
+    try:
+        return next((name for name in _shards(weights) if not os.path.isfile(weights.with_name(name))), None)
+    except ValueError:
+        return weights.name
+
+
+def _shards(weights: Path) -> list[str]:
+    """The files beside `weights` that an index of shards lists, or that hold the weights of a model of ONNX.
+
+    Raises ValueError for an index that cannot be read.
+    """
+    if weights.suffix == ".onnx":
+        return exported.companions(weights)
+    if not weights.name.endswith(".index.json"):
+        return []
+    try:
+        names = sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError("it is not an index of weight shards") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:  # a folder in it could lead out of the cache
+            raise ValueError(f"it lists {name!r}, which is not a file beside it")
+    return names
+
+
+def _conversion_ref(commit: str) -> str:
+    """The ref that holds the commit of the conversion of a commit's weights."""
+    return f"conversion-of/{commit}"
+
+
+def _download(source: _Source, *, bars: bool) -> Snapshot:
+    if not is_repo_id(source.repo):
+        raise _cannot(source, CONFIG_FILE, "that is not the name of a repository", "one has the form owner/name")
+    if ".." in source.revision or source.revision.startswith("/"):  # git has no such names, and they are paths here
+        raise _cannot(source, CONFIG_FILE, *_NO_REVISION)
+    with _wanted(source, CONFIG_FILE):
+        listing = _list_files(source, source.revision)
+    if CONFIG_FILE not in listing.sizes:
+        raise _cannot(source, CONFIG_FILE, "the repository has no such file", _other_choice(source, listing))
+    weights, origin = _choose_weights(source, listing)
+    for name in (CONFIG_FILE, *SIDE_FILES):
+        if name in listing.sizes:
+            _get(source, listing, name, bars=False)
+        else:
+            _note_absence(source.absent(listing.commit, name))
+    path = _get(source, origin, weights, bars=bars)
+    try:
+        shards = _shards(path)
+    except ValueError as error:
+        raise _cannot(source, weights, str(error), "choose another revision or repository") from error
+    folder = weights.removesuffix(path.name)
+    shards = [f"{folder}{name}" for name in shards]
+    _require_space(source, origin, shards)
+    for name in shards:
+        _get(source, origin, name, bars=bars)
+    if origin is not listing:
+        source.remember(_conversion_ref(listing.commit), origin.commit)
+    source.remember(source.revision, listing.commit)
+    return Snapshot(source.snapshot(listing.commit), listing.commit, path)
+
+
+def _note_absence(path: Path) -> None:
+    with suppress(OSError):  # a cache that cannot be written serves all the same
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _list_files(source: _Source, revision: str) -> _Listing:
+    from huggingface_hub import HfApi
+
+    api, seconds = HfApi(endpoint=source.endpoint), source.seconds
+    info = _within(
+        seconds, lambda: api.model_info(source.repo, revision=revision, timeout=seconds, files_metadata=True)
+    )
+    files = info.siblings
+    if files is None or _COMMIT.fullmatch(str(info.sha)) is None:
+        raise ValueError("no commit or no list of files")
+    return _Listing(
+        commit=str(info.sha),
+        sizes={file.rfilename: file.size or 0 for file in files},
+        hashes={file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in files},
+    )
+
+
+def _choose_weights(source: _Source, listing: _Listing) -> tuple[str, _Listing]:
+    """The weight file to download, and the commit that has it."""
+    if name := listing.first(_SAFETENSORS):
+        return name, listing
+    pickle = listing.first(_PICKLES)
+    if pickle is None and (name := listing.first(_ONNX)):
+        return name, listing
+    if pickle is None:
+        wanted = f"{_SAFETENSORS[0]} or {_PICKLES[0]}"
+        raise _cannot(source, wanted, "the repository has no such file", _other_choice(source, listing))
+    converted = _find_conversion(source, listing)
+    if converted and (name := converted.first(_SAFETENSORS)):
+        return name, converted
+    return pickle, listing
+
+
+def _find_conversion(source: _Source, listing: _Listing) -> _Listing | None:
+    """The conversion of these very weights to safetensors by the Hub's own bot, from its pull request.
+
+    Anyone can open a pull request and put other weights into it, so its author must be the bot, and
+    the weights that it was made from must be those of `listing`, hash for hash. It is a better
+    choice among two good ones: whatever goes wrong here, the answer is None.
+    """
+    pickles = listing.pickles()
+    if None in pickles.values():
+        return None
+    try:
+        for number in _conversion_requests(source):
+            converted = _list_files(source, f"refs/pr/{number}")
+            if converted.pickles() == pickles and converted.first(_SAFETENSORS):
+                return converted
+    except Exception:
+        return None
+    return None
+
+
+def _conversion_requests(source: _Source) -> list[int]:
+    """Numbers of the bot's pull requests that were not turned down."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=source.endpoint)
+    found = _within(
+        source.seconds,
+        lambda: list(api.get_repo_discussions(source.repo, author=_CONVERTER, discussion_type="pull_request")),
+    )
+    return [
+        request.num
+        for request in found
+        if request.author == _CONVERTER
+        and request.title.startswith(_CONVERSION_TITLE)
+        and request.status in ("open", "merged")
+    ]
+
+
+def _get(source: _Source, origin: _Listing, name: str, *, bars: bool) -> Path:
+    """One file in the cache, downloaded if need be."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    path = source.snapshot(origin.commit) / name
+    if os.path.isfile(path):
+        return path
+    if name not in origin.sizes:
+        raise _cannot(source, name, "the repository has no such file, but its index lists it", "choose another one")
+    _require_space(source, origin, [name])
+    seconds = source.seconds
+    with _wanted(source, name), _progress(bars):
+        # hf_hub_download sends this request too, but repeats one that fails for half a minute, and longer one
+        # that is not answered. Asked here first, it fails at once.
+        url = hf_hub_url(source.repo, name, revision=origin.commit, endpoint=source.endpoint)
+        _within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds))
+        for last in (False, True):
+            try:
+                hf_hub_download(
+                    source.repo, name, revision=origin.commit, endpoint=source.endpoint, etag_timeout=seconds
+                )
+                break
+            except Exception as error:
+                if last or type(error).__name__ not in _BROKEN_TRANSFERS:
+                    raise
+                time.sleep(1)
+        if not os.path.isfile(path):
+            raise ValueError("it sent a file of another commit")
+    return path
+
+
+def _require_space(source: _Source, origin: _Listing, names: Sequence[str]) -> None:
+    """Raise CheckpointError unless the files fit on the disk; the library would find out when it is full."""
+    folder = next(folder for folder in (source.cache, *source.cache.parents) if os.path.exists(folder))
+    blobs = source.cache / "blobs"  # a file that did not change since another commit is there already
+    missing = [name for name in names if not os.path.isfile(blobs / str(origin.hashes.get(name)))]
+    needed, free = sum(origin.sizes.get(name, 0) for name in missing), shutil.disk_usage(folder).free
+    if needed > free:
+        reason = f"{needed / 1e6:.1f} MB are needed, and {source.cache.parent} has {free / 1e6:.1f} MB free"
+        raise _cannot(source, missing[0], reason, _OTHER_CACHE)
+
+
+def _within(seconds: float, call: Callable[[], _T]) -> _T:
+    """What `call` returns, or TimeoutError when that takes longer, all in all.
+
+    The library's own timeouts count anew for each address of the server, and not at all for the
+    search for its addresses: without a network those add up to minutes.
+    """
+    answer: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="hub request").start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        if answer.done():
+            raise
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+
+
+@contextmanager
+def _tamed() -> Iterator[None]:
+    """Keep the library's warnings, of retries or logins or symbolic links, off standard error.
+
+    What comes of them is in the result or in the error. HF_HUB_VERBOSITY and HF_DEBUG still work.
+    """
+    from huggingface_hub.utils import logging as hub_logging
+
+    level = hub_logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        if level == logging.WARNING:
+            hub_logging.set_verbosity(logging.ERROR)
+        try:
+            yield
+        finally:
+            hub_logging.set_verbosity(level)
+
+
+@contextmanager
+def _progress(shown: bool) -> Iterator[None]:
+    """Progress bars of the library, which hide by themselves where there is no terminal."""
+    from huggingface_hub import utils
+
+    if shown or utils.are_progress_bars_disabled():  # type: ignore[attr-defined]
+        yield
+        return
+    utils.disable_progress_bars()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()  # type: ignore[attr-defined]
+
+
+_NO_DOWNLOAD = "--model camera-motion works without a download"
+_OTHER_CACHE = "make room there, or name another folder in HF_HOME"
+_LOGIN = "run `hf auth login` or set HF_TOKEN"
+_NO_REVISION = ("no such revision", "give a branch, a tag or a commit of the repository with --revision")
+
+
+def _cannot(source: _Source, name: str, reason: str, advice: str) -> CheckpointError:
+    place = "the Hugging Face Hub" if source.on_the_hub else f"{source.endpoint} (HF_ENDPOINT)"
+    return CheckpointError(f"{name} of {source} cannot be had from {place}: {reason}; {advice}; {_NO_DOWNLOAD}")
+
+
+def _not_cached(source: _Source, missing: str, switch: str) -> CheckpointError:
+    revision = "" if source.revision == _MAIN else f" --revision {source.revision}"
+    return CheckpointError(
+        f"{missing} of {source} is not in the cache ({source.cache.parent}), and {switch} forbids a download; "
+        f"run `timesformer models download {source.repo}{revision}` once without it; {_NO_DOWNLOAD}"
+    )
+
+
+def _other_choice(source: _Source, listing: _Listing) -> str:
+    """What to do about a repository without what is needed, by what it has."""
+    for name in listing.sizes:
+        if name.endswith(_ORIGINAL_SUFFIXES):
+            return f"download its {name} with `hf download {source.repo} {name}` and give the path of that file"
+    names = [name for name in listing.sizes if name not in (".gitattributes", "README.md")]
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"it has {shown or 'no files'}; choose a repository with a TimeSformer in the format of transformers"
+
+
+@contextmanager
+def _wanted(source: _Source, name: str) -> Iterator[None]:
+    """Turn what the library raises into the one line that says that file `name` could not be had."""
+    try:
+        yield
+    except Exception as error:
+        raise _cannot(source, name, *_explain(error, source)) from error
+
+
+def _explain(error: BaseException, source: _Source) -> tuple[str, str]:
+    """Why a request or a download failed, and what to do.
+
+    Errors of the network come from the HTTP client that the library's version uses, so they are
+    told by what they were raised from.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError):  # a failed request, and a look in the cache after it
+        error = error.__cause__ or error
+    if isinstance(error, HfHubHTTPError):
+        return _explain_answer(error, source)
+    if isinstance(error, OSError) and error.errno is not None:
+        # Clients wrap what their sockets raise; this comes from the file system.
+        return f"{error.filename or source.cache.parent}: {os.strerror(error.errno)}", _OTHER_CACHE
+    check = _check(source)
+    message = str(error).strip().split("\n")[0] or type(error).__name__
+    if message.startswith("Consistency check failed: "):
+        return message.removeprefix("Consistency check failed: ").rstrip("."), "try again"
+    if type(error) is TimeoutError:
+        return message, f"{check}, and try again"
+    if isinstance(error, (ValueError, KeyError, TypeError, AttributeError)):
+        return f"what answers is not a Hub ({message})", check
+    causes = list(_causes(error))
+    if any("timeout" in type(cause).__name__.lower() for cause in causes):
+        return f"the server stopped answering ({message})", f"{check}, and try again"
+    below = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
+    return (
+        f"the connection failed ({below})" if below else f"the transfer failed ({message})",
+        f"{check}, and try again",
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _explain_answer(error: Any, source: _Source) -> tuple[str, str]:
+    """The same for an answer of the server that says no."""
+    from http.client import responses
+
+    from huggingface_hub import errors
+
+    status = error.response.status_code
+    if isinstance(error, errors.GatedRepoError):
+        return "it is gated", f"accept its terms on {source.endpoint}/{source.repo}, then {_LOGIN}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return _NO_REVISION
+    if isinstance(error, errors.EntryNotFoundError):
+        return "the repository has no such file", "choose another revision or repository"
+    with_token = "authorization" in error.response.request.headers
+    if isinstance(error, errors.RepositoryNotFoundError) or (status == 401 and not with_token):
+        return "no such repository, or a private one", f"check the name; for a private one, {_LOGIN}"
+    if status == 401:
+        return "the access token was refused", "log in anew with `hf auth login`, or correct or unset HF_TOKEN"
+    answer = f"the server answered {status} {responses.get(status, '')}".rstrip()
+    if status == 403:
+        return answer, f"the access token may not read it: {_LOGIN} for one that may"
+    if status == 429:
+        return answer, f"wait some minutes; to be allowed more, {_LOGIN}"
+    if status >= 500:
+        return answer, "try again in some minutes"
+    return answer, _check(source)
+
+
+def _check(source: _Source) -> str:
+    return "check the network, or a proxy" if source.on_the_hub else "check HF_ENDPOINT and the network"

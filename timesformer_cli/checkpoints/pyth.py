@@ -1,0 +1,332 @@
+"""Files of training code (.pyth, .pth): what their weights and stored settings tell, and how one is written."""
+
+import ast
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timesformer_cli.checkpoints import labels
+from timesformer_cli.checkpoints.layouts import ENCODER, HEAD, LAYERS, numbers, to_original
+from timesformer_cli.checkpoints.weights import Stored, without_collection
+from timesformer_cli.errors import CheckpointError
+from timesformer_cli.files import whole
+from timesformer_cli.specs import AttentionType, Dataset, PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFacts:
+    """What a weight file says beside its tensors; None is what it does not say.
+
+    `image_size` is a side or (height, width), in pixels. `stride` is in frames, `mean` and `std` are on
+    the 0..1 scale, a number for each channel. Files that `write_pyth` wrote say all in `config`,
+    `recipe`, `labels` and `dataset`.
+    """
+
+    num_heads: int | None = None
+    num_frames: int | None = None
+    image_size: int | tuple[int, int] | None = None
+    stride: float | None = None
+    dataset: Dataset | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    config: TimesformerConfig | None = None
+    recipe: Recipe | None = None
+
+
+def facts_of(stored: Stored) -> TrainingFacts:
+    """The facts in a file's `timesformer_cli` (`write_pyth`), `cfg` (the original) or `meta` (mmaction2).
+
+    Raises:
+        CheckpointError: settings of `write_pyth` that cannot be understood.
+    """
+    own, cfg, meta = (stored.extras.get(name) for name in (_OWN, "cfg", "meta"))
+    if own is not None:
+        return _read_own(own, stored.path)
+    if isinstance(cfg, str):
+        return read_cfg(cfg)
+    return _read_meta(meta) if isinstance(meta, Mapping) else TrainingFacts()
+
+
+def _read_own(text: Any, path: Path) -> TrainingFacts:
+    try:
+        values = json.loads(text)
+        config, recipe = TimesformerConfig.from_dict(values["config"]), _recipe(values["recipe"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: its {_OWN} settings cannot be read ({error}); is it of a newer version?"
+        ) from error
+    names = tuple(config.id2label.values())
+    return TrainingFacts(config=config, recipe=recipe, labels=names, dataset=labels.dataset_of(names))
+
+
+# The Kinetics data sets of published checkpoints, by their number of classes.
+_KINETICS: dict[int | None, Dataset] = {400: "kinetics-400", 600: "kinetics-600"}
+
+
+def read_cfg(text: str) -> TrainingFacts:
+    """The facts in the YAML that the original code stores; nothing where they are malformed."""
+    import yaml
+
+    try:
+        with without_collection():
+            values = yaml.safe_load(text)
+    except Exception:  # text that claims to be a date, a truth value and so on provokes almost anything
+        return TrainingFacts()
+
+    def stated(section: str, name: str) -> Any:
+        part = values.get(section) if isinstance(values, Mapping) else None
+        return part.get(name) if isinstance(part, Mapping) else None
+
+    name, classes = str(stated("TRAIN", "DATASET")).lower(), _count(stated("MODEL", "NUM_CLASSES"))
+    # The names are those of the original's readers: that of Something-Something samples other frames, in
+    # other colours, for whatever classes a model has.
+    datasets: dict[str, Dataset | None] = {"kinetics": _KINETICS.get(classes), "ssv2": "something-something-v2"}
+    heads = (_count(stated(section, "NUM_HEADS")) for section in ("TIMESFORMER", "VIT", "MODEL"))
+    return TrainingFacts(
+        num_heads=next(filter(None, heads), None),
+        num_frames=_count(stated("DATA", "NUM_FRAMES")),
+        # The original builds the network for the size that it trains with.
+        image_size=_size(stated("DATA", "TRAIN_CROP_SIZE")) or _size(stated("DATA", "TEST_CROP_SIZE")),
+        # Something-Something has no stride, but every configuration states one.
+        stride=None if name == "ssv2" else _positive(stated("DATA", "SAMPLING_RATE")),
+        dataset=datasets.get(name),
+        mean=_each(stated("DATA", "MEAN"), _finite),
+        std=_each(stated("DATA", "STD"), _positive),
+    )
+
+
+# How folders and lists of mmaction2's data sets are called.
+_MMACTION2_DATASETS: dict[str, Dataset] = {
+    "kinetics400": "kinetics-400",
+    "kinetics600": "kinetics-600",
+    "sthv2": "something-something-v2",
+}
+
+
+def _read_meta(meta: Mapping[str, Any]) -> TrainingFacts:
+    """The facts in mmaction2's `meta`: names of classes, and the text of the configuration, Python code.
+
+    The code is parsed, never run. `cfg` and `dataset_meta` are of version 1, `config` and `CLASSES`
+    of version 0.
+    """
+    dataset_meta = meta.get("dataset_meta")
+    classes = dataset_meta.get("classes") if isinstance(dataset_meta, Mapping) else meta.get("CLASSES")
+    named = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
+    text = meta.get("cfg", meta.get("config"))
+    stated = _literals(text) if isinstance(text, str) else {}
+
+    def first(name: str, read: Any) -> Any:
+        return next((value for value in map(read, stated.get(name, ())) if value is not None), None)
+
+    places = [value for name in stated if name.startswith(("ann_file", "data_root")) for value in stated[name]]
+    datasets = (_MMACTION2_DATASETS[key] for key in _MMACTION2_DATASETS for place in places if key in str(place))
+    return TrainingFacts(
+        num_heads=first("num_heads", _count),
+        num_frames=first("num_frames", _count),
+        image_size=first("img_size", _size),
+        stride=first("frame_interval", _positive),
+        dataset=next(datasets, None),
+        mean=first("mean", lambda value: _each(value, _finite, 255)),
+        std=first("std", lambda value: _each(value, _positive, 255)),
+        labels=tuple(classes) if named and classes else None,
+    )
+
+
+def _literals(code: str) -> dict[str, list[Any]]:
+    """What literals a Python text gives to each name, as a variable or an argument, outermost first."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes in strangers' strings
+            tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found: dict[str, list[Any]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name: str | None = node.targets[0].id
+        elif isinstance(node, ast.keyword):
+            name = node.arg
+        else:
+            continue
+        try:
+            found.setdefault(str(name), []).append(ast.literal_eval(node.value))
+        except (ValueError, TypeError, RecursionError):
+            continue
+    return found
+
+
+def _finite(value: Any) -> float | None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number and abs(value) < 1e300 else None  # an int can be larger than any float
+
+
+def _positive(value: Any) -> float | None:
+    return value if _finite(value) is not None and value > 0 else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
+
+
+def _size(value: Any) -> int | tuple[int, int] | None:
+    if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_count, value)):
+        return value[0], value[1]
+    return _count(value)
+
+
+def _each(values: Any, read: Any, scale: float = 1) -> tuple[float, ...] | None:
+    if not isinstance(values, (list, tuple)) or not values or any(read(value) is None for value in values):
+        return None
+    return tuple(float(value / scale) for value in values)
+
+
+def infer_config(state: Mapping[str, Tensor], facts: TrainingFacts) -> TimesformerConfig:
+    """The config of a network with these weights, under the Hub's names.
+
+    Shapes and names tell all but the number of heads, the frames of space_only, and the sides of images that
+    are not square; these are taken from `facts`, else 64 dimensions a head and 8 frames, as in all
+    published checkpoints. What `facts` say against the shapes is passed over.
+
+    Raises:
+        ValueError: not a classification checkpoint of TimeSformer, or one whose config must be given.
+    """
+    state = {name.removeprefix(ENCODER): tensor for name, tensor in state.items()}
+    kernel = _shape(state, "embeddings.patch_embeddings.projection.weight", 4)
+    positions = _shape(state, "embeddings.position_embeddings", 3)
+    mlp = _shape(state, f"{LAYERS}0.intermediate.dense.weight", 2)
+    if f"{HEAD}weight" not in state:
+        raise ValueError("the weights are an encoder's alone, without a head for classes; a config.json is needed")
+    classes, hidden = _shape(state, f"{HEAD}weight", 2)
+    frames, attention = _frames_and_attention(state, facts)
+    config = TimesformerConfig(
+        image_size=_image_size(positions[1] - 1, kernel[2:], facts),
+        patch_size=kernel[2] if kernel[2] == kernel[3] else (kernel[2], kernel[3]),
+        num_channels=kernel[1],
+        num_frames=frames,
+        hidden_size=hidden,
+        num_hidden_layers=len(numbers(state, LAYERS)),
+        num_attention_heads=_heads(hidden, facts),
+        intermediate_size=mlp[0],
+        layer_norm_eps=1e-6,
+        qkv_bias=f"{LAYERS}0.attention.attention.qkv.bias" in state,
+        attention_type=attention,
+        num_labels=classes,
+    )
+    if facts.labels is not None and len(facts.labels) == classes:
+        config = replace(config, id2label=dict(enumerate(facts.labels)))
+    return config
+
+
+def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    if name not in state:
+        raise ValueError(f"the weights are not those of a TimeSformer: there is no {name} among {_some(state)}")
+    shape = tuple(state[name].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise ValueError(f"{name} has the shape {shape}; one of {dimensions} dimensions was expected")
+    return shape
+
+
+def _some(state: Mapping[str, Tensor]) -> str:
+    return ", ".join([*list(state)[:3], "..."] if len(state) > 3 else state) or "no names at all"
+
+
+def _frames_and_attention(state: Mapping[str, Tensor], facts: TrainingFacts) -> tuple[int, AttentionType]:
+    times = "embeddings.time_embeddings"
+    if times not in state:
+        return facts.num_frames or 8, "space_only"
+    divided = any(name.startswith(f"{LAYERS}0.temporal_") for name in state)
+    return _shape(state, times, 3)[1], "divided_space_time" if divided else "joint_space_time"
+
+
+def _image_size(patches: int, patch: tuple[int, ...], facts: TrainingFacts) -> int | tuple[int, int]:
+    stated = facts.image_size
+    if stated is not None:
+        height, width = (stated, stated) if isinstance(stated, int) else stated
+        if (height // patch[0]) * (width // patch[1]) == patches:
+            return stated
+    side = math.isqrt(patches)
+    if side * side != patches or patch[0] != patch[1]:
+        raise ValueError(
+            f"{patches} patches of {patch[0]}x{patch[1]} pixels do not tell the size of the images; "
+            "a config.json with image_size is needed"
+        )
+    return side * patch[0]
+
+
+def _heads(hidden: int, facts: TrainingFacts) -> int:
+    if facts.num_heads is not None and hidden % facts.num_heads == 0:
+        return facts.num_heads
+    if hidden % 64:
+        raise ValueError(
+            f"a hidden size of {hidden} does not tell the number of attention heads; "
+            "a config.json with num_attention_heads is needed"
+        )
+    return hidden // 64
+
+
+_OWN = "timesformer_cli"
+
+
+def write_pyth(path: Path, state: Mapping[str, Tensor], config: TimesformerConfig, *, recipe: Recipe) -> None:
+    """Write a file of the original code's form, which its loader and `weights.read_stored` read.
+
+    `state` has the Hub's names; tensors are written as they are. What the original's own settings
+    cannot say of `config` and `recipe` goes along under a name that the original does not look at. An
+    existing file is replaced when the new one is whole; tensors may be mapped from it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    settings = {"config": config.to_dict(), "recipe": asdict(recipe)}
+    content = {
+        "epoch": 0,
+        "model_state": {f"model.{name}": _alone(tensor) for name, tensor in to_original(state).items()},
+        "cfg": _write_cfg(config, recipe),
+        _OWN: json.dumps(settings),
+    }
+    try:
+        with whole(path) as part, part.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # torch's, when a write was cut short
+        raise OSError(f"{path}: cannot be written; is the disk full? ({error})") from error
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor with no more memory behind it than its own, since torch saves all that is behind it."""
+    tensor = tensor.detach().contiguous()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def _write_cfg(config: TimesformerConfig, recipe: Recipe) -> str:
+    import yaml
+
+    size = config.image_size if isinstance(config.image_size, int) else list(config.image_size)
+    values = {
+        "DATA": {
+            "INPUT_CHANNEL_NUM": [config.num_channels],
+            "MEAN": list(recipe.preprocess.mean),
+            "NUM_FRAMES": config.num_frames,
+            "SAMPLING_RATE": recipe.sampling.stride,
+            "STD": list(recipe.preprocess.std),
+            "TEST_CROP_SIZE": size,
+            "TRAIN_CROP_SIZE": size,
+        },
+        "MODEL": {"ARCH": "vit", "MODEL_NAME": "vit_base_patch16_224", "NUM_CLASSES": config.num_labels},
+        "TIMESFORMER": {"ATTENTION_TYPE": config.attention_type, "NUM_HEADS": config.num_attention_heads},
+        # The original has two readers of data; they differ in how frames are sampled.
+        "TRAIN": {"DATASET": "ssv2" if recipe.sampling.method == "segments" else "kinetics"},
+    }
+    return str(yaml.safe_dump(values))
+
+
+def _recipe(values: Mapping[str, Any]) -> Recipe:
+    sampling, preprocess = SamplingSpec(**values["sampling"]), PreprocessSpec(**values["preprocess"])
+    return Recipe(**{**values, "sampling": sampling, "preprocess": preprocess})

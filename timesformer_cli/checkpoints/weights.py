@@ -1,0 +1,232 @@
+"""Weights on disk: state dicts in and out, whatever wrote them. Nothing is unpickled but tensors and plain data."""
+
+import gc
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from timesformer_cli.errors import CheckpointError
+from timesformer_cli.files import whole
+
+# Where training code keeps the state dict among other things, in the order that they are looked for.
+_WRAPPERS = ("model_state", "state_dict", "model", "module")
+
+# What a wrapper of a network puts before all of its names: parallel training, torch.compile, the original code.
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+# What may lie beside the state dict and tells how it was trained: texts and plain data, no tensors.
+_EXTRAS = ("cfg", "meta", "timesformer_cli")
+
+
+class _Inert:
+    """Stands for an object of bookkeeping that nothing here reads; whatever it is made of is dropped."""
+
+    def __init__(self, *ignored: object) -> None:
+        pass
+
+    def __setstate__(self, ignored: object) -> None:
+        pass
+
+
+# Losses and scores that training code kept as NumPy's numbers, and the class that mmengine keeps them
+# in. torch would call these by name; under the same names it finds a class that does nothing.
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Inert, name)
+    for name in (
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray._reconstruct",
+        "mmengine.logging.history_buffer.HistoryBuffer",
+    )
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the weight file `path` holds: tensors under the names they are stored with, and what lies beside them.
+
+    `state` is memory-mapped on the CPU where the file's form allows it, in the dtypes that are stored;
+    wrappers and the prefixes that all names share are removed. `extras` has, of `cfg`, `meta` and
+    `timesformer_cli`, what the file has, as it is: nothing in it is checked.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weight file: `read_stored` without what lies beside them."""
+    return read_stored(path).state
+
+
+def read_stored(path: Path) -> Stored:
+    """Read `path`: safetensors, an index of shards, or what torch saved (.bin, .pyth, .pth, .pt).
+
+    A file of torch is a state dict, or training code's mapping with one under `model_state`,
+    `state_dict`, `model` or `module`; optimizer state and the like are passed over.
+
+    Raises:
+        CheckpointError: no such file, a missing shard, a file that is not what its name says, is
+            damaged, or holds more than tensors and plain data, which is never run.
+    """
+    if not path.name.endswith(".index.json"):
+        stored = _read_file(path)
+        return replace(stored, state=_without_prefixes(stored.state))
+    state: dict[str, Tensor] = {}
+    for shard in _shards(path):
+        state |= _read_file(shard).state
+    return Stored(path, _without_prefixes(state))
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = [index.parent / name for name in names]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index}: not an index of weight shards ({error})") from error
+    for name, shard in zip(names, shards, strict=True):
+        # A name with a folder in it could point outside the checkpoint.
+        if Path(name).name != name or not shard.is_file():
+            raise CheckpointError(f"{index}: it lists {name!r}, which is not a file beside it; is a shard missing?")
+    return shards
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Keep the garbage collector still.
+
+    The many small objects of a checkpoint set off a full collection of all that `import torch` left,
+    which takes longer than opening the checkpoint does.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read_file(path: Path) -> Stored:
+    _refuse_other_files(path)
+    try:
+        if path.suffix == ".safetensors":
+            return Stored(path, load_file(path))
+        with torch.serialization.safe_globals(_STAND_INS), without_collection():
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
+    except CheckpointError:
+        raise
+    except UnpicklingError as error:
+        # The message of torch advises to load without weights_only, so it is left to the traceback.
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"holds {named[1]}, more than" if named else "is damaged, or holds more than"
+        raise CheckpointError(
+            f"{path}: refused, it {what} tensors and plain data; nothing in it was run; "
+            "ask for a safetensors file, or for the state dict alone"
+        ) from error
+    except Exception as error:  # damaged files provoke almost anything
+        reason = re.split(r"\n|\. |\.$", str(error))[0] or type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as weights; is the file complete? ({reason})") from error
+    return _unwrap(content, path)
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise CheckpointError for what is put, or left, in the place of weights most often."""
+    if path.is_dir():
+        raise CheckpointError(f"{path}: a folder; a weight file was expected")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    if not start:
+        raise CheckpointError(f"{path}: the file is empty; is the file complete?")
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: a Git LFS pointer, not the weights; `git lfs pull` fetches them")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise CheckpointError(f"{path}: a web page, not weights; download the file itself")
+    # Weight files of every form have control characters early on; text has none but white space.
+    if not any(byte < 32 and byte not in b"\t\n\f\r" for byte in start):
+        raise CheckpointError(f"{path}: a text file, not weights")
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Whether torch can map `path`. Raises CheckpointError for a program, which torch would warn of first."""
+    # Files written before torch 1.6 are not zip archives, and a repacked archive may be compressed.
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise CheckpointError(f"{path}: a TorchScript program, not weights; ask for its state dict")
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+
+
+def _unwrap(content: object, path: Path) -> Stored:
+    extras: dict[str, Any] = {}
+    what = "it"
+    if isinstance(content, Mapping):
+        wrapper = next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
+        if wrapper is not None:
+            extras = {name: content[name] for name in _EXTRAS if name in content}
+            content, what = content[wrapper], f"its {wrapper}"
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: {what} is not a mapping of names to tensors")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: {what} is not a mapping of names to tensors ({name!r} is no tensor)")
+        # A file can describe tensors without content, or sparse or quantised ones.
+        if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
+            raise CheckpointError(f"{path}: {name!r} is not an ordinary tensor")
+    return Stored(path, {name: tensor.detach() for name, tensor in content.items()}, extras)
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without the wrapping names that all of its names begin with."""
+    while prefix := next((p for p in _PREFIXES if state and all(name.startswith(p) for name in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def write_state_dict(folder: Path, state: dict[str, Tensor]) -> Path:
+    """Write `folder/model.safetensors`, in the dtypes given; returns its path."""
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+    # The tensors may be mapped from the very file that this replaces.
+    with whole(path) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+    return path
+
+
+def check_state_dict(state: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
+    """Raise CheckpointError, naming the keys, unless `state` fits `expected` key by key and shape by shape."""
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
+    misshapen = [
+        f"{name} {tuple(state[name].shape)} for {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    found = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    problems = [f"{len(names)} {what}: {_abridge(names)}" for what, names in found if names]
+    if problems:
+        raise CheckpointError(f"{where}: the weights do not fit the config; keys {'; '.join(problems)}")
+
+
+def _abridge(names: list[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

@@ -1,0 +1,171 @@
+"""How a run was made, in words, and the command that makes it again."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from timesformer_cli.checkpoints import zoo
+from timesformer_cli.checkpoints.recipes import RECIPES
+from timesformer_cli.results.settings import Settings
+from timesformer_cli.text import printable
+
+Rows = list[tuple[str, str]]
+
+_COMMIT = re.compile(r"@([0-9a-f]{7,40})$")
+
+
+def protocol(settings: Settings) -> Rows:
+    """What decided about the scores of a run."""
+    rows = [("Model", settings["model"])]
+    if settings.get("source", settings["model"]) != settings["model"]:
+        rows.append(("From", settings["source"]))
+    rows += [("Weights", f"{name}, sha256 {digest}") for name, digest in settings.get("weights_sha256", {}).items()]
+    recipe = settings["recipe"]
+    rows.append(("Recipe", recipe["name"]))
+    if "sampling" in recipe:
+        rows += _views(recipe["sampling"], recipe["preprocess"])
+    kind = "probabilities" if recipe["combine"] == "probabilities" else "logits"
+    rows.append(("Scores", f"{kind} averaged over the views"))
+    if "precision" in settings:
+        rows.append(("Precision", settings["precision"]))
+    rows += _data_set(settings)
+    if "version" in settings:
+        rows.append(("Version", f"timesformer-cli {settings['version']}"))
+    return rows
+
+
+def _views(sampling: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Rows:
+    clips, crops = sampling["clips"], preprocess["crops"]
+    height, width = preprocess["size"]
+    views = f"{clips or 'as many as cover the video'} × {crops}"  # noqa: RUF001
+    return [
+        ("Views", f"{views} (clips × crops), of {sampling['num_frames']} frames, {width} × {height}"),  # noqa: RUF001
+        ("Frames", _fields(sampling, "num_frames", "clips", "window", "hop")),
+        ("Pixels", _fields(preprocess, "crops", "size")),
+    ]
+
+
+def _fields(values: Mapping[str, Any], *told: str) -> str:
+    """The rest of a recipe's part, under the names that `--set` takes."""
+    shown = {name: value for name, value in values.items() if name not in told and value is not None}
+    return ", ".join(f"{name} {_plain(value)}" for name, value in shown.items())
+
+
+def _plain(value: Any) -> str:
+    return (
+        "/".join(map(_plain, value)) if isinstance(value, list) else f"{value:g}" if _is_number(value) else str(value)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _data_set(settings: Settings) -> Rows:
+    data_set = settings["data_set"]
+    rows = [
+        (term, str(data_set[name]))
+        for term, name in (
+            ("Videos", "root"),
+            ("Annotations", "annotations"),
+            ("Annotations, sha256", "annotations_sha256"),
+            ("Split", "split"),
+            ("Format", "format"),
+            ("Labels matched by", "matched_by"),
+            ("Label map", "label_map"),
+            ("At most", "limit"),
+            ("Drawn with seed", "seed"),
+            ("Videos and labels, sha256", "samples_sha256"),
+        )
+        if data_set.get(name) is not None
+    ]
+    if data_set["classes"] is not None:
+        rows.append(("Classes (classes.txt)", f"{len(data_set['classes'])} chosen: {'; '.join(data_set['classes'])}"))
+    if "shard" in settings:
+        rows.append(("Shard", " of ".join(map(str, settings["shard"]))))
+    return rows
+
+
+def conditions(summary: Mapping[str, Any]) -> Rows:
+    """On what a run was made, and how quickly, as far as `metrics.json` has it."""
+    rows: Rows = []
+    if run := summary.get("run"):
+        rows += [
+            (term, str(run[name]))
+            for term, name in (
+                ("Finished", "finished"),
+                ("Device", "device"),
+                ("Batch size", "batch_size"),
+                ("Decoder", "decoder"),
+                ("Workers", "workers"),
+                ("Seconds for a video, at most", "timeout"),
+            )
+        ]
+        rows.append(("Versions", ", ".join(f"{name} {number}" for name, number in run["versions"].items())))
+    if speed := summary.get("throughput"):
+        rows.append(
+            (
+                "Speed",
+                f"{speed['videos']:,} videos in {speed['seconds']:,} s, {speed['videos_per_second']:.3g} a second",
+            )
+        )
+    return rows
+
+
+def commands(settings: Settings, labels: int, output: str = "run") -> list[str]:
+    """What to call for such a run with so many classes, one line each.
+
+    Files of labels or of a config, if there were any, are not known.
+    """
+    if "fused" in settings:
+        parts = [(part["settings"], f"{output}{number}") for number, part in enumerate(settings["fused"], 1)]
+        weights = ",".join(f"{part['weight']:g}" for part in settings["fused"])
+        lines = [line for part, name in parts for line in commands(part, labels, name)]
+        names = [name for _, name in parts]
+        return [*lines, f"timesformer evaluate fuse {' '.join(names)} --weights {weights} --output {output}"]
+    if settings["recipe"]["name"] == "fused":
+        return [f"# {output}: {printable(settings['model'])}, fused before"]
+    chosen = settings["data_set"]["classes"]
+    if chosen is None or len(chosen) < labels:
+        return [_evaluate(settings, output)]
+    whole = f"{output}-all"
+    rescore = f"timesformer evaluate rescore {whole} --classes classes.txt --output {output}"
+    return [_evaluate(settings, whole, chosen=False), rescore]
+
+
+def _evaluate(settings: Settings, output: str, *, chosen: bool = True) -> str:
+    data_set, recipe = settings["data_set"], settings["recipe"]
+    options: dict[str, Any] = {
+        "--annotations": data_set.get("annotations"),
+        "--annotations-format": data_set.get("format") if data_set.get("annotations") else None,
+        "--split": data_set.get("split"),
+        "--label-map": data_set.get("label_map"),
+        "--classes": "classes.txt" if chosen and data_set["classes"] is not None else None,
+        "--limit": data_set.get("limit"),
+        "--seed": data_set.get("seed"),
+    }
+    changes: list[str] = []
+    if "sampling" in recipe:
+        base, _, changed = recipe["name"].partition(" with ")
+        options |= {"--model": settings["model"], **_origin(settings), "--recipe": base if base in RECIPES else None}
+        options["--precision"] = settings["precision"]
+        changes = changed.split(", ") if changed else []
+    else:
+        options["--from-predictions"] = settings["model"]
+    options["--frame-rate"] = settings["frame_rate"] if data_set.get("frames") else None
+    options["--output"] = output
+    words = ["timesformer", "evaluate", *filter(None, [data_set.get("root")])]
+    words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    words += [word for change in changes for word in ("--set", change)]
+    return shlex.join([*words, "--frames"] if data_set.get("frames") else words)
+
+
+def _origin(settings: Settings) -> dict[str, str]:
+    """The option that says where the weights came from, where the name of the model does not."""
+    name, source = settings["model"], settings["source"]
+    entry = zoo.find(name)
+    if source == name or (entry is not None and entry.folder is not None):
+        return {}
+    commit = _COMMIT.search(source)
+    return {"--revision": commit[1]} if commit else {"--weights": source}

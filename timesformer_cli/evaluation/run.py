@@ -1,0 +1,353 @@
+"""A run on a labelled data set: which videos, which scores, and what they are worth. On disk it is a `runfolder`."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.checkpoints import zoo
+from timesformer_cli.checkpoints.recipes import with_overrides
+from timesformer_cli.datasets import Dataset
+from timesformer_cli.datasets.matching import Classes
+from timesformer_cli.errors import InputError, UsageError
+from timesformer_cli.evaluation import comparison, metrics
+from timesformer_cli.evaluation.metrics import Metrics, Outcomes
+from timesformer_cli.files import encoded
+from timesformer_cli.flow import Prediction, Result
+from timesformer_cli.results.logits import pack, unpack
+from timesformer_cli.results.record import Excerpt, Record, to_record
+from timesformer_cli.results.settings import Settings
+from timesformer_cli.specs import Checkpoint, Combine
+
+# What `to_record` and `Run` agree on: beside what the record shows, all mean logits.
+EXCERPT = Excerpt(top_k=5, logits=True)
+
+_KINDS = ("logits", "probabilities")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Videos with known classes, and what a model says of each.
+
+    `scores` has `logits`, `probabilities` or both, float32 (N, K): means over the views of the N videos at `paths`.
+    `targets` are the class numbers of each video, one or, where that is what the data set has, several. `failed` are
+    the records of videos without scores. `settings` say how it was made; `settings_of` has what is always there.
+    """
+
+    settings: Settings
+    paths: tuple[str, ...]
+    targets: tuple[tuple[int, ...], ...]
+    scores: dict[str, NDArray[np.float32]]
+    failed: tuple[Record, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.settings["model"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.settings["labels"])
+
+    @property
+    def multi_label(self) -> bool:
+        return bool(self.settings["data_set"]["multi_label"])
+
+    @property
+    def combine(self) -> Combine:
+        return "probabilities" if "probabilities" in self.scores else "logits"
+
+    @property
+    def ranked(self) -> NDArray[np.float32]:
+        """The scores (N, K) that rank the classes, of the kind `combine`."""
+        return self.scores[self.combine]
+
+    @cached_property
+    def classes(self) -> NDArray[np.int64]:
+        """The one class of each video, int64 (N,)."""
+        return np.array([target for (target,) in self.targets], np.int64)
+
+    @cached_property
+    def memberships(self) -> NDArray[np.bool_]:
+        """Which classes each video has, bool (N, K)."""
+        found = np.zeros((len(self.paths), len(self.labels)), np.bool_)
+        for row, target in zip(found, self.targets, strict=True):
+            row[list(target)] = True
+        return found
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What became of each video that has one class."""
+        return metrics.outcomes(self.ranked, self.classes, self.combine)
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Videos int64 (K, K): rows are classes, columns predictions."""
+        return metrics.confusion(self.outcomes.predicted, self.classes, len(self.labels))
+
+    def measure(self, ks: Sequence[int]) -> Metrics:
+        if self.multi_label:
+            return metrics.measure_multi_label(self.ranked, self.memberships, failed=len(self.failed))
+        return metrics.measure(self.ranked, self.classes, combine=self.combine, failed=len(self.failed), ks=ks)
+
+    def records(self) -> Iterator[Record]:
+        """What `gather` makes this run of."""
+        for row, (path, target) in enumerate(zip(self.paths, self.targets, strict=True)):
+            packed = {f"_{kind}": [pack(scores[row])] for kind, scores in self.scores.items()}
+            yield {"path": path, "status": "ok", "model": self.name, "target": list(target)} | packed
+        yield from self.failed
+
+
+def with_protocol(checkpoint: Checkpoint) -> Checkpoint:
+    """The model with as many clips as its published numbers come from, where it would cover each video.
+
+    That is one for all that are not published, as for most that are. A copy or an export of a model with a recipe
+    of its own is known by that.
+    """
+    if checkpoint.sampling.clips is not None or checkpoint.sampling.method not in ("window", "strided"):
+        return checkpoint
+    entry = zoo.find(checkpoint.name) or zoo.find(checkpoint.recipe.name)
+    clips = entry.clips if entry else 1
+    return checkpoint if clips is None else with_overrides(checkpoint, fields={"clips": clips})
+
+
+def data_set_settings(dataset: Dataset, **asked: Any) -> Settings:
+    """What of the data set decides about results, and what is wrong with it; `asked` are the user's options."""
+    digest = sha256()
+    for sample in dataset.samples:
+        digest.update(encoded(f"{sample.path}\0{','.join(map(str, sample.labels))}\0"))
+    return {
+        **asked,
+        "format": dataset.format,
+        "split": dataset.split,
+        "rows": dataset.rows,
+        "samples": len(dataset.samples),
+        "samples_sha256": digest.hexdigest(),
+        "annotations_sha256": dataset.checksum,
+        "matched_by": dataset.matched_by,
+        "multi_label": dataset.multi_label,
+        "problems": dict(sorted(Counter(problem.kind for problem in dataset.problems).items())),
+    }
+
+
+def record_of(result: Result, checkpoint: Checkpoint, target: Sequence[int]) -> Record:
+    """The record of a video that is to be one of the classes `target`."""
+    record = to_record(result, checkpoint, EXCERPT) | {"target": list(target)}
+    if isinstance(result, Prediction) and checkpoint.combine == "probabilities":
+        record["_probabilities"] = [pack(segment.scores) for segment in result.segments]
+    return record
+
+
+def gather(records: Iterable[Record], settings: Settings) -> Run:
+    """The run that left `records`. Raises ValueError, KeyError or TypeError if they are not those of one."""
+    paths: list[str] = []
+    targets: list[tuple[int, ...]] = []
+    failed: list[Record] = []
+    rows: dict[str, list[NDArray[np.float32]]] = {}
+    for record in records:
+        if record["status"] == "error":
+            failed.append(record)
+            continue
+        paths.append(record["path"])
+        targets.append(tuple(map(int, record["target"])))
+        for kind in _KINDS:
+            if f"_{kind}" in record:
+                rows.setdefault(kind, []).append(unpack(record[f"_{kind}"][0]))
+    classes = len(settings["labels"])
+    scores = {kind: np.stack(of_kind) for kind, of_kind in rows.items()} or {_KINDS[0]: np.empty((0, classes), "f4")}
+    if any(array.shape != (len(paths), classes) for array in scores.values()):
+        raise ValueError(f"{len(paths)} videos, {classes} classes, but other numbers of scores")
+    if any(not 0 <= index < classes for target in targets for index in target):
+        raise ValueError(f"a target that is none of {classes} classes")
+    return Run(settings, tuple(paths), tuple(targets), scores, tuple(failed))
+
+
+def summarise(run: Run, found: Metrics) -> dict[str, Any]:
+    """The content of `metrics.json`, but for how long it took on what machine; `found` is what `run.measure` gave."""
+    data_set = run.settings["data_set"]
+    counts = {
+        "listed": data_set["rows"],
+        "evaluated": found.videos,
+        "failed": found.failed,
+        "left_out": data_set["samples"] - found.videos - found.failed,
+        "failed_by_kind": dict(Counter(record["error"]["kind"] for record in run.failed).most_common()),
+        **data_set["problems"],
+    }
+    confused = () if run.multi_label else metrics.most_confused(run.confusion)
+    return {
+        "model": run.name,
+        **found.to_json(),
+        "published": _published(run, found),
+        "warning": metrics.chance_warning(found),
+        "counts": counts,
+        "most_confused": [
+            {
+                "label": run.labels[pair.target],
+                "predicted": run.labels[pair.predicted],
+                "videos": pair.videos,
+                "share": pair.share,
+            }
+            for pair in confused
+        ],
+        "settings": {name: value for name, value in run.settings.items() if name != "labels"},
+    }
+
+
+def _published(run: Run, found: Metrics) -> dict[str, Any] | None:
+    """What the checkpoint was published with, beside what was found; None where that is of other classes."""
+    entry = zoo.find(run.name)
+    if entry is None or len(run.labels) != entry.num_labels or run.settings["data_set"]["classes"] is not None:
+        return None
+    percent = {1: entry.top1, 5: entry.top5}
+    values: dict[str, Any] = {}
+    for top in found.top:
+        value = percent.get(top.k)
+        if value is not None and top.accuracy is not None:
+            share = value / 100
+            values[f"top_{top.k}"] = {
+                "value": share,
+                "difference": top.accuracy.value - share,
+                "within_interval": top.accuracy.low <= share <= top.accuracy.high,
+            }
+    return (
+        {"checkpoint": entry.name, "data": entry.data, "clips": entry.clips, "crops": 3, **values} if values else None
+    )
+
+
+def restrict(run: Run, names: Sequence[str]) -> Run:
+    """The run as if the model had no other classes than `names`, and the data set no videos of others.
+
+    Raises:
+        UsageError: a name that is no class of it.
+        InputError: no video is left.
+    """
+    known = Classes(run.labels)
+    kept = np.zeros(len(run.labels), np.bool_)
+    for name in names:
+        index = known.index(name)
+        if index is None:
+            near = known.near(name)
+            raise UsageError(f"--classes: {name!r} is no class of the run{f'; is it {near!r}?' if near else ''}")
+        kept[index] = True
+    numbers = np.cumsum(kept) - 1
+
+    def left(target: Iterable[int]) -> tuple[int, ...]:
+        return tuple(int(numbers[index]) for index in target if kept[index])
+
+    rows = np.array([row for row, target in enumerate(run.targets) if left(target)], np.int64)
+    failed = tuple(record | {"target": left(record["target"])} for record in run.failed if left(record["target"]))
+    if not len(rows) and not failed:
+        raise InputError("--classes: the run has no video of these classes")
+    labels = [label for label, keep in zip(run.labels, kept, strict=True) if keep]
+    data_set = run.settings["data_set"] | {"classes": labels}
+    return Run(
+        settings=run.settings | {"labels": labels, "data_set": data_set},
+        paths=tuple(run.paths[row] for row in rows),
+        targets=tuple(left(run.targets[row]) for row in rows),
+        scores={kind: scores[np.ix_(rows, np.flatnonzero(kept))] for kind, scores in run.scores.items()},
+        failed=failed,
+    )
+
+
+def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
+    """One run whose scores are the weighted mean of the probabilities of several, of the videos that all have.
+
+    A video that failed in one of them has failed.
+
+    Raises:
+        UsageError: weights that are no weights, runs of other classes or data sets.
+        InputError: no video that all have.
+    """
+    rows = _common(runs)
+    scores = comparison.fuse(
+        [run.ranked[own] for run, own in zip(runs, rows, strict=True)],
+        weights,
+        [run.combine for run in runs],
+        multi_label=runs[0].multi_label,
+    )
+    failed = {record["path"]: record for run in runs for record in run.failed}
+    parts = [{"model": run.name, "weight": weight} for run, weight in zip(runs, weights, strict=True)]
+    name = " + ".join(run.name for run in runs)
+    settings = runs[0].settings | {
+        "model": name,
+        "source": "fused",
+        "recipe": {"name": "fused", "combine": "probabilities"},
+        "fused": [part | {"settings": _without_labels(run)} for part, run in zip(parts, runs, strict=True)],
+    }
+    return Run(
+        settings=settings,
+        paths=tuple(runs[0].paths[row] for row in rows[0]),
+        targets=tuple(runs[0].targets[row] for row in rows[0]),
+        scores={"probabilities": scores},
+        failed=tuple(failed.values()),
+    )
+
+
+def _without_labels(run: Run) -> Settings:
+    return {name: value for name, value in run.settings.items() if name not in ("labels", "fused")}
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A video that one of two runs alone has right, the second if it is `gained`; class numbers that each says."""
+
+    path: str
+    gained: bool
+    target: int
+    first: int
+    second: int
+
+
+def compare(first: Run, second: Run) -> tuple[comparison.Comparison, list[Flip]]:
+    """Two runs on the videos that both have, and which of these they disagree about.
+
+    Raises:
+        UsageError: runs of other classes or data sets, or of videos with several labels.
+        InputError: no video that both have.
+    """
+    if first.multi_label:
+        raise UsageError("compare is for videos with one label each; these have several")
+    rows = _common([first, second])
+    predicted = [run.outcomes.predicted[own] for run, own in zip((first, second), rows, strict=True)]
+    classes = first.classes[rows[0]]
+    found = comparison.compare(predicted[0] == classes, predicted[1] == classes)
+    flips = [
+        Flip(
+            path=first.paths[rows[0][row]],
+            gained=gained,
+            target=int(classes[row]),
+            first=int(predicted[0][row]),
+            second=int(predicted[1][row]),
+        )
+        for gained, flipped in ((True, found.gained), (False, found.lost))
+        for row in flipped.tolist()
+    ]
+    return found, flips
+
+
+def _common(runs: Sequence[Run]) -> list[NDArray[np.int64]]:
+    """For each run the rows of the videos that all have."""
+    for run in runs[1:]:
+        if run.labels != runs[0].labels:
+            raise UsageError(
+                f"{runs[0].name} and {run.name} have other classes: {len(runs[0].labels)} and {len(run.labels)}, or in "
+                "another order"
+            )
+        if run.multi_label != runs[0].multi_label:
+            raise UsageError(f"{runs[0].name} and {run.name}: one has videos with several labels, the other has not")
+    rows = comparison.common_rows([run.paths for run in runs])
+    if not len(rows[0]):
+        raise InputError(
+            f"no video is in all {len(runs)} runs: they are told apart by their paths, such as "
+            + " and ".join(repr(run.paths[0]) if run.paths else "none" for run in runs[:2])
+        )
+    for (one, own), (other, theirs) in pairwise(zip(runs, rows, strict=True)):
+        for row, its in zip(own.tolist(), theirs.tolist(), strict=True):
+            if set(one.targets[row]) != set(other.targets[its]):
+                raise UsageError(f"{one.paths[row]}: has not the same label in all runs; they are of other data sets")
+    return rows

@@ -1,0 +1,306 @@
+"""Files of scores, ours and those of other tools, to be evaluated without a model.
+
+A pickle is read as far as it holds lists, dicts, numbers and NumPy arrays. Nothing that it names is called: under the
+names of NumPy's functions it finds the few below, which do no more than make arrays of bytes.
+"""
+
+import json
+import pickle
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os.path import realpath
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.datasets import Dataset
+from timesformer_cli.errors import InputError, UsageError
+from timesformer_cli.evaluation.run import Run
+from timesformer_cli.results.settings import Settings
+from timesformer_cli.specs import Combine
+
+_KNOWN = (
+    "known are .npz and .parquet of --save-logits, and pickles with an array (N, K), a list of N arrays (K,), "
+    "[scores (N, K), labels (N,)], or dicts with pred_score and gt_label"
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """`scores` float32 (N, K) of the file `path`, of the kind `combine`.
+
+    What the file lacks is None: `paths` of the videos, names of the classes, and the class numbers of each video.
+    """
+
+    path: Path
+    scores: NDArray[np.float32]
+    combine: Combine
+    paths: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    targets: tuple[tuple[int, ...], ...] | None = None
+
+
+class _NotPlainError(Exception):
+    """What a pickle holds besides plain data."""
+
+
+def read_scores(path: Path) -> Scores:
+    """The scores in `path`: npz or Parquet as `--save-logits` and runs write them, else a pickle.
+
+    Raises:
+        InputError: no such file, or none of these; a pickle that would run code, or holds tensors of PyTorch.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+        if head[:2] == b"PK":
+            found = _from_npz(path)
+        elif head == b"PAR1":
+            found = _from_parquet(path)
+        else:
+            found = _from_pickle(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except _NotPlainError as error:
+        raise InputError(f"{path}: refused, it holds {error}; nothing in it was run") from error
+    except InputError:
+        raise
+    except Exception as error:  # damaged files provoke almost anything
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{path}: no scores that can be read ({what}); {_KNOWN}") from error
+    return _checked(found)
+
+
+def _checked(found: Scores) -> Scores:
+    if found.scores.ndim != 2 or not found.scores.size:
+        raise InputError(f"{found.path}: scores of the shape {found.scores.shape}; one row for each video was expected")
+    videos, classes = found.scores.shape
+    for what, parts in (("paths", found.paths), ("labels of videos", found.targets)):
+        if parts is not None and len(parts) != videos:
+            raise InputError(f"{found.path}: scores of {videos} videos, but {len(parts)} {what}")
+    if found.labels is not None and len(found.labels) != classes:
+        raise InputError(f"{found.path}: scores for {classes} classes, but names of {len(found.labels)}")
+    numbers = [index for target in found.targets or () for index in target]
+    if numbers and not 0 <= min(numbers) <= max(numbers) < classes:
+        raise InputError(
+            f"{found.path}: labels from {min(numbers)} to {max(numbers)}, and scores for {classes} classes"
+        )
+    if found.paths is not None and len(set(found.paths)) < videos:
+        raise InputError(f"{found.path}: has videos more than once; parts of a timeline cannot be evaluated")
+    if not np.isfinite(found.scores).all():
+        raise InputError(f"{found.path}: holds scores that are not finite numbers")
+    return found
+
+
+def _from_npz(path: Path) -> Scores:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            kind: Combine = "probabilities" if "probabilities" in arrays else "logits"
+            targets = None
+            if "target" in arrays:
+                target = arrays["target"]
+                rows = map(np.flatnonzero, target) if target.dtype == np.bool_ else target[:, None]
+                targets = tuple(tuple(map(int, row)) for row in rows)
+            return Scores(
+                path=path,
+                scores=arrays[kind].astype(np.float32),
+                combine=kind,
+                paths=tuple(map(str, arrays["path"])),
+                labels=tuple(map(str, arrays["labels"])),
+                targets=targets,
+            )
+    except (BadZipFile, KeyError) as error:
+        raise InputError(f"{path}: not an .npz file with logits, path and labels ({error})") from error
+
+
+def _from_parquet(path: Path) -> Scores:
+    from timesformer_cli.results.formats.parquet import check_pyarrow
+
+    check_pyarrow()
+    from pyarrow.parquet import read_table
+
+    table = read_table(path, columns=["path", "logits"])
+    logits = np.array(table.column("logits").to_pylist(), np.float32)
+    labels = tuple(map(str, json.loads(table.schema.metadata[b"labels"])))
+    return Scores(path, logits, "logits", tuple(table.column("path").to_pylist()), labels)
+
+
+def _from_pickle(path: Path) -> Scores:
+    with path.open("rb") as file:
+        content = _Unpickler(file).load()
+    labels = None
+    if isinstance(content, (list, tuple)) and content and isinstance(content[0], dict):
+        labels = [_item(row, "gt_label") for row in content]
+        content = [_item(row, "pred_score") for row in content]
+    elif isinstance(content, (list, tuple)) and len(content) == 2 and _array(content[0]).ndim == 2:
+        content, labels = content
+    scores = np.asarray(_array(content), np.float32)
+    targets = None
+    rows = labels.values if isinstance(labels, _Array) else labels
+    if rows is not None and all(row is not None for row in rows):
+        targets = tuple(tuple(map(int, np.atleast_1d(_array(row)))) for row in rows)
+    return Scores(path, scores, _kind(scores) if scores.ndim == 2 and scores.size else "logits", targets=targets)
+
+
+def _item(row: Any, name: str) -> Any:
+    """The value of `name`, which releases of mmaction2 wrap as {"item": ...} under the plural."""
+    value = row.get(name, row.get(f"{name}s"))
+    return value["item"] if isinstance(value, dict) else value
+
+
+def _kind(scores: NDArray[np.float32]) -> Combine:
+    """Sums or means of probabilities add up to the same for all videos; logits do not."""
+    sums = scores.sum(axis=1, dtype=np.float64)
+    alike = float(np.ptp(sums)) <= 0.01 * float(sums.max())
+    return "probabilities" if alike and bool((scores >= 0).all()) else "logits"
+
+
+class _Type:
+    """Stands for numpy.dtype: the numbers that scores are made of, in the order of bytes of their state."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?[biuf][1248]", code):
+            raise _NotPlainError(f"arrays of {code!r}, not of numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for numpy.ndarray, whose own way to take over a state trusts it."""
+
+    values: NDArray[Any]
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_columns, content = state
+        self.values = _of_bytes(content, kind, shape, "F" if by_columns else "C").values
+
+
+def _of_bytes(content: Any, kind: _Type, shape: Any, order: Any) -> _Array:
+    array = _Array()
+    array.values = np.frombuffer(content, kind.dtype).reshape(shape, order=order)
+    return array
+
+
+def _scalar(kind: _Type, content: Any) -> Any:
+    return np.frombuffer(content, kind.dtype)[0].item()
+
+
+def _encode(text: str, _: str) -> bytes:
+    return text.encode("latin-1")
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("_codecs", "encode"): _encode,  # how old protocols keep bytes
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: _Array() for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _of_bytes for core in ("core", "_core")},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _STAND_INS:
+            return _STAND_INS[module, name]
+        if module.partition(".")[0] == "torch":
+            raise _NotPlainError("tensors of PyTorch, which are not read here; save them as arrays, with .numpy()")
+        raise _NotPlainError(f"{module}.{name}, more than arrays and plain data")
+
+
+def _array(value: Any) -> NDArray[Any]:
+    if isinstance(value, _Array):
+        return value.values
+    if isinstance(value, (list, tuple)):
+        return np.array([_array(item) for item in value])
+    return np.asarray(value)
+
+
+def own_data_set(found: Scores) -> Settings:
+    """What a run says of its data set, where the file itself has the labels. Raises UsageError if it has none."""
+    if found.targets is None:
+        raise UsageError(f"{found.path}: does not say which classes are right; name the data set or its --annotations")
+    return {
+        "rows": len(found.scores),
+        "samples": len(found.scores),
+        "multi_label": any(len(target) != 1 for target in found.targets),
+        "classes": None,
+        "problems": {},
+    }
+
+
+def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], data_set: Settings) -> Run:
+    """The scores with the classes of the data set or, without one, of the file itself.
+
+    Files with paths are matched by these, others by their order. Videos without scores have failed.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    if len(labels) != found.scores.shape[1]:
+        raise InputError(
+            f"{found.path}: has scores for {found.scores.shape[1]} classes, and there are names of {len(labels)}; "
+            "--labels FILE gives others"
+        )
+    settings: Settings = {
+        "model": str(found.path),
+        "source": str(found.path),
+        "labels": list(labels),
+        "recipe": {"name": "scores of a file", "combine": found.combine},
+        "data_set": data_set,
+    }
+    if dataset is None:
+        paths = found.paths or tuple(map(str, range(len(found.scores))))
+        return Run(settings, paths, found.targets or (), {found.combine: found.scores}, ())
+    rows = _rows(found, dataset)
+    placed = [(row, sample) for row, sample in zip(rows, dataset.samples, strict=True) if row is not None]
+    for row, sample in placed:
+        if found.targets is not None and set(found.targets[row]) != set(sample.labels):
+            raise InputError(
+                f"{found.path}: video {row} has the label {found.targets[row]} there, and {sample.labels} in the "
+                f"data set ({sample.path}); its videos are others, or in another order"
+            )
+    error = {"kind": "not_found", "message": f"{found.path} has no scores of it"}
+    failed = [
+        {
+            "path": sample.path,
+            "status": "error",
+            "model": str(found.path),
+            "error": error,
+            "target": list(sample.labels),
+        }
+        for row, sample in zip(rows, dataset.samples, strict=True)
+        if row is None
+    ]
+    return Run(
+        settings=settings,
+        paths=tuple(sample.path for _, sample in placed),
+        targets=tuple(sample.labels for _, sample in placed),
+        scores={found.combine: found.scores[[row for row, _ in placed]]},
+        failed=tuple(failed),
+    )
+
+
+def _rows(found: Scores, dataset: Dataset) -> list[int | None]:
+    """The row of scores of each sample."""
+    if found.paths is None:
+        if not len(found.scores) == len(dataset.samples) == dataset.rows:
+            raise InputError(
+                f"{found.path}: scores of {len(found.scores)} videos without their paths, for a data set of "
+                f"{dataset.rows} with {len(dataset.samples)} to evaluate; their order tells nothing then"
+            )
+        return list(range(dataset.rows))
+    rows = {realpath(path): row for row, path in enumerate(found.paths)}
+    result = [rows.get(realpath(sample.path)) for sample in dataset.samples]
+    if all(row is None for row in result):
+        raise InputError(
+            f"{found.path}: has no scores of any video of the data set; its paths are such as {found.paths[0]!r}, "
+            f"and the data set's {dataset.samples[0].path!r}"
+        )
+    return result

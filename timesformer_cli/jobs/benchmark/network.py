@@ -1,0 +1,148 @@
+"""The network by itself: in each precision and by size of batch, and the matrix product that bounds it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.checkpoints.exported import is_exported, read_metadata
+from timesformer_cli.errors import DeviceError
+from timesformer_cli.jobs.benchmark.figures import Measurement, Timing
+from timesformer_cli.jobs.benchmark.rounds import peak, repeat, reset_peak
+from timesformer_cli.jobs.benchmark.settings import Settings, Tell
+from timesformer_cli.network.cost import Cost
+from timesformer_cli.runtimes.devices import find_device
+from timesformer_cli.runtimes.ports import Scorer
+from timesformer_cli.runtimes.pytorch import Dtype, Precision, choose_precision, torch_dtype
+from timesformer_cli.specs import Checkpoint
+from timesformer_cli.text import plural
+
+# Sizes of a batch double up to these, as long as they fit.
+_MOST_VIEWS = {"cpu": 32, "mps": 32, "cuda": 256}
+
+# Two sizes in a row that are not faster by this factor than the best are the last ones.
+_GAIN = 1.05
+
+# Rows and columns of square matrices: the best size differs between machines.
+_MATRICES = {"cpu": (1024, 2048, 4096), "mps": (2048, 4096), "cuda": (4096, 8192, 16384)}
+
+
+def measure_network(
+    checkpoint: Checkpoint, view: NDArray[np.float32], cost: Cost, settings: Settings, tell: Tell
+) -> Iterator[Measurement]:
+    """The network by precision and by size of batch, after the matrix product of the same; `view` is (1, T, C, H, W).
+
+    Raises:
+        DeviceError: a device or a precision that is not there, or not memory for one view.
+    """
+    for precision in precisions(checkpoint, settings):
+        try:
+            scorer = settings.open(checkpoint, precision, tell)
+            scorer(view)  # a first answer is part of loading
+        except MemoryError:
+            raise DeviceError(
+                "a single view does not fit into the memory of the device; try a smaller model, or --device cpu"
+            ) from None
+        except DeviceError as error:
+            if settings.precision != "auto" or precision in ("auto", "fp32"):
+                raise
+            tell(f"{precision} is left out: {error}")
+            continue
+        product = _bound(checkpoint, precision, scorer, settings)
+        if product is not None:
+            yield product
+        name = "as exported" if precision == "auto" else precision
+        for count, timing, memory in _by_batch(scorer, view, settings):
+            yield Measurement(
+                stage="network",
+                name=f"{name}, {plural(count, 'view')}",
+                timing=timing,
+                counts={"views": count},
+                flops=cost.flops * count,
+                product=None if product is None else product.flops_per_second,
+                memory=memory,
+            )
+        del scorer  # before the next one is loaded
+
+
+def precisions(checkpoint: Checkpoint, settings: Settings) -> tuple[Precision, ...]:
+    """fp32, and what else the device computes in; or the one that was asked for. `auto`: exported models have theirs.
+
+    Raises:
+        DeviceError: a device that this machine does not have, or one that cannot do the precision.
+    """
+    if is_exported(checkpoint.weights):
+        return ("auto",)
+    chosen = choose_precision(settings.precision, settings.device)
+    if settings.precision != "auto":
+        return (chosen,)
+    import torch
+
+    target = find_device(settings.device)
+    if target.type == "cuda":
+        return ("fp32", "bf16", "fp16") if torch.cuda.get_device_capability(target) >= (8, 0) else ("fp32", "fp16")
+    if target.type == "mps":
+        return ("fp32", "fp16")
+    # As processors of Intel and AMD have it, and those of ARM; PyTorch tells from 2.10 on.
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return ("fp32", "bf16") if any(known.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else ("fp32",)
+
+
+def _bound(checkpoint: Checkpoint, precision: Precision, scorer: Scorer, settings: Settings) -> Measurement | None:
+    """The matrix product that bounds this network; None where its runtime has a GPU that torch here has not."""
+    stated: str = precision
+    if checkpoint.weights is not None and precision == "auto":  # what was exported says in what
+        stated = read_metadata(checkpoint.weights).get("precision", "")
+    with suppress(DeviceError):
+        known: dict[str, Dtype] = {"bf16": "bf16", "fp16": "fp16"}
+        return measure_product(known.get(stated, "fp32"), settings.device_of(scorer), settings.seconds)
+    return None
+
+
+def measure_product(precision: Dtype, device: str, seconds: float) -> Measurement:
+    """The fastest product of two square matrices, as a bound of what a network can reach."""
+    import torch
+
+    target = find_device(device)
+    dtype = torch_dtype(precision)
+    found: list[Measurement] = []
+    for size in _MATRICES[target.type]:
+        left, right = (torch.randn(size, size, device=target).to(dtype) for _ in range(2))
+
+        def multiply(left: torch.Tensor = left, right: torch.Tensor = right) -> None:
+            torch.mm(left, right)
+            if target.type == "cuda":
+                torch.cuda.synchronize(target)
+            elif target.type == "mps":
+                torch.mps.synchronize()
+
+        timing = repeat(multiply, seconds / len(_MATRICES[target.type]))
+        name = f"{precision}, square matrices"
+        found.append(Measurement(stage="matrix product", name=name, timing=timing, flops=2 * size**3))
+        if 8 * timing.median > seconds:  # what the next would take
+            break
+    return max(found, key=lambda each: each.flops_per_second or 0)
+
+
+def _by_batch(
+    scorer: Scorer, view: NDArray[np.float32], settings: Settings
+) -> Iterator[tuple[int, Timing, int | None]]:
+    """Times of sizes that double, as long as they fit, are not too slow, and are of use."""
+    device = settings.device_of(scorer)
+    count, best, in_vain = 1, 0.0, 0
+    while count <= _MOST_VIEWS[device.partition(":")[0]] and in_vain < 2:
+        views = np.repeat(view, count, axis=0)
+        reset_peak(device)
+        try:
+            timing = repeat(lambda: scorer(views), settings.seconds)  # noqa: B023
+        except MemoryError:
+            return
+        yield count, timing, peak(device)
+        rate = count / timing.median
+        in_vain = 0 if rate >= best * _GAIN else in_vain + 1
+        best = max(best, rate)
+        if 2 * timing.median > settings.longest:
+            return
+        count *= 2

@@ -1,0 +1,121 @@
+"""All that a run has found, what the numbers hold for, and how they compare with earlier ones."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from timesformer_cli.bundled import CLIP
+from timesformer_cli.checkpoints.exported import is_exported
+from timesformer_cli.flow import Item
+from timesformer_cli.jobs.benchmark.figures import Duel, Measurement
+from timesformer_cli.jobs.benchmark.settings import Settings
+from timesformer_cli.network.cost import Cost
+from timesformer_cli.results.settings import differences
+from timesformer_cli.runtimes import runtime_version
+from timesformer_cli.runtimes.devices import available_cores, find_device
+from timesformer_cli.runtimes.ports import threads
+from timesformer_cli.specs import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that a run has found; `about` as `describe` has it."""
+
+    about: Mapping[str, Any]
+    measurements: tuple[Measurement, ...]
+    duels: tuple[Duel, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **self.about,
+            "measurements": [measurement.to_dict() for measurement in self.measurements],
+            "against": [duel.to_dict() for duel in self.duels],
+        }
+
+
+def describe(checkpoint: Checkpoint, items: Sequence[Item], settings: Settings, cost: Cost) -> dict[str, Any]:
+    """What the numbers hold for: the machine, the versions, the settings and the network."""
+    import torch
+
+    exported = is_exported(checkpoint.weights)
+    versions = {name: version(name) for name in ("timesformer-cli", "torch", "numpy", "av")}
+    versions |= {"python": platform.python_version()} | (dict(runtime_version(checkpoint)) if exported else {})
+    return {
+        "machine": {
+            "processor": _processor(),
+            "cores": available_cores(),
+            "threads": threads() if exported else torch.get_num_threads(),
+            "memory": _memory(),
+            "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+            "system": platform.platform(),
+        },
+        "versions": versions,
+        "settings": {
+            "model": checkpoint.name,
+            "recipe": checkpoint.recipe.name,
+            "device": settings.device if exported else str(find_device(settings.device)),
+            "precision": settings.precision,
+            "compile": settings.compile,
+            "provider": settings.provider,
+            "decoder": settings.reading.decoder,
+            "workers": settings.workers,
+            "seconds": settings.seconds,
+            "videos": ["the clip of the package" if item.path == str(CLIP) else item.path for item in items],
+        },
+        "network": {"parameters": cost.parameters, "flops_per_view": cost.flops},
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def _processor() -> str:
+    """The name that its maker gave it, where the system tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> int | None:
+    """Bytes of the machine's memory; None where the system does not tell in this way."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def compare(report: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Two reports as `Report.to_dict` has them: what differs between their machines, versions and settings; and of each
+    measurement how many times as fast it is now, None where the earlier report does not have it.
+
+    Raises:
+        LookupError, TypeError, AttributeError, ZeroDivisionError: the earlier one is no such report.
+    """
+    about = ("machine", "versions", "settings")
+    before = {(entry["stage"], entry["name"]): _pace(entry) for entry in earlier["measurements"]}
+    keys = [(entry["stage"], entry["name"]) for entry in report["measurements"]]
+    return {
+        "differences": list(
+            differences({name: earlier[name] for name in about}, {name: report[name] for name in about})
+        ),
+        "times_as_fast": [
+            None if key not in before else _pace(entry) / before[key]
+            for key, entry in zip(keys, report["measurements"], strict=True)
+        ],
+    }
+
+
+def _pace(entry: Mapping[str, Any]) -> float:
+    """Rounds in a second, or of what a round does; the product of matrices of the best size, whichever that is."""
+    rates = [entry["flops_per_second"]] if entry["stage"] == "matrix product" else list(entry["per_second"].values())
+    return float(rates[0] if rates else 1 / entry["seconds"]["median"])

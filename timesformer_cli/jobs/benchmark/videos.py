@@ -1,0 +1,133 @@
+"""Stages that go through videos: reading them, and labelling them from end to end."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from timesformer_cli.errors import InputError
+from timesformer_cli.flow import Failure, Item, Result, Views
+from timesformer_cli.jobs.benchmark.figures import Measurement, Timing
+from timesformer_cli.jobs.benchmark.rounds import rounds
+from timesformer_cli.jobs.benchmark.settings import Settings, Tell
+from timesformer_cli.pipeline.prepare import read_clips
+from timesformer_cli.pipeline.score import classify
+from timesformer_cli.runtimes.batching import choose_batch_size
+from timesformer_cli.specs import Checkpoint, Reading
+from timesformer_cli.text import plural
+from timesformer_cli.video.preprocess import make_views
+from timesformer_cli.video.reader import open_video
+from timesformer_cli.video.sampling import plan
+
+
+def measure_reading(items: Sequence[Item], checkpoint: Checkpoint, settings: Settings) -> Iterator[Measurement]:
+    """Decoding and preprocessing in this process, and both in as many workers as there are to be.
+
+    Raises:
+        InputError: a video cannot be read.
+    """
+    # First by the workers, which survive files that would take this process with them.
+    _read_ahead(items, len(items), 0, checkpoint, settings)
+    decode: list[float] = []
+    preprocess: list[float] = []
+    for _ in rounds(settings.seconds):
+        decoded, prepared, frames, views = _read_once(items, checkpoint, settings.reading)
+        decode.append(decoded)
+        preprocess.append(prepared)
+    read = {"videos": len(items), "frames": frames}
+    made = read | {"views": views}
+    for name, times, counts in (("decode", decode, read), ("preprocess", preprocess, made)):
+        yield Measurement(stage="reading", name=f"{name}, one process", timing=Timing(tuple(times)), counts=counts)
+    if settings.workers:
+        each = float(np.median(decode) + np.median(preprocess)) / len(items)
+        lead = settings.workers
+        count = how_many(settings.workers / each, settings.seconds, 2 * lead)
+        timing = Timing(tuple(_read_ahead(items, count, lead, checkpoint, settings) for _ in rounds(settings.seconds)))
+        share = count / len(items)
+        yield Measurement(
+            stage="reading",
+            name=f"both, {plural(settings.workers, 'worker')}",
+            timing=timing,
+            counts={what: number * share for what, number in made.items()},
+        )
+
+
+def _read_once(items: Sequence[Item], checkpoint: Checkpoint, reading: Reading) -> tuple[float, float, int, int]:
+    """Seconds of decoding and of preprocessing, and how many frames and views that were."""
+    decode = preprocess = 0.0
+    frames = views = 0
+    for item in items:
+        begin = time.perf_counter()
+        with open_video(item, reading) as reader:
+            (window,) = plan(reader.info, checkpoint.sampling)
+            for clip in read_clips(reader, window.clips):
+                decoded = time.perf_counter()
+                decode += decoded - begin
+                frames += len(clip.pixels)
+                views += len(make_views([clip], checkpoint.preprocess))
+                begin = time.perf_counter()
+                preprocess += begin - decoded
+        decode += time.perf_counter() - begin
+    return decode, preprocess, frames, views
+
+
+def _read_ahead(items: Sequence[Item], count: int, lead: int, checkpoint: Checkpoint, settings: Settings) -> float:
+    """Seconds in which the workers prepare that many videos, after the first `lead` of them."""
+    with settings.prepare(items, lead + count, checkpoint) as prepared:
+        return _flow((each for each in prepared if each is not None), lead)
+
+
+class Flow(NamedTuple):
+    """Videos a second, and the number of the first after which they come at that rate."""
+
+    rate: float
+    lead: int
+
+
+def measure_whole(
+    items: Sequence[Item], checkpoint: Checkpoint, settings: Settings, flow: Flow, tell: Tell
+) -> Measurement:
+    """Videos as `predict` labels them, from when it has got going; `flow` is what is expected of it."""
+    scorer = settings.open(checkpoint, tell=tell)
+    size = choose_batch_size(None, settings.device, tell, scorer)
+    count = how_many(flow.rate, settings.seconds, flow.lead)
+
+    def run() -> float:
+        with settings.prepare(items, flow.lead + count, checkpoint) as prepared:
+            return _flow(classify(prepared, scorer, checkpoint, batch=size), flow.lead)
+
+    if settings.device_of(scorer) != "cpu":
+        run()  # which finds the size of a batch
+    timing = Timing(tuple(run() for _ in rounds(settings.seconds)))
+    name = "in this process" if settings.workers == 0 else plural(settings.workers, "worker")
+    return Measurement(stage="end to end", name=f"predict, {name}", timing=timing, counts={"videos": count})
+
+
+def expected_flow(measurements: Iterable[Measurement], settings: Settings) -> Flow:
+    """Of a run that is as fast as the slower of reading and the network, as they were measured."""
+    found = list(measurements)
+    reading = [each for each in found if each.stage == "reading"]
+    # By the workers, if there are any; or one after the other.
+    seconds = sum(1 / each.rates["videos"] for each in reading[2:] or reading)
+    views = max(each.rates["views"] for each in found if each.stage == "network")
+    videos = views * reading[-1].counts["videos"] / reading[-1].counts["views"]
+    # The first results of all workers come together; behind a slower network they wait in line.
+    return Flow(1 / seconds, max(settings.workers, 1)) if 1 / seconds < videos else Flow(videos, 1)
+
+
+def _flow(results: Iterable[Result | Views], lead: int) -> float:
+    """Seconds from the result of that number, by which all is going, to the last. Raises InputError for failures."""
+    begin = last = time.perf_counter()
+    for number, result in enumerate(results, 1):
+        if isinstance(result, Failure):
+            raise InputError(f"{result.item.path}: {result.message}")
+        last = time.perf_counter()
+        if number == lead:
+            begin = last
+    return last - begin
+
+
+def how_many(rate: float, seconds: float, least: int) -> int:
+    """Videos to take for a flow of so many a second; a thousand at most."""
+    return int(np.clip(seconds * rate, least, 1000))

@@ -1,0 +1,144 @@
+"""Weights, and with videos to measure them on activations, as whole numbers of eight bits."""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.checkpoints.exported import Input
+from timesformer_cli.errors import InputError, VideoError
+from timesformer_cli.flow import Item
+from timesformer_cli.jobs.export.graph import quietly
+from timesformer_cli.pipeline.prepare import prepare
+from timesformer_cli.specs import Checkpoint
+from timesformer_cli.video import inputs
+
+# Views that activations are measured on: their ranges hardly change beyond some dozens.
+_VIEWS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Views of videos of a folder as the exported model takes them, (1, ...) each, read anew at each turn.
+
+    Videos are taken evenly from the whole folder, and as many views of each as it takes.
+    """
+
+    items: tuple[Item, ...]
+    checkpoint: Checkpoint
+    input: Input
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return islice(self._views(), _VIEWS)
+
+    def _views(self) -> Iterator[NDArray[Any]]:
+        from timesformer_cli.runtimes.ports import to_pixels
+
+        each = -(-_VIEWS // len(self.items))
+        for item in self.items:
+            for view in prepare(item, self.checkpoint).pixels[:each]:
+                yield to_pixels(view[None], self.checkpoint.preprocess) if self.input == "pixels" else view[None]
+
+
+def calibration(folder: Path, checkpoint: Checkpoint, input: Input) -> Calibration:
+    """The videos of `folder` that can be read, at most as many as views are wanted.
+
+    Raises:
+        InputError: none of them can.
+    """
+    found = list(inputs.find([str(folder)]))
+    step = max(len(found) // _VIEWS, 1)
+    readable = []
+    for item in found[::step][:_VIEWS]:
+        try:
+            prepare(item, checkpoint)
+        except VideoError:
+            continue
+        readable.append(item)
+    if not readable:
+        raise InputError(f"--calibrate {folder}: none of its {len(found)} videos can be read")
+    return Calibration(tuple(readable), checkpoint, input)
+
+
+def quantize_onnx(source: Path, target: Path, views: Iterable[NDArray[Any]] | None) -> None:
+    """Write the float32 model `source` with weights of int8.
+
+    Without `views` activations are measured at each run; with them, once and for all.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+
+    model = onnx.load(source)
+    # The sizes that are stated for what is between the nodes no longer hold, and ONNX Runtime stumbles over them.
+    del model.graph.value_info[:]
+    _shrink_convolution(model)
+    # Embeddings, biases and norms stay float32.
+    common: dict[str, Any] = {
+        "op_types_to_quantize": ["MatMul", "Gemm"],
+        "per_channel": True,
+        "weight_type": QuantType.QInt8,
+        # Attention multiplies activations with activations.
+        "extra_options": {"MatMulConstBOnly": True},
+    }
+    if views is None:
+        with quietly():
+            quantize_dynamic(model, target, **common)
+        return
+    name = model.graph.input[0].name
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self, views: Iterable[NDArray[Any]]) -> None:
+            self.views = iter(views)
+
+        def get_next(self) -> Mapping[str, NDArray[np.float32]] | None:
+            view = next(self.views, None)
+            return None if view is None else {name: view}
+
+    with quietly():
+        quantize_static(model, target, Reader(views), activation_type=QuantType.QUInt8, **common)
+
+
+def _shrink_convolution(model: Any) -> None:
+    """Keep the projection of patches as int8 with a scale for each channel; it is computed in float32 all the same.
+
+    In narrow networks it is a tenth of the weights, and what goes into it, pixels, would suffer most from rounding.
+    """
+    from onnx import helper, numpy_helper
+
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for place, node in reversed(list(enumerate(model.graph.node))):
+        if node.op_type != "Conv":
+            continue
+        weight = weights[node.input[1]]
+        values = numpy_helper.to_array(weight)
+        scales = np.abs(values).max(axis=(1, 2, 3)).clip(np.finfo(np.float32).tiny) / 127
+        levels = np.rint(values / scales[:, None, None, None]).astype(np.int8)
+        parts = [f"{weight.name}_quantized", f"{weight.name}_scale"]
+        model.graph.initializer.remove(weight)
+        for name, array in zip(parts, (levels, scales.astype(np.float32)), strict=True):
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+        model.graph.node.insert(place, helper.make_node("DequantizeLinear", parts, [weight.name], axis=0))
+
+
+def quantize_openvino(model: Any, views: Iterable[NDArray[Any]] | None) -> Any:
+    """The model with weights of int8, and with `views` activations too."""
+    with quietly(), redirect_stdout(io.StringIO()):  # where NNCF shows how far it has come
+        import nncf
+
+        if views is not None:
+            model = nncf.quantize(
+                model,
+                nncf.Dataset(views),
+                model_type=nncf.ModelType.TRANSFORMER,
+                preset=nncf.QuantizationPreset.MIXED,
+                # The projection of patches: rounded pixels cost camera-motion two labels in a hundred.
+                ignored_scope=nncf.IgnoredScope(types=["Convolution"]),
+                subset_size=_VIEWS,
+            )
+        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)

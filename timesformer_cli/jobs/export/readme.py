@@ -1,0 +1,242 @@
+"""README.md of an exported folder: what it is, and how to use it without this package."""
+
+from collections.abc import Mapping
+
+from timesformer_cli.__about__ import __version__
+from timesformer_cli.checkpoints.exported import INPUT_NAMES, Format
+from timesformer_cli.jobs.export.spec import MODEL_FILES, WEIGHTS_OF_ONNX, WEIGHTS_OF_OPENVINO, ExportSpec
+from timesformer_cli.specs import Checkpoint
+
+_RUNTIMES: Mapping[Format, str] = {
+    "onnx": "ONNX",
+    "openvino": "OpenVINO",
+    "pt2": "`torch.export`",
+    "aoti": "AOTInductor",
+    "hub": "transformers",
+}
+
+# Pictures a second that the example takes for granted, as `predict --frames` does.
+_RATE = 30
+
+
+def render(checkpoint: Checkpoint, spec: ExportSpec, stated: Mapping[str, str]) -> str:
+    """`stated` is what the model's file says of itself."""
+    name = stated["name"].replace("`", "'")
+    height, width = checkpoint.preprocess.size
+    frames, channels = checkpoint.sampling.num_frames, len(checkpoint.preprocess.mean)
+    if spec.input == "pixels":
+        taken = f"uint8 `(batch, {frames}, {height}, {width}, 3)`: RGB frames, as they are; the model normalises them"
+    else:
+        order = {"rgb": "RGB", "bgr": "BGR", "gray": "gray"}[checkpoint.preprocess.channel_order]
+        taken = (
+            f"float32 `(batch, {frames}, {channels}, {height}, {width})`: {order} frames, scaled to 0..1, "
+            f"less {list(checkpoint.preprocess.mean)}, divided by {list(checkpoint.preprocess.std)}"
+        )
+    width_out = checkpoint.config.hidden_size if spec.output == "embedding" else checkpoint.config.num_labels
+    file = MODEL_FILES[spec.format]
+    return "\n".join(
+        [
+            f"# {name}, for {_RUNTIMES[spec.format]}",
+            "",
+            f"A TimeSformer that labels videos, written by `timesformer export` {__version__} in {spec.kind}.",
+            "",
+            "| | |",
+            "| --- | --- |",
+            f"| made from | `{stated['source'].replace('`', chr(39))}`, sha256 `{stated['source_sha256']}` |",
+            f"| licence | {stated['licence']} |",
+            f"| input `{INPUT_NAMES[spec.input]}` | {taken} |",
+            f"| output `{spec.output}` | float32 `(batch, {width_out})` |",
+            *_remarks(spec),
+            "",
+            f"`{file}` is the model{_beside(spec)}. `config.json`, `preprocessor_config.json` and `recipe.json` say",
+            "what it is and how it is fed, `labels.txt` has the names of its classes, one a line, `verification.json`",
+            "how close it is to the network in PyTorch, and `SHA256SUMS` checksums: `sha256sum --check SHA256SUMS`.",
+            "",
+            "With [timesformer](https://pypi.org/project/timesformer-cli/): `timesformer predict clip.mp4 --model .`",
+            "and `timesformer export --check .`, which compares it with PyTorch's results once more. Without it:",
+            "",
+            "```python",
+            *example(checkpoint, spec),
+            "```",
+            "",
+        ]
+    )
+
+
+def _beside(spec: ExportSpec) -> str:
+    if spec.format == "openvino":
+        return f", with its weights in `{WEIGHTS_OF_OPENVINO}`"
+    return f", with its weights in `{WEIGHTS_OF_ONNX}`" if spec.external_data else ""
+
+
+def _remarks(spec: ExportSpec) -> list[str]:
+    if spec.format != "aoti":
+        return []
+    return [
+        "| runs on | machines like the one it was compiled on; it is a program, so take it only from where you trust |"
+    ]
+
+
+def example(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
+    """Lines of Python that label a video whose frames lie as pictures in a folder, as the recipe has it."""
+    opening, run = _RUN[spec.format]
+    gray = checkpoint.preprocess.channel_order == "gray" and spec.input == "frames"
+    three = checkpoint.preprocess.crops == 3
+    return [
+        "from pathlib import Path",
+        f"import numpy as np, {_IMPORTS[spec.format]}",
+        "from PIL import Image",
+        "",
+        f"paths = sorted(Path('frames').iterdir())  # pictures of a video, {_RATE} a second",
+        *_sampling(checkpoint),
+        "",
+        f"def crop(path{', place' if three else ''}):",
+        f"    image = Image.open(path).convert({'L' if gray else 'RGB'!r})",
+        *_cropping(checkpoint),
+        "",
+        "views = np.array([[crop(paths[n], place) for n in clip] for clip in clips for place in (0, 0.5, 1)])"
+        if three
+        else "views = np.array([[crop(paths[n]) for n in clip] for clip in clips])",
+        *_normalising(checkpoint, spec, gray=gray),
+        opening,
+        f"outputs = np.concatenate([{run.format(input=INPUT_NAMES[spec.input])} for view in views])",
+        *_result(checkpoint, spec),
+    ]
+
+
+_IMPORTS: Mapping[Format, str] = {
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "pt2": "torch",
+    "aoti": "torch",
+    "hub": "torch, transformers",
+}
+# How the model is opened, and run on one view.
+_RUN: Mapping[Format, tuple[str, str]] = {
+    "onnx": (
+        "session = onnxruntime.InferenceSession('model.onnx')",
+        "session.run(None, {{'{input}': view[None]}})[0]",
+    ),
+    "openvino": (
+        "model = openvino.compile_model('model.xml', 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})",
+        "model(view[None])[0]",
+    ),
+    "pt2": ("model = torch.export.load('model.pt2').module()", "model(torch.from_numpy(view[None])).numpy()"),
+    "aoti": (
+        "model = torch._inductor.aoti_load_package('model.pt2')",
+        "model(torch.from_numpy(view[None])).numpy()",
+    ),
+    "hub": (
+        "model = transformers.TimesformerForVideoClassification.from_pretrained('.', dtype='float32')",
+        "model(torch.from_numpy(view[None])).logits.detach().numpy()",
+    ),
+}
+
+
+def _sampling(checkpoint: Checkpoint) -> list[str]:
+    """Frame numbers of the clips, as `sampling.plan` has them for pictures at that rate."""
+    spec = checkpoint.sampling
+    frames = spec.num_frames
+    if spec.method == "uniform":
+        return [f"clips = [np.arange({frames}) * len(paths) // {frames}]"]
+    if spec.method == "segments":
+        return [
+            f"edges = np.round((len(paths) - 1) / {frames} * np.arange({frames + 1})).astype(int)",
+            "clips = [(edges[:-1] + edges[1:]) // 2]",
+        ]
+    step = spec.stride * (1 if spec.fps is None else _RATE / spec.fps)
+    window = spec.method == "window"
+    span = max(step * frames, 1) if window else int((frames - 1) * step + 0.5) + 1
+    spare = f"max(len(paths) - {span:g}, 0)"
+    single = f"[{spare} {'/' if window else '//'} 2]" if spec.placement == "middle" else "[0]"
+    lines = []
+    if spec.clips is None:
+        lines = [f"count = min(max(round(len(paths) / {span:g}), 1), 10)  # of clips, side by side"]
+        starts = f"np.linspace(0, {spare}, count){'' if window else '.round()'}"
+        if single != "[0]":
+            starts += f" if count > 1 else {single}"
+    elif spec.clips == 1:
+        starts = single
+    elif window:
+        starts = f"{spare} * np.arange({spec.clips}) / {spec.clips}"
+    else:
+        starts = f"np.linspace(0, {spare}, {spec.clips}).round()"
+    if window:
+        clip = f"np.linspace(start, start + {span - 1:g}, {frames}).astype(int)"
+    else:
+        clip = f"np.floor(start + np.arange({frames}) * {step:g} + 0.5).astype(int)"
+    inside = " % len(paths)" if spec.overrun == "loop" else ".clip(max=len(paths) - 1)"
+    return [*lines, f"starts = {starts}", f"clips = [{clip}{inside} for start in starts]"]
+
+
+def _cropping(checkpoint: Checkpoint) -> list[str]:
+    """The rest of a function that resizes and crops `image`; `place` is the share of the margin that is cut first."""
+    spec = checkpoint.preprocess
+    height, width = spec.size
+    square = height == width
+    rounding = "0.5" if spec.resize == "opencv" else "1e-6"
+    lines = []
+    if spec.stretch is not None:
+        sides = f"{spec.stretch[::-1]}"
+    elif square:
+        sides = f"[int(side * {spec.short_side} / min(image.size) + {rounding}) for side in image.size]"
+    else:
+        needed = f"max({spec.short_side} / min(image.size), {width} / image.width, {height} / image.height)"
+        lines += [f"    scale = {needed}"]
+        sides = f"[int(side * scale + {rounding}) for side in image.size]"
+    if spec.resize == "antialias":
+        lines += [f"    image = image.resize({sides}, Image.Resampling.{spec.interpolation.upper()})"]
+    else:  # which, unlike `resize`, does not antialias
+        extent = "Image.Transform.EXTENT, (0, 0, *image.size), Image.Resampling.BILINEAR"
+        lines += [f"    size = {sides}", f"    image = image.transform(size, {extent})"]
+    # The original rounds up; mmaction2's last crop lies as far from the centre as its first.
+    if spec.crops == 3:
+        share = {
+            "float": "int((side - {0}) * {1} + 0.5)",
+            "antialias": "int((side - {0}) * {1})",
+            "opencv": "int((side - {0}) // 2 * 2 * {1})",
+        }[spec.resize]
+    else:
+        share = "(side - {0} + 1) // 2" if spec.resize == "float" else "(side - {0}) // 2"
+    if spec.crops == 3 and (not square or spec.short_side > height):  # there is a margin on either axis
+        lines += ["    x, y = (place, 0.5) if image.width >= image.height else (0.5, place)"]
+        left, top = share.format(width, "x"), share.format(height, "y")
+        lines += [f"    left, top = {left.replace('side', 'image.width')}, {top.replace('side', 'image.height')}"]
+    elif square:
+        lines += [f"    left, top = [{share.format(height, 'place')} for side in image.size]"]
+    else:
+        left, top = share.format(width), share.format(height)
+        lines += [f"    left, top = {left.replace('side', 'image.width')}, {top.replace('side', 'image.height')}"]
+    return [*lines, f"    return np.asarray(image)[top : top + {height}, left : left + {width}]"]
+
+
+def _normalising(checkpoint: Checkpoint, spec: ExportSpec, *, gray: bool) -> list[str]:
+    if spec.input == "pixels":
+        return []
+    preprocess = checkpoint.preprocess
+    pixels = "views[..., None]" if gray else "views[..., ::-1]" if preprocess.channel_order == "bgr" else "views"
+    mean, std = (values[0] if len(set(values)) == 1 else list(values) for values in (preprocess.mean, preprocess.std))
+    normal = f"({pixels} / 255 - {mean}) / {std}"
+    return [f"views = np.ascontiguousarray(({normal}).transpose(0, 1, 4, 2, 3), np.float32)"]
+
+
+def _result(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
+    if spec.output == "embedding":
+        return ["print(outputs.mean(axis=0))"]
+    means = checkpoint.combine == "probabilities"
+    lines = []
+    if spec.output == "probabilities" and means:
+        scores = "outputs.mean(axis=0)"
+    elif means:
+        scores = "np.exp(outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True)).mean(axis=0)"
+    else:
+        logits = "np.log(outputs + 1e-37)" if spec.output == "probabilities" else "outputs"
+        lines = [f"logits = {logits}.mean(axis=0)"]
+        scores = "np.exp(logits - np.logaddexp.reduce(logits))  # softmax"
+    return [
+        *lines,
+        f"scores = {scores}",
+        "labels = Path('labels.txt').read_text('utf-8').split('\\n')",
+        "for index in np.argsort(-scores)[:5]:",
+        "    print(f'{scores[index]:.4f} {labels[index]}')",
+    ]

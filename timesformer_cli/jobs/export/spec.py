@@ -1,0 +1,104 @@
+"""What an export is asked for, and which of it cannot be. Needs no torch, so that wrong wishes are told at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from timesformer_cli.checkpoints.exported import Format, Input, Output
+from timesformer_cli.errors import UsageError
+
+Precision = Literal["fp32", "fp16", "bf16"]
+Quantization = Literal["int8"]
+
+# Where the network stays as it is, bfloat16 and whole numbers have no place: ONNX Runtime and OpenVINO compute in
+# bfloat16 on their own account, and torch.export has no integer kernels for a file.
+_PRECISIONS: Mapping[Format, tuple[Precision, ...]] = {
+    "onnx": ("fp32", "fp16"),
+    "openvino": ("fp32", "fp16"),
+    "pt2": ("fp32", "fp16", "bf16"),
+    "aoti": ("fp32", "bf16"),
+    "hub": ("fp32", "fp16", "bf16"),
+}
+_QUANTIZED: tuple[Format, ...] = ("onnx", "openvino")
+
+# The network's operations are written in this version of ONNX; newer ones are reached by conversion.
+OLDEST_OPSET = 18
+
+MODEL_FILES: Mapping[Format, str] = {
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "pt2": "model.pt2",
+    "aoti": "model.pt2",
+    "hub": "model.safetensors",
+}
+# Beside the model: the weights of OpenVINO, and those of ONNX with `external_data`.
+WEIGHTS_OF_OPENVINO = "model.bin"
+WEIGHTS_OF_ONNX = "model.onnx_data"
+
+_EXTRAS: Mapping[Format, tuple[str, tuple[str, ...]]] = {
+    "onnx": ("onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "openvino": ("openvino", ("openvino",)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSpec:
+    """One export: which runtime's format, in which numbers, and what goes in and comes out.
+
+    `calibrate`: a folder of videos; with it int8 reckons with activations as they are there. `opset` is the version
+    of ONNX's operations, by default `OLDEST_OPSET`. `external_data` puts the weights of ONNX beside the graph.
+
+    Raises:
+        UsageError: a combination that cannot be; the message names what can.
+    """
+
+    format: Format
+    precision: Precision = "fp32"
+    quantize: Quantization | None = None
+    calibrate: Path | None = None
+    input: Input = "frames"
+    output: Output = "logits"
+    opset: int | None = None
+    external_data: bool = False
+
+    def __post_init__(self) -> None:
+        known = _PRECISIONS[self.format]
+        if self.precision not in known:
+            raise UsageError(f"--precision {self.precision}: --format {self.format} has {', '.join(known)}")
+        if self.quantize is not None and self.format not in _QUANTIZED:
+            raise UsageError(f"--quantize {self.quantize}: goes with --format {' or '.join(_QUANTIZED)}")
+        if self.quantize is not None and self.precision != "fp32":
+            raise UsageError(f"--quantize {self.quantize}: what is not quantized stays fp32; leave --precision away")
+        if self.calibrate is not None and self.quantize is None:
+            raise UsageError("--calibrate goes with --quantize int8")
+        if self.format == "hub" and (self.input, self.output) != ("frames", "logits"):
+            raise UsageError(
+                "--format hub: weights for transformers, which decides what goes in and comes out; "
+                "--input and --output go with the other formats"
+            )
+        if self.format != "onnx" and (self.opset is not None or self.external_data):
+            raise UsageError("--opset and --external-data go with --format onnx")
+        if self.opset is not None and self.opset < OLDEST_OPSET:
+            raise UsageError(f"--opset {self.opset}: the oldest that PyTorch writes is {OLDEST_OPSET}")
+        if self.external_data and self.quantize is not None:
+            raise UsageError("--external-data: a quantized model is small enough for one file")
+
+    @property
+    def kind(self) -> str:
+        """fp32, fp16, bf16 or int8: what most of the weights are kept in."""
+        return self.quantize or self.precision
+
+
+def check_packages(spec: ExportSpec) -> None:
+    """Raise UsageError, with what to install, where a package for the export is missing."""
+    extra, packages = _EXTRAS.get(spec.format, ("", ()))
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"--format {spec.format} needs {', '.join(missing)}; "
+            f"install it with: pip install 'timesformer-cli[{extra}]'"
+        )
+    if spec.format == "openvino" and spec.quantize is not None and find_spec("nncf") is None:
+        raise UsageError("--quantize int8 of OpenVINO needs nncf; install it with: pip install 'timesformer-cli[nncf]'")

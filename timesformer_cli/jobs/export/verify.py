@@ -1,0 +1,152 @@
+"""Whether an exported model computes what the network computes: the same views through both, in several batches."""
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli import runtimes as engines
+from timesformer_cli.bundled import CLIP
+from timesformer_cli.checkpoints.exported import Input, Output, is_exported
+from timesformer_cli.errors import CheckpointError
+from timesformer_cli.flow import Item
+from timesformer_cli.pipeline.prepare import prepare
+from timesformer_cli.runtimes.ports import statistics_of, to_levels, to_pixels
+from timesformer_cli.specs import Checkpoint
+
+# Views float32 (N, T, C, H, W), normalised, to what comes out, float32 (N, K) or (N, D).
+Runner = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+# Of the views of noise.
+SEED = 7
+
+# The first of the views that each batch holds, and how many. Each view goes through alone, too.
+_BATCHES = ((1, 2), (0, 5))
+_VIEWS = 5
+
+_LEAST = float(np.log(np.finfo(np.float32).tiny))
+
+
+class Batch(NamedTuple):
+    """How far results are off that come in batches of `views`: absolute differences, and the largest of them as a
+    share of the largest number of the network; not finite where results are not. `agreement` counts, among `of`, views
+    with the same first label, which embeddings (None) have not.
+    """
+
+    views: int
+    max_difference: float
+    mean_difference: float
+    relative: float
+    agreement: int | None
+    of: int
+
+
+class Comparison(NamedTuple):
+    """`reference` float32 (5, K) or (5, D) is what the network makes of the views. `seconds` is the median time of one
+    view in the exported model, `torch_seconds` that in the network, in turns with it; None where there was none.
+    """
+
+    batches: tuple[Batch, ...]
+    reference: NDArray[np.float32]
+    seconds: float
+    torch_seconds: float | None
+
+
+def sample_views(checkpoint: Checkpoint, input: Input) -> NDArray[np.float32]:
+    """Five views (5, T, C, H, W) as the recipe makes them: two of a clip, as it is and mirrored, and three of noise."""
+    clip = prepare(Item(str(CLIP)), checkpoint).pixels[0]
+    noise = np.random.default_rng(SEED).integers(0, 256, (3, *clip.shape)).astype(np.float32)
+    mean, std = statistics_of(checkpoint.preprocess)
+    views = np.stack([clip, clip[..., ::-1], *((noise / 255 - mean) / std)])
+    if input == "pixels":  # the network must see the same bytes
+        views = (to_levels(views, checkpoint.preprocess) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(views, np.float32)
+
+
+def open_exported(checkpoint: Checkpoint, output: Output, metadata: Mapping[str, str]) -> Runner:
+    """The exported model in its runtime, on the processor."""
+    path = checkpoint.weights
+    assert path is not None
+    if not is_exported(path):
+        from timesformer_cli.runtimes import pytorch as runtime
+
+        return runtime.open_scorer(checkpoint, device="cpu", precision="fp32")
+    if output != "embedding":
+        return engines.open_scorer(checkpoint, device="cpu").run
+    program = engines.open_program(path, metadata, device="cpu")
+    pixels = metadata.get("input") == "pixels"
+    return lambda views: program.run(to_pixels(views, checkpoint.preprocess) if pixels else views, 0)
+
+
+def compare(
+    exported: Runner, network: Checkpoint | NDArray[np.float32], views: NDArray[np.float32], output: Output
+) -> Comparison:
+    """Send the views through the exported model, and through PyTorch where `network` is not what came of that before.
+
+    Raises:
+        CheckpointError: what comes out has another shape.
+    """
+    runner = _open_network(network, output) if isinstance(network, Checkpoint) else None
+    theirs: list[NDArray[np.float32]] = []
+    ours: list[NDArray[np.float32]] = []
+    seconds: list[float] = []
+    torch_seconds: list[float] = []
+    for number in range(_VIEWS):
+        view = views[number : number + 1]
+        if runner is not None:
+            theirs.append(_timed(runner, view, torch_seconds))
+        ours.append(_timed(exported, view, seconds))
+    runner = None  # its weights need not be there while the larger batches are
+    reference = network if isinstance(network, np.ndarray) else np.concatenate(theirs)
+    batches = [_difference(np.concatenate(ours), reference, output, views=1)]
+    for first, count in _BATCHES:
+        part = slice(first, first + count)
+        batches.append(_difference(exported(views[part]), reference[part], output, views=count))
+    return Comparison(tuple(batches), reference, median(seconds), median(torch_seconds) if torch_seconds else None)
+
+
+def _open_network(checkpoint: Checkpoint, output: Output) -> Runner:
+    import torch
+
+    from timesformer_cli.network.model import TimesformerForVideoClassification
+
+    model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
+
+    def run(views: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            embedding = model.timesformer(torch.from_numpy(views)).last_hidden_state[:, 0]
+            result: NDArray[np.float32] = (embedding if output == "embedding" else model.classifier(embedding)).numpy()
+        return result
+
+    return run
+
+
+def _timed(runner: Runner, views: NDArray[np.float32], seconds: list[float]) -> NDArray[np.float32]:
+    begin = time.perf_counter()
+    result = runner(views)
+    seconds.append(time.perf_counter() - begin)
+    return result
+
+
+def _difference(ours: NDArray[np.float32], theirs: NDArray[np.float32], output: Output, *, views: int) -> Batch:
+    if ours.shape != theirs.shape:
+        raise CheckpointError(f"the exported model gives {ours.shape[1:]} for a view, not {theirs.shape[1:]}")
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    finite = np.isfinite(a).all(1) & np.isfinite(b).all(1)
+    with np.errstate(invalid="ignore"):
+        if output == "probabilities":  # whose logarithms are the logits up to a constant for each view
+            a, b = _log_softmax(a), _log_softmax(b)
+        difference = np.abs(a - b)
+    largest = float(difference.max()) if finite.all() else np.nan
+    agreement = None if output == "embedding" else int(((a.argmax(1) == b.argmax(1)) & finite).sum())
+    relative = largest / max(float(np.abs(b).max()), 1e-9)
+    return Batch(views, largest, float(difference.mean()), relative, agreement, len(ours))
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.maximum(result, _LEAST)  # smaller probabilities are zero in float32

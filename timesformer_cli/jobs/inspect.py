@@ -1,0 +1,287 @@
+"""What a video is, and exactly what a model would see of it.
+
+`to_record` has it as plain data, and `save_tensors` the array itself: an .npz file that `numpy.load` reads, with
+
+    pixels  float32 (V, T, C, H, W): what enters the network, a view after another, clip by clip
+    frames  int64 (V, T): the frame number of each
+    times   float64 (V, T): seconds from the first frame of the video
+    clip    int64 (V,): which clip a view shows
+    crop    text (V,): which crop of it
+    mean, std      float64 (C,): of the normalisation, on a scale from 0 to 1, channel by channel
+    channel_order  text: rgb, bgr or gray
+    labels  text (K,): the names of the network's classes, in the order of its scores
+    path, model, recipe  text
+"""
+
+import math
+import os
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.errors import VideoError
+from timesformer_cli.flow import Failure, Item, VideoInfo, ViewLabel, Views
+from timesformer_cli.pipeline.prepare import prepare
+from timesformer_cli.pipeline.workers import OUT_OF_MEMORY, Done, Limits, Pool
+from timesformer_cli.runtimes.devices import available_cores
+from timesformer_cli.specs import Checkpoint, Reading
+from timesformer_cli.video.facts import Facts, read_facts
+
+# What a header says and what is there may differ by rounding, or by the last frame's duration.
+_TOLERANCE, _TOLERANCE_SECONDS = 0.05, 0.5
+
+# Endings of names that leave no doubt of the format, by FFmpeg's name for it.
+_FORMAT_OF_NAME = {
+    **dict.fromkeys(("mp4", "m4v", "mov"), "mov"),
+    **dict.fromkeys(("mkv", "webm"), "matroska"),
+    **{name: name for name in ("avi", "flv", "gif")},
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inspection:
+    """What was found out about one video: `views`, or the `failure` that is in their place.
+
+    `facts` is None for what is no container of video, or cannot be opened.
+    """
+
+    item: Item
+    facts: Facts | None
+    views: Views | None
+    failure: Failure | None
+
+
+def examine(item: Item, checkpoint: Checkpoint, reading: Reading) -> Inspection:
+    """What a video is, and what the model of `checkpoint` would see of it."""
+    try:
+        facts = read_facts(item, reading)
+    except VideoError:  # reading it will say why, in its own words
+        facts = None
+    try:
+        return Inspection(item, facts, prepare(item, checkpoint, reading), None)
+    except VideoError as error:
+        return Inspection(item, facts, None, Failure(item, error.kind, str(error)))
+
+
+@contextmanager
+def examine_all(
+    items: Iterable[Item], checkpoint: Checkpoint, reading: Reading, *, keep: bool, workers: int, limits: Limits
+) -> Iterator[Iterator[Inspection]]:
+    """What comes of each item, in order; `keep`: with the pixels of its views.
+
+    `workers` processes do it, and `limits` is what one video may take. Without workers it is done
+    here as it is asked for, and a decoder that hangs or crashes takes the program with it.
+    """
+    if workers == 0:
+        alone = replace(reading, threads=available_cores())
+        yield (_examined(item, checkpoint, alone) for item in items)
+        return
+    task = partial(_carried, checkpoint=checkpoint, reading=reading, keep=keep)
+    with Pool(task, items, workers=workers, limits=limits) as pool:
+        yield (_received(item, answer) for item, answer in pool.results())
+
+
+def _examined(item: Item, checkpoint: Checkpoint, reading: Reading) -> Inspection:
+    try:
+        return examine(item, checkpoint, reading)
+    except MemoryError:
+        return Inspection(item, None, None, Failure(item, "too_large", OUT_OF_MEMORY))
+
+
+def _carried(item: Item, threads: int, checkpoint: Checkpoint, reading: Reading, keep: bool) -> Generator[Done]:
+    """`examine` in a worker. The pixels go apart from the rest, if they are wanted."""
+    inspection = examine(item, checkpoint, replace(reading, threads=threads))
+    views = inspection.views
+    if views is None:
+        yield Done(inspection, np.empty(0, np.float32))
+        return
+    none = views.pixels[:0]
+    yield Done(replace(inspection, views=replace(views, pixels=none)), views.pixels if keep else none)
+
+
+def _received(item: Item, answer: Done | VideoError) -> Inspection:
+    if isinstance(answer, VideoError):
+        return Inspection(item, None, None, Failure(item, answer.kind, str(answer)))
+    inspection: Inspection = answer.value
+    if inspection.views is None:
+        return inspection
+    return replace(inspection, views=replace(inspection.views, pixels=answer.array))
+
+
+def warnings(inspection: Inspection) -> list[str]:
+    """Where a file is not what it says it is, or is damaged: a sentence each."""
+    facts = inspection.facts
+    if facts is None:
+        return []
+    found = [*_wrong_name(inspection.item, facts), *_damage(facts)]
+    if inspection.views is not None:
+        found += _wrong_claims(facts, inspection.views.info)
+    return found
+
+
+def _wrong_name(item: Item, facts: Facts) -> Iterator[str]:
+    ending = os.path.splitext(item.path)[1][1:].lower()
+    if _FORMAT_OF_NAME.get(ending, facts.format) not in facts.format:
+        yield f"it is named .{ending}, and its format is {facts.format_name}"
+
+
+def _damage(facts: Facts) -> Iterator[str]:
+    if facts.packets is None:
+        return
+    if facts.packets.encrypted:
+        yield "it is encrypted"
+    if facts.packets.damaged:
+        yield "parts of it are damaged or missing"
+
+
+def _wrong_claims(facts: Facts, info: VideoInfo) -> Iterator[str]:
+    stream, packets = facts.read, facts.packets
+    if stream is None:
+        return
+    if stream.frames is not None and stream.frames != info.num_frames:
+        reason = "; its edit list leaves out the others" if packets is not None and packets.edited else ""
+        yield f"it claims {_plural(stream.frames, 'frame')}, and {info.num_frames} are shown{reason}"
+    duration = stream.duration or facts.duration
+    if duration is not None and not _agree(duration, info.duration):
+        yield f"it claims to last {duration:.2f} s, and its frames last {info.duration:.2f} s"
+    # Of few frames the last one's duration, which not every format knows, makes a difference.
+    if stream.fps is not None and abs(stream.fps / info.fps - 1) > max(_TOLERANCE, 1 / info.num_frames):
+        yield f"it claims {stream.fps:.4g} frames a second, and they come {info.fps:.4g} a second"
+
+
+def _agree(claimed: float, true: float) -> bool:
+    return abs(claimed - true) <= max(_TOLERANCE * true, _TOLERANCE_SECONDS)
+
+
+def notes(inspection: Inspection) -> list[str]:
+    """What to know of how a video is shown to the model: a sentence each."""
+    facts = inspection.facts
+    if facts is None:
+        return []
+    found = []
+    stream, picture = facts.read, facts.picture
+    if stream is not None and stream.pixel_aspect is not None and not _is_square(stream.pixel_aspect):
+        found.append(f"its pixels are not square ({stream.pixel_aspect}): the model sees the picture as it is stored")
+    if picture is not None and picture.interlaced:
+        found.append("it is interlaced: the model sees both fields of a frame at once")
+    if picture is not None and picture.hdr is not None:
+        found.append(
+            f"its colours are {picture.hdr} (high dynamic range): the model sees them flat, as they are stored"
+        )
+    moving = [stream for stream in facts.video if not stream.cover]
+    if stream is not None and len(moving) > 1:
+        found.append(f"it has {len(moving)} video streams: stream {stream.index}, the largest, is read")
+    return found
+
+
+def _is_square(aspect: str) -> bool:
+    # Sizes that were rounded to whole pixels lead to aspects such as 640:639, which no one can see.
+    width, height = map(int, aspect.split(":"))
+    return abs(width / height - 1) < 0.02
+
+
+def to_record(inspection: Inspection, checkpoint: Checkpoint) -> dict[str, Any]:
+    """All of it as JSON, with the fields of the records that label videos where they mean the same."""
+    head: dict[str, Any] = {"path": inspection.item.path, "status": "ok", "model": checkpoint.name}
+    failure, views = inspection.failure, inspection.views
+    if failure is not None:
+        head |= {"status": "error", "error": {"kind": failure.kind, "message": failure.message}}
+    if views is not None:
+        head["video"] = _video_record(views.info)
+        head["clips"] = [_clip_record(clip, frames, views.info) for clip, frames in enumerate(views.window.clips)]
+        head["views"] = [_view_record(view) for view in views.labels]
+        head["input"] = [len(views.labels), *views.pixels.shape[1:]]
+    head |= {
+        "recipe": checkpoint.recipe.name,
+        "sampling": asdict(checkpoint.sampling),
+        "preprocess": asdict(checkpoint.preprocess),
+        "file": None if inspection.facts is None else asdict(inspection.facts),
+        "warnings": warnings(inspection),
+        "notes": notes(inspection),
+    }
+    return head
+
+
+def _video_record(info: VideoInfo) -> dict[str, Any]:
+    apart = np.diff(info.times)
+    return {
+        "duration": _rounded(info.duration),
+        "fps": _rounded(info.fps),
+        "frames": info.num_frames,
+        "width": info.width,
+        "height": info.height,
+        "codec": info.codec,
+        "frame_spacing": {
+            "smallest": _rounded(apart.min()),
+            "median": _rounded(np.median(apart)),
+            "largest": _rounded(apart.max()),
+        }
+        if len(apart)
+        else None,
+        "variable_rate": _is_variable(apart),
+    }
+
+
+def _is_variable(apart: NDArray[np.float64]) -> bool:
+    """Whether frames come at uneven times, and not only because times are whole milliseconds."""
+    if not len(apart):
+        return False
+    median = float(np.median(apart))
+    return bool(np.abs(apart - median).max() > max(0.0021, 0.05 * median))
+
+
+def _clip_record(clip: int, frames: NDArray[np.int64], info: VideoInfo) -> dict[str, Any]:
+    times = info.times[frames]
+    # Between different frames, and forwards: a clip may show one again, or start the video again.
+    on = np.diff(frames) > 0
+    return {
+        "clip": clip,
+        "frames": frames.tolist(),
+        "times": [_rounded(time) for time in times],
+        "start": _rounded(times.min()),
+        "end": _rounded(times.max()),
+        "stride": float(np.median(np.diff(frames)[on])) if on.any() else None,
+        "stride_seconds": _rounded(np.median(np.diff(times)[on])) if on.any() else None,
+        "repeated": len(frames) - len(np.unique(frames)),
+    }
+
+
+def _view_record(view: ViewLabel) -> dict[str, Any]:
+    record: dict[str, Any] = {"clip": view.clip, "crop": view.crop, "frames": list(view.frames)}
+    repeated = len(view.frames) - len(set(view.frames))
+    return record | ({"repeated": repeated} if repeated else {})
+
+
+def _rounded(value: float) -> float | None:
+    # A container can state a rate that makes no finite number, and JSON has no other kind.
+    return round(float(value), 3) if math.isfinite(value) else None
+
+
+def save_tensors(file: IO[bytes], views: Views, checkpoint: Checkpoint) -> None:
+    """Write what enters the network as .npz; see the module for what it holds."""
+    frames = np.array([view.frames for view in views.labels], np.int64)
+    spec = checkpoint.preprocess
+    np.savez(
+        file,
+        pixels=views.pixels,
+        frames=frames,
+        times=views.info.times[frames],
+        clip=np.array([view.clip for view in views.labels], np.int64),
+        crop=np.array([view.crop for view in views.labels]),
+        mean=np.array(spec.mean, np.float64),
+        std=np.array(spec.std, np.float64),
+        channel_order=np.array(spec.channel_order),
+        labels=np.array(checkpoint.labels),
+        path=np.array(views.item.path),
+        model=np.array(checkpoint.name),
+        recipe=np.array(checkpoint.recipe.name),
+    )
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,432 @@
+"""TimeSformer in plain PyTorch, whole, in one file.
+
+Bertasius, Wang and Torresani, "Is Space-Time Attention All You Need for Video Understanding?" (2021).
+Parameter names are those of the checkpoints on the Hugging Face Hub; numbers are those of the
+original code. Shapes below use B videos, T frames, N patches a frame, D = hidden size, H heads.
+Tokens are (B, 1 + N*T, D): the class token, then patch by patch, the frames of a patch together.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from timesformer_cli.checkpoints.folder import save_recipe
+from timesformer_cli.checkpoints.layouts import to_hub
+from timesformer_cli.checkpoints.resolve import resolve
+from timesformer_cli.checkpoints.weights import check_state_dict, read_state_dict, write_state_dict
+from timesformer_cli.errors import CheckpointError
+from timesformer_cli.specs import Checkpoint, Recipe, TimesformerConfig
+
+
+class TimesformerModelOutput(NamedTuple):
+    """What the encoder returns.
+
+    `last_hidden_state` (B, 1 + N*T, D), normalised; (B, 1 + N, D) for space_only, which averages
+    frames. `hidden_states`: the embeddings and every layer's output, (B, 1 + N*T, D) each, not
+    normalised; (B*T, 1 + N, D) for space_only. `attentions`: spatial weights of each layer,
+    (B*T, H, 1 + N, 1 + N), or (B, H, 1 + N*T, 1 + N*T) for joint_space_time. `temporal_attentions`:
+    (B*N, H, T, T) of each layer, divided_space_time only; transformers has no such output.
+    """
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    temporal_attentions: tuple[Tensor, ...] | None = None
+
+
+class TimesformerClassifierOutput(NamedTuple):
+    """`logits` (B, K), `loss` when labels were given; the rest as in `TimesformerModelOutput`."""
+
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    temporal_attentions: tuple[Tensor, ...] | None = None
+
+
+# The names that config.json files use for activations, with the meaning transformers gives them.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "mish": F.mish,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drop a residual branch for whole samples (dimension 0) while training."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p == 0.0 or not self.training:
+            return x
+        keep = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1 - self.p)
+        return x * keep / (1 - self.p)
+
+
+class PatchEmbeddings(nn.Module):
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_hw, config.patch_hw)
+
+
+class Embeddings(nn.Module):
+    """Pixels (B, T, C, H, W) to tokens; position and time embeddings fit any size and frame count."""
+
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.patch_embeddings = PatchEmbeddings(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        num_patches = config.grid[0] * config.grid[1]
+        self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + num_patches, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        if config.attention_type != "space_only":
+            self.time_embeddings = nn.Parameter(torch.zeros(1, config.num_frames, config.hidden_size))
+
+    def forward(self, pixel_values: Tensor, per_frame: bool) -> Tensor:
+        """Tokens (B, 1 + N*T, D); with `per_frame` (B*T, 1 + N, D), without time embeddings."""
+        batch, frames = pixel_values.shape[:2]
+        patches = self.patch_embeddings.projection(pixel_values.flatten(0, 1))  # (B*T, D, h, w)
+        cls_position, position = self.positions((patches.shape[2], patches.shape[3]))
+        patches = self.dropout(patches.flatten(2).transpose(1, 2) + position)  # (B*T, N, D)
+        cls = (self.cls_token + cls_position).expand(batch * frames if per_frame else batch, -1, -1)
+        cls = self.dropout(cls)
+        if per_frame:
+            return torch.cat([cls, patches], 1)
+        patches = patches.unflatten(0, (batch, frames)).transpose(1, 2)  # (B, N, T, D)
+        patches = self.dropout(patches + self.times(frames))
+        return torch.cat([cls, patches.flatten(1, 2)], 1)
+
+    def positions(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Position embeddings of the class token (1, 1, D) and of a grid of patches (1, N, D)."""
+        cls, position = self.position_embeddings[:, :1], self.position_embeddings[:, 1:]
+        # The original compares token counts, so that a 2x8 grid would take a 4x4 grid's embeddings as
+        # they lie; comparing grids differs from it only there.
+        if grid != self.grid:
+            table = position.transpose(1, 2).unflatten(2, self.grid)
+            position = F.interpolate(table, size=grid, mode="nearest").flatten(2).transpose(1, 2)
+        return cls, position
+
+    def times(self, frames: int) -> Tensor:
+        """Time embeddings (1, T, D)."""
+        if frames == self.time_embeddings.shape[1]:
+            return self.time_embeddings
+        return F.interpolate(self.time_embeddings.transpose(1, 2), size=frames, mode="nearest").transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Heads of scaled dot products among the L tokens of (B', L, D); B' is any mix of B, N and T."""
+
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.dropout = config.attention_probs_dropout_prob
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.qkv_bias)
+
+    def forward(self, x: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B', H, L, D/H) each
+        dropout = self.dropout if self.training else 0.0
+        if output_attentions:  # the fused kernel does not return its weights
+            weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
+            weights = F.dropout(weights, dropout)
+            context = weights @ value
+        else:
+            weights = None
+            context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return context.transpose(1, 2).flatten(2), weights
+
+
+class Projection(nn.Module):
+    """A linear map and dropout, under the name `dense` that the checkpoints use."""
+
+    def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, outputs)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.dense(x))  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.output = Projection(config.hidden_size, config.hidden_size, config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
+        x, weights = self.attention(x, output_attentions)
+        return self.output(x), weights
+
+
+class Intermediate(nn.Module):
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.activation(self.dense(x)))  # type: ignore[no-any-return]
+
+
+class Layer(nn.Module):
+    """One block of the encoder."""
+
+    def __init__(self, config: TimesformerConfig, drop_path: float) -> None:
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.divided = config.attention_type == "divided_space_time"
+        self.drop_path = DropPath(drop_path)
+        self.attention = Attention(config)
+        self.intermediate = Intermediate(config)
+        self.output = Projection(config.intermediate_size, width, config.hidden_dropout_prob)
+        self.layernorm_before = nn.LayerNorm(width, eps=eps)
+        self.layernorm_after = nn.LayerNorm(width, eps=eps)
+        if self.divided:
+            self.temporal_layernorm = nn.LayerNorm(width, eps=eps)
+            self.temporal_attention = Attention(config)
+            self.temporal_dense = nn.Linear(width, width)
+
+    def forward(
+        self, tokens: Tensor, frames: int, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Tokens to tokens of the same shape, with the spatial and the temporal attention weights."""
+        temporal = None
+        if self.divided:
+            tokens, spatial, temporal = self._divided_attention(tokens, frames, output_attentions)
+        else:
+            attended, spatial = self.attention(self.layernorm_before(tokens), output_attentions)
+            tokens = tokens + self.drop_path(attended)
+        mlp = self.output(self.intermediate(self.layernorm_after(tokens)))
+        return tokens + self.drop_path(mlp), spatial, temporal
+
+    def _divided_attention(
+        self, tokens: Tensor, frames: int, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        cls, x = tokens[:, :1], tokens[:, 1:].unflatten(1, (-1, frames))  # (B, 1, D), (B, N, T, D)
+        batch, patches = x.shape[:2]
+
+        # Time: each patch attends to itself across the T frames.
+        t, temporal = self.temporal_attention(self.temporal_layernorm(x.flatten(0, 1)), output_attentions)
+        x = x + self.temporal_dense(self.drop_path(t)).unflatten(0, (batch, patches))
+
+        # Space: each frame attends within itself and to its own copy of the class token.
+        s = torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), x.transpose(1, 2)], 2)  # (B, T, 1+N, D)
+        s, spatial = self.attention(self.layernorm_before(s.flatten(0, 1)), output_attentions)
+        s = self.drop_path(s).unflatten(0, (batch, frames))
+        cls = cls + s[:, :, 0].mean(1, keepdim=True)  # the copies are averaged
+        x = x + s[:, :, 1:].transpose(1, 2)
+        return torch.cat([cls, x.flatten(1, 2)], 1), spatial, temporal
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__()
+        depth = config.num_hidden_layers
+        # Stochastic depth grows linearly from 0 in the first layer to drop_path_rate in the last.
+        rates = [config.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        self.layer = nn.ModuleList(Layer(config, rate) for rate in rates)
+
+
+class PretrainedModule(nn.Module):
+    """Reading and writing of checkpoint folders, shared by the two networks."""
+
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__()
+        if config.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"hidden_act is {config.hidden_act!r}; known are {', '.join(ACTIVATIONS)}")
+        self.config = config
+        # How the checkpoint that it was opened from wants to be fed.
+        self.recipe: Recipe | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        dtype: torch.dtype | None = torch.float32,
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> Self:
+        """Open a published checkpoint by its short name, a Hub id, a folder, or a file of weights.
+
+        In eval mode, on the CPU. `dtype` None keeps what is stored. See `checkpoint.resolve`.
+
+        Raises:
+            CheckpointError: a model that cannot be had, a config the network cannot have, or
+                missing, unexpected or misshapen keys, each by name.
+        """
+        return cls.from_checkpoint(resolve(str(name), revision=revision, offline=offline), dtype)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32) -> Self:
+        """The network of `checkpoint`, as `from_pretrained` gives it.
+
+        It is built without memory and takes the memory-mapped tensors as they are; only those that
+        are not of `dtype` are copied.
+        """
+        if checkpoint.weights is None:
+            raise CheckpointError(f"{checkpoint.name}: its weights are not on this machine")
+        try:
+            with torch.device("meta"):
+                model = cls(checkpoint.config)
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint.name}: {error}") from error
+        state = model._own_keys(to_hub(read_state_dict(checkpoint.weights)))
+        check_state_dict(state, model.state_dict(), str(checkpoint.weights))
+        if dtype is not None:
+            state = {name: tensor.to(dtype) for name, tensor in state.items()}
+        model.load_state_dict(state, strict=True, assign=True)
+        model.recipe = checkpoint.recipe
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors`, which transformers reads as well.
+
+        A network that was opened from a checkpoint also leaves its recipe there.
+        """
+        # transformers reads weights into the dtype of the config; torch_dtype is its older name.
+        dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
+        extra = {key: value for key, value in self.config.extra.items() if key != "torch_dtype"}
+        extra |= {"architectures": [type(self).__name__], "dtype": dtype}
+        replace(self.config, extra=extra).save_pretrained(folder)
+        write_state_dict(Path(folder), self.state_dict())
+        if self.recipe is not None:
+            save_recipe(Path(folder), self.recipe)
+
+    def _own_keys(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The entries of a published state dict that belong to this network."""
+        return state
+
+
+@torch.no_grad()
+def _initialise(module: nn.Module, std: float) -> None:
+    """The starting weights of transformers: truncated normal of `initializer_range`, zero biases."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Conv2d)):
+            nn.init.trunc_normal_(part.weight, std=std)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, Embeddings):
+            nn.init.trunc_normal_(part.cls_token, std=std)
+            nn.init.trunc_normal_(part.position_embeddings, std=std)
+
+
+class TimesformerModel(PretrainedModule):
+    """The encoder. Build from a config for random weights, or `from_pretrained` from a folder."""
+
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # Recompute each layer in the backward pass instead of storing its activations.
+        self.gradient_checkpointing = False
+        _initialise(self, config.initializer_range)
+
+    def forward(
+        self, pixel_values: Tensor, output_attentions: bool = False, output_hidden_states: bool = False
+    ) -> TimesformerModelOutput:
+        """Encode videos. `pixel_values`: floating point (B, T, C, H, W), normalised.
+
+        T, H and W may differ from the config: embeddings are then interpolated (nearest), as in
+        the original. Rows and columns of pixels beyond the last whole patch are not seen.
+        """
+        frames = pixel_values.shape[1]
+        per_frame = self.config.attention_type == "space_only"
+        tokens = self.embeddings(pixel_values, per_frame)
+        hidden_states, attentions, temporal_attentions = [tokens], [], []
+        for layer in self.encoder.layer:
+            if self.gradient_checkpointing and self.training:
+                tokens, spatial, temporal = checkpoint(layer, tokens, frames, output_attentions, use_reentrant=False)
+            else:
+                tokens, spatial, temporal = layer(tokens, frames, output_attentions)
+            if output_hidden_states:
+                hidden_states.append(tokens)
+            if output_attentions:
+                attentions.append(spatial)
+                if temporal is not None:
+                    temporal_attentions.append(temporal)
+        if per_frame:  # the original averages the frames, which transformers leaves out
+            tokens = tokens.unflatten(0, (-1, frames)).mean(1)
+        return TimesformerModelOutput(
+            last_hidden_state=self.layernorm(tokens),
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+            temporal_attentions=tuple(temporal_attentions) if temporal_attentions else None,
+        )
+
+    def _own_keys(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        # A classification checkpoint holds the encoder under this prefix, beside its head.
+        prefix = "timesformer."
+        if not any(name.startswith(prefix) for name in state):
+            return state
+        own = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        return {name: tensor for name, tensor in own.items() if name not in ("classifier.weight", "classifier.bias")}
+
+
+class TimesformerForVideoClassification(PretrainedModule):
+    """The encoder and a linear head on its class token."""
+
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__(config)
+        self.timesformer = TimesformerModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        _initialise(self.classifier, config.initializer_range)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> TimesformerClassifierOutput:
+        """Classify videos. `pixel_values`: floating point (B, T, C, H, W), normalised.
+
+        `labels` (B,) of class numbers gives a cross-entropy loss; (B, K) of numbers between 0 and 1
+        a binary cross-entropy for each class; any of one-class models a squared error. The config's
+        `problem_type` decides when it is set, as in transformers.
+        """
+        outputs = self.timesformer(pixel_values, output_attentions, output_hidden_states)
+        logits = self.classifier(outputs.last_hidden_state[:, 0])
+        loss = None if labels is None else self._loss(logits, labels)
+        return TimesformerClassifierOutput(
+            loss, logits, outputs.hidden_states, outputs.attentions, outputs.temporal_attentions
+        )
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        problem = self.config.problem_type
+        if problem is None:
+            if self.config.num_labels == 1:
+                problem = "regression"
+            elif labels.dtype in (torch.int32, torch.int64):
+                problem = "single_label_classification"
+            else:
+                problem = "multi_label_classification"
+        if problem == "regression":
+            return F.mse_loss(logits.squeeze(), labels.squeeze())
+        if problem == "single_label_classification":
+            return F.cross_entropy(logits, labels.view(-1).long())
+        return F.binary_cross_entropy_with_logits(logits, labels)

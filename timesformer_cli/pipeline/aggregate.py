@@ -1,0 +1,55 @@
+"""Scores of a video from the logits of its views, and of adjacent segments together."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.flow import Segment
+from timesformer_cli.specs import Combine
+
+
+def combine(logits: NDArray[np.float32], how: Combine) -> NDArray[np.float32]:
+    """Scores float32 (K,) of views' logits (V, K); sums are formed in float64.
+
+    `logits` is the softmax of the mean logits: the original adds up logits, which ranks the same.
+    `probabilities` is the mean of the softmaxes, which the paper describes and which can rank
+    differently. `raw_logits` is the mean of the logits.
+    """
+    values = logits.astype(np.float64)
+    scores: NDArray[np.float64]
+    if how == "probabilities":
+        scores = _softmax(values).mean(axis=0)
+    else:
+        scores = values.mean(axis=0)
+        if how == "logits":
+            scores = _softmax(scores)
+    return scores.astype(np.float32)
+
+
+def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    exponentials: NDArray[np.float64] = np.exp(values - values.max(axis=-1, keepdims=True))
+    exponentials /= exponentials.sum(axis=-1, keepdims=True)
+    return exponentials
+
+
+def merge(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    """Adjacent segments with the same likeliest class as one, with the means of their logits and scores.
+
+    That class stays the likeliest: what is the largest in each is the largest in the mean.
+    """
+    groups = groupby(segments, key=lambda segment: int(segment.scores.argmax()))
+    return tuple(_merged(list(group)) for _, group in groups)
+
+
+def _merged(group: Sequence[Segment]) -> Segment:
+    first = group[0]
+    if len(group) == 1:
+        return first
+    views = tuple(view for segment in group for view in segment.views)
+    logits, scores = (
+        np.stack([getattr(segment, name) for segment in group]).mean(axis=0, dtype=np.float64).astype(np.float32)
+        for name in ("logits", "scores")
+    )
+    return Segment(first.start, group[-1].end, views, logits, scores, first.thumbnail)

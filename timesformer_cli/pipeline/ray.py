@@ -1,0 +1,323 @@
+"""The same work on a Ray cluster: its CPUs read the videos, and networks score them, one on each GPU or each node."""
+
+import importlib
+import importlib.util
+import logging
+import os
+import pickle
+import re
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.checkpoints.exported import Provider, is_exported
+from timesformer_cli.errors import DeviceError, TimesformerError, UsageError
+from timesformer_cli.flow import Failure, Item, Result, Views
+from timesformer_cli.pipeline import score as pipeline
+from timesformer_cli.pipeline.prepare import Prepared, prepare_all
+from timesformer_cli.pipeline.workers import Limits
+from timesformer_cli.runtimes.batching import choose_batch_size
+from timesformer_cli.runtimes.devices import available_cores
+from timesformer_cli.runtimes.pytorch import Precision, open_scorer
+from timesformer_cli.specs import Checkpoint, Reading
+from timesformer_cli.video.addresses import is_address, local_path
+from timesformer_cli.video.sampling import MAX_AUTO_CLIPS
+
+# Videos that a task reads one after the other. It starts a process for them, and Ray has some work with each task;
+# but a task is also what is done again when a node is lost, and there should be a few for each CPU.
+_MOST_ITEMS = 32
+_TASKS_EACH = 4
+
+# How often Ray does again what a lost node was doing. It would go on for ever by default, also where the videos
+# themselves are what a node dies of.
+_RETRIES = 2
+
+# A network's share of a node's CPUs, as Ray counts them; it computes on all of them. It must not be the 1 of a task
+# that reads: Ray fuses stages that ask for the same, and all videos would be read where a network is, one by one.
+_NETWORK_CPUS = 0.5
+
+# Views that go to a GPU at a time, for `BatchSize` to share out: half a gigabyte of the base size.
+_VIEWS_AT_A_TIME = 128
+
+
+def check_ray() -> None:
+    """Raises UsageError when Ray is not there."""
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
+        raise UsageError("--engine ray needs Ray; install it with: pip install 'timesformer-cli[ray]'")
+
+
+def classify(
+    items: Iterable[Item],
+    checkpoint: Checkpoint,
+    reading: Reading = Reading(),
+    *,
+    limits: Limits,
+    batch: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    compile: bool = False,
+    provider: Provider = "auto",
+    thumbnails: bool = False,
+    address: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Result]:
+    """What `pipeline.classify` gives for the items, one result for each, in order; all are listed before the first.
+
+    `address` is that of the cluster; None stands for RAY_ADDRESS, else for a cluster that runs on this machine, else
+    one is started on it for as long as the results are taken. Every node must have this package, and find the videos
+    and the weights where this machine does. The other arguments are those of `prepare_all`, `choose_batch_size` and
+    `open_scorer`, except that Ray numbers the GPUs: `cuda` is as many as there are. Exported models get a GPU when it
+    is asked for by name, with `device` or `provider`.
+
+    Raises:
+        UsageError: Ray is not there, or a GPU is asked for by its number.
+        DeviceError: the cluster has no GPU, and one was asked for; or too few CPUs.
+        TimesformerError: there is no cluster at the address, or it fails; or what the network's side raises.
+    """
+    check_ray()
+    if re.fullmatch(r"cuda:\d+", device):
+        raise UsageError(f"--device {device}: Ray itself hands out the GPUs of its cluster; use --device cuda")
+    listed = list(items)
+    if not listed:
+        return
+    with _connected(address) as ray:
+        blocks = max(-(-len(listed) // _MOST_ITEMS), min(len(listed), _TASKS_EACH * int(_count(ray, "CPU"))))
+        if is_exported(checkpoint.weights) and device == "auto":
+            device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
+        networks, ask, device = _networks(ray, device)
+        # Videos stay where they are: paths go through Ray, and what the network is to see of them.
+        data = ray.data.from_arrow(_pack(_absolute(item) for item in listed), override_num_blocks=blocks)
+        with warnings.catch_warnings(action="ignore"):  # the retries have no other way in, and that will change
+            data = data.map_batches(
+                _prepare,
+                fn_kwargs={"checkpoint": checkpoint, "reading": reading, "limits": limits, "thumbnails": thumbnails},
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=1,
+                max_retries=_RETRIES,
+            )
+            data = data.map_batches(
+                _Network,
+                fn_constructor_args=(checkpoint, batch, device, precision, compile, provider),
+                batch_size=_rows_at_a_time(checkpoint, device),
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=min(networks, blocks)),
+                max_task_retries=_RETRIES,
+                **ask,
+            )
+        # With logits for pixels, what is left to do is to put them together.
+        yield from pipeline.classify(_scored(data, listed, tell), lambda logits: logits, checkpoint)
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected to a cluster, and silent."""
+    # Under `uv run` Ray would start each of its workers with it, and upload the folder that it was called in.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray = importlib.import_module("ray")
+    importlib.import_module("ray.data")
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            _connect(ray, address or os.environ.get("RAY_ADDRESS"))
+        context = ray.data.DataContext.get_current()  # later datasets have it
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = context.print_on_execution_start = False
+        yield ray
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).strip().splitlines()[-1].split())
+        raise TimesformerError(f"--engine ray: the cluster could not go on ({reason})") from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """To a cluster, or to one that is started."""
+    try:
+        if address is not None:
+            _check_address(address)
+        with _undisturbed():
+            ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError) as error:
+        raise TimesformerError(f"--ray-address {address}: no Ray cluster answers there ({error})") from error
+
+
+def _check_address(address: str) -> None:
+    """Raises ConnectionError where nothing listens at HOST:PORT: Ray itself takes minutes to find out."""
+    url = urlsplit(address if "://" in address else f"//{address}")
+    if url.hostname is None or url.port is None:  # auto or local
+        return
+    try:
+        socket.create_connection((url.hostname, url.port), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(error.strerror or error) from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep the handler of SIGTERM, and standard error from what Ray's native part says that it will not say."""
+    handler = signal.getsignal(signal.SIGTERM)
+    sys.stderr.flush()
+    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
+        if threading.current_thread() is threading.main_thread():  # no other may
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _networks(ray: Any, device: str) -> tuple[int, dict[str, float], str]:
+    """How many networks there will be, what of the cluster each asks for, and their device."""
+    ask, gpus = {"num_cpus": _NETWORK_CPUS}, int(_count(ray, "GPU"))
+    if device == "cuda" and gpus == 0:
+        raise DeviceError("--device cuda: the Ray cluster has no GPU; try --device cpu")
+    if device in ("auto", "cuda") and gpus:
+        networks, device = gpus, "cuda"
+        ask["num_gpus"] = 1
+    else:
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 1]
+        networks = max(len(nodes), 1)
+    cpus = _count(ray, "CPU")
+    if cpus < networks * _NETWORK_CPUS + 1:  # it would wait for ever
+        raise DeviceError(f"--engine ray: a cluster of {cpus:g} CPUs is too small to read videos beside the network")
+    return networks, ask, device
+
+
+def _rows_at_a_time(checkpoint: Checkpoint, device: str) -> int:
+    """Windows that go to a network at a time: on a GPU as many as have some hundred views, elsewhere one.
+
+    So on the CPU a batch holds one video, as in `choose_batch_size`.
+    """
+    if device != "cuda":
+        return 1
+    return max(_VIEWS_AT_A_TIME // ((checkpoint.sampling.clips or MAX_AUTO_CLIPS) * checkpoint.preprocess.crops), 1)
+
+
+def _count(ray: Any, resource: str) -> float:
+    return float(ray.cluster_resources().get(resource, 0))
+
+
+def _absolute(item: Item) -> Item:
+    """The item by a path that does not depend on the working directory, which Ray's workers do not share."""
+    if is_address(item.path):
+        return item
+    return replace(item, path=os.path.join(os.getcwd(), local_path(item.path)))
+
+
+def _prepare(rows: Any, checkpoint: Checkpoint, reading: Reading, limits: Limits, thumbnails: bool) -> Iterator[Any]:
+    """A task of Ray: read videos, in a process beside it. What hangs or crashes costs one video, as elsewhere."""
+    # Each such process would import the program that Ray's workers run, Ray and all, in a quarter of a second.
+    vars(sys.modules["__main__"]).pop("__file__", None)
+    with prepare_all(_unpack(rows), checkpoint, reading, workers=1, limits=limits, thumbnails=thumbnails) as prepared:
+        for views in prepared:
+            if views is not None:
+                yield _pack([views])
+
+
+class _Network:
+    """An actor of Ray: score what was prepared. Views come back with their logits (V, K) for pixels."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        batch: int | None,
+        device: str,
+        precision: Precision,
+        compile: bool,
+        provider: Provider = "auto",
+    ) -> None:
+        # Ray has set it to the CPUs that it counts for the actor.
+        cores = available_cores()
+        if is_exported(checkpoint.weights):
+            os.environ["OMP_NUM_THREADS"] = str(cores)
+        else:
+            import torch
+
+            torch.set_num_threads(cores)
+        self._told: list[str] = []
+        self._error: TimesformerError | None = None
+        try:
+            self._scorer = open_scorer(
+                checkpoint,
+                device=device,
+                precision=precision,
+                compile=compile,
+                provider=provider,
+                tell=self._told.append,
+            )
+            self._size = choose_batch_size(batch, device, self._told.append, self._scorer)
+        except TimesformerError as error:  # raised here, it would come out of Ray as something else
+            self._error = error
+
+    def __call__(self, rows: Any) -> Any:
+        """Prepared to scored, after what there is to tell; or an error that ends the run."""
+        try:
+            if self._error is not None:
+                raise self._error
+            scored = self._score(_unpack(rows))
+        except TimesformerError as error:
+            return _pack([error])
+        told, self._told[:] = self._told.copy(), []
+        return _pack([*told, *scored])
+
+    def _score(self, prepared: list[Prepared]) -> list[Prepared]:
+        views = [each for each in prepared if isinstance(each, Views)]
+        logits: list[NDArray[np.float32]] = []
+        if views:
+            together = self._size.score(self._scorer, np.concatenate([each.pixels for each in views]))
+            logits = np.split(together, np.cumsum([len(each.pixels) for each in views])[:-1])
+        following = iter(logits)
+        return [replace(each, pixels=next(following)) if isinstance(each, Views) else each for each in prepared]
+
+
+def _scored(data: Any, items: Sequence[Item], tell: Callable[[str], None]) -> Iterator[Prepared]:
+    """What the networks return, of the items as they were given."""
+    left = iter(items)
+    item = next(left, None)
+    told = set()
+    for row in data.iter_rows():
+        answer = pickle.loads(row["row"])
+        if isinstance(answer, TimesformerError):
+            raise answer
+        if isinstance(answer, str):
+            if answer not in told:  # by another network
+                tell(answer)
+            told.add(answer)
+            continue
+        if item is None or answer.item != _absolute(item):
+            raise RuntimeError(f"Ray returned {answer.item} in place of {item}")
+        yield replace(answer, item=item)
+        if isinstance(answer, Failure) or not answer.more:
+            item = next(left, None)
+    if item is not None:
+        raise RuntimeError(f"Ray did not return {item}")
+
+
+def _pack(values: Iterable[object]) -> Any:
+    """A table of them, pickled: Arrow makes floats of whole numbers beside nulls, and no strings of odd file names."""
+    import pyarrow
+
+    return pyarrow.table({"row": pyarrow.array([pickle.dumps(value) for value in values], pyarrow.large_binary())})
+
+
+def _unpack(rows: Any) -> list[Any]:
+    return [pickle.loads(row.as_buffer()) for row in rows["row"]]

@@ -1,0 +1,590 @@
+"""Work in processes of its own: an item that hangs, crashes or eats memory costs itself, and not the run."""
+
+import contextlib
+import ctypes
+import errno
+import itertools
+import math
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.errors import VideoError
+from timesformer_cli.runtimes.devices import available_cores
+
+T = TypeVar("T")
+
+
+class Done(NamedTuple):
+    """What a task yields: something small that can be pickled, and an array that goes through shared memory.
+
+    `more` says that further ones of the same item follow.
+    """
+
+    value: Any
+    array: NDArray[np.float32]
+    more: bool = False
+
+
+# What is done with an item, by at most so many threads, in one part or more; the last is the one without `more`.
+Task = Callable[[T, int], Generator[Done]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one item may take: seconds by the clock for each part, and bytes beyond what a worker has at its start.
+
+    The second holds where the platform limits a process's address space, which is Linux.
+    """
+
+    timeout: float = 60.0
+    memory: int = 6 * 2**30
+
+
+# Workers end themselves when their time is up, to the moment, whatever native code they are in.
+# Where the platform cannot do that they are killed after so many seconds more, which are also what a
+# worker may take to start, that is to import the decoders.
+_GRACE = 15.0
+
+# Seconds after which no one comes for an array any more.
+_ABANDONED = 60.0
+
+# Items begun and not taken, whatever room their results take: failures take none.
+_MOST_PLACES = 256
+
+# Parts after which memory is given back: decoders leave holes in it that would grow by 16 kB a video.
+_TRIMMED_AFTER = 32
+
+OUT_OF_MEMORY = "reading it takes more memory than there is for a video; try fewer --clips"
+
+_serial = itertools.count()
+
+
+class Pool(Generic[T]):
+    """Workers that run `task` on items, each on one at a time, ahead of whoever takes the results.
+
+    They start with the context, and work on whatever the caller does meanwhile. Each worker has
+    `ahead` places for items: so many are begun before the first of them is taken, and so many parts of
+    one are made before the first of them is taken. Further ones while the arrays that are ready take
+    less than `room` bytes. Each item is worked on by one thread, but for the last: where there are fewer of them than
+    cores, they share the cores.
+    """
+
+    def __init__(
+        self,
+        task: Task[T],
+        items: Iterable[T],
+        *,
+        workers: int,
+        limits: Limits = Limits(),
+        ahead: int = 2,
+        room: int = 0,
+    ) -> None:
+        # A server that imports the decoders once and then forks makes a new worker in no time.
+        servers = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if servers else "spawn")
+        if servers:
+            self._context.set_forkserver_preload([task_module(task), "timesformer_cli.video.decoders.pyav"])
+        self._task = task
+        self._limits = limits
+        self._bell = _Bell()
+        self._feed: _Feed[T] = _Feed(items, workers, self._bell)
+        self._count = workers
+        self._workers: list[_Worker[T]] = []
+        self._slots: deque[_Slot[T]] = deque()
+        self._ahead = ahead
+        self._room = room
+        self._parts = itertools.count(1)
+        # Ctrl-C comes at any moment of the caller's thread, which must therefore never hold a lock: the
+        # slots are the other thread's alone, and these two queues are what passes between them.
+        self._answers: queue.SimpleQueue[tuple[T, Done | BaseException] | None] = queue.SimpleQueue()
+        self._taken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._keeper = threading.Thread(target=self._keep_busy, daemon=True, name="workers")
+
+    def __enter__(self) -> Self:
+        _sweep()
+        self._feed.start()
+        # The first process comes when it has imported the decoders, and the caller has better to do than wait.
+        self._keeper.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = True
+        self._bell.ring()
+        self._keeper.join()
+        for worker in self._workers:
+            worker.kill()
+
+    def results(self) -> Iterator[tuple[T, Done | VideoError]]:
+        """In the order of the items: each part that `task` yields, or why there is none, or no more.
+
+        That is the VideoError it raised, `timeout`, `crash` for a worker that died (or was killed twice), or
+        `too_large` for want of memory. Whatever else `task` or the items raise is raised here.
+        """
+        return (result for result in self.results_and_pauses() if result is not None)
+
+    def results_and_pauses(self) -> Iterator[tuple[T, Done | VideoError] | None]:
+        """The same, with None wherever the next result is not there yet: who asks again waits for it."""
+        while True:
+            if self._answers.empty():
+                yield None
+            taken = self._answers.get()
+            if taken is None:
+                if self._error is not None:
+                    raise self._error
+                self._feed.check()
+                return
+            self._taken.put(None)
+            self._bell.ring()  # there is a place for another
+            item, answer = taken
+            if not isinstance(answer, (Done, VideoError)):
+                raise answer
+            yield item, answer
+
+    def _keep_busy(self) -> None:
+        """Give the workers items and take their answers, in a thread: the caller's may be busy for seconds."""
+        try:
+            _shield()
+            for _ in range(self._count):
+                self._workers.append(_Worker(self._context, self._task, self._limits))
+                self._assign()
+            while not self._stopped and not (self._feed.ended and not self._busy()):
+                self._wait()
+                self._deliver()
+                self._assign()
+        except BaseException as error:
+            self._error = error
+        self._answers.put(None)
+
+    def _busy(self) -> "list[_Worker[T]]":
+        return [worker for worker in self._workers if worker.slot is not None]
+
+    def _deliver(self) -> None:
+        """Pass on what is ready, in the order of the items."""
+        for slot in self._slots:
+            while slot.answers:
+                self._answers.put((slot.item, slot.answers.popleft()))
+            if not slot.ended:
+                return
+
+    def _clear(self) -> None:
+        """Make room where answers were taken."""
+        while not self._taken.empty():
+            self._taken.get()
+            self._slots[0].sizes.popleft()
+            if self._slots[0].is_taken():
+                self._slots.popleft()
+            _trim_memory(next(self._parts))
+
+    def _assign(self) -> None:
+        self._clear()
+        for worker in self._workers:
+            if worker.pauses and self._has_place_for_more_of(worker.slot):
+                worker.go_on()
+            if worker.slot is None and self._has_place():
+                item = self._feed.take()
+                if item is not None:
+                    self._slots.append(_Slot(*item))
+                    worker.begin(self._slots[-1], self._threads())
+
+    def _threads(self) -> int:
+        """How many an item gets that is begun now."""
+        left = self._feed.left()
+        return 1 if left is None else max(available_cores() // (len(self._busy()) + 1 + left), 1)
+
+    def _has_place(self) -> bool:
+        if len(self._slots) < self._count * self._ahead:
+            return True
+        return len(self._slots) < _MOST_PLACES and self._ready() < self._room
+
+    def _has_place_for_more_of(self, slot: "_Slot[T] | None") -> bool:
+        return slot is not None and (len(slot.sizes) < self._ahead or self._ready() < self._room)
+
+    def _ready(self) -> int:
+        """Bytes of the arrays that are there and not taken."""
+        return sum(sum(slot.sizes) for slot in self._slots)
+
+    def _wait(self) -> None:
+        """Until something happens, or a worker's time is up."""
+        busy = self._busy()
+        seconds = min((worker.deadline - time.monotonic() for worker in busy), default=math.inf)
+        handles: list[Any] = [handle for worker in busy for handle in worker.handles]
+        ready = wait([self._bell.handle, *handles], None if seconds == math.inf else max(seconds, 0))
+        if self._bell.handle in ready:
+            self._bell.hear()
+        for worker in busy:
+            worker.look()
+
+
+class _Bell:
+    """Wakes the thread that keeps the workers busy; any thread may ring."""
+
+    def __init__(self) -> None:
+        self.handle, self._ring = multiprocessing.Pipe(duplex=False)
+        self._lock = threading.Lock()
+        self._rung = False
+
+    def ring(self) -> None:
+        # Not more messages than can be heard, or the pipe would fill up when nobody listens any more. Where
+        # Ctrl-C comes between the two lines there is one too many, which does no harm.
+        with self._lock:
+            if not self._rung:
+                self._ring.send_bytes(b"1")
+                self._rung = True
+
+    def hear(self) -> None:
+        with self._lock:
+            self.handle.recv_bytes()
+            self._rung = False
+
+
+class _Slot(Generic[T]):
+    """The place of an item among the results."""
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.answers: deque[Done | BaseException] = deque()  # that are not passed on
+        self.sizes: deque[int] = deque()  # in bytes, of the answers that are not taken
+        self.ended = False
+        self.tries = 0
+
+    def put(self, answer: Done | BaseException) -> None:
+        self.answers.append(answer)
+        self.sizes.append(answer.array.nbytes if isinstance(answer, Done) else 0)
+        self.ended = not (isinstance(answer, Done) and answer.more)
+
+    def is_taken(self) -> bool:
+        return self.ended and not self.sizes
+
+
+class _Feed(Generic[T]):
+    """Takes items from where they come from in a thread, for standard input may keep one waiting."""
+
+    def __init__(self, items: Iterable[T], capacity: int, bell: _Bell) -> None:
+        self._items = items
+        self._bell = bell  # is rung when there is something to take
+        self._queue: queue.Queue[tuple[T] | None] = queue.Queue(capacity)
+        self._error: BaseException | None = None
+        self._found = self._taken = 0
+        self._all_found = False
+        self.ended = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, daemon=True, name="items").start()
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                self._found += 1
+                self._queue.put((item,))
+                self._bell.ring()
+        except BaseException as error:
+            self._error = error
+        self._all_found = True
+        self._queue.put(None)
+        self._bell.ring()
+
+    def take(self) -> tuple[T] | None:
+        """The next item, or None if there is none, or none yet."""
+        if self.ended:
+            return None
+        try:
+            item = self._queue.get_nowait()
+        except queue.Empty:
+            return None
+        self.ended = item is None
+        self._taken += not self.ended
+        return item
+
+    def left(self) -> int | None:
+        """How many are yet to be taken; None where more may come."""
+        return self._found - self._taken if self._all_found else None
+
+    def check(self) -> None:
+        """Raise what the source of the items raised."""
+        if self._error is not None:
+            raise self._error
+
+
+class _Worker(Generic[T]):
+    """One process after another, as they are used up."""
+
+    def __init__(self, context: Any, task: Task[T], limits: Limits) -> None:
+        self._context, self._task, self._limits = context, task, limits
+        self.slot: _Slot[T] | None = None
+        self.deadline = 0.0
+        self.pauses = False  # between two parts of an item
+        self._memory = ""  # the name under which a worker leaves its arrays, with a number for each
+        self._part = 0
+        self._start()
+
+    def _start(self) -> None:
+        connection, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, self._task, self._limits), daemon=True)
+        process.start()
+        theirs.close()
+        self._connection, self._process = connection, process
+
+    @property
+    def handles(self) -> tuple[Any, ...]:
+        return self._connection, self._process.sentinel
+
+    def begin(self, slot: _Slot[T], threads: int) -> None:
+        self.slot = slot
+        slot.tries += 1
+        self._memory, self._part = f"timesformer-{os.getpid()}-{next(_serial)}", 0
+        self._send((slot.item, threads, self._memory))
+
+    def go_on(self) -> None:
+        """With the next part of the item."""
+        self.pauses = False
+        self._part += 1
+        self._send(None)
+
+    def _send(self, message: object) -> None:
+        self.deadline = time.monotonic() + self._limits.timeout + _GRACE
+        # Should it be dead, that is found out when its answer is waited for.
+        with contextlib.suppress(OSError):
+            self._connection.send(message)
+
+    def look(self) -> None:
+        """Take the answer, if there is one; replace the process if it died or its time is up."""
+        assert self.slot is not None
+        try:
+            answer = self._receive() if self._connection.poll() else None
+        except (EOFError, OSError):
+            self._process.join(_GRACE)
+            answer = self._death()
+        if answer is None and not self._process.is_alive():
+            answer = self._death()
+        if isinstance(answer, VideoError) and self._was_killed() and self._has_another_try(self.slot):
+            return
+        if answer is None and time.monotonic() >= self.deadline:
+            answer = self._late()
+        if answer is None:
+            return
+        self.slot.put(answer)
+        if not self.slot.ended:
+            self.pauses, self.deadline = True, math.inf
+            return
+        self.slot, self.pauses = None, False
+        if not isinstance(answer, Done) and not self._process.is_alive():
+            self.kill()
+            self._start()
+
+    def _was_killed(self) -> bool:
+        """From outside, as the kernel does for want of memory, to whatever process it likes."""
+        return bool(self._process.exitcode == -getattr(signal, "SIGKILL", 0) != 0)
+
+    def _has_another_try(self, slot: _Slot[T]) -> bool:
+        """Begin the item again, if it was begun once and nothing has come of it."""
+        if slot.tries > 1 or self._part:
+            return False
+        self.kill()
+        self._start()
+        self.begin(slot, 1)
+        return True
+
+    def _receive(self) -> Done | BaseException:
+        value, array, more = self._connection.recv()
+        if array is None:
+            return value  # type: ignore[no-any-return]
+        if isinstance(array, np.ndarray):
+            return Done(value, array, more)
+        memory = SharedMemory(_name(self._memory, self._part))
+        try:
+            array = np.ndarray(array, np.float32, memory.buf).copy()
+        finally:
+            memory.close()
+            memory.unlink()
+        return Done(value, array, more)
+
+    def _death(self) -> VideoError:
+        code = self._process.exitcode or 0
+        if code == -getattr(signal, "SIGALRM", 0) != 0:
+            return self._late()
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        hint = "; perhaps for want of memory" if name == "SIGKILL" else ""
+        return VideoError("crash", f"the process that read it died ({name}{hint})")
+
+    def _late(self) -> VideoError:
+        self._process.kill()
+        self._process.join()
+        return VideoError(
+            "timeout", f"not read within {self._limits.timeout:g} seconds; --timeout sets how long a video may take"
+        )
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+        # What a worker that was killed had ready, and no one fetched; or had only begun, and gave no size yet.
+        with contextlib.suppress(OSError, ValueError):
+            memory = SharedMemory(_name(self._memory, self._part))
+            memory.close()
+            memory.unlink()
+
+
+def _sweep() -> None:
+    """Remove arrays that runs which were killed have left in shared memory, where it is a folder: on Linux."""
+    for path in Path("/dev/shm").glob("timesformer-*"):
+        with contextlib.suppress(OSError, ValueError):  # another user's, or gone by now
+            # Whoever is alive fetches an array at once. Numbers of processes mean nothing in another container.
+            if time.time() - path.stat().st_mtime > _ABANDONED and not _is_alive(int(path.name.split("-")[1])):
+                path.unlink()
+
+
+def _shield() -> None:
+    """Keep signals from the processes that this thread starts: they may go to the whole group, and the master decides.
+
+    The server that forks the workers would die of them, and take the videos that are being read for crashed.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # it lets them through again once it has started its own process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
+
+
+def _name(memory: str, part: int) -> str:
+    return f"{memory}-{part}"
+
+
+def task_module(task: Any) -> str:
+    """The module to import for a function, or for one with some of its arguments given (functools.partial)."""
+    return str(getattr(task, "func", task).__module__)
+
+
+def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
+    """What a worker does: one item after another, until its master closes the connection or is gone."""
+    # Both may go to the whole group; the master decides.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    # Libraries print to these whatever they like, and the C library its last words.
+    sink = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(sink, stream)
+    _limit_memory(limits.memory)
+    parts_made = itertools.count(1)
+    while True:
+        try:
+            item, threads, memory = connection.recv()
+        except EOFError:
+            return
+        with contextlib.closing(task(item, threads)) as parts:
+            for part in itertools.count():
+                _set_alarm(limits.timeout)
+                answer, more = _make(parts, _name(memory, part))
+                _set_alarm(0)
+                with contextlib.suppress(BrokenPipeError):
+                    connection.send(answer)
+                _trim_memory(next(parts_made))
+                if not more:
+                    break
+                try:
+                    connection.recv()  # there is room for the next part
+                except EOFError:
+                    return
+
+
+def _make(
+    parts: Iterator[Done], memory: str
+) -> tuple[tuple[Any, tuple[int, ...] | NDArray[np.float32] | None, bool], bool]:
+    """Make the next part; the message to send, and whether another part follows.
+
+    The message has the shape of the array that was left in memory, or the array itself where there was no room, or
+    None with an error.
+    """
+    error: BaseException
+    try:
+        done = next(parts)
+        array = done.array.shape if _leave(memory, done.array) else done.array
+        return (done.value, array, done.more), done.more
+    except VideoError as video_error:
+        error = video_error
+    except MemoryError:
+        error = VideoError("too_large", OUT_OF_MEMORY)
+    except BaseException as other:
+        error = _fit_to_travel(other)
+    return (error, None, False), False
+
+
+def _fit_to_travel(error: BaseException) -> BaseException:
+    """The error, with where it came from; or one that says the same, if it cannot be pickled."""
+    where = traceback.format_exc()
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(where)
+    return error
+
+
+def _leave(name: str, array: NDArray[np.float32]) -> bool:
+    """Whether there was room for it: containers have 64 MB of shared memory, unless they are told otherwise."""
+    memory = SharedMemory(name, create=True, size=max(array.nbytes, 1))
+    try:
+        if hasattr(os, "posix_fallocate"):  # without it, writing where there is no room kills the process
+            os.posix_fallocate(memory._fd, 0, memory.size)  # type: ignore[attr-defined]
+        np.ndarray(array.shape, np.float32, memory.buf)[...] = array
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        memory.unlink()
+        return False
+    finally:
+        memory.close()
+    return True
+
+
+def _set_alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _limit_memory(more: int) -> None:
+    if sys.platform != "linux":  # elsewhere the limit does nothing, or there is none
+        return
+    import resource
+
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = used + more if hard == resource.RLIM_INFINITY else min(used + more, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
+def _trim_memory(parts: int) -> None:
+    """Now and then, give the system back what was freed between pieces still in use, which glibc keeps."""
+    if parts % _TRIMMED_AFTER == 0 and sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -1,0 +1,204 @@
+"""Labelled videos sorted into one folder for each label, as copies or as links."""
+
+import filecmp
+import hashlib
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+from timesformer_cli.errors import OutputError, UsageError
+from timesformer_cli.results.record import Record, spans
+from timesformer_cli.video.addresses import is_address, local_path
+
+_LABEL = "{label}"
+_BRACES = re.compile(r"\{[^{}]*\}|[{}]")
+
+# What Windows does not allow in names, and `%`, which begins the escape of another character.
+_FORBIDDEN = frozenset('<>:"/\\|?*%')
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(?=\.|$)", re.IGNORECASE)
+
+# Bytes of a folder's name. File systems allow 255; Windows often no more than 260 characters of a whole path.
+_LONGEST = 120
+
+
+def check_folders(template: str) -> None:
+    """Find out, before any work is done, that videos cannot be sorted into the folders of `template`.
+
+    Raises:
+        UsageError: a placeholder other than {label}.
+        OutputError: the part before {label} cannot be made or written, or is no folder.
+    """
+    fixed = Path(_with_label(template).partition(_LABEL)[0] + "x").parent
+    there = next(folder for folder in (fixed, *fixed.parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        raise OutputError(f"{there}: is no folder; choose another one to sort videos into")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{there}: cannot be written (permission denied); choose another folder to sort videos into")
+
+
+def _with_label(template: str) -> str:
+    for brace in _BRACES.findall(template):
+        if brace != _LABEL:
+            raise UsageError(f"{template}: {brace} is not known here; the only placeholder is {_LABEL}")
+    return template if _LABEL in template else os.path.join(template, _LABEL)
+
+
+class Sorter:
+    """Puts each labelled video into the folder that `template` names for its label; `labels` are all there can be.
+
+    A template without {label} is a folder that gets one folder for each label. With `link`, what is put there is a
+    symbolic link to the video, else a copy.
+    """
+
+    def __init__(self, template: str, labels: Sequence[str], *, link: bool) -> None:
+        self._template = _with_label(template)
+        self._names = folder_names(labels)
+        self._link = link
+
+    def place(self, record: Record) -> Path | None:
+        """Where the video of `record` is now sorted to; None if it failed, has no label, or lies at an address.
+
+        The label is the first; of a timeline, the one that is first for the longest time. Nothing is overwritten:
+        what is there already with the same content is left, and beside another file of the same name this one
+        gets a number. A folder of pictures is sorted as a whole.
+
+        Raises:
+            OutputError: it cannot be copied or linked.
+        """
+        label = _main_label(record)
+        if label is None or is_address(record["path"]):
+            return None
+        source = Path(os.path.abspath(local_path(record["path"])))
+        folder = Path(self._template.replace(_LABEL, self._names[label]))
+        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+            raise OutputError(f"{record['path']}: cannot be sorted into {folder}, which lies inside it")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return self._put(source, folder)
+        except OSError as error:
+            verb = "linked" if self._link else "copied"
+            raise OutputError(f"{record['path']}: cannot be {verb} to {folder} ({error.strerror or error})") from error
+
+    def _put(self, source: Path, folder: Path) -> Path:
+        targets = _numbered(folder / source.name)
+        while True:
+            target = next(targets)
+            if not os.path.lexists(target):
+                try:
+                    (_link if self._link else _copy)(source, target)
+                    return target
+                except FileExistsError:  # another run was quicker
+                    pass
+            if _same(source, target):
+                return target
+
+
+def folder_names(labels: Sequence[str]) -> dict[str, str]:
+    """A name for the folder of each label that Linux, macOS and Windows accept, different for different labels.
+
+    Characters that they do not accept become %XX, as in addresses. Names that would be too long, or differ in case or
+    in the composition of accents alone, end in a digest of the label.
+    """
+    names = {label: _escaped(label) for label in labels}
+    alike = Counter(map(_folded, names.values()))
+    return {
+        label: _shortened(name, label) if alike[_folded(name)] > 1 or not 0 < len(name.encode()) <= _LONGEST else name
+        for label, name in names.items()
+    }
+
+
+def _escaped(label: str) -> str:
+    last = len(label) - 1
+    device = _DEVICE.match(label) is not None
+    return "".join(
+        "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+        if character in _FORBIDDEN
+        or unicodedata.category(character) in ("Cc", "Cs")
+        or (place == 0 and (device or character == "."))  # a name that begins with a dot is hidden
+        or (place == last and character in ". ")
+        else character
+        for place, character in enumerate(label)
+    )
+
+
+def _folded(name: str) -> str:
+    """What macOS and Windows take for the same name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _shortened(name: str, label: str) -> str:
+    # No escape begins with "%-", so no other label is called like this.
+    digest = f"%-{_digest(label.encode('utf-8', 'surrogatepass'))}"
+    return name.encode()[: _LONGEST - len(digest)].decode(errors="ignore") + digest
+
+
+def _main_label(record: Record) -> str | None:
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for part in spans(record):
+        if part["predictions"]:
+            seconds[part["predictions"][0]["label"]] += part["end"] - part["start"]
+    return max(seconds, key=seconds.__getitem__, default=None)
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_name(f"{path.stem} ({number}){path.suffix}") for number in count(2))
+
+
+def _same(source: Path, target: Path) -> bool:
+    """Whether `target` is `source`, a link to it, or holds the same; folders with all that is in them."""
+    if not target.exists():
+        return False
+    if os.path.samefile(source, target):
+        return True
+    if not source.is_dir():
+        return target.is_file() and filecmp.cmp(source, target, shallow=False)
+    names = sorted(os.listdir(source))
+    return (
+        target.is_dir()
+        and names == sorted(os.listdir(target))
+        and all(_same(source / name, target / name) for name in names)
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    os.symlink(source, target, target_is_directory=source.is_dir())
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file with its times, or a folder. It gets its name when it is whole, and only if that is still free."""
+    # The name is the same in every run, so that what a killed run left is written over.
+    part = target.with_name(f".{_digest(os.fsencode(source))}.part")
+    try:
+        if source.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(source, part)
+            os.rename(part, target)
+        else:
+            shutil.copy2(source, part)
+            _take_name(part, target)
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def _take_name(part: Path, target: Path) -> None:
+    """Rename a file as `os.replace` does, but to a name that is free."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        target.open("xb").close()
+        os.replace(part, target)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=4).hexdigest()

@@ -1,0 +1,54 @@
+"""Labels as subtitles that players show: SRT and WebVTT, with one cue for each labelled span of a video."""
+
+import html
+from collections.abc import Iterator
+from itertools import count, zip_longest
+
+from timesformer_cli.results.record import Record, Style, spans
+
+
+def srt_style(*, raw: bool) -> Style:
+    """SRT, as VLC, mpv and ELAN read it. With `raw`, scores are logits."""
+    numbers = count(1)
+
+    def render(record: Record) -> str:
+        cues = _cues(record, raw=raw)
+        return "\n".join(f"{next(numbers)}\n{_clock(a, ',')} --> {_clock(b, ',')}\n{text}\n" for a, b, text in cues)
+
+    return Style(render, between="\n")
+
+
+def vtt_style(*, raw: bool) -> Style:
+    """WebVTT, as browsers read it. With `raw`, scores are logits."""
+
+    def render(record: Record) -> str:
+        cues = _cues(record, raw=raw)
+        return "\n".join(
+            f"{_clock(a, '.')} --> {_clock(b, '.')}\n{html.escape(text, quote=False)}\n" for a, b, text in cues
+        )
+
+    return Style(render, start="WEBVTT\n\n", between="\n")
+
+
+def _cues(record: Record, *, raw: bool) -> Iterator[tuple[int, int, str]]:
+    """Start and end in milliseconds, and one line of text, of each span that has a label.
+
+    Where windows overlap, a cue ends when the next window begins.
+    """
+    parts = spans(record)
+    for part, following in zip_longest(parts, parts[1:]):
+        if not part["predictions"]:
+            continue
+        end = part["end"] if following is None else min(part["end"], following["start"])
+        start_ms, end_ms = round(1000 * part["start"]), round(1000 * end)
+        first = part["predictions"][0]
+        score = f"{first['score']:.2f}" if raw else f"{100 * first['score']:.0f} %"
+        # A blank line would end the cue. An end at the start, as of a video of unknown duration, is not allowed.
+        yield start_ms, max(end_ms, start_ms + 1), f"{' '.join(first['label'].split())} ({score})"
+
+
+def _clock(milliseconds: int, point: str) -> str:
+    seconds, milliseconds = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{point}{milliseconds:03d}"

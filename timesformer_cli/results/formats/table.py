@@ -1,0 +1,82 @@
+"""The table that people read: one row for each video, printed as soon as that video is done."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from timesformer_cli.text import printable
+
+_SCORE_WIDTH = 7  # "100.0 %"
+_GAP = 2
+
+
+class Table:
+    """Text of the rows, `plain` for a file or coloured as the terminal on standard output allows.
+
+    The first row is printed before the last is known, so the widths come from the terminal and the
+    labels alone; a longer path goes on beside the further labels of its video.
+    """
+
+    def __init__(self, labels: Sequence[str], *, raw: bool, plain: bool) -> None:
+        self._console = Console(file=io.StringIO() if plain else None, highlight=False)
+        self._raw = raw
+        longest = max((cell_len(printable(label)) for label in labels), default=0)
+        self._label_width = min(max(longest, 24), self._console.width // 2)
+        rest = self._console.width - self._label_width - _SCORE_WIDTH - 2 * _GAP
+        self._path_width = max(min(rest, 60), 10)
+
+    def header(self) -> str:
+        return self._row("Video", self._ranks([("Score", "Label")], ["dim"]), "dim")
+
+    def rows(self, record: Mapping[str, Any]) -> str:
+        """The rows of one record, as `writers.to_record` makes them."""
+        path = printable(record["path"])
+        if record["status"] == "error":
+            return self._row(path, Text(printable(record["error"]["message"]), "red"))
+        if "segments" not in record:
+            return self._row(path, self._predictions(record["predictions"]))
+        rows = (
+            self._row(f"  {_clock(part['start'])} to {_clock(part['end'])}", self._predictions(part["predictions"]))
+            for part in record["segments"]
+        )
+        return self._row(path, Text()) + "".join(rows)
+
+    def _predictions(self, predictions: Sequence[Mapping[str, Any]]) -> Grid | Text:
+        if not predictions:
+            return Text("no label above the threshold", "dim")
+        pairs = [(self._score(p["score"]), printable(p["label"])) for p in predictions]
+        return self._ranks(pairs, ["bold", *["dim"] * (len(pairs) - 1)])
+
+    def _score(self, score: float) -> str:
+        return f"{score:.2f}" if self._raw else f"{100 * score:.1f} %"
+
+    def _ranks(self, pairs: Sequence[tuple[str, str]], styles: Sequence[str]) -> Grid:
+        grid = Grid.grid(padding=(0, _GAP, 0, 0))
+        grid.add_column(width=_SCORE_WIDTH, justify="right", no_wrap=True)
+        grid.add_column(width=self._label_width, overflow="fold")
+        for (score, label), style in zip(pairs, styles, strict=True):
+            grid.add_row(Text(score, style), Text(label, style))
+        return grid
+
+    def _row(self, path: str, right: Grid | Text, style: str = "") -> str:
+        grid = Grid.grid(padding=(0, _GAP, 0, 0))
+        grid.add_column(width=self._path_width, overflow="fold")
+        grid.add_column(width=_SCORE_WIDTH + _GAP + self._label_width, overflow="fold")
+        grid.add_row(Text(path, style), right)
+        with self._console.capture() as capture:
+            self._console.print(grid)
+        # Cells are padded to their width, which would only trouble whoever copies the text.
+        return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())
+
+
+def _clock(seconds: float) -> str:
+    """Tenths of seconds, as 1:02:03.4 or 0:03.4."""
+    minutes, tenths = divmod(round(10 * seconds), 600)
+    whole, minutes = divmod(minutes, 60)
+    clock = f"{whole}:{minutes:02}" if whole else f"{minutes}"
+    return f"{clock}:{tenths // 10:02}.{tenths % 10}"

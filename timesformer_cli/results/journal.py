@@ -1,0 +1,398 @@
+"""Results that survive any stop: JSON lines that grow on disk, what a stopped run left in them, and its settings.
+
+Beside an output NAME lie `NAME.meta.json`, the settings it was made with and what it holds when it is
+finished, and while they are needed `NAME.part.jsonl`, the records that other formats than JSON lines
+are made of when all are there, `NAME.retry.jsonl`, new records of videos that had failed, which take
+their old ones' places at the end, and `NAME.lock`, which keeps other runs out.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from timesformer_cli.errors import OutputError
+from timesformer_cli.files import encoded, replacing, told
+from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
+from timesformer_cli.results.record import Record, private_line, spans
+from timesformer_cli.results.settings import Settings, differences, origin_in
+from timesformer_cli.results.writers import Format, write_file
+
+_DIGEST = 16
+
+
+def is_durable(target: Path, format: Format) -> bool:
+    """Whether results in `target` can be continued: not a table, nor what is on a device or in a named pipe."""
+    return format != "table" and (target.is_file() or not target.exists())
+
+
+class Holdings(NamedTuple):
+    """What an output holds: how many videos, how many of them failed, and the sum of their paths' digests."""
+
+    videos: int = 0
+    failed: int = 0
+    paths: int = 0
+
+    def and_path(self, path: str, *, failed: bool = False) -> "Holdings":
+        added = int.from_bytes(_digest(path), "big")
+        return Holdings(self.videos + 1, self.failed + failed, (self.paths + added) % (1 << 8 * _DIGEST))
+
+    def and_record(self, record: Record) -> "Holdings":
+        return self.and_path(record["path"], failed=record["status"] == "error")
+
+
+@dataclass
+class Past:
+    """What earlier runs left: `done` is to be left alone, `failed` are the digests of those whose record is an error.
+
+    `count` is the number of those that are done.
+    """
+
+    done: "PathSet"
+    failed: set[bytes] = field(default_factory=set)
+    count: int = 0
+
+
+class PathSet:
+    """Paths, as 16 bytes each: a million take 16 MB."""
+
+    def __init__(self, digests: bytes = b"") -> None:
+        self._sorted = np.sort(np.frombuffer(digests, f"S{_DIGEST}"))
+
+    def __contains__(self, path: str) -> bool:
+        if not len(self._sorted):
+            return False
+        wanted = _digest(path).rstrip(b"\0")  # as NumPy gives its strings back
+        position = int(np.searchsorted(self._sorted, wanted))
+        return position < len(self._sorted) and bool(self._sorted[position] == wanted)
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.blake2b(encoded(path), digest_size=_DIGEST).digest()
+
+
+class Ledger:
+    """The output of one run, and of those before it that it continues.
+
+    With `logits`, those of all records go to that file as well; they must carry them. Without a record
+    there is no output, unless it `may_be_empty`. As a context: at its end the output gets its last form, and a
+    stop leaves what `resume` continues.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        format: Format,
+        settings: Settings,
+        logits: Path | None = None,
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
+        self._target = target
+        self._format = format
+        self._settings = settings
+        self._logits = logits
+        self._may_be_empty = may_be_empty
+        self._journal = journal_of(target, format, logits=logits is not None)
+        self._retries = target.with_name(target.name + ".retry.jsonl")
+        self._meta = meta_of(target)
+        self._files: dict[Path, FileIO] = {}
+        self._torn: dict[Path, int] = {}  # files with a torn record at their end, and the byte where it begins
+        self._continues = False
+        self._holds = Holdings()
+        self.finished = False  # by an earlier run, into a format that takes no more
+        self.past = Past(PathSet())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.finish()
+        finally:
+            self.close()
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.past.done
+
+    @property
+    def failed(self) -> int:
+        return self._holds.failed
+
+    def resume(self, *, retry_errors: bool) -> None:
+        """Take over what is there; nothing is changed before `write` or `finish`.
+
+        Raises:
+            OutputError: it was made with other settings, or is not what a run leaves.
+        """
+        finished = self._journal != self._target and self._target.exists() and not self._journal.exists()
+        there = self._target if finished else self._journal
+        # A run that was stopped before its first record leaves an empty file.
+        if not there.exists() or (there.stat().st_size == 0 and not self._meta.exists()):
+            return
+        held = self._check_meta()
+        self._continues = True
+        if not finished:
+            self.past = self._read_journals(retry_errors=retry_errors)
+            return
+        if held is None:
+            raise OutputError(
+                f"{self._target}: cannot be resumed: no run has finished it; start again with --overwrite"
+            )
+        if retry_errors and held.failed:
+            raise OutputError(
+                f"{self._target}: is finished, and only JSON lines without logits keep what --retry-errors needs; "
+                "label again with --overwrite, or into a .jsonl file"
+            )
+        if self._logits is not None and not self._logits.exists():
+            raise OutputError(
+                f"{self._logits}: does not exist, though {self._target} is finished; name the file that holds its "
+                "logits, or label again with --overwrite"
+            )
+        self.finished, self._holds = True, held
+        self.past.count = held.videos
+
+    def check_finished(self, paths: Iterable[str]) -> None:
+        """Raises OutputError where a finished output holds other videos than `paths`."""
+        holds = Holdings()
+        for path in paths:
+            holds = holds.and_path(path, failed=False)
+        if (holds.videos, holds.paths) != (self._holds.videos, self._holds.paths):
+            raise OutputError(
+                f"{self._target}: is finished, with {self._holds.videos} videos that are not these {holds.videos}; a "
+                f"finished {self._format} file takes no more, so name another one"
+            )
+
+    def write(self, record: Record) -> None:
+        """Write one record. Raises OutputError when it cannot be written."""
+        failed = record["status"] == "error"
+        digest = _digest(record["path"])
+        again = digest in self.past.failed
+        self._append(self._retries if again else self._journal, encoded(private_line(record)))
+        if again:
+            self.past.failed.discard(digest)
+            self._holds = self._holds._replace(failed=self._holds.failed - 1 + failed)
+        else:
+            self._holds = self._holds.and_path(record["path"], failed=failed)
+
+    def finish(self) -> None:
+        """Every video is done: give the output its last form. Raises OutputError."""
+        if not self._continues and self._may_be_empty:
+            with told(self._journal):
+                self._open(self._journal)
+        self.close()
+        if self.finished or not self._continues:
+            return
+        for path, end in self._torn.items():
+            with told(path):
+                os.truncate(path, end)
+        if self._retries.exists():
+            with replacing(self._journal) as part:
+                self._merge(part)
+            self._retries.unlink()
+        if self._logits is not None:
+            rows, labels, ending = _logits_in(self._journal), self._settings["labels"], self._logits.suffix.lower()
+            with replacing(self._logits) as part:
+                save_logits(part, rows, labels, format=ending)
+        if self._journal != self._target:
+            origin = origin_in(self._settings)
+            records = (record for _, record in read_records(self._journal))
+            with replacing(self._target) as part:
+                write_file(part, self._format, records, origin)
+        _write_meta(self._target, self._settings, self._holds)
+        if self._journal != self._target:
+            with told(self._journal):
+                self._journal.unlink()
+
+    def close(self) -> None:
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def _append(self, path: Path, line: bytes) -> None:
+        with told(path):
+            file = self._files.get(path) or self._open(path)
+            end = file.tell()
+            try:
+                while line:
+                    line = line[file.write(line) :]
+            except OSError:
+                with suppress(OSError):  # leave whole lines; a torn one would be cut off by --resume
+                    file.truncate(end)
+                raise
+
+    def _open(self, path: Path) -> FileIO:
+        if self._continues:
+            _write_meta(self._target, self._settings, None)
+            file = self._files[path] = FileIO(path, "r+" if path.exists() else "x+")
+            if path in self._torn:
+                file.truncate(self._torn.pop(path))
+            file.seek(0, os.SEEK_END)
+        else:
+            # In this order, a stop in between never leaves records beside settings that are not theirs.
+            self._meta.unlink(missing_ok=True)
+            self._retries.unlink(missing_ok=True)
+            file = self._files[path] = FileIO(path, "w+")  # at once, so that it is closed whatever follows
+            _write_meta(self._target, self._settings, None)
+            self._continues = True
+        return file
+
+    def _check_meta(self) -> Holdings | None:
+        """What a finished output holds; None if it is not finished."""
+        settings, holds = read_meta(self._target)
+        differing = list(differences(settings, self._settings))
+        if differing:
+            raise OutputError(
+                f"{self._target}: was made with other settings: {', '.join(differing)}; "
+                "resume with the same ones, or choose another file"
+            )
+        return holds
+
+    def _read_journals(self, *, retry_errors: bool) -> Past:
+        digests, failed, end = bytearray(), set(), 0
+        holds = Holdings()
+        for line_end, record in read_records(self._journal):
+            end = line_end
+            digests += _digest(record["path"])
+            holds = holds.and_path(record["path"], failed=False)
+            if record["status"] == "error":
+                failed.add(_digest(record["path"]))
+        self._note_torn(self._journal, end)
+        if self._retries.exists():
+            failed = self._read_retries(failed)
+        self._holds = holds._replace(failed=len(failed))
+        if retry_errors:
+            kept = bytearray()
+            for start in range(0, len(digests), _DIGEST):
+                digest = digests[start : start + _DIGEST]
+                kept += b"" if bytes(digest) in failed else digest
+            digests = kept
+        return Past(PathSet(bytes(digests)), failed, len(digests) // _DIGEST)
+
+    def _read_retries(self, failed: set[bytes]) -> set[bytes]:
+        """Those that still count as failed."""
+        failed, end = set(failed), 0
+        for line_end, record in read_records(self._retries):
+            end = line_end
+            (failed.add if record["status"] == "error" else failed.discard)(_digest(record["path"]))
+        self._note_torn(self._retries, end)
+        return failed
+
+    def _note_torn(self, path: Path, end: int) -> None:
+        with told(path, "read"):
+            if path.stat().st_size > end:
+                self._torn[path] = end
+
+    def _merge(self, part: Path) -> None:
+        """The records, with the newest of each video that was tried again."""
+        with self._retries.open("rb") as retries, self._journal.open("rb") as lines, part.open("wb") as merged:
+            newest: dict[bytes, int] = {}
+            start = 0
+            for end, record in read_records(self._retries):
+                newest[_digest(record["path"])], start = start, end
+            for line in lines:
+                position = newest.get(_digest(json.loads(line)["path"]))
+                if position is not None:
+                    retries.seek(position)
+                    line = retries.readline()
+                merged.write(line)
+
+
+def journal_of(target: Path, format: Format, *, logits: bool = False) -> Path:
+    """Where the records grow."""
+    return target if format == "jsonl" and not logits else target.with_name(target.name + ".part.jsonl")
+
+
+def meta_of(target: Path) -> Path:
+    return target.with_name(target.name + ".meta.json")
+
+
+def check_journal(target: Path, format: Format, *, logits: bool = False) -> None:
+    """Raises OutputError when a run that was stopped has left results."""
+    journal = journal_of(target, format, logits=logits)
+    if journal.exists():
+        raise OutputError(
+            f"{journal}: holds the results of a run that was stopped; --resume goes on with it, "
+            "--overwrite starts again"
+        )
+
+
+def read_meta(target: Path) -> tuple[Settings, Holdings | None]:
+    """The settings that an output was made with, and what it holds if it is finished.
+
+    Raises:
+        OutputError: they are missing or damaged.
+    """
+    path = meta_of(target)
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        finished = meta["finished"]
+        if finished is not None:
+            finished = Holdings(int(finished["videos"]), int(finished["failed"]), int(finished["paths"], 16))
+        return dict(meta["settings"]), finished
+    except (OSError, ValueError, TypeError, KeyError):
+        raise OutputError(
+            f"{target}: cannot be continued: {path.name}, the settings it was made with, is missing or damaged; "
+            "start again with --overwrite"
+        ) from None
+
+
+def read_records(path: Path) -> Iterator[tuple[int, Record]]:
+    """Each record and the byte after it, up to a torn one at the end.
+
+    Raises:
+        OutputError: a line that is no record, with records after it; or the file cannot be read.
+    """
+    end = 0
+    with told(path, "read"), path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            record = _parse(line)
+            if record is None:
+                if any(_parse(later) for later in file):
+                    raise OutputError(f"{path}: line {number} is not a record; it was changed since it was written")
+                return
+            end += len(line)
+            yield end, record
+
+
+def _parse(line: bytes) -> Record | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and {"path", "status"} <= record.keys() else None
+
+
+def _logits_in(journal: Path) -> Iterator[LogitsRow]:
+    for _, record in read_records(journal):
+        for span, packed in zip(spans(record), record.get("_logits", ()), strict=True):
+            yield LogitsRow(record["path"], span["start"], span["end"], unpack(packed))
+
+
+def write_finished(
+    target: Path, format: Format, settings: Settings, records: Iterable[Record], holds: Holdings
+) -> None:
+    """Write all `records` to `target` at once, as a run would have. Raises OutputError."""
+    meta_of(target).unlink(missing_ok=True)
+    with replacing(target) as part:
+        write_file(part, format, records, origin_in(settings))
+    _write_meta(target, settings, holds)
+
+
+def _write_meta(target: Path, settings: Settings, holds: Holdings | None) -> None:
+    finished = None if holds is None else holds._asdict() | {"paths": f"{holds.paths:032x}"}
+    text = json.dumps({"finished": finished, "settings": settings}, indent=2) + "\n"
+    with replacing(meta_of(target)) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,150 @@
+"""Logits of all classes in a file, for metrics and fusion without running the network again: npz or Parquet."""
+
+import base64
+import json
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+from numpy.lib.format import write_array_header_1_0
+from numpy.typing import NDArray
+
+from timesformer_cli.errors import UsageError
+from timesformer_cli.results.formats.parquet import check_pyarrow
+
+ROWS_IN_A_GROUP = 4096
+
+_CHUNK = 2**20
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogitsRow:
+    """What the network said of one span of a video, in seconds: `logits` float32 (K,), the mean over its views."""
+
+    path: str
+    start: float
+    end: float
+    logits: NDArray[np.float32]
+
+
+def check_logits_target(path: Path) -> None:
+    """Find out, before any work is done, that logits cannot be written in the format that `path` asks for.
+
+    Raises:
+        UsageError: another extension than .npz and .parquet.
+        OutputError: Parquet, but the library that writes it is not there.
+    """
+    if path.suffix.lower() not in (".npz", ".parquet"):
+        raise UsageError(f"{path}: logits are saved as .npz or .parquet; give the file one of these extensions")
+    if path.suffix.lower() == ".parquet":
+        check_pyarrow()
+
+
+def save_logits(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], *, format: str) -> None:
+    """Write `rows` to `path`, whatever it is called, in the format of the extension `format`: `.npz` or `.parquet`.
+
+    npz holds `logits` float32 (N, K), `start` and `end` float64 (N,), `path` text (N,) and `labels` text (K,), for
+    `numpy.load`. Parquet has columns of these names, and the labels as JSON in the metadata of its schema.
+    Rows are taken as they come, and no more than some thousand of them are in memory.
+
+    Raises:
+        OSError: the file cannot be written, or there is no room in its folder for the same amount of data again.
+    """
+    (_save_parquet if format == ".parquet" else _save_npz)(path, rows, labels)
+
+
+def pack(logits: NDArray[np.float32]) -> str:
+    """Logits, float32 (K,), as a record of JSON lines keeps them: base64 of little-endian numbers."""
+    return base64.b64encode(logits.astype("<f4").tobytes()).decode("ascii")
+
+
+def unpack(text: str) -> NDArray[np.float32]:
+    """The logits that `pack` was given."""
+    return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)
+
+
+def _save_npz(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str]) -> None:
+    # An array's header says how many rows follow, and how long the longest path is; that is known at the end, so
+    # until then the columns lie in files of their own.
+    with ExitStack() as stack:
+        paths, starts, ends, logits = (stack.enter_context(TemporaryFile(dir=path.parent)) for _ in range(4))
+        number, longest = 0, 0
+        for row in rows:
+            text = _utf32(row.path)
+            paths.write(_LENGTH.pack(len(text)) + text)
+            starts.write(struct.pack("<d", row.start))
+            ends.write(struct.pack("<d", row.end))
+            logits.write(row.logits.astype("<f4").tobytes())
+            number, longest = number + 1, max(longest, len(text))
+        archive = stack.enter_context(ZipFile(path, "w"))
+        _add(archive, "logits", "<f4", (number, len(labels)), _chunks(logits))
+        _add(archive, "start", "<f8", (number,), _chunks(starts))
+        _add(archive, "end", "<f8", (number,), _chunks(ends))
+        _add_text(archive, "path", number, longest, _texts(paths))
+        names = [_utf32(label) for label in labels]
+        _add_text(archive, "labels", len(names), max(map(len, names), default=0), names)
+
+
+def _add(
+    archive: ZipFile, name: str, dtype: str, shape: tuple[int, ...], data: Iterable[bytes], method: int = ZIP_STORED
+) -> None:
+    info = ZipInfo(f"{name}.npy")
+    info.compress_type = method
+    with archive.open(info, "w", force_zip64=True) as member:
+        write_array_header_1_0(member, {"descr": dtype, "fortran_order": False, "shape": shape})
+        for chunk in data:
+            member.write(chunk)
+
+
+def _add_text(archive: ZipFile, name: str, number: int, longest: int, texts: Iterable[bytes]) -> None:
+    """Text of a fixed width, `longest` bytes of UTF-32. One long path makes all of them long, but zeros pack well."""
+    width = max(longest, 4)  # NumPy has no text of width 0
+    padded = (text.ljust(width, b"\0") for text in texts)
+    _add(archive, name, f"<U{width // 4}", (number,), padded, ZIP_DEFLATED)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    return iter(partial(file.read, _CHUNK), b"")
+
+
+def _texts(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    while head := file.read(_LENGTH.size):
+        yield file.read(*_LENGTH.unpack(head))
+
+
+def _utf32(text: str) -> bytes:
+    # As NumPy keeps text, file names that are no UTF-8 among it.
+    return text.encode("utf-32-le", "surrogatepass")
+
+
+def _save_parquet(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str]) -> None:
+    import pyarrow as arrow
+    from pyarrow.parquet import ParquetWriter
+
+    columns = {
+        "path": arrow.string(),
+        "start": arrow.float64(),
+        "end": arrow.float64(),
+        "logits": arrow.list_(arrow.float32(), len(labels)),
+    }
+    schema = arrow.schema(columns, metadata={"labels": json.dumps(list(labels))})
+    iterator = iter(rows)
+    with ParquetWriter(path, schema) as writer:
+        while group := list(islice(iterator, ROWS_IN_A_GROUP)):
+            # File names can hold bytes that are no UTF-8; they are written as in CSV.
+            paths = [row.path.encode("utf-8", "backslashreplace").decode("utf-8") for row in group]
+            flat = arrow.array(np.concatenate([row.logits for row in group]))
+            logits = arrow.FixedSizeListArray.from_arrays(flat, len(labels))
+            arrays = [paths, [row.start for row in group], [row.end for row in group], logits]
+            writer.write_table(arrow.table(arrays, schema=schema))

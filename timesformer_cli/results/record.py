@@ -1,0 +1,207 @@
+"""How records become text: what a format writes for each of them, and around them."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.flow import Failure, Result, Segment, ViewLabel
+from timesformer_cli.pipeline.aggregate import merge
+from timesformer_cli.results.logits import pack
+from timesformer_cli.specs import Checkpoint
+
+# One video, as JSON lines have it. Fields that begin with an underscore are for formats that show them, and are
+# written in no other: `_thumbnails` and `_logits`, base64, one for each segment (a video as a whole is one).
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Style:
+    """A format: the text of a record, and what stands before the first, between two, and after the last.
+
+    A record that has no place in the format is rendered as an empty text, and leaves no trace. `start` and `end` are
+    written even if there is no record.
+    """
+
+    render: Callable[[Record], str]
+    start: str = ""
+    between: str = ""
+    end: str = ""
+
+    def texts(self, records: Iterable[Record]) -> Iterator[str]:
+        """The text of a whole file, piece by piece."""
+        empty = True
+        for record in records:
+            if text := self.render(record):
+                yield (self.start if empty else self.between) + text
+                empty = False
+        yield (self.start if empty else "") + self.end
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which model records come from. `labels` are those of all its classes; `raw`: scores are logits."""
+
+    model: str
+    labels: tuple[str, ...]
+    recipe: str
+    raw: bool
+
+
+def spans(record: Record) -> list[Record]:
+    """The labelled parts of a video in order of time, as `start`, `end` (seconds) and `predictions`.
+
+    These are the segments of a timeline, or the video as a whole; none if it failed.
+    """
+    if record["status"] == "error":
+        return []
+    if "segments" in record:
+        segments: list[Record] = record["segments"]
+        return segments
+    return [{"start": 0.0, "end": record["video"]["duration"] or 0.0, "predictions": record["predictions"]}]
+
+
+def public(record: Record) -> Record:
+    """The record without the fields that are for some formats alone."""
+    return {name: value for name, value in record.items() if not name.startswith("_")}
+
+
+CSV_COLUMNS = (
+    "path",
+    "status",
+    "model",
+    "start",
+    "end",
+    "rank",
+    "index",
+    "label",
+    "score",
+    "duration",
+    "fps",
+    "frames",
+    "width",
+    "height",
+    "codec",
+    "error_kind",
+    "error_message",
+    "recipe",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """What of a prediction goes into its record.
+
+    `threshold`: scores below it are left out. `merge`: adjacent segments with the same first label become one.
+    `logits`: the record carries them all, beside what it shows.
+    """
+
+    top_k: int = 5
+    threshold: float | None = None
+    merge: bool = False
+    logits: bool = False
+
+
+def origin_of(checkpoint: Checkpoint) -> Origin:
+    """What formats say of the model."""
+    return Origin(checkpoint.name, checkpoint.labels, checkpoint.recipe.name, checkpoint.combine == "raw_logits")
+
+
+def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt()) -> Record:
+    """The record of one video, with the fields and their order that the command line promises."""
+    head: Record = {"path": result.item.path, "status": "ok", "model": checkpoint.name}
+    if isinstance(result, Failure):
+        return head | {"status": "error", "error": {"kind": result.kind, "message": result.message}}
+    info = result.info
+    segments = merge(result.segments) if excerpt.merge else result.segments
+    parts = [_part(segment, checkpoint.labels, excerpt) for segment in segments]
+    video = {
+        "duration": _rounded(info.duration),
+        "fps": _rounded(info.fps),
+        "frames": info.num_frames,
+        "width": info.width,
+        "height": info.height,
+        "codec": info.codec,
+    }
+    if checkpoint.sampling.window is None:
+        (part,) = parts
+        record = head | {"predictions": part["predictions"], "video": video, "views": part["views"]}
+    else:
+        spans = zip(segments, parts, strict=True)
+        timed = [{"start": _rounded(segment.start), "end": _rounded(segment.end)} | part for segment, part in spans]
+        record = head | {"segments": timed, "video": video}
+    record |= {"recipe": checkpoint.recipe.name}
+    if excerpt.logits:
+        record["_logits"] = [pack(segment.logits) for segment in segments]
+    if result.segments[0].thumbnail is not None:
+        record["_thumbnails"] = [base64.b64encode(segment.thumbnail or b"").decode() for segment in segments]
+    return record
+
+
+def _part(segment: Segment, labels: tuple[str, ...], excerpt: Excerpt) -> Record:
+    return {
+        "predictions": _predictions(segment.scores, labels, excerpt),
+        "views": [_view(view) for view in segment.views],
+    }
+
+
+def _view(view: ViewLabel) -> Record:
+    record: Record = {"clip": view.clip, "crop": view.crop, "frames": list(view.frames)}
+    # A video with fewer frames than a clip asks for: some are shown again.
+    repeated = len(view.frames) - len(set(view.frames))
+    return record | ({"repeated": repeated} if repeated else {})
+
+
+def _predictions(scores: NDArray[np.float32], labels: tuple[str, ...], excerpt: Excerpt) -> list[Record]:
+    best = np.argsort(-scores, kind="stable")[: excerpt.top_k]  # of equal scores, the lower index first
+    return [
+        {"rank": rank, "index": int(index), "label": labels[index], "score": _shortest(scores[index])}
+        for rank, index in enumerate(best, 1)
+        if excerpt.threshold is None or scores[index] >= excerpt.threshold
+    ]
+
+
+def _shortest(score: np.float32) -> float:
+    """The number that prints with the fewest digits and is `score` again when read as float32."""
+    return float(np.format_float_scientific(score, unique=True))
+
+
+def _rounded(value: float) -> float | None:
+    # A container can state a rate that makes no finite number, and JSON has no other kind.
+    return round(value, 3) if math.isfinite(value) else None
+
+
+def json_line(record: Record) -> str:
+    """The record as one of JSON lines."""
+    return json_text(record) + "\n"
+
+
+def private_line(record: Record) -> str:
+    """The same, with the fields that are for some formats alone."""
+    return _dumped(record) + "\n"
+
+
+def json_text(record: Record) -> str:
+    return _dumped(public(record))
+
+
+def _dumped(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)
+
+
+def to_rows(record: Record) -> Iterator[Record]:
+    """The rows of one record: one for each rank of each segment, or one for a video without.
+
+    Columns that a row lacks are empty.
+    """
+    cells = {key: value for key, value in record.items() if key in CSV_COLUMNS}
+    if record["status"] == "error":
+        yield cells | {f"error_{key}": value for key, value in record["error"].items()}
+    for span in spans(record):
+        for prediction in span["predictions"] or [{}]:
+            yield cells | record["video"] | {"start": span["start"], "end": span["end"]} | prediction

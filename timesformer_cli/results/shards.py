@@ -1,0 +1,160 @@
+"""Runs that share the work: which videos are whose, and their outputs as one."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TypeVar
+
+from timesformer_cli.errors import OutputError
+from timesformer_cli.results.journal import Holdings, read_meta, read_records
+from timesformer_cli.results.record import Record
+from timesformer_cli.results.settings import Settings, differences
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Of all videos number `index`, counted from 1, and every `count`-th after it."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def part_of(self, items: Iterable[T]) -> Iterator[T]:
+        return islice(items, self.index - 1, None, self.count)
+
+    def output(self, target: Path) -> Path:
+        """Its own output: labels.2-of-4.jsonl for labels.jsonl."""
+        return target.with_name(f"{target.stem}.{self.index}-of-{self.count}{target.suffix}")
+
+
+def parse_shard(text: str, environment: Mapping[str, str]) -> Shard:
+    """The shard that is written as "2/4", or that the variables tell if `text` is "auto".
+
+    Raises:
+        ValueError: there is no such shard.
+    """
+    if text == "auto":
+        return _shard_in(environment)
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"{text!r} is neither I/N, with I from 1 to N, nor auto")
+    return Shard(int(match[1]), int(match[2]))
+
+
+def _shard_in(environment: Mapping[str, str]) -> Shard:
+    """A SLURM array's tasks may each hold the processes of torchrun, or of srun: then all of these share the work."""
+    try:
+        outer = _array_task(environment)
+        rank = _ranks(environment, "RANK", "WORLD_SIZE") or _ranks(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"auto: the variables of SLURM or torchrun make no sense ({error}); write I/N") from None
+    if outer is None and rank is None:
+        raise ValueError("auto: there are no variables of a SLURM array or step, nor of torchrun; write I/N")
+    outer, rank = outer or Shard(1, 1), rank or Shard(1, 1)
+    return Shard((outer.index - 1) * rank.count + rank.index, outer.count * rank.count)
+
+
+def _array_task(environment: Mapping[str, str]) -> Shard | None:
+    if "SLURM_ARRAY_TASK_ID" not in environment:
+        return None
+    number, first, last, count = (
+        int(environment[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "MAX", "COUNT")
+    )
+    step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
+    index, rest = divmod(number - first, step)
+    if rest or last != first + step * (count - 1):
+        raise ValueError("the numbers of the array are not evenly spaced")
+    if not 0 <= index < count:
+        raise ValueError(f"task {index + 1} is not from 1 to {count}")
+    return Shard(index + 1, count)
+
+
+def _ranks(environment: Mapping[str, str], rank: str, size: str) -> Shard | None:
+    if rank not in environment or size not in environment:
+        return None
+    shard = Shard(int(environment[rank]) + 1, int(environment[size]))
+    if not 1 <= shard.index <= shard.count:
+        raise ValueError(f"{rank} is {environment[rank]}, and {size} {environment[size]}")
+    return shard
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """The outputs of all shards of a run, in their order, with the settings that they share."""
+
+    paths: tuple[Path, ...]
+    settings: Settings
+    held: tuple[Holdings, ...]
+
+    @property
+    def holds(self) -> Holdings:
+        """What all of them hold."""
+        videos, failed, paths = map(sum, zip(*self.held, strict=True))
+        return Holdings(videos, failed, paths % (1 << 128))
+
+    def records(self) -> Iterator[Record]:
+        """The records in the order of the inputs.
+
+        Raises:
+            OutputError: they are not those that the runs wrote, which is known at the end.
+        """
+        readers = [read_records(path) for path in self.paths]
+        found = [Holdings()] * len(readers)
+        for turn in cycle(range(len(readers))):
+            entry = next(readers[turn], None)
+            if entry is None:
+                break
+            found[turn] = found[turn].and_record(entry[1])
+            yield entry[1]
+        for number, (path, held, holds, rest) in enumerate(zip(self.paths, self.held, found, readers, strict=True), 1):
+            for _, record in rest:
+                holds = holds.and_record(record)
+            if holds != held:
+                raise OutputError(
+                    f"{path}: does not hold the {held.videos} records that its run wrote; copy it again, or "
+                    f"complete it with --shard {Shard(number, len(self.paths))} --resume"
+                )
+
+
+def open_shards(paths: Sequence[Path]) -> Shards:
+    """The shards whose outputs, of JSON lines, are `paths`, in any order.
+
+    Raises:
+        OutputError: one is missing, is there twice, is not finished, or was made with other settings or inputs.
+    """
+    found: dict[int, Path] = {}
+    held: dict[int, Holdings] = {}
+    common: Settings = {}
+    count = 0
+    for path in paths:
+        if not path.is_file():
+            raise OutputError(f"{path}: no such file")
+        settings, holds = read_meta(path)
+        index, of = settings.pop("shard", None) or (1, 1)
+        if holds is None:
+            again = f", with --shard {index}/{of} --resume" if of > 1 else ", with --resume"
+            raise OutputError(f"{path}: is not finished; run it to its end first{again}")
+        if found and (of != count or (differing := list(differences(common, settings)))):
+            what = f"is one of {of} shards, not {count}" if of != count else f"other settings: {', '.join(differing)}"
+            raise OutputError(f"{path}: does not go with {next(iter(found.values()))}: {what}")
+        if index in found:
+            raise OutputError(f"{path}: is shard {index} of {of}, and so is {found[index]}")
+        found[index], held[index], common, count = path, holds, settings, of
+    missing = [str(index) for index in range(1, count + 1) if index not in found]
+    if missing:
+        raise OutputError(f"of {count} shards there is no number {', '.join(missing)}; name the outputs of all")
+    total = sum(holds.videos for holds in held.values())
+    for index, holds in held.items():
+        if holds.videos != len(range(index - 1, total, count)):
+            raise OutputError(
+                f"{found[index]}: holds {holds.videos} videos, which does not fit the others; they are shards of "
+                "different lists of videos"
+            )
+    ordered = tuple(found[index] for index in range(1, count + 1))
+    return Shards(ordered, common, tuple(held[index] for index in range(1, count + 1)))

@@ -1,0 +1,183 @@
+"""Results as the user reads them: one record for each video, in any of the formats."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Literal, get_args
+
+from timesformer_cli.errors import OutputError, UsageError
+from timesformer_cli.files import encoded
+from timesformer_cli.results.record import CSV_COLUMNS, Origin, Record, Style, json_line, json_text, to_rows
+
+Format = Literal[
+    "table", "json", "jsonl", "csv", "parquet", "srt", "vtt", "html", "activitynet", "labelstudio", "fiftyone"
+]
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+_BY_EXTENSION: dict[str, Format] = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".srt": "srt",
+    ".vtt": "vtt",
+    ".html": "html",
+    ".htm": "html",
+}
+
+
+def choose_format(target: Path | None) -> Format:
+    """The format that suits `target`: by extension; without a target, a table on a terminal, else JSON lines.
+
+    Raises:
+        UsageError: an extension that says nothing.
+    """
+    if target is None:
+        return "table" if sys.stdout.isatty() else "jsonl"
+    try:
+        return _BY_EXTENSION[target.suffix.lower()]
+    except KeyError:
+        known = ", ".join(_BY_EXTENSION)
+        raise UsageError(f"{target}: no format has this extension; use one of {known}, or --format") from None
+
+
+class Writer:
+    """Writes each record as it comes: one piece of text, flushed, so that a stop leaves only whole records."""
+
+    def __init__(self, output: "_Output", style: Style) -> None:
+        self._output = output
+        self._style = style
+        self._records = self._texts = 0
+
+    def write(self, record: Record) -> None:
+        """Write one record.
+
+        Raises:
+            OutputError: it cannot be written.
+            BrokenPipeError: no one reads it.
+        """
+        self._records += 1
+        if text := self._style.render(record):
+            self._output.write((self._style.between if self._texts else self._style.start) + text)
+            self._texts += 1
+
+    def finish(self, *, whole: bool) -> None:
+        """Write what comes after the last record; in a run that is `whole`, also if none of them left a text."""
+        if self._texts:
+            self._output.finish(self._style.end)
+        else:
+            self._output.finish(self._style.start + self._style.end if whole and self._records else "")
+
+
+@contextmanager
+def open_writer(target: Path | None, format: Format, origin: Origin) -> Iterator[Writer]:
+    """A writer to the file `target`, or to standard output, record by record.
+
+    The file is made with the first record. Leaving the context early, as by Ctrl-C, makes what was
+    written whole.
+    """
+    writer = Writer(_Output(target), open_style(format, origin, target))
+    whole = False
+    try:
+        yield writer
+        whole = True
+    finally:
+        writer.finish(whole=whole)
+
+
+class _Output:
+    """The file or standard output, as bytes: UTF-8, whatever the locale says."""
+
+    def __init__(self, target: Path | None) -> None:
+        self._target = target
+        self._stream: IO[bytes] | None = None
+        self._failed = False
+
+    def write(self, text: str) -> None:
+        try:
+            if self._stream is None:
+                self._stream = sys.stdout.buffer if self._target is None else self._target.open("wb")
+            self._stream.write(encoded(text))
+            self._stream.flush()
+        except OSError as error:
+            self._failed = True
+            if isinstance(error, BrokenPipeError):
+                raise
+            name = "standard output" if self._target is None else self._target
+            raise OutputError(f"{name}: cannot be written ({error.strerror})") from error
+
+    def finish(self, end: str) -> None:
+        """Write `end` after whatever was written, and close. After a failed write, only close."""
+        try:
+            if end and not self._failed:
+                self.write(end)
+        finally:
+            if self._target is not None and self._stream is not None:
+                with suppress(OSError):  # what failed to be written once fails again, and was told
+                    self._stream.close()
+
+
+def open_style(format: Format, origin: Origin, target: Path | None) -> Style:
+    """How records become text in `format`, for the file `target` or for standard output.
+
+    Raises:
+        UsageError: Parquet, which is no text.
+    """
+    # Each is loaded when it is asked for: rich takes a while to import, and so does what makes pages.
+    match format:
+        case "jsonl":
+            return Style(json_line)
+        case "json":
+            return Style(json_text, start="[\n", between=",\n", end="\n]\n")
+        case "csv":
+            return Style(_csv_rows, start=csv_text([CSV_COLUMNS]))
+        case "table":
+            from timesformer_cli.results.formats.table import Table
+
+            table = Table(origin.labels, raw=origin.raw, plain=target is not None)
+            return Style(table.rows, start=table.header())
+        case "srt" | "vtt":
+            from timesformer_cli.results.formats.subtitles import srt_style, vtt_style
+
+            return (srt_style if format == "srt" else vtt_style)(raw=origin.raw)
+        case "html":
+            from timesformer_cli.results.formats.page import style
+
+            folder = Path() if target is None else target.parent
+            return style(origin.model, origin.labels, raw=origin.raw, recipe=origin.recipe, folder=folder)
+        case "activitynet" | "labelstudio" | "fiftyone":
+            from timesformer_cli.results.formats.interchange import activitynet_style, fiftyone_style, labelstudio_style
+
+            if format == "fiftyone":
+                return fiftyone_style(origin.labels)
+            return activitynet_style() if format == "activitynet" else labelstudio_style(raw=origin.raw)
+        case "parquet":
+            raise UsageError("Parquet cannot be written to a pipe or a terminal: name a file with --output")
+
+
+def write_file(path: Path, format: Format, records: Iterable[Record], origin: Origin) -> None:
+    """Write all of `records` to the new file `path`. Raises OSError."""
+    if format == "parquet":
+        from timesformer_cli.results.formats.parquet import write_parquet
+
+        write_parquet(path, (row for record in records for row in to_rows(record)), CSV_COLUMNS)
+        return
+    with path.open("wb") as file:
+        for text in open_style(format, origin, path).texts(records):
+            file.write(encoded(text))
+
+
+def _csv_rows(record: Record) -> str:
+    return csv_text([row.get(column) for column in CSV_COLUMNS] for row in to_rows(record))
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as lines of CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,110 @@
+"""How many views go through the network at a time: a number, or what is found to be best."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.errors import DeviceError
+from timesformer_cli.runtimes.devices import find_device
+from timesformer_cli.runtimes.ports import Engine, Scorer
+
+# Where two cores gain most of what there is to gain; see benchmarks/README.md.
+_CPU_SIZE = 4
+
+# A GPU's best depends on its kind and on the network, so it is found from the first to the most.
+_CUDA_FIRST, _CUDA_MOST = 4, 256
+
+# Twice as many views are worth their memory if they are scored faster by this factor.
+_GAIN = 1.1
+
+
+class BatchSize:
+    """At most `size` views at a time; half as many whenever they do not fit into memory.
+
+    With `most`, sizes double up to that while it makes the network faster, which is measured on the
+    run's own views. `tell` gets one sentence when a size has proved too large. `spans`: whether a
+    batch may hold views of several videos, which moves the last digits of their scores.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        most: int = 0,
+        spans: bool = True,
+        tell: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.size = size
+        self.spans = spans
+        self._most = most
+        self._tell = tell
+        self._clock = clock
+        self._refused: int | None = None  # the smallest size that did not fit
+        self._told = False
+        self._trials = 0
+        self._speed = 0.0  # views per second at half the size
+
+    def score(self, scorer: Scorer, views: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits float32 (N, K) of views float32 (N, T, C, H, W), in as many calls as it takes.
+
+        Raises:
+            DeviceError: not even one view fits into memory.
+        """
+        parts: list[NDArray[np.float32]] = []
+        start = 0
+        while start < len(views):
+            piece = views[start : start + self.size]
+            begin = self._clock()
+            try:
+                parts.append(scorer(piece))
+            except MemoryError as error:
+                self._shrink(len(piece), error)
+                continue
+            self._learn(len(piece), self._clock() - begin)
+            start += len(piece)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _shrink(self, count: int, error: MemoryError) -> None:
+        if count == 1:
+            raise DeviceError(
+                "a single view does not fit into the memory of the device; try a smaller model, or --device cpu"
+            ) from error
+        self.size, self._most, self._refused = count // 2, 0, count
+
+    def _learn(self, count: int, seconds: float) -> None:
+        if self._refused and not self._told:
+            self._tell(f"{self._refused} views at a time do not fit into memory; going on with {self.size}")
+            self._told = True
+        if self.size >= self._most or count < self.size:
+            return
+        self._trials += 1
+        if self._trials == 1:  # the first of a size chooses kernels and asks for memory
+            return
+        speed = count / max(seconds, 1e-9)
+        if speed >= self._speed * _GAIN:
+            self.size, self._speed, self._trials = min(self.size * 2, self._most), speed, 0
+        else:
+            self.size, self._most = self.size // 2, 0
+
+
+def choose_batch_size(
+    asked: int | None, device: str, tell: Callable[[str], None], scorer: Scorer | None = None
+) -> BatchSize:
+    """`asked`, or what is best for the device, one of `devices.DEVICES`. `tell` is as for `BatchSize`.
+
+    An exported model, as `scorer`, says itself what it computes on; no other needs to be given.
+
+    Raises:
+        DeviceError: a device that this machine does not have.
+    """
+    kind = scorer.kind if isinstance(scorer, Engine) else find_device(device).type
+    # On the CPU larger batches gain nothing, and a run that was resumed gives the very same scores.
+    spans = kind != "cpu"
+    if asked is not None:
+        return BatchSize(asked, spans=spans, tell=tell)
+    if kind == "cuda":
+        return BatchSize(_CUDA_FIRST, most=_CUDA_MOST, tell=tell)
+    return BatchSize(_CPU_SIZE, spans=spans, tell=tell)

@@ -1,0 +1,228 @@
+"""What the models of all runtimes have in common: which of their inputs and outputs is ours, and how views go through.
+
+Imports no runtime.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.errors import CheckpointError
+from timesformer_cli.runtimes.devices import available_cores
+from timesformer_cli.specs import Checkpoint, PreprocessSpec, TimesformerConfig
+
+# Views float32 (N, T, C, H, W) to logits float32 (N, K), for any N of at least 1. Raises MemoryError if
+# so many do not fit into the device's memory.
+Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+Kind = Literal["cpu", "cuda", "mps"]
+
+
+class Port(NamedTuple):
+    """An input or an output: its type as NumPy has it, and its sizes, None where they are free or not known."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} {'of any shape' if self.shape is None else _shown(self.shape)}"
+
+
+class Program(NamedTuple):
+    """A model as its runtime has loaded it.
+
+    `run` takes what goes into the only input, and the number of the output to give back. It raises MemoryError for
+    batches that do not fit into memory, and CheckpointError for what the model cannot do.
+    """
+
+    path: Path
+    inputs: Sequence[Port]
+    outputs: Sequence[Port]
+    kind: Kind
+    run: Callable[[NDArray[Any], int], NDArray[Any]]
+
+    def __str__(self) -> str:
+        return f"its inputs are {_list(self.inputs)}; its outputs {_list(self.outputs)}"
+
+
+class Engine:
+    """A scorer: any batch of views through a program that may ask for pixels, other numbers, or batches of one size.
+
+    `kind` is that of the device that it computes on.
+
+    Raises:
+        CheckpointError: the program does not fit the checkpoint, or is not one that classifies videos.
+    """
+
+    def __init__(self, program: Program, checkpoint: Checkpoint, metadata: Mapping[str, str]) -> None:
+        self.kind = program.kind
+        self._program, self._preprocess = program, checkpoint.preprocess
+        self._classes = len(checkpoint.labels)
+        self._input = _find_input(program, checkpoint, metadata)
+        self._takes_pixels = self._input.dtype == "uint8"
+        self._output, self._probabilities = _find_output(program, checkpoint, metadata.get("output"))
+        self._batch = None if self._input.shape is None else self._input.shape[0]
+
+    def __call__(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = self.run(views)
+        if not np.isfinite(logits).all():
+            raise CheckpointError(f"{self._program.path}: gives numbers that are not finite; export it in fp32")
+        return logits
+
+    def run(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As a call, whatever numbers come out."""
+        values: NDArray[Any] = to_pixels(views, self._preprocess) if self._takes_pixels else views
+        values = np.ascontiguousarray(values, self._input.dtype)
+        size = self._batch or len(values)
+        logits = np.concatenate([self._score(values[start : start + size]) for start in range(0, len(values), size)])
+        if self._probabilities:  # up to a constant for each view, which softmax does not see
+            logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
+        return logits
+
+    def _score(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        count = len(values)
+        if self._batch is not None and count < self._batch:
+            values = np.concatenate([values, np.repeat(values[-1:], self._batch - count, axis=0)])
+        result = self._program.run(values, self._output)
+        if result.shape != (len(values), self._classes):
+            raise _wrong_classes(self._program, result.shape, self._classes)
+        return result[:count].astype(np.float32)
+
+
+def to_pixels(views: NDArray[np.float32], preprocess: PreprocessSpec) -> NDArray[np.uint8]:
+    """RGB bytes (N, T, H, W, 3) that `preprocess` would normalise to float32 views (N, T, C, H, W).
+
+    Exact where views were made of bytes; where they were interpolated after they had been normalised, the nearest.
+    """
+    levels = to_levels(views, preprocess)
+    if preprocess.channel_order == "bgr":
+        levels = levels[:, :, ::-1]
+    elif preprocess.channel_order == "gray":
+        levels = levels.repeat(3, axis=2)
+    return np.ascontiguousarray(levels.transpose(0, 1, 3, 4, 2))
+
+
+def to_levels(views: NDArray[np.float32], preprocess: PreprocessSpec) -> NDArray[np.uint8]:
+    """The same bytes as the network has them: (N, T, C, H, W), in its own channels."""
+    mean, std = statistics_of(preprocess)
+    levels: NDArray[np.float32] = (views * std + mean) * np.float32(255)
+    return np.rint(levels).clip(0, 255).astype(np.uint8)
+
+
+def statistics_of(preprocess: PreprocessSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation, float32 (C, 1, 1) each."""
+    return np.array(preprocess.mean, np.float32)[:, None, None], np.array(preprocess.std, np.float32)[:, None, None]
+
+
+def _find_input(program: Program, checkpoint: Checkpoint, metadata: Mapping[str, str]) -> Port:
+    fitting = [
+        port
+        for port in program.inputs
+        if port.dtype in ("float32", "float16", "uint8") and (port.shape is None or len(port.shape) == 5)
+    ]
+    if len(program.inputs) != 1 or not fitting:
+        raise CheckpointError(
+            f"{program.path}: not a model that takes videos alone, float32 or float16 (B, T, C, H, W) or uint8 "
+            f"(B, T, H, W, 3): {program}"
+        )
+    (port,) = fitting
+    preprocess = checkpoint.preprocess
+    frames, size = _exported_clip(checkpoint.config, metadata)
+    if port.dtype == "uint8":
+        order = "frames, height, width, channels"
+        given, free = (checkpoint.sampling.num_frames, *preprocess.size, 3), (frames, *size, 3)
+    else:
+        order, channels = "frames, channels, height, width", len(preprocess.mean)
+        given, free = (checkpoint.sampling.num_frames, channels, *preprocess.size), (frames, channels, *size)
+    # What is free in a graph may still be a number inside of it, by which other clips would come out as nonsense.
+    sizes = free if port.shape is None else port.shape[1:]
+    taken = tuple(other if size is None else size for size, other in zip(sizes, free, strict=True))
+    if taken != given:
+        raise CheckpointError(
+            f"{program.path}: takes clips of {_shown(taken)} ({order}), and the recipe {checkpoint.recipe.name} gives "
+            f"{_shown(given)}; change the recipe, or export the model for it"
+        )
+    return port
+
+
+def _exported_clip(config: TimesformerConfig, metadata: Mapping[str, str]) -> tuple[int, tuple[int, int]]:
+    """Number and (height, width) of the frames that a model was exported for: its own word, or what its config says."""
+    frames, sides = metadata.get("num_frames", ""), re.findall(r"\d+", metadata.get("image_size", ""))
+    size = (int(sides[0]), int(sides[-1])) if sides else config.image_hw
+    return int(frames) if frames.isdecimal() else config.num_frames, size
+
+
+def _find_output(program: Program, checkpoint: Checkpoint, stated: str | None) -> tuple[int, bool]:
+    """The number of the output that tells the classes, and whether it gives probabilities in place of logits."""
+    names = [port.name for port in program.outputs]
+    if stated is not None and len(names) == 1:
+        names = [stated]
+    classes = len(checkpoint.labels)
+    found = next((names.index(name) for name in ("logits", "probabilities") if name in names), None)
+    if found is None:
+        if names == ["embedding"]:
+            raise CheckpointError(
+                f"{program.path}: gives embeddings, not classes; export it with logits or probabilities to label videos"
+            )
+        tables = [number for number, port in enumerate(program.outputs) if port.shape is None or len(port.shape) == 2]
+        fitting = [number for number in tables if _width(program.outputs[number]) in (None, classes)]
+        if len(fitting or tables) != 1:
+            raise CheckpointError(f"{program.path}: none of its outputs is known to be the logits: {program}")
+        (found,) = fitting or tables
+    port = program.outputs[found]
+    if port.shape is not None and (len(port.shape) != 2 or port.shape[1] not in (None, classes)):
+        raise _wrong_classes(program, port.shape, classes)
+    return found, names[found] == "probabilities"
+
+
+def _width(port: Port) -> int | None:
+    return None if port.shape is None else port.shape[1]
+
+
+def _wrong_classes(program: Program, shape: Sequence[int | None], classes: int) -> CheckpointError:
+    return CheckpointError(
+        f"{program.path}: gives {_shown(shape)} (views, classes), and its config and labels name {classes} classes; "
+        "give the right ones with --config FILE or --labels FILE"
+    )
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
+
+
+def _list(ports: Sequence[Port]) -> str:
+    return ", ".join(map(str, ports)) or "none"
+
+
+def threads() -> int:
+    """How many threads to compute with: OMP_NUM_THREADS as torch has it, else the cores that this process may use."""
+    stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if stated.isdecimal() and int(stated) > 0:
+        return int(stated)
+    return available_cores()
+
+
+# What the runtimes say when they cannot allocate, on the CPU and on GPUs.
+_OUT_OF_MEMORY = re.compile(
+    r"bad_?alloc|out of memory|(failed|can't|cannot|could not) (to )?allocate|smaller than requested bytes"
+    r"|ALLOC_FAILED|not enough memory",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def cannot(path: Path, what: str, error: Exception) -> CheckpointError:
+    """The error for a model that its runtime cannot load or run; `what` is the runtime with its verb."""
+    # Exceptions of C++ begin with where they were thrown, and ONNX Runtime's with a code.
+    lines = [line for line in str(error).splitlines() if not line.startswith("Exception from ")]
+    reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", "", " ".join(" ".join(lines).split()))
+    return CheckpointError(f"{path}: {what} ({reason[:300]})")

@@ -1,0 +1,181 @@
+"""The network behind a function: NumPy views in, NumPy logits out, on the device that was asked for."""
+
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.checkpoints.exported import Provider, is_exported
+from timesformer_cli.errors import DeviceError
+from timesformer_cli.runtimes.check import check_options
+from timesformer_cli.runtimes.devices import check_device, find_device
+from timesformer_cli.runtimes.ports import Scorer
+from timesformer_cli.specs import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+    from timesformer_cli.network.model import TimesformerForVideoClassification
+
+# What the network computes in. Logits are float32 always.
+Dtype = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+# Pixels (B, T, C, H, W), on its device and in its dtype, to logits float32 (B, K).
+Network = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+def open_scorer(
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    compile: bool = False,
+    provider: Provider = "auto",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Scorer:
+    """The checkpoint's network, loaded and ready; `device` is one of `devices.DEVICES`. Exported models need no torch.
+
+    `compile` compiles it first, which takes a minute or so. `tell` gets one sentence when that begins, and one when
+    it is done, or why the network runs as it is.
+
+    Raises:
+        UsageError: a device of no known kind, or options that the model's format does not have; found before torch
+            is imported.
+        DeviceError: a device that this machine does not have, or one that cannot do the precision.
+        CheckpointError: weights that are missing, unreadable, or do not fit the config.
+    """
+    check_device(device)
+    check_options(checkpoint, precision=precision, compile=compile, provider=provider)
+    if is_exported(checkpoint.weights):
+        from timesformer_cli import runtimes as engines
+
+        return engines.open_scorer(checkpoint, device=device, provider=provider, tell=tell)
+
+    import torch
+
+    from timesformer_cli.network.inference import InferenceNetwork
+    from timesformer_cli.network.model import TimesformerForVideoClassification
+
+    target = find_device(device)
+    chosen = choose_precision(precision, device)
+    # Softmax and LayerNorm compute in float32 by themselves. The head keeps float32, for classes tie where logits
+    # are rounded. Under autocast what is between the layers would keep it as well, at the price of memory traffic:
+    # logits come a quarter closer to those of fp32, and answers no closer.
+    dtype = torch_dtype(chosen)
+    open_model = partial(TimesformerForVideoClassification.from_checkpoint, checkpoint)
+    network: Network | None = None
+    if compile and target.type == "cpu":
+        tell("--compile: going on without it, for on the CPU the network is faster than what PyTorch compiles")
+    elif compile:
+        view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *checkpoint.preprocess.size)
+        network = _compile(open_model(), torch.zeros(2, *view, device=target, dtype=dtype), tell)
+    if network is None:
+        network = InferenceNetwork(open_model, device=target, dtype=dtype)
+
+    def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
+        # torch shares the memory of an array, and warns if it may not write to it.
+        pixels = torch.from_numpy(np.require(views, requirements=["C", "W"]))
+        try:
+            with torch.inference_mode():
+                logits: NDArray[np.float32] = network(_upload(pixels, target).to(dtype)).cpu().numpy()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            message = str(error).partition("\n")[0]
+        else:
+            if chosen == "fp16" and not np.isfinite(logits).all():
+                raise DeviceError("--precision fp16: numbers in this network grow too large for it; try bf16 or fp32")
+            return logits
+        # Out of the handler, which would keep alive all that the attempt had allocated.
+        if target.type == "cuda":
+            torch.cuda.empty_cache()
+        raise MemoryError(message)
+
+    return score
+
+
+def choose_precision(asked: Precision, device: str) -> Dtype:
+    """`asked`, or bf16 where a GPU computes in it natively, and fp32 elsewhere; `device` is one of `devices.DEVICES`.
+
+    Raises:
+        DeviceError: a device that this machine does not have, or fp16 on the CPU.
+    """
+    import torch
+
+    target = find_device(device)
+    if asked == "fp16" and target.type == "cpu":
+        raise DeviceError("--precision fp16: it is several times slower than fp32 on the CPU; try bf16 or fp32")
+    if asked != "auto":
+        return asked
+    native = target.type == "cuda" and torch.cuda.get_device_capability(target) >= (8, 0)
+    return "bf16" if native else "fp32"
+
+
+def torch_dtype(precision: Dtype) -> "torch.dtype":
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def precision_of(checkpoint: Checkpoint, asked: Precision, device: str) -> str:
+    """`choose_precision` for settings that are kept; what was exported has its own, and needs no torch for it."""
+    return "as exported" if is_exported(checkpoint.weights) else choose_precision(asked, device)
+
+
+def _compile(
+    model: "TimesformerForVideoClassification", views: "torch.Tensor", tell: Callable[[str], None]
+) -> Network | None:
+    """The network where the views are and in their dtype, compiled, which has seen the two; None if it cannot be."""
+    import torch
+
+    model.timesformer.to(views.device, views.dtype)
+    model.classifier.to(views.device)
+
+    def network(pixels: "torch.Tensor") -> "torch.Tensor":
+        return model.classifier(model.timesformer(pixels).last_hidden_state[:, 0].float())  # type: ignore[no-any-return]
+
+    tell("--compile: compiling the network, which takes a minute or so")
+    begin = time.perf_counter()
+    encoder, layers = model.timesformer.encoder, model.timesformer.encoder.layer
+    try:
+        # Layers are alike, so that compiling one compiles all; the whole network would take a multiple of the time.
+        encoder.layer = torch.nn.ModuleList(
+            cast("torch.nn.Module", torch.compile(layer, dynamic=True)) for layer in layers
+        )
+        # Dynamic sizes are those from 2 on; 1 always gets code of its own. No other batch compiles anything.
+        with torch.inference_mode():
+            for batch in (views, views[:1]):
+                network(batch)
+    except Exception as error:  # of the compilers and whatever they call; without them the network is the same
+        encoder.layer = layers
+        reason = " ".join(str(error).partition("\n\n")[0].split())
+        tell(
+            f"--compile: going on without it, for PyTorch cannot compile the network here ({reason}); "
+            "it takes Triton and a C compiler"
+        )
+        return None
+    tell(f"--compile: compiled the network in {time.perf_counter() - begin:.0f} seconds")
+    return network
+
+
+def _upload(pixels: "torch.Tensor", target: "torch.device") -> "torch.Tensor":
+    """To CUDA through pinned memory: then the copy runs by itself, while the first kernels are being queued."""
+    if target.type == "cuda":
+        # The blocks that are pinned are kept by torch and used again.
+        return pixels.pin_memory().to(target, non_blocking=True)
+    return pixels.to(target)
+
+
+# What torch says when it cannot allocate: on CUDA and MPS, in cuBLAS, and on the CPU of Linux and Windows.
+_OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|can't allocate memory|not enough memory")
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None

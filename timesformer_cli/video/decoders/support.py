@@ -1,0 +1,91 @@
+"""What other readers show wrongly, told from the file before they are asked.
+
+They take it that key frames are what they say, that frames can be told by their order in the file or by
+its time stamps, and that all pictures convert alike. Where that does not hold they show other frames, mostly
+without a word.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from timesformer_cli.errors import VideoError
+from timesformer_cli.specs import Reading
+from timesformer_cli.video.decoders.packets import choose_stream, moving_streams, open_container
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a reader is trusted with.
+
+    `containers`, `codecs`: by FFmpeg's names. `reorders`: containers whose B-frames it tells apart.
+    `starts`: whether it shows the right frames from a key packet of H.264 or HEVC on. `chooses`: it
+    can be told which of several video streams to read. `odd`: it converts pictures of odd size as others.
+    """
+
+    name: str
+    containers: frozenset[str]
+    codecs: frozenset[str]
+    reorders: Callable[[str, str], bool]
+    starts: Callable[["Packet[VideoStream]", VideoStream], bool]
+    chooses: bool
+    odd: bool
+
+
+def check(path: str, reading: Reading, abilities: Abilities) -> int:
+    """The number of the stream to read in a local file.
+
+    Raises:
+        VideoError: as `open_container` and `choose_stream`; `unsupported` for what the reader is not
+            trusted with.
+    """
+    with open_container(path, reading) as container:
+        stream = choose_stream(container, reading)
+        _check_format(container, stream, abilities)
+        _check_keys(container, stream, abilities)
+        return stream.index
+
+
+def unsupported(reason: str) -> VideoError:
+    return VideoError("unsupported", f"{reason}; try --decoder pyav")
+
+
+def failed(error: Exception, what: str) -> Exception:
+    """What to raise for an error of a library that has one kind for all."""
+    words = str(error)
+    return MemoryError(words) if "allocate memory" in words or "bad_alloc" in words else unsupported(what)
+
+
+def _check_format(container: InputContainer, stream: VideoStream, abilities: Abilities) -> None:
+    context, who = stream.codec_context, abilities.name
+    name, codec = container.format.name.split(",")[0], context.codec.canonical_name
+    if name not in abilities.containers:
+        raise unsupported(f"{who} does not read {name} files reliably")
+    if codec not in abilities.codecs:
+        raise unsupported(f"{who} does not read {codec} video reliably")
+    if context.has_b_frames and not abilities.reorders(name, codec):
+        raise unsupported(f"B-frames without time stamps of their own, which {who} mistakes for one another")
+    if len(moving_streams(container)) > 1 and not abilities.chooses:
+        raise unsupported(f"several video streams, and {who}'s choice may be another")
+    if not abilities.odd and (stream.width % 2 or stream.height % 2):
+        raise unsupported(f"{who} blurs pictures of odd size ({stream.width} x {stream.height})")
+    if context.format is not None and context.format.components[0].bits > 8:
+        raise unsupported(f"{who} converts colours of more than 8 bits differently")
+
+
+def _check_keys(container: InputContainer, stream: VideoStream, abilities: Abilities) -> None:
+    if stream.codec_context.name not in ("h264", "hevc"):
+        return
+    try:
+        keys = (packet for packet in container.demux(stream) if packet.size and packet.is_keyframe)
+        sound = all(abilities.starts(packet, stream) for packet in keys)
+    except MemoryError:
+        raise
+    except FFmpegError as error:
+        raise unsupported("the file is damaged") from error
+    if not sound:
+        raise unsupported(f"not every key frame can be decoded by itself, and {abilities.name} takes it that they can")

@@ -1,0 +1,349 @@
+"""What the user named, as items: files, folders, globs, addresses, folders of pictures, and lists of all these."""
+
+import glob
+import hashlib
+import os
+import pickle
+import sys
+import threading
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from timesformer_cli.errors import InputError, VideoError
+from timesformer_cli.flow import Item
+from timesformer_cli.video import addresses, remote
+
+# Files in a folder are taken by these extensions, in any case; a file that is named itself is always taken.
+_EXTENSIONS = (
+    "3g2 3gp asf avi f4v flv gif h264 h265 264 265 hevc ivf m2t m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf nut"
+    " obu ogg ogv ts vob webm wmv y4m"
+)
+VIDEO_EXTENSIONS = frozenset(_EXTENSIONS.split())
+
+STDIN = "-"
+
+
+def find(sources: Sequence[str], lists: Sequence[Path] = (), *, frames: bool = False) -> Iterator[Item]:
+    """The videos that `sources` and then the files of paths in `lists` name, in that order.
+
+    A source is a file, a folder (searched with its subfolders, sorted, without hidden entries), a
+    glob when no file of that name exists, an address, or `-` for one path a line on standard input,
+    which is read as it comes. An address that ends in a slash or holds a star stands for the videos
+    there, where they can be listed (http cannot). A path that does not exist is an item too: reading
+    it fails, and that becomes its record. A file that was named before, by whatever path, is left out.
+
+    With `frames`, what is looked for are folders of numbered pictures in place of files.
+
+    Raises:
+        InputError: a folder without videos, a glob that matches nothing, an unreadable list.
+    """
+    search = _Search(frames)
+    seen = _Seen()
+    for path in _paths(sources, lists, search):
+        real = path if addresses.is_address(path) else os.path.realpath(addresses.local_path(path))
+        if seen.add(real):
+            yield Item(path, frames)
+
+
+class _Seen:
+    """A set of strings that takes 24 to 48 bytes for each, where Python's takes some two hundred.
+
+    It keeps a digest of 16 bytes, too long to meet the same twice by chance, in an open hash table.
+    """
+
+    _WIDTH = 16
+    _EMPTY = bytes(_WIDTH)
+
+    def __init__(self) -> None:
+        self._table = bytearray(1024 * self._WIDTH)
+        self._count = 0
+
+    def add(self, text: str) -> bool:
+        """Whether it is new."""
+        digest = hashlib.blake2b(os.fsencode(text), digest_size=self._WIDTH).digest()
+        place = self._place(digest)
+        if self._table[place : place + self._WIDTH] == digest:
+            return False
+        self._table[place : place + self._WIDTH] = digest
+        self._count += 1
+        if 3 * self._count * self._WIDTH > 2 * len(self._table):
+            self._grow()
+        return True
+
+    def _place(self, digest: bytes) -> int:
+        """Where in the table a digest is, or belongs."""
+        place = int.from_bytes(digest[:8], "little") * self._WIDTH % len(self._table)
+        while self._table[place : place + self._WIDTH] not in (digest, self._EMPTY):
+            place = (place + self._WIDTH) % len(self._table)
+        return place
+
+    def _grow(self) -> None:
+        old, self._table = self._table, bytearray(2 * len(self._table))
+        for start in range(0, len(old), self._WIDTH):
+            digest = bytes(old[start : start + self._WIDTH])
+            if digest != self._EMPTY:
+                place = self._place(digest)
+                self._table[place : place + self._WIDTH] = digest
+
+
+class Listing:
+    """Items that a thread lists ahead of whoever takes them, so that their number is known early.
+
+    The first can be taken before the last is found; those in between wait as compressed blocks, which
+    is some ten bytes for each. It can be gone through once.
+    """
+
+    _BLOCK = 1000
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = items
+        self._blocks: deque[bytes] = deque()
+        self._last: list[Item] = []  # the block that is being filled
+        self._count = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        threading.Thread(target=self._list, daemon=True, name="listing").start()
+
+    @property
+    def total(self) -> int | None:
+        """How many items there are, once that is known."""
+        return self._count if self._ended and self._error is None else None
+
+    def wait(self, seconds: float) -> None:
+        """Until all is listed, but no longer than that. Raises what listing them raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended, seconds)
+        if self._error is not None:
+            raise self._error
+
+    def __iter__(self) -> Iterator[Item]:
+        while block := self._take():
+            yield from block
+        if self._error is not None:
+            raise self._error
+
+    def _take(self) -> list[Item]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._blocks or self._last or self._ended)
+            if not self._blocks:
+                block, self._last = self._last, []
+                return block
+            packed = self._blocks.popleft()
+        unpacked: list[Item] = pickle.loads(zlib.decompress(packed))
+        return unpacked
+
+    def _list(self) -> None:
+        try:
+            for item in self._items:
+                self._put(item)
+        except BaseException as error:
+            self._error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _put(self, item: Item) -> None:
+        with self._changed:
+            self._last.append(item)
+            self._count += 1
+            if len(self._last) == self._BLOCK:
+                self._blocks.append(zlib.compress(pickle.dumps(self._last), level=1))
+                self._last = []
+            self._changed.notify_all()
+
+
+class _Search:
+    """What is looked for in folders: files of videos, or with `frames` folders of pictures."""
+
+    def __init__(self, frames: bool) -> None:
+        self.frames = frames
+        self.missing = (
+            "no folder with numbered pictures in this folder; a number is what their names have to differ in"
+            if frames
+            else f"no video files in this folder; looked for the extensions {_EXTENSIONS}"
+        )
+
+    def below(self, folder: str) -> Iterator[str]:
+        """Paths of what is to be found below a folder, sorted."""
+        return _walk_pictures(folder, set()) if self.frames else _walk(folder, set())
+
+
+def _paths(sources: Sequence[str], lists: Sequence[Path], search: _Search) -> Iterator[str]:
+    for source in sources:
+        path = addresses.local_path(source)
+        if source == STDIN:
+            yield from _listed(_lines(_standard_input(), "standard input"), search)
+        elif addresses.is_address(source):
+            yield from _found_at(source, search)
+        elif not os.path.lexists(path) and glob.has_magic(path):
+            yield from _globbed(path, search)
+        elif os.path.isdir(path):
+            yield from _searched(path, search)
+        else:
+            yield source
+    for file in lists:
+        yield from _listed(_read_list(file), search)
+
+
+def _standard_input() -> Iterable[bytes]:
+    """A reader of our own: a thread that waits in `sys.stdin`'s when the program ends makes Python abort."""
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except OSError:  # not a file of the system
+        return sys.stdin.buffer
+
+
+def _searched(folder: str, search: _Search) -> Iterator[str]:
+    videos = search.below(folder)
+    first = next(videos, None)
+    if first is None:
+        raise InputError(f"{folder}: {search.missing}")
+    yield first
+    yield from videos
+
+
+def _found_at(address: str, search: _Search) -> Iterator[str]:
+    if search.frames or not addresses.is_folder(address):
+        yield address
+        return
+    try:
+        videos = _videos_at(address)
+    except VideoError as error:
+        raise InputError(f"{address}: {error}") from error
+    if not videos:
+        raise InputError(f"{address}: no video files there; looked for the extensions {_EXTENSIONS}")
+    yield from videos
+
+
+def _videos_at(address: str) -> list[str]:
+    return [path for path in remote.search(address) if _is_video_name(path)]
+
+
+def _globbed(pattern: str, search: _Search) -> Iterator[str]:
+    found = False
+    for match in sorted(glob.iglob(pattern, recursive=True)):
+        if os.path.isdir(match):
+            below = search.below(match)
+        elif search.frames:
+            continue
+        else:
+            below = iter((match,))
+        for path in below:
+            found = True
+            yield path
+    if not found and not {"*", "?"} & set(pattern):  # brackets alone are common in file names: one that is missing
+        yield pattern
+    elif not found:
+        kind = "folder of numbered pictures" if search.frames else "file"
+        raise InputError(f"{pattern}: no {kind} matches this pattern")
+
+
+def _listed(paths: Iterable[str], search: _Search) -> Iterator[str]:
+    # A long list must not stop half way: what is wrong with one of its lines becomes that line's record.
+    for path in paths:
+        local = addresses.local_path(path)
+        if addresses.is_address(path):
+            yield from _listed_at(path, search)
+        elif os.path.isdir(local):
+            videos = search.below(local)
+            yield next(videos, path)
+            yield from videos
+        else:
+            yield path
+
+
+def _listed_at(address: str, search: _Search) -> Iterator[str]:
+    # Lines are names, not patterns.
+    folder = addresses.is_folder(address) and "*" not in address and not search.frames
+    try:
+        found = _videos_at(address) if folder else []
+    except VideoError:
+        found = []
+    yield from found or [address]
+
+
+def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
+    """Video files below `folder`, sorted name by name; links are followed, each folder is entered once."""
+    try:
+        names, folders = _names(folder, visited)
+    except OSError:
+        yield folder  # a folder that cannot be listed is not passed over: reading it fails, with a record
+        return
+    for name in names:
+        path = os.path.join(folder, name)
+        if name in folders:
+            yield from _walk(path, visited)
+        else:
+            yield path
+
+
+def _names(folder: str, visited: set[tuple[int, int]]) -> tuple[list[str], set[str]]:
+    """Names of the videos and folders in a folder, sorted, and which of them are folders.
+
+    There may be a million, so no more is kept of each.
+    """
+    names: list[str] = []
+    folders: set[str] = set()
+    for entry in _shown(folder, visited):
+        if entry.is_dir():
+            folders.add(entry.name)
+        elif not (_is_video_name(entry.name) and (entry.is_file() or entry.is_symlink())):
+            continue
+        names.append(entry.name)
+    names.sort()
+    return names, folders
+
+
+def _walk_pictures(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
+    """The same for folders that hold pictures, `folder` itself the first of them."""
+    from timesformer_cli.video.decoders.image_folder import is_numbered  # which loads Pillow
+
+    try:
+        entries = sorted(_shown(folder, visited), key=lambda entry: entry.name)
+        numbered = any(map(is_numbered, entries))
+    except OSError:
+        yield folder
+        return
+    if numbered:
+        yield folder
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk_pictures(os.path.join(folder, entry.name), visited)
+
+
+def _shown(folder: str, visited: set[tuple[int, int]]) -> "Iterator[os.DirEntry[str]]":
+    """What is in a folder, without what is hidden; nothing if it was visited before."""
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in visited:
+        return
+    visited.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as entries:
+        # A dot also begins the "._name.mp4" that macOS leaves on other file systems.
+        yield from (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _is_video_name(name: str) -> bool:
+    return os.path.splitext(name)[1][1:].lower() in VIDEO_EXTENSIONS
+
+
+def _read_list(path: Path) -> Iterator[str]:
+    try:
+        with path.open("rb") as file:
+            for line in _lines(file, str(path)):
+                if not line.lstrip().startswith("#"):
+                    yield line
+    except OSError as error:
+        raise InputError(f"{path}: the list cannot be read ({error.strerror})") from error
+
+
+def _lines(file: Iterable[bytes], name: str) -> Iterator[str]:
+    """Lines that are not blank, as paths: any bytes are a path, but for the zero byte."""
+    for number, line in enumerate(file, 1):
+        if b"\0" in line:
+            raise InputError(f"{name}: line {number} holds a zero byte; give one path a line, as plain text")
+        path = os.fsdecode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip("\r\n")
+        if path.strip():
+            yield path

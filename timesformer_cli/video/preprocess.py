@@ -1,0 +1,244 @@
+"""RGB frames to network input: resize, crop, normalise. NumPy and Pillow alone, so that workers need no torch."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from timesformer_cli.flow import CropName, Frames
+from timesformer_cli.specs import PreprocessSpec
+
+# ITU-R 601 luma of red, green and blue.
+_LUMA = (0.299, 0.587, 0.114)
+
+# Beyond this many pixels a frame of extreme shape is not resized whole: 64 MB, at Pillow's 4 bytes a pixel.
+_LARGEST_RESIZED = 2**24
+
+
+class _Crop(NamedTuple):
+    name: CropName
+    top: int
+    left: int
+
+
+def make_views(clips: Sequence[Frames], spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Network input of one or more clips of T frames each: contiguous float32 (V, T, C, H, W).
+
+    V goes clip by clip, and inside a clip in the order of `crop_names`. The mean and standard
+    deviation of `spec` are in the order of the network's channels.
+    """
+    first = clips[0].pixels
+    channels = _channels(spec)
+    cut = {"float": _cut_float, "antialias": _cut_antialias, "opencv": _cut_opencv}[spec.resize]
+    crops_each = len(crop_names(first.shape[2], first.shape[1], spec))
+    views = np.empty((len(clips), crops_each, len(first), len(channels), *spec.size), np.float32)
+    for clip, clip_views in zip(clips, views, strict=True):
+        height, width = clip.pixels.shape[1:3]
+        resized = _resized(height, width, spec)
+        crops = _crops(*resized, spec)
+        for number, frame in enumerate(clip.pixels):
+            cut(frame, resized, crops, spec, channels, clip_views[:, number])
+    return views.reshape(-1, *views.shape[2:])
+
+
+def crop_names(width: int, height: int, spec: PreprocessSpec) -> tuple[CropName, ...]:
+    """The crops of one clip, in order, for upright frames of `width` x `height` pixels."""
+    return tuple(crop.name for crop in _crops(*_resized(height, width, spec), spec))
+
+
+def _resized(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
+    """Height and width that a frame is resized to before it is cropped."""
+    if spec.stretch is not None:
+        return spec.stretch
+    portrait = height > width
+    short, long = sorted((height, width))
+    # A crop that is not square may need more than `short_side`; the published crops never do.
+    crop_short, crop_long = (spec.size[1], spec.size[0]) if portrait else spec.size
+    new_short = max(spec.short_side, crop_short, math.ceil(crop_long * short / long))
+    # The pipelines round the same length in different ways, which can differ by one pixel.
+    if new_short == short:
+        new_long = long
+    elif spec.resize == "float":
+        new_long = math.floor(long / short * new_short)
+    elif spec.resize == "opencv":
+        new_long = int(long * (new_short / short) + 0.5)
+    else:
+        new_long = int(new_short * long / short)
+    new_long = max(new_long, crop_long)
+    return (new_long, new_short) if portrait else (new_short, new_long)
+
+
+def _crops(height: int, width: int, spec: PreprocessSpec) -> list[_Crop]:
+    """Where the crops lie in a resized frame.
+
+    An odd margin puts the centre crop one pixel further right and down in the original code
+    (ceil) than in the image processors of transformers and in mmaction2 (int). The last of
+    mmaction2's three crops is as far from the centre as the first, so that it then leaves out the
+    last row or column.
+    """
+    margins = (height - spec.size[0], width - spec.size[1])
+    top, left = (-(-margin // 2) if spec.resize == "float" else margin // 2 for margin in margins)
+    bottom, right = (2 * top, 2 * left) if spec.resize == "opencv" else margins
+    center = _Crop("center", top, left)
+    if spec.crops == 1:
+        return [center]
+    if height > width:
+        return [_Crop("top", 0, left), center, _Crop("bottom", bottom, left)]
+    return [_Crop("left", top, 0), center, _Crop("right", top, right)]
+
+
+# For each channel of the network: the channels of a frame that it is the sum of, with the
+# normalised value, float32 (256,), that each byte contributes.
+_Channels = list[list[tuple[int, NDArray[np.float32]]]]
+
+
+def _channels(spec: PreprocessSpec) -> _Channels:
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    tables = [(levels - np.float32(mean)) / np.float32(std) for mean, std in zip(spec.mean, spec.std, strict=True)]
+    if spec.channel_order == "gray" and spec.resize != "float":
+        return [[(0, tables[0])]]  # of bytes that _gray has mixed
+    if spec.channel_order == "gray":
+        # The weights add up to one, so normalised values mix as the plain ones do.
+        return [[(source, np.float32(weight) * tables[0]) for source, weight in enumerate(_LUMA)]]
+    sources = (0, 1, 2) if spec.channel_order == "rgb" else (2, 1, 0)
+    return [[(source, table)] for source, table in zip(sources, tables, strict=True)]
+
+
+def _mix(pixels: NDArray[np.uint8], parts: list[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
+    """One normalised channel (H, W) of bytes (H, W, channels)."""
+    source, table = parts[0]
+    plane = table[pixels[..., source]]
+    for source, table in parts[1:]:
+        plane += table[pixels[..., source]]
+    return plane
+
+
+def _gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """ITU-R 601 luma (H, W, 1) of RGB bytes (H, W, 3), as Pillow rounds it."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+class _Corners(NamedTuple):
+    """What a crop of H x W pixels is interpolated from, and nothing else of the frame.
+
+    `pixels`: bytes (2H, 2W, 3), first the upper rows and left columns, then the lower rows and right
+    columns. `down`, float32 (H,), and `right`, float32 (W,): the weights of the latter.
+    """
+
+    pixels: NDArray[np.uint8]
+    down: NDArray[np.float32]
+    right: NDArray[np.float32]
+
+
+def _corners(frame: NDArray[np.uint8], scales: tuple[float, float], crop: _Crop, size: tuple[int, int]) -> _Corners:
+    upper, lower, down = _neighbours(frame.shape[0], scales[0], crop.top, size[0])
+    before, after, right = _neighbours(frame.shape[1], scales[1], crop.left, size[1])
+    return _Corners(frame[np.concatenate([upper, lower])][:, np.concatenate([before, after])], down, right)
+
+
+def _neighbours(
+    length: int, scale: float, start: int, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """The two source pixels of each resized pixel from `start` on along one axis, and the second's weight.
+
+    `scale` is in source pixels for a resized one. PyTorch computes the position in float32 with a
+    fused multiply-add, OpenCV in float64; float64 rounded once is the same as either.
+    """
+    position = ((np.arange(start, start + count) + 0.5) * scale - 0.5).astype(np.float32)
+    before = np.floor(position)
+    first = before.astype(np.int64)
+    # Beyond an edge both are the pixel at the edge. OpenCV mixes it with itself, which its rounding shows.
+    return np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1), position - before
+
+
+def _cut_float(
+    frame: NDArray[np.uint8],
+    resized: tuple[int, int],
+    crops: list[_Crop],
+    spec: PreprocessSpec,
+    channels: _Channels,
+    out: NDArray[np.float32],
+) -> None:
+    """Write the crops of one frame to `out` (crops, C, H, W), as the original code makes them.
+
+    That is: normalise, `F.interpolate(mode="bilinear", align_corners=False)` without antialiasing,
+    crop. Each pixel of a crop depends on four pixels of the frame, so only those are looked up:
+    equal to float32 rounding, and neither time nor memory grows with the size of the frame.
+    """
+    height, width = spec.size
+    scales = (_float_scale(frame.shape[0], resized[0]), _float_scale(frame.shape[1], resized[1]))
+    for crop, planes in zip(crops, out, strict=True):
+        pixels, down, right = _corners(frame, scales, crop, spec.size)
+        for parts, plane in zip(channels, planes, strict=True):
+            values = _mix(pixels, parts)
+            rows = values[:, :width] * (1 - right) + values[:, width:] * right
+            plane[:] = rows[:height] * (1 - down)[:, None] + rows[height:] * down[:, None]
+
+
+def _float_scale(length: int, resized: int) -> float:
+    return float(np.float32(length) / np.float32(resized))
+
+
+def _cut_opencv(
+    frame: NDArray[np.uint8],
+    resized: tuple[int, int],
+    crops: list[_Crop],
+    spec: PreprocessSpec,
+    channels: _Channels,
+    out: NDArray[np.float32],
+) -> None:
+    """Write the crops of one frame to `out` (crops, C, H, W), as mmaction2 makes them.
+
+    That is: resize bytes with OpenCV's `INTER_LINEAR`, which does not antialias, crop, normalise.
+    OpenCV has weights of 11 bits and cuts the sums down to 18 and then 10 bits before it rounds.
+    """
+    height, width = spec.size
+    # In this order, as OpenCV divides: it can differ in the last place.
+    scales = (1 / (resized[0] / frame.shape[0]), 1 / (resized[1] / frame.shape[1]))
+    for crop, planes in zip(crops, out, strict=True):
+        corners = _corners(frame, scales, crop, spec.size)
+        pixels = (_gray(corners.pixels) if spec.channel_order == "gray" else corners.pixels).astype(np.int32)
+        down = np.rint(corners.down * 2048).astype(np.int32)[:, None, None]
+        right = np.rint(corners.right * 2048).astype(np.int32)[:, None]
+        rows = (pixels[:, :width] * (2048 - right) + pixels[:, width:] * right) >> 4
+        mixed = (rows[:height] * (2048 - down) >> 16) + (rows[height:] * down >> 16)
+        levels = ((mixed + 2) >> 2).astype(np.uint8)
+        for parts, plane in zip(channels, planes, strict=True):
+            plane[:] = _mix(levels, parts)
+
+
+def _cut_antialias(
+    frame: NDArray[np.uint8],
+    resized: tuple[int, int],
+    crops: list[_Crop],
+    spec: PreprocessSpec,
+    channels: _Channels,
+    out: NDArray[np.float32],
+) -> None:
+    """Write the crops of one frame to `out` (crops, C, H, W), as image processors make them.
+
+    That is: resize bytes with one of Pillow's antialiased filters, crop, normalise.
+    """
+    picture = Image.fromarray(frame)
+    if spec.channel_order == "gray":
+        picture = picture.convert("L")
+    resample = Image.Resampling[spec.interpolation.upper()]
+    height, width = spec.size
+    # Resizing only what a crop needs can round a byte differently, by one level; whole frames are exact.
+    whole = resized[0] * resized[1] <= _LARGEST_RESIZED
+    if whole:
+        picture = picture.resize((resized[1], resized[0]), resample)
+    per_row, per_column = frame.shape[0] / resized[0], frame.shape[1] / resized[1]
+    for crop, planes in zip(crops, out, strict=True):
+        bottom, right = crop.top + height, crop.left + width
+        if whole:
+            part = picture.crop((crop.left, crop.top, right, bottom))
+        else:
+            box = (crop.left * per_column, crop.top * per_row, right * per_column, bottom * per_row)
+            part = picture.resize((width, height), resample, box=box)
+        pixels = np.asarray(part).reshape(height, width, -1)  # gray comes without an axis for its one channel
+        for parts, plane in zip(channels, planes, strict=True):
+            plane[:] = _mix(pixels, parts)

@@ -1,0 +1,188 @@
+"""Which frames of a video the network sees: arithmetic on frame counts and rates, without reading a pixel."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.flow import VideoInfo, Window
+from timesformer_cli.specs import SamplingSpec
+
+# Windows that `clips=None` places at most: more would seldom change the answer, but always the time.
+MAX_AUTO_CLIPS = 10
+
+# Ticks of an MP4 file's clock for each frame, as FFmpeg writes it for 25 or 30 frames a second.
+_TICKS = 512
+
+
+def plan(info: VideoInfo, spec: SamplingSpec) -> list[Window]:
+    """The windows of a video in order of time, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1.
+
+    Within a clip they never fall, unless it starts the window again (`overrun="loop"`). Together the
+    windows cover the video; the last is shorter where it ends.
+    """
+    if spec.window is None:
+        return [Window(start=0.0, end=info.duration, clips=_clips(info, spec))]
+    hop = spec.window if spec.hop is None else spec.hop
+    # What is left of the video must last a frame to be worth a window.
+    more = max(math.ceil((info.duration - spec.window - 1 / info.fps) / hop), 0)
+    starts = [number * hop for number in range(more + 1)]
+    ends = [start + spec.window for start in starts[:-1]] + [info.duration]
+    return [_part(info, spec, start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def _part(info: VideoInfo, spec: SamplingSpec, start: float, end: float) -> Window:
+    """The window from `start` to `end` seconds, sampled as a video that has its frames alone."""
+    # Times are sums of fractions: a frame at 4 seconds may be at 3.9999999.
+    first, last = np.searchsorted(info.times - info.times[0], np.array([start, end]) - 1e-6).tolist()
+    if first == last:  # within a gap, the frame before it is shown
+        first = max(first - 1, 0)
+        last = first + 1
+    part = replace(info, times=info.times[first:last])
+    return Window(start, end, first + _clips(part, spec))
+
+
+def _clips(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
+    """Frame numbers int64 (C, T) of a video, or of a part of one counted from its first frame."""
+    if spec.method == "window":
+        clips = _windows(info, spec)
+    elif spec.method == "strided":
+        clips = _strided(info, spec)
+    elif spec.method == "segments":
+        clips = _segments(info, spec)
+    else:
+        # The rule of transformers' video-classification pipeline since version 5.
+        clips = np.arange(spec.num_frames, dtype=np.int64) * info.num_frames // spec.num_frames
+    frames = info.num_frames
+    clips = clips % frames if spec.overrun == "loop" else np.clip(clips, 0, frames - 1)
+    return np.atleast_2d(clips)
+
+
+def _source_frames(frames: float, info: VideoInfo, spec: SamplingSpec) -> float:
+    """How many frames of the video last as long as that many at the rate of `spec`."""
+    return frames if spec.fps is None else frames / spec.fps * info.fps
+
+
+def _side_by_side(span: float, info: VideoInfo) -> int:
+    """How many clips of `span` frames cover the video, within reason."""
+    return min(max(round(info.num_frames / span), 1), MAX_AUTO_CLIPS)
+
+
+def _windows(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
+    """Clips of `num_frames` frames, `stride` apart at `fps`, as the original code takes them.
+
+    With N frames, a clip of `stride * num_frames / fps` seconds is `clip` frames long, a real
+    number. Clip i of n starts at `max(N - clip, 0) * i / n`, so the last does not reach the end of
+    the video and a single one sits at its start. Both ends are included, so frames are
+    (clip - 1) / (T - 1) apart: 36.43 for "8x32" at 30 fps. The original repeats the last frame of a
+    short video.
+    """
+    # No less than one frame, or the clip would run backwards: a video of one frame in ten seconds, say.
+    clip = max(_source_frames(spec.stride * spec.num_frames, info, spec), 1.0)
+    spare = max(info.num_frames - clip, 0.0)
+    count = spec.clips
+    if count is None:
+        count = _side_by_side(clip, info)
+        if count > 1:  # side by side, from the first frame to the last
+            return np.stack([_span(spare * i / (count - 1), clip, spec.num_frames) for i in range(count)])
+    if count == 1:
+        return _span(spare / 2 if spec.placement == "middle" else 0.0, clip, spec.num_frames)
+    starts = [spare * i / count for i in range(count)]
+    if info.has_stream_duration:
+        # From such a container (MP4) the original decodes the frames from the time of `start` on, and
+        # then counts from the first of them; others (Matroska, WebM) it decodes from the beginning.
+        # The time is cut down to a whole tick of the clock, so that rounding does not cost a frame.
+        firsts = [math.ceil(math.floor(start * _TICKS) / _TICKS) for start in starts]
+        return np.stack([first + _span(0.0, clip, spec.num_frames) for first in firsts])
+    return np.stack([_span(start, clip, spec.num_frames) for start in starts])
+
+
+def _span(start: float, length: float, count: int) -> NDArray[np.int64]:
+    """`count` frame numbers spread from `start` to `start + length - 1`, cut down to whole numbers.
+
+    These are the numbers of `torch.linspace(start, start + length - 1, count).long()`: float32,
+    upwards from the first in the lower half and downwards from the last in the upper, with a fused
+    multiply-add, which float64 rounded once equals. NumPy's linspace is off by one now and then.
+    """
+    first, last = np.float32(start), np.float32(start + length - 1)
+    if count == 1:
+        return np.array([first], dtype=np.int64)
+    step = float((last - first) / np.float32(count - 1))
+    number = np.arange(count)
+    up = float(first) + step * number
+    down = float(last) - step * (count - 1 - number)
+    return np.where(number < count // 2, up, down).astype(np.float32).astype(np.int64)
+
+
+def _strided(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
+    """Clips of `num_frames` frames exactly `stride` apart, as mmaction2's `SampleFrames` takes them for tests.
+
+    A clip spans (T - 1) * stride + 1 frames. A single one begins at the first frame or leaves as many
+    before it as after it, one less if they are odd; several begin at even distances, from the first
+    frame to the last that leaves room. Strides that come to part of a frame, at another rate than the
+    video's own, lead to the frame that is nearest.
+    """
+    step = _source_frames(spec.stride, info, spec)
+    within = np.floor(np.arange(spec.num_frames) * step + 0.5).astype(np.int64)
+    span = int(within[-1]) + 1
+    spare = max(info.num_frames - span, 0)
+    count = _side_by_side(span, info) if spec.clips is None else spec.clips
+    if count == 1:
+        starts = np.array([spare // 2 if spec.placement == "middle" else 0])
+    else:
+        starts = np.round(np.arange(count) * (spare / (count - 1))).astype(np.int64)
+    clips: NDArray[np.int64] = starts[:, None] + within
+    return clips
+
+
+def _segments(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
+    """The middle frame of each of `num_frames` equal parts, as the original reads Something-Something.
+
+    It reads pictures that FFmpeg has extracted at `fps` frames a second.
+    """
+    if spec.fps is None:
+        return _middles(info.num_frames, spec.num_frames)
+    ends = _constant_rate(info, spec.fps)
+    return np.searchsorted(ends, _middles(int(ends[-1]), spec.num_frames), side="right").astype(np.int64)
+
+
+def _middles(frames: int, count: int) -> NDArray[np.int64]:
+    # np.round sends halves to the even neighbour, and the original relies on it.
+    edges = np.round((frames - 1) / count * np.arange(count + 1)).astype(np.int64)
+    return (edges[:-1] + edges[1:]) // 2
+
+
+def _constant_rate(info: VideoInfo, fps: float) -> NDArray[np.int64]:
+    """How `ffmpeg -i video -r fps` repeats and drops frames to make as many pictures a second.
+
+    int64 (frames,): for each frame how many pictures there are up to the last that shows it, so that
+    picture i shows the first frame whose number here is above i.
+
+    The rule is FFmpeg 4's for a constant rate. Times are in pictures, and a frame lasts a whole number
+    of them unless that is none. A frame that ends more than 1.1 after the pictures that are there is
+    repeated up to its end; if it also begins more than 1.1 after them, the frame before it fills
+    that gap. One that ends more than 1.1 before them is dropped.
+    FFmpeg takes each frame's duration from the file. Here all last 1 / `info.fps`: the same if the
+    rate is steady, and otherwise a few pictures more or less.
+    """
+    # FFmpeg's times are multiples of 2**-16, moved off the middle between two whole numbers.
+    begins = np.rint((info.times - info.times[0]) * fps * 2**16) / 2**16 + 2**-17
+    seconds = 1 / info.fps
+    if not info.has_stream_duration:  # Matroska and WebM cut it down to milliseconds
+        seconds = math.floor(seconds * 1000 + 1e-6) / 1000
+    exact = float(np.float32(seconds * fps))  # FFmpeg rounds it in single precision, halves to even
+    duration = round(exact) or min(fps / info.fps, 1.0)
+    pictures = 0
+    ends: list[int] = []
+    for begin in begins.tolist():
+        gap = begin - pictures
+        missing = gap + duration
+        if gap > 1.1 and ends:
+            ends[-1] += round(gap - 0.6)
+        if missing > 1.1:
+            pictures += round(missing)
+        elif missing >= -1.1:
+            pictures += 1
+        ends.append(pictures)
+    return np.array(ends, dtype=np.int64)
