@@ -28,8 +28,7 @@ from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.cli import app, main
 from timesformer_cli.results.journal import Holdings, write_finished
 from timesformer_cli.results.record import Excerpt
-from timesformer_cli.results.settings import settings_of
-from timesformer_cli.results.shards import Shard
+from timesformer_cli.results.settings import Shard, settings_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

@@ -50,8 +50,8 @@ class VideoInfo:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Window:
-    """A span of the video that gets one prediction, and the frames that stand for it.
+class Span:
+    """A part of the video that gets one prediction, and the frames that stand for it.
 
     `start` and `end` are seconds; `clips` is int64 (C, T): frame numbers, all inside the video.
     """
@@ -80,17 +80,30 @@ class ViewLabel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """Network input of one window: `pixels` float32 (V, T, C, H, W), normalised; V = clips x crops.
+    """Network input of one span: `pixels` float32 (V, T, C, H, W), normalised; V = clips x crops.
 
-    `more`: further windows of the same video follow. `thumbnail`: some of the frames as people see
+    `more`: further spans of the same video follow. `thumbnail`: some of the frames as people see
     them, if they were asked for; a WebP picture.
     """
 
     item: Item
     info: VideoInfo
-    window: Window
+    span: Span
     labels: tuple[ViewLabel, ...]
     pixels: NDArray[np.float32]
+    more: bool = False
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """What the network makes of one span: `logits` float32 (V, K), a row for each view; the rest is as in `Views`."""
+
+    item: Item
+    info: VideoInfo
+    span: Span
+    labels: tuple[ViewLabel, ...]
+    logits: NDArray[np.float32]
     more: bool = False
     thumbnail: bytes | None = None
 
@@ -113,7 +126,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """A video's segments in order of time: the windows of a timeline, or the video as a whole."""
+    """A video's segments in order of time: those of a timeline, or the video as a whole."""
 
     item: Item
     info: VideoInfo

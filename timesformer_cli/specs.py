@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 AttentionType = Literal["divided_space_time", "joint_space_time", "space_only"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -221,9 +221,7 @@ class SamplingSpec:
     side by side as cover it, at most `sampling.MAX_AUTO_CLIPS`. `placement`: where a single window
     of a longer video sits, at its `first` frame (the released code) or in its `middle` (the paper).
     `overrun`: what a window holds beyond the end of a short video, its last frame again (`repeat`),
-    or the video from its beginning (`loop`). `window`: seconds of each part of the video that gets a
-    prediction of its own, sampled as if it were a video; None is the whole. `hop`: seconds from the
-    beginning of one to that of the next; None sets them side by side.
+    or the video from its beginning (`loop`).
     """
 
     num_frames: int
@@ -233,8 +231,6 @@ class SamplingSpec:
     clips: int | None = None
     placement: Placement = "first"
     overrun: Overrun = "repeat"
-    window: float | None = None
-    hop: float | None = None
 
     def __post_init__(self) -> None:
         _require_one_of("method", self.method, SamplingMethod)
@@ -254,13 +250,24 @@ class SamplingSpec:
             self.method in ("window", "strided") or self.clips in (None, 1),
             f"clips is {self.clips}, but the frames of one clip already cover the whole video; it must be 1, or auto",
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """A prediction for each segment of a video, sampled as if it were a video, instead of one for the whole.
+
+    `length`: seconds of a segment. `hop`: seconds from the start of one to that of the next; None sets them side by
+    side.
+    """
+
+    length: float
+    hop: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(_is_positive(self.length), f"window is {self.length!r}; it must be a number of seconds above 0")
         _require(
-            self.window is None or _is_positive(self.window),
-            f"window is {self.window!r}; it must be a number of seconds above 0",
-        )
-        _require(
-            self.hop is None or (self.window is not None and _is_positive(self.hop) and self.hop <= self.window),
-            f"hop is {self.hop!r}; it must be a number of seconds above 0, and no more than window ({self.window!r})",
+            self.hop is None or (_is_positive(self.hop) and self.hop <= self.length),
+            f"hop is {self.hop!r}; it must be a number of seconds above 0, and no more than window ({self.length!r})",
         )
 
 
@@ -372,21 +379,88 @@ class PreprocessSpec:
 Combine = Literal["logits", "probabilities", "raw_logits"]
 
 
+_Spec = TypeVar("_Spec", SamplingSpec, PreprocessSpec)
+
+# Fields of recipes that earlier versions wrote, always as null.
+_FORMER = ("window", "hop")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a model wants to be fed, and how the logits of its views become scores.
 
-    `name` is a preset of `recipes`, the file it was read from, or either with what was changed; it
-    goes into results.
+    `base` is a preset of `recipes`, or the file it was read from; `changes` are the fields that differ from that by
+    the user's wish, with their values as JSON has them.
     """
 
-    name: str
+    base: str
     sampling: SamplingSpec
     preprocess: PreprocessSpec
     combine: Combine = "logits"
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require_one_of("combine", self.combine, Combine)
+
+    @property
+    def name(self) -> str:
+        """`base`, with what was changed; it goes into results."""
+        return f"{self.base} with {', '.join(self.changed)}" if self.changes else self.base
+
+    @property
+    def changed(self) -> list[str]:
+        """What was changed, as `recipes.with_overrides` would be asked for it: FIELD=VALUE."""
+        return [f"{name}={_as_text(name, value)}" for name, value in self.changes.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a `recipe.json`, which `from_dict` reads."""
+        values = asdict(self)
+        name, changes = values.pop("base"), values.pop("changes")
+        return {"name": name, **({"changes": changes} if changes else {}), **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], default: Self | None = None) -> Self:
+        """A recipe from the content of a `recipe.json`; what that leaves out is as in `default`.
+
+        Raises:
+            ValueError: fields that are unknown, missing, or cannot be so.
+        """
+        require_known(values, ("name", "changes", "sampling", "preprocess", "combine"))
+        changes = values.get("changes", {})
+        _require(isinstance(changes, Mapping), f"changes is {changes!r}; it must be a JSON object")
+        try:
+            return cls(
+                base=values.get("name", default.base if default else None),
+                sampling=_overlaid(SamplingSpec, values, "sampling", default.sampling if default else None),
+                preprocess=_overlaid(PreprocessSpec, values, "preprocess", default.preprocess if default else None),
+                combine=values.get("combine", default.combine if default else "logits"),
+                changes=dict(changes),
+            )
+        except TypeError as error:
+            raise ValueError(f"a field is missing ({error})") from error
+
+
+def _overlaid(kind: type[_Spec], values: Mapping[str, Any], part: str, default: _Spec | None) -> _Spec:
+    stated = values.get(part, {})
+    _require(isinstance(stated, Mapping), f"{part}: a JSON object was expected, not {type(stated).__name__}")
+    stated = {name: value for name, value in stated.items() if not (name in _FORMER and value is None)}
+    try:
+        require_known(stated, tuple(each.name for each in fields(kind)))
+        return kind(**stated) if default is None else replace(default, **stated)
+    except ValueError as error:
+        raise ValueError(f"{part}: {error}") from error
+
+
+def _as_text(name: str, value: Any) -> str:
+    if value is None:
+        return "auto" if name == "clips" else "none"
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def require_known(values: Iterable[str], known: tuple[str, ...]) -> None:
+    """Raise ValueError for names that are not among `known`."""
+    unknown = [name for name in values if name not in known]
+    _require(not unknown, f"unknown {', '.join(unknown)}; known are {', '.join(known)}")
 
 
 # Names of weight files in a model folder, in order of preference. An index lists the shards of a
@@ -397,6 +471,9 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+
+# Endings of models that were exported for other runtimes: ONNX, OpenVINO, torch.export and AOTInductor.
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
 
 # Data sets of published checkpoints, by the names their class lists have in `labels`.
 Dataset = Literal["kinetics-400", "kinetics-600", "something-something-v2"]
@@ -439,6 +516,11 @@ class Checkpoint:
             size[0] >= patch[0] and size[1] >= patch[1],
             f"crops of {size} are smaller than a patch of {patch}",
         )
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether its weights are a model for another runtime than PyTorch."""
+        return self.weights is not None and self.weights.suffix in EXPORTED_SUFFIXES
 
     @property
     def sampling(self) -> SamplingSpec:

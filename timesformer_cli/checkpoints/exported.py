@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
 from timesformer_cli.errors import CheckpointError
+from timesformer_cli.specs import EXPORTED_SUFFIXES
 
 Format = Literal["onnx", "openvino", "pt2", "aoti", "hub"]
 Input = Literal["frames", "pixels"]
@@ -22,7 +23,6 @@ INPUT_NAMES: dict[Input, str] = {"frames": "pixel_values", "pixels": "pixels"}
 
 # In a folder; the last is where repositories of onnx-community have it. See `read_archive` for what a .pt2 is.
 FILES = ("model.onnx", "model.xml", "model.pt2", "onnx/model.onnx")
-SUFFIXES = (".onnx", ".xml", ".pt2")
 
 # Under this key OpenVINO keeps what is said of a model, and so do our files of other formats that have folders.
 SECTION = "timesformer"
@@ -36,7 +36,7 @@ _GRAPH, _METADATA = 7, 14
 
 
 def is_exported(path: Path | None) -> bool:
-    return path is not None and path.suffix in SUFFIXES
+    return path is not None and path.suffix in EXPORTED_SUFFIXES
 
 
 class Archive(NamedTuple):

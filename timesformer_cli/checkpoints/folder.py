@@ -2,19 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from timesformer_cli.checkpoints import exported, processors
-from timesformer_cli.checkpoints.recipes import refuse_unknown
 from timesformer_cli.errors import CheckpointError
-from timesformer_cli.specs import WEIGHT_FILES, PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
+from timesformer_cli.files import checksum
+from timesformer_cli.specs import WEIGHT_FILES, PreprocessSpec, Recipe, TimesformerConfig
 
 RECIPE_FILE = "recipe.json"
-
-
-_Spec = TypeVar("_Spec", SamplingSpec, PreprocessSpec)
 
 
 def find_weights(folder: Path) -> Path:
@@ -36,7 +33,7 @@ def find_exported(folder: Path) -> Path | None:
 
 def save_recipe(folder: Path, recipe: Recipe) -> None:
     """Write `recipe.json`, and for transformers as much of it as a `preprocessor_config.json` can say."""
-    content = asdict(recipe)
+    content = recipe.to_dict()
     for name, values in ((RECIPE_FILE, content), (processors.FILES[0], processors.write(recipe.preprocess))):
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
@@ -85,27 +82,23 @@ def _object(content: object, where: str) -> dict[str, Any]:
 
 
 def overlaid(recipe: Recipe, stated: Mapping[str, Any], path: Path) -> Recipe:
-    """`recipe` with the fields that a recipe's file states."""
+    """`recipe` with the fields that a recipe's file states. Raises CheckpointError."""
     try:
-        refuse_unknown(stated, tuple(field.name for field in fields(Recipe)))
-        made = Recipe(
-            name=stated.get("name", path.name),
-            sampling=_overlay(recipe.sampling, stated.get("sampling", {}), "sampling"),
-            preprocess=_overlay(recipe.preprocess, stated.get("preprocess", {}), "preprocess"),
-            combine=stated.get("combine", recipe.combine),
-        )
-        if made.sampling.window is not None:
-            raise ValueError("sampling: the windows of a timeline are no part of a recipe; predict --timeline has them")
-        return made
+        return Recipe.from_dict({"name": path.name, **stated}, recipe)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _overlay(spec: _Spec, values: object, part: str) -> _Spec:
-    if not isinstance(values, dict):
-        raise ValueError(f"{part}: a JSON object was expected, not {type(values).__name__}")
-    try:
-        refuse_unknown(values, tuple(field.name for field in fields(spec)))
-        return replace(spec, **values)
-    except ValueError as error:
-        raise ValueError(f"{part}: {error}") from error
+def weight_checksums(weights: Path | None) -> dict[str, str]:
+    """The sha256, in hex, of each file that holds weights, by its name: shards and companions beside `weights` too.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    if weights is None:
+        return {}
+    names = {file.name for file in exported.files_of(weights)}
+    if weights.name.endswith(".index.json"):
+        with suppress(ValueError, KeyError, AttributeError):  # whoever loads it says what is wrong
+            names |= set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
+    return {name: checksum([weights.with_name(name)]) for name in sorted(names)}

@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from timesformer_cli.checkpoints.layouts import ENCODER, HEAD, LAYERS, numbers, 
 from timesformer_cli.checkpoints.weights import Stored, without_collection
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.files import whole
-from timesformer_cli.specs import AttentionType, Dataset, PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
+from timesformer_cli.specs import AttentionType, Dataset, Recipe, TimesformerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def facts_of(stored: Stored) -> TrainingFacts:
 def _read_own(text: Any, path: Path) -> TrainingFacts:
     try:
         values = json.loads(text)
-        config, recipe = TimesformerConfig.from_dict(values["config"]), _recipe(values["recipe"])
+        config, recipe = TimesformerConfig.from_dict(values["config"]), Recipe.from_dict(values["recipe"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: its {_OWN} settings cannot be read ({error}); is it of a newer version?"
@@ -285,7 +285,7 @@ def write_pyth(path: Path, state: Mapping[str, Tensor], config: TimesformerConfi
     Raises:
         OSError: the file cannot be written.
     """
-    settings = {"config": config.to_dict(), "recipe": asdict(recipe)}
+    settings = {"config": config.to_dict(), "recipe": recipe.to_dict()}
     content = {
         "epoch": 0,
         "model_state": {f"model.{name}": _alone(tensor) for name, tensor in to_original(state).items()},
@@ -325,8 +325,3 @@ def _write_cfg(config: TimesformerConfig, recipe: Recipe) -> str:
         "TRAIN": {"DATASET": "ssv2" if recipe.sampling.method == "segments" else "kinetics"},
     }
     return str(yaml.safe_dump(values))
-
-
-def _recipe(values: Mapping[str, Any]) -> Recipe:
-    sampling, preprocess = SamplingSpec(**values["sampling"]), PreprocessSpec(**values["preprocess"])
-    return Recipe(**{**values, "sampling": sampling, "preprocess": preprocess})

@@ -14,7 +14,9 @@ from timesformer_cli.specs import (
     Resize,
     SamplingMethod,
     SamplingSpec,
+    Timeline,
     TimesformerConfig,
+    require_known,
 )
 
 RecipeName = Literal["original", "paper", "transformers", "mmaction2", "uniform"]
@@ -55,14 +57,14 @@ def preset(
         stride = published_stride(frames)
     if name == "transformers":
         return Recipe(
-            name=name,
+            base=name,
             sampling=SamplingSpec(num_frames=frames, method="uniform", clips=1),
             # Without a processor, what the Hub has beside the published checkpoints.
             preprocess=processor or _preprocess(config.image_hw, config.num_channels, "antialias"),
         )
     if name == "mmaction2":
         return Recipe(
-            name=name,
+            base=name,
             sampling=SamplingSpec(
                 num_frames=frames,
                 method="strided",
@@ -78,9 +80,9 @@ def preset(
     original = _original(config, dataset, stride)
     if name == "paper":
         sampling = replace(original.sampling, placement="middle")
-        return replace(original, name=name, sampling=sampling, combine="probabilities")
+        return replace(original, base=name, sampling=sampling, combine="probabilities")
     if name == "uniform":
-        return replace(original, name=name, sampling=SamplingSpec(num_frames=frames, method="uniform", clips=1))
+        return replace(original, base=name, sampling=SamplingSpec(num_frames=frames, method="uniform", clips=1))
     return original
 
 
@@ -124,7 +126,7 @@ def _original(config: TimesformerConfig, dataset: Dataset | None, stride: float)
         sampling = replace(sampling, method="segments")
         if preprocess.channel_order == "rgb":
             preprocess = replace(preprocess, channel_order="bgr")
-    return Recipe(name="original", sampling=sampling, preprocess=preprocess)
+    return Recipe(base="original", sampling=sampling, preprocess=preprocess)
 
 
 def _preprocess(
@@ -148,8 +150,8 @@ def _preprocess(
     )
 
 
-# Seconds of a timeline's windows, for models whose clips are as long as the video.
-_WINDOW = 8.5
+# Seconds of a segment of a timeline, for models whose clips are as long as the video.
+_SEGMENT = 8.5
 
 
 def covering(recipe: Recipe) -> Recipe:
@@ -186,23 +188,22 @@ def with_overrides(
         raise UsageError(f"{checkpoint.name}: {error}") from error
 
 
-def with_timeline(checkpoint: Checkpoint, *, window: float | None, hop: float | None) -> Checkpoint:
-    """The model with one prediction for each window of so many seconds, every `hop` seconds.
+def timeline_of(checkpoint: Checkpoint, *, length: float | None = None, hop: float | None = None) -> Timeline:
+    """Segments of so many seconds, every `hop` seconds.
 
-    The default are windows side by side that last as long as one clip, where clips have a length in seconds.
+    The default are segments side by side that last as long as one clip, where clips have a length in seconds.
 
     Raises:
-        UsageError: windows that cannot be.
+        UsageError: segments that cannot be.
     """
     sampling = checkpoint.sampling
-    if window is None:
+    if length is None:
         timed = sampling.method in ("window", "strided") and sampling.fps is not None
-        window = round(sampling.num_frames * sampling.stride / (sampling.fps or 1), 3) if timed else _WINDOW
+        length = round(sampling.num_frames * sampling.stride / (sampling.fps or 1), 3) if timed else _SEGMENT
     try:
-        sampling = replace(sampling, window=window, hop=hop)
+        return Timeline(length=length, hop=hop)
     except ValueError as error:
         raise UsageError(f"--timeline: {error}") from error
-    return replace(checkpoint, recipe=replace(checkpoint.recipe, sampling=sampling))
 
 
 # Fields that only some ways of sampling look at.
@@ -214,19 +215,14 @@ _ONLY_FOR = {
 }
 
 
-# Not the parts of a timeline: how many predictions a video gets is no matter of the recipe; see `with_timeline`.
-_SAMPLING = tuple(field.name for field in fields(SamplingSpec) if field.name not in ("window", "hop"))
-
-
+_SAMPLING = tuple(field.name for field in fields(SamplingSpec))
 _PREPROCESS = tuple(field.name for field in fields(PreprocessSpec))
-
-
 RECIPE_FIELDS = (*_SAMPLING, *_PREPROCESS, "combine")
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """`recipe` with other values in some fields; its name tells them. Raises ValueError."""
-    refuse_unknown(changes, RECIPE_FIELDS)
+    """`recipe` with other values in some fields, which it remembers. Raises ValueError."""
+    require_known(changes, RECIPE_FIELDS)
     method = changes.get("method", recipe.sampling.method)
     for name in changes:
         if method not in _ONLY_FOR.get(name, (method,)):
@@ -242,17 +238,14 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         # Sizes are checked against each other, so the short side must be settled with them.
         probe = replace(preprocess, **{**chosen, "short_side": max(chosen.get("size", preprocess.size))})
         chosen["short_side"] = short_side(probe, probe.crops, sampling.method)
-    changed = replace(
+    made = replace(
         recipe,
         sampling=sampling,
         preprocess=replace(preprocess, **chosen),
         combine=values.get("combine", recipe.combine),
     )
-    base, _, before = recipe.name.partition(" with ")
-    told = dict(part.split("=", 1) for part in before.split(", ") if "=" in part)
-    told |= {name: _shown(name, values[name]) for name in values if _field(changed, name) != _field(recipe, name)}
-    parts = ", ".join(f"{name}={value}" for name, value in told.items())
-    return replace(changed, name=f"{base} with {parts}" if parts else base)
+    differing = {name: value for name, value in values.items() if _field(made, name) != _field(recipe, name)}
+    return replace(made, changes={**recipe.changes, **differing})
 
 
 def _field(recipe: Recipe, name: str) -> Any:
@@ -269,16 +262,3 @@ def _settled(name: str, value: Any, preprocess: PreprocessSpec) -> Any:
     if name in ("mean", "std") and isinstance(value, (int, float)):
         return (value,) * len(preprocess.mean)
     return value
-
-
-def _shown(name: str, value: Any) -> str:
-    """The value as `--set` and the options take it."""
-    if value is None:
-        return "auto" if name == "clips" else "none"
-    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-
-
-def refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(known)}")

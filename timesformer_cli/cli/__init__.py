@@ -7,20 +7,25 @@ import threading
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from timesformer_cli.__about__ import __version__
-from timesformer_cli.cli import console, evaluate, models, options
+from timesformer_cli.cli import console, models, runs
 from timesformer_cli.cli.benchmark import HELP as BENCHMARK_HELP
 from timesformer_cli.cli.benchmark import benchmark
+from timesformer_cli.cli.evaluate import HELP as EVALUATE_HELP
+from timesformer_cli.cli.evaluate import evaluate
 from timesformer_cli.cli.export import HELP as EXPORT_HELP
 from timesformer_cli.cli.export import export
 from timesformer_cli.cli.inspect import HELP as INSPECT_HELP
 from timesformer_cli.cli.inspect import inspect
 from timesformer_cli.cli.merge import HELP as MERGE_HELP
 from timesformer_cli.cli.merge import merge
+from timesformer_cli.cli.options import Talk
+from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.predict import HELP, predict
 from timesformer_cli.errors import Terminated, TimesformerError
 
@@ -30,8 +35,22 @@ TERMINATED = 143  # what a shell gives for a program that SIGTERM has ended
 # Typer exports one of its usage errors; the class that all of them share is its base.
 _TyperUsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
+
+class Commands(TyperGroup):
+    """The commands, and what four of them were called before they had a group of their own: `evaluate rescore` ..."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] == "evaluate" and len(args) > 1 and args[1] in _FORMER:
+            args = ["runs", *args[1:]]
+        return super().resolve_command(ctx, args)
+
+
+# Folders of videos that are called so go after ./, as in ./merge.
+_FORMER = ("rescore", "compare", "fuse", "merge")
+
 app = typer.Typer(
     name="timesformer",
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -40,7 +59,8 @@ app.command(help=INSPECT_HELP)(inspect)
 app.command(help=MERGE_HELP)(merge)
 app.command(help=EXPORT_HELP)(export)
 app.command(help=BENCHMARK_HELP)(benchmark)
-app.add_typer(evaluate.app, name="evaluate")
+app.command(help=EVALUATE_HELP)(evaluate)
+app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 
 
@@ -51,16 +71,17 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
+@bundled
 def timesformer(
+    *,
     context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    talk: Talk,
 ) -> None:
     """Label videos with TimeSformer."""
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)

@@ -1,13 +1,21 @@
 """`timesformer benchmark`: how fast this machine is, stage by stage."""
 
 import json
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from timesformer_cli.cli import console, options
+from timesformer_cli.cli import console
+from timesformer_cli.cli.options import OUTPUT, RUN, Talk, positive
+from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.inputs import Sources
+from timesformer_cli.cli.options.model import Model
+from timesformer_cli.cli.options.reading import Decoder
+from timesformer_cli.cli.options.run import Network, Workers
+from timesformer_cli.cli.options.views import RecipeOptions
 from timesformer_cli.errors import InputError
 from timesformer_cli.text import plural, printable
 
@@ -32,32 +40,22 @@ _MOST_VIDEOS = 16
 _COLUMNS = ("Stage", "", "Median", "p90", "p99", "±", "Rounds", "A second", "GFLOP/s", "Of product", "Memory")
 
 
-def benchmark(
-    inputs: options.Inputs = None,
-    model: options.Model = options.DEFAULT_MODEL,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    weights: options.Weights = None,
-    config: options.Config = None,
-    labels: options.Labels = None,
-    recipe: options.Recipe = None,
-    settings: options.Set = None,
-    decoder: options.Decoder = "auto",
-    workers: options.Workers = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    compile: options.Compile = False,
-    provider: options.Provider = "auto",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measuring:
+    """What is measured, and for how long."""
+
+    workers: Workers = None
+    network: Network
     seconds: Annotated[
         float,
         typer.Option(
             "--seconds",
             metavar="N",
-            parser=options.positive,
+            parser=positive,
             help="How long one measurement takes, or longer where two rounds do.",
-            rich_help_panel=options.RUN,
+            rich_help_panel=RUN,
         ),
-    ] = 2.0,
+    ] = 2.0
     against: Annotated[
         Literal["transformers"] | None,
         typer.Option(
@@ -65,86 +63,88 @@ def benchmark(
             metavar="transformers",
             help="Run transformers in turns with us, if it is installed: its network with the same weights and views, "
             "and its pipeline on the videos.",
-            rich_help_panel=options.RUN,
+            rich_help_panel=RUN,
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What becomes of the numbers."""
+
     earlier: Annotated[
         Path | None,
         typer.Option(
             "--compare",
             metavar="OLD.json",
             help="Say of each number how many times as fast it is as in an earlier result.",
-            rich_help_panel=options.OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
-    ] = None,
+    ] = None
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object in place of the table.", rich_help_panel=options.OUTPUT)
-    ] = False,
+        bool, typer.Option("--json", help="One JSON object in place of the table.", rich_help_panel=OUTPUT)
+    ] = False
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Write that JSON to this file too.", rich_help_panel=options.OUTPUT
+            "--output", "-o", metavar="FILE", help="Write that JSON to this file too.", rich_help_panel=OUTPUT
         ),
-    ] = None,
+    ] = None
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace FILE if it exists.", rich_help_panel=options.OUTPUT)
-    ] = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
-) -> None:
-    console.choose_level(verbose=verbose, quiet=quiet)
-    from timesformer_cli.files import check_target
-    from timesformer_cli.runtimes.check import check_options
-    from timesformer_cli.runtimes.devices import check_device
+        bool, typer.Option("--overwrite", help="Replace FILE if it exists.", rich_help_panel=OUTPUT)
+    ] = False
 
-    check_device(device)
-    if output is not None:
-        check_target(output, overwrite=overwrite)
-    if against is not None:
+
+@bundled
+def benchmark(
+    *,
+    inputs: Sources = None,
+    model: Model,
+    recipe: RecipeOptions,
+    decoder: Decoder = "auto",
+    measuring: Measuring,
+    result: Result,
+    talk: Talk,
+) -> None:
+    talk.choose()
+    from timesformer_cli.files import check_target, replacing
+    from timesformer_cli.pipeline.run import RunOptions
+    from timesformer_cli.runtimes.devices import check_device
+    from timesformer_cli.specs import Reading
+
+    network = measuring.network
+    run = RunOptions(
+        device=network.device,
+        precision=network.precision,
+        compile=network.compile,
+        provider=network.provider,
+        workers=measuring.workers,
+        reading=Reading(decoder=decoder),
+    )
+    check_device(run.device)
+    if result.output is not None:
+        check_target(result.output, overwrite=result.overwrite)
+    if measuring.against is not None:
         from timesformer_cli.jobs.benchmark import check_transformers
 
         check_transformers()
-    before = None if earlier is None else _read(earlier)
+    before = None if result.earlier is None else _read(result.earlier)
     items = _find(inputs or [])
-    checkpoint = options.resolve_model(
-        model,
-        revision=revision,
-        offline=offline,
-        weights=weights,
-        config=config,
-        labels=labels,
-        recipe=recipe,
-        changes=dict(settings or []),
-    )
-    check_options(checkpoint, precision=precision, compile=compile, provider=provider)
+    checkpoint = model.resolve(recipe)
+    run.check(checkpoint)
 
-    from timesformer_cli.files import replacing
-    from timesformer_cli.jobs import benchmark as benchmarking
-    from timesformer_cli.specs import Reading
+    from timesformer_cli.jobs.benchmark import Settings, compare, measure
 
-    report = benchmarking.measure(
-        items,
-        checkpoint,
-        benchmarking.Settings(
-            device=device,
-            precision=precision,
-            compile=compile,
-            provider=provider,
-            reading=Reading(decoder=decoder),
-            workers=options.worker_count(workers),
-            seconds=seconds,
-        ),
-        against=against is not None,
-        tell=console.note,
-        found=_tell,
-    ).to_dict()
+    settings = Settings(run=run, seconds=measuring.seconds)
+    against = measuring.against is not None
+    report = measure(items, checkpoint, settings, against=against, tell=console.note, found=_tell).to_dict()
     if before is not None:
-        report["compared"] = {"with": str(earlier), **benchmarking.compare(report, before)}
+        report["compared"] = {"with": str(result.earlier), **compare(report, before)}
     text = json.dumps(report, indent=2)
-    if output is not None:
-        with replacing(output) as part:
+    if result.output is not None:
+        with replacing(result.output) as part:
             part.write_bytes(f"{text}\n".encode())
-    print(text if as_json else _page(report))
+    print(text if result.as_json else _page(report))
 
 
 def _find(sources: list[str]) -> "list[Item]":

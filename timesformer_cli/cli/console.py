@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from timesformer_cli.errors import UsageError
-from timesformer_cli.text import printable
+from timesformer_cli.jobs.reporter import Meter
+from timesformer_cli.text import duration, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -57,43 +58,6 @@ def _print(message: str) -> None:
     print(printable(message), file=sys.stderr, flush=True)
 
 
-class Meter:
-    """Counts videos as they are done; shows nothing."""
-
-    def __init__(self, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.total = total
-        self.done = 0
-        self.failed = 0
-        self._clock = clock
-        self._start = clock()
-
-    def expect(self, total: int | None) -> None:
-        """Say how many videos there are, as soon as that is known."""
-        self.total = total
-
-    @contextmanager
-    def step(self, *, failed: bool) -> Iterator[None]:
-        """Count one video; inside, lines can be printed."""
-        yield
-        self.count(failed=failed)
-
-    def count(self, *, failed: bool) -> None:
-        self.done += 1
-        self.failed += failed
-
-    def reach(self, path: str, seconds: float, duration: float) -> None:
-        """Say how far within a video of that duration the run has come."""
-
-    @property
-    def seconds(self) -> float:
-        return max(self._clock() - self._start, 1e-9)
-
-    def rate(self) -> str:
-        """Videos a second, or a minute when they are slow."""
-        speed = self.done / self.seconds
-        return f"{speed:.1f} a second" if speed >= 1 else f"{60 * speed:.1f} a minute"
-
-
 class _LineMeter(Meter):
     """Prints a line every so often, for logs."""
 
@@ -120,7 +84,7 @@ class _LineMeter(Meter):
         parts += [f"{self.failed:,} failed"] if self.failed else []
         parts += [self.rate()]
         if self.total is not None:
-            parts += [f"{hours((self.total - self.done) * self.seconds / self.done)} left"]
+            parts += [f"{duration((self.total - self.done) * self.seconds / self.done)} left"]
         return ", ".join(parts)
 
 
@@ -151,8 +115,8 @@ class _BarMeter(Meter):
         self._progress.update(self._task, note=printable(_reached(path, seconds, duration)))
 
 
-def _reached(path: str, seconds: float, duration: float) -> str:
-    return f"{path}: {hours(seconds)} of {hours(duration)}"
+def _reached(path: str, seconds: float, whole: float) -> str:
+    return f"{path}: {duration(seconds)} of {duration(whole)}"
 
 
 @contextmanager
@@ -189,12 +153,3 @@ def progress(total: int | None, *, long: bool = False) -> Iterator[Meter]:
     )
     with bar:
         yield _BarMeter(total, bar)
-
-
-def hours(seconds: float) -> str:
-    """A length of time as 1:23:45, 12:30 or 4.2 s."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    whole, minutes = divmod(minutes, 60)
-    return f"{whole}:{minutes:02}:{rest:02}" if whole else f"{minutes}:{rest:02}"

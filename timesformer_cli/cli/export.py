@@ -1,18 +1,23 @@
 """`timesformer export`: the model in the format of another runtime."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from timesformer_cli.cli import console, options
+from timesformer_cli.cli import console
+from timesformer_cli.cli.options import OUTPUT, Talk
+from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.model import Source
+from timesformer_cli.cli.options.views import RecipeOptions
 from timesformer_cli.errors import UsageError
 from timesformer_cli.text import printable
 
 if TYPE_CHECKING:
     from timesformer_cli.jobs.export import Verification
-    from timesformer_cli.specs import Checkpoint
+    from timesformer_cli.jobs.export.spec import ExportSpec
 
 HELP = """Write a model in the format of another runtime, verified against PyTorch.
 
@@ -27,17 +32,16 @@ is off by more than rounding is left as FOLDER.unverified, and the exit code is 
 _FORMAT = "Format"
 
 
-def export(
-    model: Annotated[
-        str | None,
-        typer.Argument(metavar="MODEL", show_default=False, help="Whatever predict takes as --model."),
-    ] = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """What is written."""
+
     format: Annotated[
         Literal["onnx", "openvino", "pt2", "aoti", "hub"] | None,
         typer.Option(
             "--format", "-f", metavar="FORMAT", help="onnx, openvino, pt2, aoti or hub.", rich_help_panel=_FORMAT
         ),
-    ] = None,
+    ] = None
     precision: Annotated[
         Literal["fp32", "fp16", "bf16"],
         typer.Option(
@@ -46,7 +50,7 @@ def export(
             help="Numbers of the network: fp32, fp16 or bf16; what goes in and comes out is float32 in any case.",
             rich_help_panel=_FORMAT,
         ),
-    ] = "fp32",
+    ] = "fp32"
     quantize: Annotated[
         Literal["int8"] | None,
         typer.Option(
@@ -55,7 +59,7 @@ def export(
             help="Keep weights as whole numbers of eight bits: a quarter of the size.",
             rich_help_panel=_FORMAT,
         ),
-    ] = None,
+    ] = None
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -64,7 +68,7 @@ def export(
             help="Quantize what flows between the weights too, as measured on videos of this folder.",
             rich_help_panel=_FORMAT,
         ),
-    ] = None,
+    ] = None
     input: Annotated[
         Literal["frames", "pixels"],
         typer.Option(
@@ -73,7 +77,7 @@ def export(
             help="What goes in: frames, normalised floats; or pixels, bytes of RGB that the model normalises itself.",
             rich_help_panel=_FORMAT,
         ),
-    ] = "frames",
+    ] = "frames"
     output: Annotated[
         Literal["logits", "probabilities", "embedding"],
         typer.Option(
@@ -82,94 +86,98 @@ def export(
             help="What comes out: logits, probabilities, or embedding, which labels nothing.",
             rich_help_panel=_FORMAT,
         ),
-    ] = "logits",
+    ] = "logits"
     opset: Annotated[
         int | None,
         typer.Option(
             "--opset", metavar="N", help="Version of ONNX's operations; 18 if left out.", rich_help_panel=_FORMAT
         ),
-    ] = None,
+    ] = None
     external_data: Annotated[
         bool,
         typer.Option(
             "--external-data", help="The weights of ONNX in a file beside the graph.", rich_help_panel=_FORMAT
         ),
-    ] = False,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    weights: options.Weights = None,
-    config: options.Config = None,
-    labels: options.Labels = None,
-    recipe: options.Recipe = None,
-    settings: options.Set = None,
+    ] = False
+
+    @property
+    def spec(self) -> "ExportSpec":
+        """Raises UsageError for what cannot be, or for packages that are missing."""
+        from timesformer_cli.jobs.export.spec import ExportSpec, check_packages
+
+        assert self.format is not None
+        spec = ExportSpec(
+            format=self.format,
+            precision=self.precision,
+            quantize=self.quantize,
+            calibrate=self.calibrate,
+            input=self.input,
+            output=self.output,
+            opset=self.opset,
+            external_data=self.external_data,
+        )
+        check_packages(spec)
+        return spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """Where it is written to, or lies already."""
+
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FOLDER", help="The folder to make.", rich_help_panel=options.OUTPUT),
-    ] = None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="The folder to make.", rich_help_panel=OUTPUT),
+    ] = None
     overwrite: Annotated[
         bool,
         typer.Option(
             "--overwrite",
             help="Replace the folder, if it holds nothing but what an export wrote.",
-            rich_help_panel=options.OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
-    ] = False,
+    ] = False
     check: Annotated[
         Path | None,
         typer.Option(
             "--check",
             metavar="PATH",
             help="Verify an exported folder once more; or, with MODEL, any exported file or folder against that.",
-            rich_help_panel=options.OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="The verification as JSON.", rich_help_panel=OUTPUT)] = False
+
+
+@bundled
+def export(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", show_default=False, help="Whatever predict takes as --model."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The verification as JSON.", rich_help_panel=options.OUTPUT)
-    ] = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    format: Format,
+    source: Source,
+    recipe: RecipeOptions,
+    folder: Folder,
+    talk: Talk,
 ) -> None:
-    console.choose_level(verbose=verbose, quiet=quiet)
-
-    def resolve(name: str) -> "Checkpoint":
-        return options.resolve_model(
-            name,
-            revision=revision,
-            offline=offline,
-            weights=weights,
-            config=config,
-            labels=labels,
-            recipe=recipe,
-            changes=dict(settings or []),
-        )
-
-    if check is not None:
-        if format is not None or out is not None:
+    talk.choose()
+    if folder.check is not None:
+        if format.format is not None or folder.out is not None:
             raise UsageError("--check verifies what is there; leave --format and --out away")
-        from timesformer_cli.jobs import export as exports
+        from timesformer_cli.jobs.export import check
 
-        found = exports.check(check, None if model is None else resolve(model), tell=console.note)
-        _print(found, check, as_json=as_json)
+        found = check(folder.check, None if model is None else source.resolve(model, recipe), tell=console.note)
+        _print(found, folder.check, as_json=folder.as_json)
         return
-    if model is None or format is None or out is None:
+    if model is None or format.format is None or folder.out is None:
         raise UsageError("name a MODEL, its --format and the folder to make with --out; or --check one that is there")
-    from timesformer_cli.jobs.export.spec import ExportSpec, check_packages
+    spec = format.spec
+    from timesformer_cli.jobs.export import export as export_model
 
-    spec = ExportSpec(
-        format=format,
-        precision=precision,
-        quantize=quantize,
-        calibrate=calibrate,
-        input=input,
-        output=output,
-        opset=opset,
-        external_data=external_data,
-    )
-    check_packages(spec)
-    from timesformer_cli.jobs import export as exports
-
-    found = exports.export(resolve(model), spec, out, overwrite=overwrite, tell=console.note)
-    _print(found, out if found.passed else out.with_name(f"{out.name}.unverified"), as_json=as_json)
+    out = folder.out
+    found = export_model(source.resolve(model, recipe), spec, out, overwrite=folder.overwrite, tell=console.note)
+    _print(found, out if found.passed else out.with_name(f"{out.name}.unverified"), as_json=folder.as_json)
 
 
 def _print(found: "Verification", path: Path, *, as_json: bool) -> None:

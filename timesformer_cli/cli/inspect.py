@@ -5,14 +5,22 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_cli.cli import console, options
+from timesformer_cli.cli import console
+from timesformer_cli.cli.options import OUTPUT, Talk
+from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.inputs import Inputs
+from timesformer_cli.cli.options.model import DEFAULT_MODEL, ModelName, Previewed
+from timesformer_cli.cli.options.reading import ReadingOptions
+from timesformer_cli.cli.options.run import Workers
+from timesformer_cli.cli.options.views import ViewOptions
 from timesformer_cli.errors import SOME_FAILED, InputError, OutputError, UsageError
-from timesformer_cli.text import printable
+from timesformer_cli.text import plural, printable
 
 if TYPE_CHECKING:
     from timesformer_cli.flow import Item, Views
@@ -33,18 +41,19 @@ _FEW = 3
 _COLUMNS = 8  # of frame numbers in a page
 
 
-def inspect(
-    inputs: options.Inputs = None,
-    from_file: options.FromFile = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What is shown and written of each video."""
+
     sheet: Annotated[
         Path | None,
         typer.Option(
             "--sheet",
             metavar="OUT.png",
             help="Draw the frames of one video as the model sees them: cropped, with their numbers and times.",
-            rich_help_panel=options.OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
-    ] = None,
+    ] = None
     tensors: Annotated[
         Path | None,
         typer.Option(
@@ -54,98 +63,89 @@ def inspect(
                 "Write the array that enters the model for one video: pixels, float32 (views, frames, channels, "
                 "height, width), with frames, times, clip, crop, mean, std, channel_order and labels."
             ),
-            rich_help_panel=options.OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
-    ] = None,
+    ] = None
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json", help="One JSON object a line for each video, with all details.", rich_help_panel=options.OUTPUT
-        ),
-    ] = False,
+        typer.Option("--json", help="One JSON object a line for each video, with all details.", rich_help_panel=OUTPUT),
+    ] = False
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace OUT.png and OUT.npz if they exist.", rich_help_panel=options.OUTPUT),
-    ] = False,
-    model: options.Model = options.DEFAULT_MODEL,
-    revision: options.Revision = None,
-    weights: options.Weights = None,
-    config: options.Config = None,
-    labels: options.Labels = None,
-    recipe: options.Recipe = None,
-    clips: options.Clips = None,
-    crops: options.Crops = None,
-    num_frames: options.NumFrames = None,
-    stride: options.Stride = None,
-    fps: options.Fps = None,
-    placement: options.Placement = None,
-    settings: options.Set = None,
-    frames: options.Frames = False,
-    frame_rate: options.FrameRate = 30.0,
-    decoder: options.Decoder = "auto",
-    timeout: options.Timeout = 60.0,
-    max_pixels: options.MaxPixels = 2**26,
-    max_frames: options.MaxFrames = 2_000_000,
-    workers: options.Workers = None,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+        typer.Option("--overwrite", help="Replace OUT.png and OUT.npz if they exist.", rich_help_panel=OUTPUT),
+    ] = False
+
+    @property
+    def targets(self) -> tuple[tuple[str, Path | None, str], ...]:
+        """Option, file and ending of each."""
+        return ("--sheet", self.sheet, ".png"), ("--tensors", self.tensors, ".npz")
+
+    def check(self) -> None:
+        """Find out, before any work is done, what cannot be written. Raises UsageError and OutputError."""
+        from timesformer_cli.files import check_target
+
+        for name, target, ending in self.targets:
+            if target is None:
+                continue
+            if target.suffix.lower() != ending:
+                raise UsageError(f"{name} {target}: the name must end in {ending}")
+            check_target(target, overwrite=self.overwrite)
+
+    def check_count(self, videos: int | None) -> None:
+        """Raises UsageError where a file of one video is asked for, and there are others."""
+        for name, target, _ in self.targets:
+            if target is not None and videos != 1:
+                raise UsageError(
+                    f"{name} takes one video, and there are {'perhaps more' if videos is None else videos}"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model that is only described."""
+
+    model: ModelName = DEFAULT_MODEL
+    previewed: Previewed
+
+
+@bundled
+def inspect(
+    *,
+    inputs: Inputs,
+    output: Output,
+    model: Model,
+    views: ViewOptions,
+    reading: ReadingOptions,
+    workers: Workers = None,
+    talk: Talk,
 ) -> None:
-    console.choose_level(verbose=verbose, quiet=quiet)
-    if not inputs and from_file is None:
-        raise UsageError("nothing to inspect: name videos, folders or --from-file; see timesformer inspect --help")
-    _check_target("--sheet", sheet, ".png", overwrite=overwrite)
-    _check_target("--tensors", tensors, ".npz", overwrite=overwrite)
+    talk.choose()
+    inputs.require("inspect")
+    output.check()
 
-    from timesformer_cli.checkpoints.recipes import with_overrides
-    from timesformer_cli.checkpoints.resolve import preview
     from timesformer_cli.jobs.inspect import examine_all
-    from timesformer_cli.pipeline.workers import Limits
-    from timesformer_cli.specs import Reading
+    from timesformer_cli.pipeline.run import RunOptions
 
-    items, total, paged = _find(inputs or [], from_file, frames=frames)
-    for name, target in (("--sheet", sheet), ("--tensors", tensors)):
-        if target is not None and total != 1:
-            raise UsageError(f"{name} takes one video, and there are {'perhaps more' if total is None else total}")
-    changes = options.recipe_changes(
-        settings, clips=clips, crops=crops, num_frames=num_frames, stride=stride, fps=fps, placement=placement
-    )
-    checkpoint = preview(model, revision=revision, weights=weights, config=config, labels_file=labels)
-    checkpoint = with_overrides(checkpoint, recipe=recipe, fields=changes)
-    reading = Reading(decoder=decoder, max_pixels=max_pixels, max_frames=max_frames, frame_rate=frame_rate)
-    count = options.worker_count(workers)
-    if total is not None:
-        count = min(count, total)
-    with examine_all(
-        items,
-        checkpoint,
-        reading,
-        keep=bool(sheet or tensors),
-        workers=count,
-        limits=Limits(timeout=timeout),
-    ) as inspections:
-        _report(_exported(inspections, checkpoint, sheet, tensors), checkpoint, total, paged=paged, as_json=as_json)
+    items, total, paged = _find(inputs, frames=reading.frames)
+    output.check_count(total)
+    checkpoint = model.previewed.preview(model.model, views)
+    run = RunOptions(workers=workers, reading=reading.spec, limits=reading.limits)
+    keep = bool(output.sheet or output.tensors)
+    with examine_all(items, checkpoint.recipe, run, keep=keep, most=total) as inspections:
+        written = _exported(inspections, checkpoint, output.sheet, output.tensors)
+        _report(written, checkpoint, total, paged=paged, as_json=output.as_json)
 
 
-def _check_target(name: str, target: Path | None, ending: str, *, overwrite: bool) -> None:
-    from timesformer_cli.files import check_target
-
-    if target is None:
-        return
-    if target.suffix.lower() != ending:
-        raise UsageError(f"{name} {target}: the name must end in {ending}")
-    check_target(target, overwrite=overwrite)
-
-
-def _find(sources: list[str], from_file: Path | None, *, frames: bool) -> "tuple[Iterable[Item], int | None, bool]":
+def _find(inputs: Inputs, *, frames: bool) -> "tuple[Iterable[Item], int | None, bool]":
     """The videos, their number if it is known, and whether each gets a page."""
     from timesformer_cli.video.inputs import STDIN, find
 
-    items = find(sources, [] if from_file is None else [from_file], frames=frames)
-    if STDIN in sources:
+    items = find(inputs.sources, inputs.lists, frames=frames)
+    if STDIN in inputs.sources:
         return items, None, False
     found = list(items)
     named = {item.path for item in found}
-    searched = from_file is not None or any(os.path.isdir(source) and source not in named for source in sources)
+    searched = bool(inputs.lists) or any(os.path.isdir(source) and source not in named for source in inputs.sources)
     return found, len(found), len(found) <= _FEW and not searched
 
 
@@ -323,7 +323,7 @@ def _time_rows(stream: dict[str, Any], file: dict[str, Any], video: dict[str, An
     seconds = stream["duration"] if stream["duration"] is not None else file["duration"]
     if video is None:
         if stream["frames"] is not None:
-            yield "claims", _plural(stream["frames"], "frame")
+            yield "claims", plural(stream["frames"], "frame")
         if seconds is not None:
             yield "claims", f"{seconds:.2f} s"
         return
@@ -355,13 +355,13 @@ def _key_frames(keys: dict[str, Any]) -> str:
     if keys["smallest"] is None:
         return f"{keys['count']}"
     if keys["smallest"] == keys["largest"]:
-        return f"{keys['count']}, {_plural(keys['smallest'], 'frame')} apart"
+        return f"{keys['count']}, {plural(keys['smallest'], 'frame')} apart"
     return f"{keys['count']}, {keys['smallest']} to {keys['largest']} frames apart, median {keys['median']:g}"
 
 
 def _audio(stream: dict[str, Any]) -> str:
     rate = f"{stream['sample_rate']} Hz" if stream["sample_rate"] else ""
-    channels = _plural(stream["channels"], "channel") if stream["channels"] else ""
+    channels = plural(stream["channels"], "channel") if stream["channels"] else ""
     return ", ".join(filter(None, [stream["codec"], rate, channels, stream["language"]]))
 
 
@@ -377,7 +377,7 @@ def _model_rows(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     sampling, preprocess = record["sampling"], record["preprocess"]
     yield "model", record["model"]
     yield "recipe", record["recipe"]
-    yield "clips", f"{len(record['clips'])} of {_plural(sampling['num_frames'], 'frame')}, {_method(sampling)}"
+    yield "clips", f"{len(record['clips'])} of {plural(sampling['num_frames'], 'frame')}, {_method(sampling)}"
     names = list(dict.fromkeys(view["crop"] for view in record["views"]))
     size = preprocess["stretch"]
     scaled = f"{size[1]} x {size[0]}" if size else f"a short side of {preprocess['short_side']}"
@@ -385,7 +385,7 @@ def _model_rows(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     views, frames, channels, height, width = record["input"]
     yield (
         "input",
-        f"{_plural(views, 'view')} of {_plural(frames, 'frame')}, {_plural(channels, 'channel')}, {height} x {width}",
+        f"{plural(views, 'view')} of {plural(frames, 'frame')}, {plural(channels, 'channel')}, {height} x {width}",
     )
 
 
@@ -424,7 +424,3 @@ def _repeated(frames: list[int], count: int, sampling: dict[str, Any]) -> str:
         return f"frame {count - 1}, the last, fills {repeated[count - 1]} places of {len(frames)}"
     shown = [f"frame {number} {times} times" for number, times in repeated.items()]
     return ", ".join([*shown[:_COLUMNS], *(["..."] if len(shown) > _COLUMNS else [])])
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,12 +1,14 @@
 """`timesformer merge`: the outputs of shards as one."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from timesformer_cli.cli import console, options
-from timesformer_cli.cli.predict import FORMAT_HELP
+from timesformer_cli.cli import console
+from timesformer_cli.cli.options import Talk
+from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.output import FORMAT_HELP, FormatName, chosen_format
 from timesformer_cli.errors import UsageError
 
 HELP = """Put the outputs of `predict --shard` together, as one run would have written them.
@@ -16,47 +18,34 @@ becomes one of another format too.
 """
 
 
+@bundled
 def merge(
+    *,
     shards: Annotated[
         list[Path],
         typer.Argument(metavar="SHARD...", show_default=False, help="The .jsonl files of all shards, in any order."),
     ],
     format: Annotated[
-        Literal[
-            "auto",
-            "table",
-            "json",
-            "jsonl",
-            "csv",
-            "parquet",
-            "srt",
-            "vtt",
-            "html",
-            "activitynet",
-            "labelstudio",
-            "fiftyone",
-        ],
+        FormatName,
         typer.Option("--format", "-f", metavar="FORMAT", help=FORMAT_HELP),
     ] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="Write the results to this file.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output if it exists.")] = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    talk: Talk,
 ) -> None:
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
 
     from timesformer_cli.files import check_target, locked
     from timesformer_cli.results.formats.parquet import check_pyarrow
     from timesformer_cli.results.journal import write_finished
-    from timesformer_cli.results.settings import origin_in
     from timesformer_cli.results.shards import open_shards
-    from timesformer_cli.results.writers import choose_format, open_writer
+    from timesformer_cli.results.writers import open_writer
 
     if output == Path("-"):
         output = None
-    chosen = choose_format(output) if format == "auto" else format
+    chosen = chosen_format(format, output)
     if chosen == "parquet":
         check_pyarrow()
     if output is not None:
@@ -67,11 +56,11 @@ def merge(
     if chosen in ("srt", "vtt") and opened.holds.videos != 1:
         raise UsageError(f"{chosen}: subtitles are of one video, and there are {opened.holds.videos}")
     if output is None:
-        with open_writer(None, chosen, origin_in(opened.settings)) as writer:
+        with open_writer(None, chosen, opened.provenance.origin) as writer:
             for record in opened.records():
                 writer.write(record)
     else:
         with locked(output):
-            write_finished(output, chosen, opened.settings, opened.records(), opened.holds)
+            write_finished(output, chosen, opened.provenance, opened.records(), opened.holds)
     failed = f", {opened.holds.failed:,} of them failed" if opened.holds.failed else ""
     console.note(f"{opened.holds.videos:,} videos{failed}")

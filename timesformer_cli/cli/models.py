@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_cli.cli import console, options
+from timesformer_cli.cli import console
+from timesformer_cli.cli.options import Talk
+from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.model import Previewed, Revision, Source
+from timesformer_cli.cli.options.views import RecipeOptions
 from timesformer_cli.errors import CheckpointError, OutputError, UsageError
 from timesformer_cli.text import plural
 
@@ -25,9 +28,10 @@ _MEGABYTE = 1e6
 
 
 @app.command("list")
-def list_models(as_json: Json = False, verbose: options.Verbose = False, quiet: options.Quiet = False) -> None:
+@bundled
+def list_models(*, as_json: Json = False, talk: Talk) -> None:
     """The published checkpoints: their data, numbers and licences, and which are on this machine."""
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
     from timesformer_cli.checkpoints import zoo
 
     entries = [_listed(entry) for entry in zoo.ZOO.values()]
@@ -107,26 +111,20 @@ def _number(value: float | None, form: str) -> str:
 
 
 @app.command()
+@bundled
 def show(
+    *,
     model: Named,
-    revision: options.Revision = None,
-    weights: options.Weights = None,
-    config: options.Config = None,
-    labels: options.Labels = None,
-    recipe: options.Recipe = None,
-    settings: options.Set = None,
+    previewed: Previewed,
+    recipe: RecipeOptions,
     as_json: Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    talk: Talk,
 ) -> None:
     """What a model is and how it is fed: config, recipe, parameters, cost, labels, files. Downloads nothing."""
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
     from timesformer_cli.checkpoints import zoo
-    from timesformer_cli.checkpoints.recipes import with_overrides
-    from timesformer_cli.checkpoints.resolve import preview
 
-    checkpoint = preview(model, revision=revision, weights=weights, config=config, labels_file=labels)
-    checkpoint = with_overrides(checkpoint, recipe=recipe, fields=dict(settings or []))
+    checkpoint = previewed.preview(model, recipe)
     card = _card(checkpoint, zoo.find(model))
     print(json.dumps(card, indent=2, ensure_ascii=False) if as_json else _page(card))
 
@@ -150,7 +148,7 @@ def _card(checkpoint: "Checkpoint", entry: "Published | None") -> dict[str, Any]
         "config": config,
         "parameters": cost.parameters,
         "multiply_adds_per_view": cost.flops // 2,
-        "recipe": asdict(checkpoint.recipe),
+        "recipe": checkpoint.recipe.to_dict(),
         "labels": list(checkpoint.labels),
         "weights": str(checkpoint.weights) if checkpoint.weights else None,
         "files": [str(file) for file in files if file.is_file()],
@@ -222,17 +220,18 @@ def _plain(value: Any) -> str:
 
 
 @app.command()
+@bundled
 def download(
+    *,
     models: Annotated[
         list[str],
         typer.Argument(metavar="MODEL...", show_default=False, help="Names of `timesformer models list`, or Hub ids."),
     ],
-    revision: options.Revision = None,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    revision: Revision = None,
+    talk: Talk,
 ) -> None:
     """Fetch models into the Hub's cache, or bring them up to date; prints the folder of each."""
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
     from timesformer_cli.checkpoints.resolve import download as fetch
 
     for model in models:
@@ -240,7 +239,9 @@ def download(
 
 
 @app.command()
+@bundled
 def convert(
+    *,
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", show_default=False, help="Whatever predict takes as --model.")
     ],
@@ -253,47 +254,30 @@ def convert(
         ),
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")] = False,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    weights: options.Weights = None,
-    config: options.Config = None,
-    labels: options.Labels = None,
-    recipe: options.Recipe = None,
-    settings: options.Set = None,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    origin: Source,
+    recipe: RecipeOptions,
+    talk: Talk,
 ) -> None:
     """Write a model in another layout: a folder that transformers reads too, or a .pyth of the original code.
 
     Nothing is lost: tensors stay as they are bit by bit, and config, labels and recipe go along.
     """
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
     _check_target(target, overwrite)
-    checkpoint = options.resolve_model(
-        source,
-        revision=revision,
-        offline=offline,
-        weights=weights,
-        config=config,
-        labels=labels,
-        recipe=recipe,
-        changes=dict(settings or []),
-    )
-    from timesformer_cli.checkpoints.exported import is_exported
+    checkpoint = origin.resolve(source, recipe)
+    from timesformer_cli.runtimes import require_network
 
-    if is_exported(checkpoint.weights):
-        raise CheckpointError(f"{checkpoint.weights}: was exported; give the model that it was made from")
+    require_network(checkpoint, CheckpointError)
     from timesformer_cli.checkpoints.pyth import write_pyth
+    from timesformer_cli.files import told
     from timesformer_cli.network.model import TimesformerForVideoClassification
 
     model = TimesformerForVideoClassification.from_checkpoint(checkpoint, dtype=None)
-    try:
+    with told(target):
         if target.suffix == ".pyth":
             write_pyth(target, model.state_dict(), checkpoint.config, recipe=checkpoint.recipe)
         else:
             model.save_pretrained(target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
     print(target)
 
 

@@ -3,11 +3,14 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_cli.cli import console, options
+from timesformer_cli.cli import console
+from timesformer_cli.cli.options import OUTPUT
+from timesformer_cli.errors import UsageError
 from timesformer_cli.text import printable
 
 if TYPE_CHECKING:
@@ -35,42 +38,57 @@ def _share(text: str) -> float:
     return value
 
 
-TopK = Annotated[
-    Any,
-    typer.Option(
-        "--top-k",
-        "-k",
-        metavar="K,K",
-        parser=_top_k,
-        help="Which accuracies to report: 1,5 unless this says otherwise; top-1 always is among them.",
-        rich_help_panel=options.OUTPUT,
-    ),
-]
-MinTop1 = Annotated[
-    float | None,
-    typer.Option(
-        "--min-top1",
-        metavar="SHARE",
-        parser=_share,
-        help="End with exit code 1 if the top-1 accuracy, from 0 to 1, is lower.",
-        rich_help_panel=options.OUTPUT,
-    ),
-]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Metrics as JSON on a terminal too, as in a pipe.", rich_help_panel=options.OUTPUT),
+    typer.Option("--json", help="Metrics as JSON on a terminal too, as in a pipe.", rich_help_panel=OUTPUT),
 ]
 
 
-def require(summary: dict[str, Any], min_top1: float | None) -> None:
-    """End with exit code 1 where the top-1 accuracy of `metrics.json` is too low."""
-    if min_top1 is None:
-        return
-    accuracy = summary["top_1"]["accuracy"]
-    if accuracy is None or accuracy["value"] < min_top1:
-        reached = "there is none" if accuracy is None else f"top-1 accuracy is {accuracy['value']:.4f}"
-        console.error(f"--min-top1 {min_top1:g} is not met: {reached}")
-        raise typer.Exit(1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Which accuracies are reported, and how."""
+
+    top_k: Annotated[
+        Any,
+        typer.Option(
+            "--top-k",
+            "-k",
+            metavar="K,K",
+            parser=_top_k,
+            help="Which accuracies to report: 1,5 unless this says otherwise; top-1 always is among them.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    min_top1: Annotated[
+        float | None,
+        typer.Option(
+            "--min-top1",
+            metavar="SHARE",
+            parser=_share,
+            help="End with exit code 1 if the top-1 accuracy, from 0 to 1, is lower.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    as_json: Json = False
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        return self.top_k or TOP_K
+
+    def check(self, *, multi_label: bool) -> None:
+        """Raises UsageError where there will be no top-1 accuracy."""
+        if self.min_top1 is not None and multi_label:
+            raise UsageError("--min-top1: these videos have several labels each, and so no top-1 accuracy")
+
+    def require(self, summary: dict[str, Any]) -> None:
+        """End with exit code 1 where the top-1 accuracy of `metrics.json` is too low."""
+        if self.min_top1 is None:
+            return
+        accuracy = summary["top_1"]["accuracy"]
+        if accuracy is None or accuracy["value"] < self.min_top1:
+            reached = "there is none" if accuracy is None else f"top-1 accuracy is {accuracy['value']:.4f}"
+            console.error(f"--min-top1 {self.min_top1:g} is not met: {reached}")
+            raise typer.Exit(1)
 
 
 def show(summary: dict[str, Any], *, as_json: bool) -> None:

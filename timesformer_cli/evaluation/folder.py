@@ -17,18 +17,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from timesformer_cli.checkpoints.exported import files_of, is_exported
 from timesformer_cli.datasets import Problem, ProblemKind
 from timesformer_cli.errors import InputError, OutputError
 from timesformer_cli.evaluation import confusion_matrix as heatmap
 from timesformer_cli.evaluation import metrics, report
 from timesformer_cli.evaluation.run import Run, gather
-from timesformer_cli.files import checksum, encoded, told, whole
+from timesformer_cli.files import encoded, told, whole
 from timesformer_cli.results.journal import Ledger, meta_of, read_meta, read_records
 from timesformer_cli.results.record import Record
-from timesformer_cli.results.settings import Settings
+from timesformer_cli.results.settings import Provenance
 from timesformer_cli.results.writers import csv_text
-from timesformer_cli.specs import Checkpoint
 
 VIDEOS = "videos.jsonl"
 METRICS = "metrics.json"
@@ -69,20 +67,6 @@ def open_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
         raise OutputError(f"{folder}: cannot be written (permission denied)")
 
 
-def weight_checksums(checkpoint: Checkpoint) -> dict[str, str]:
-    """The sha256, in hex, of each file of weights by its name."""
-    weights = checkpoint.weights
-    if weights is None:
-        return {}
-    names = {weights.name}
-    if is_exported(weights):
-        names = {file.name for file in files_of(weights)}
-    if weights.name.endswith(".index.json"):
-        with suppress(ValueError, KeyError, AttributeError):  # whoever loads it says what is wrong
-            names |= set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
-    return {name: checksum([weights.with_name(name)]) for name in sorted(names)}
-
-
 def remove_results(folder: Path) -> None:
     """Take away what is to be made anew; the records stay. Raises OutputError."""
     with told(folder):
@@ -102,9 +86,9 @@ def copy_problems(source: Path, target: Path) -> None:
         copyfile(source / PROBLEMS, target / PROBLEMS)
 
 
-def write_records(folder: Path, settings: Settings, records: Iterable[Record]) -> None:
+def write_records(folder: Path, provenance: Provenance, records: Iterable[Record]) -> None:
     """Write records that are there at once as a run would have. Raises OutputError."""
-    with Ledger(folder / VIDEOS, "jsonl", settings, may_be_empty=True) as ledger:
+    with Ledger(folder / VIDEOS, "jsonl", provenance, may_be_empty=True) as ledger:
         for record in records:
             ledger.write(record)
 
@@ -123,7 +107,7 @@ def read_run(folder: Path) -> Run:
     if holds is None:
         raise InputError(f"{folder}: its run is not finished; go on with it first, with --resume")
     try:
-        return gather((record for _, record in read_records(videos)), settings)
+        return gather((record for _, record in read_records(videos)), Provenance.from_dict(settings))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{videos}: not the records of timesformer evaluate ({what})") from error

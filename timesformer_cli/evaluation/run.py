@@ -1,8 +1,8 @@
 """A run on a labelled data set: which videos, which scores, and what they are worth. On disk it is a `runfolder`."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
@@ -22,7 +22,7 @@ from timesformer_cli.files import encoded
 from timesformer_cli.flow import Prediction, Result
 from timesformer_cli.results.logits import pack, unpack
 from timesformer_cli.results.record import Excerpt, Record, to_record
-from timesformer_cli.results.settings import Settings
+from timesformer_cli.results.settings import Combination, Fused, Provenance
 from timesformer_cli.specs import Checkpoint, Combine
 
 # What `to_record` and `Run` agree on: beside what the record shows, all mean logits.
@@ -37,10 +37,10 @@ class Run:
 
     `scores` has `logits`, `probabilities` or both, float32 (N, K): means over the views of the N videos at `paths`.
     `targets` are the class numbers of each video, one or, where that is what the data set has, several. `failed` are
-    the records of videos without scores. `settings` say how it was made; `settings_of` has what is always there.
+    the records of videos without scores. `provenance` says how it was made; it has a `data_set`.
     """
 
-    settings: Settings
+    provenance: Provenance
     paths: tuple[str, ...]
     targets: tuple[tuple[int, ...], ...]
     scores: dict[str, NDArray[np.float32]]
@@ -48,15 +48,21 @@ class Run:
 
     @property
     def name(self) -> str:
-        return str(self.settings["model"])
+        return self.provenance.model
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(self.settings["labels"])
+        return self.provenance.labels
 
     @property
     def multi_label(self) -> bool:
-        return bool(self.settings["data_set"]["multi_label"])
+        return bool(self.data_set["multi_label"])
+
+    @property
+    def data_set(self) -> Mapping[str, Any]:
+        """What `data_set_settings` or `score_files.own_data_set` gave."""
+        assert self.provenance.data_set is not None
+        return self.provenance.data_set
 
     @property
     def combine(self) -> Combine:
@@ -116,7 +122,7 @@ def with_protocol(checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint if clips is None else with_overrides(checkpoint, fields={"clips": clips})
 
 
-def data_set_settings(dataset: Dataset, **asked: Any) -> Settings:
+def data_set_settings(dataset: Dataset, **asked: Any) -> dict[str, Any]:
     """What of the data set decides about results, and what is wrong with it; `asked` are the user's options."""
     digest = sha256()
     for sample in dataset.samples:
@@ -143,7 +149,7 @@ def record_of(result: Result, checkpoint: Checkpoint, target: Sequence[int]) -> 
     return record
 
 
-def gather(records: Iterable[Record], settings: Settings) -> Run:
+def gather(records: Iterable[Record], provenance: Provenance) -> Run:
     """The run that left `records`. Raises ValueError, KeyError or TypeError if they are not those of one."""
     paths: list[str] = []
     targets: list[tuple[int, ...]] = []
@@ -158,18 +164,18 @@ def gather(records: Iterable[Record], settings: Settings) -> Run:
         for kind in _KINDS:
             if f"_{kind}" in record:
                 rows.setdefault(kind, []).append(unpack(record[f"_{kind}"][0]))
-    classes = len(settings["labels"])
+    classes = len(provenance.labels)
     scores = {kind: np.stack(of_kind) for kind, of_kind in rows.items()} or {_KINDS[0]: np.empty((0, classes), "f4")}
     if any(array.shape != (len(paths), classes) for array in scores.values()):
         raise ValueError(f"{len(paths)} videos, {classes} classes, but other numbers of scores")
     if any(not 0 <= index < classes for target in targets for index in target):
         raise ValueError(f"a target that is none of {classes} classes")
-    return Run(settings, tuple(paths), tuple(targets), scores, tuple(failed))
+    return Run(provenance, tuple(paths), tuple(targets), scores, tuple(failed))
 
 
 def summarise(run: Run, found: Metrics) -> dict[str, Any]:
     """The content of `metrics.json`, but for how long it took on what machine; `found` is what `run.measure` gave."""
-    data_set = run.settings["data_set"]
+    data_set = run.data_set
     counts = {
         "listed": data_set["rows"],
         "evaluated": found.videos,
@@ -194,14 +200,14 @@ def summarise(run: Run, found: Metrics) -> dict[str, Any]:
             }
             for pair in confused
         ],
-        "settings": {name: value for name, value in run.settings.items() if name != "labels"},
+        "settings": {name: value for name, value in run.provenance.to_dict().items() if name != "labels"},
     }
 
 
 def _published(run: Run, found: Metrics) -> dict[str, Any] | None:
     """What the checkpoint was published with, beside what was found; None where that is of other classes."""
     entry = zoo.find(run.name)
-    if entry is None or len(run.labels) != entry.num_labels or run.settings["data_set"]["classes"] is not None:
+    if entry is None or len(run.labels) != entry.num_labels or run.data_set["classes"] is not None:
         return None
     percent = {1: entry.top1, 5: entry.top5}
     values: dict[str, Any] = {}
@@ -243,10 +249,10 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
     failed = tuple(record | {"target": left(record["target"])} for record in run.failed if left(record["target"]))
     if not len(rows) and not failed:
         raise InputError("--classes: the run has no video of these classes")
-    labels = [label for label, keep in zip(run.labels, kept, strict=True) if keep]
-    data_set = run.settings["data_set"] | {"classes": labels}
+    labels = tuple(label for label, keep in zip(run.labels, kept, strict=True) if keep)
+    data_set = {**run.data_set, "classes": list(labels)}
     return Run(
-        settings=run.settings | {"labels": labels, "data_set": data_set},
+        provenance=replace(run.provenance, labels=labels, data_set=data_set),
         paths=tuple(run.paths[row] for row in rows),
         targets=tuple(left(run.targets[row]) for row in rows),
         scores={kind: scores[np.ix_(rows, np.flatnonzero(kept))] for kind, scores in run.scores.items()},
@@ -271,25 +277,20 @@ def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
         multi_label=runs[0].multi_label,
     )
     failed = {record["path"]: record for run in runs for record in run.failed}
-    parts = [{"model": run.name, "weight": weight} for run, weight in zip(runs, weights, strict=True)]
-    name = " + ".join(run.name for run in runs)
-    settings = runs[0].settings | {
-        "model": name,
-        "source": "fused",
-        "recipe": {"name": "fused", "combine": "probabilities"},
-        "fused": [part | {"settings": _without_labels(run)} for part, run in zip(parts, runs, strict=True)],
-    }
+    parts = tuple(Fused.of(run.provenance, weight) for run, weight in zip(runs, weights, strict=True))
     return Run(
-        settings=settings,
+        provenance=replace(
+            runs[0].provenance,
+            model=" + ".join(run.name for run in runs),
+            source="fused",
+            recipe=Combination("fused", "probabilities"),
+            fused=parts,
+        ),
         paths=tuple(runs[0].paths[row] for row in rows[0]),
         targets=tuple(runs[0].targets[row] for row in rows[0]),
         scores={"probabilities": scores},
         failed=tuple(failed.values()),
     )
-
-
-def _without_labels(run: Run) -> Settings:
-    return {name: value for name, value in run.settings.items() if name not in ("labels", "fused")}
 
 
 @dataclass(frozen=True, slots=True)

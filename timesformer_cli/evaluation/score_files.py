@@ -7,7 +7,7 @@ names of NumPy's functions it finds the few below, which do no more than make ar
 import json
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import realpath
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from timesformer_cli.datasets import Dataset
 from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.evaluation.run import Run
-from timesformer_cli.results.settings import Settings
+from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.specs import Combine
 
 _KNOWN = (
@@ -222,7 +222,7 @@ def _array(value: Any) -> NDArray[Any]:
     return np.asarray(value)
 
 
-def own_data_set(found: Scores) -> Settings:
+def own_data_set(found: Scores) -> dict[str, Any]:
     """What a run says of its data set, where the file itself has the labels. Raises UsageError if it has none."""
     if found.targets is None:
         raise UsageError(f"{found.path}: does not say which classes are right; name the data set or its --annotations")
@@ -235,7 +235,7 @@ def own_data_set(found: Scores) -> Settings:
     }
 
 
-def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], data_set: Settings) -> Run:
+def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], data_set: Mapping[str, Any]) -> Run:
     """The scores with the classes of the data set or, without one, of the file itself.
 
     Files with paths are matched by these, others by their order. Videos without scores have failed.
@@ -248,16 +248,16 @@ def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], 
             f"{found.path}: has scores for {found.scores.shape[1]} classes, and there are names of {len(labels)}; "
             "--labels FILE gives others"
         )
-    settings: Settings = {
-        "model": str(found.path),
-        "source": str(found.path),
-        "labels": list(labels),
-        "recipe": {"name": "scores of a file", "combine": found.combine},
-        "data_set": data_set,
-    }
+    provenance = Provenance(
+        model=str(found.path),
+        source=str(found.path),
+        labels=tuple(labels),
+        recipe=Combination("scores of a file", found.combine),
+        data_set=data_set,
+    )
     if dataset is None:
         paths = found.paths or tuple(map(str, range(len(found.scores))))
-        return Run(settings, paths, found.targets or (), {found.combine: found.scores}, ())
+        return Run(provenance, paths, found.targets or (), {found.combine: found.scores}, ())
     rows = _rows(found, dataset)
     placed = [(row, sample) for row, sample in zip(rows, dataset.samples, strict=True) if row is not None]
     for row, sample in placed:
@@ -279,7 +279,7 @@ def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], 
         if row is None
     ]
     return Run(
-        settings=settings,
+        provenance=provenance,
         paths=tuple(sample.path for _, sample in placed),
         targets=tuple(sample.labels for _, sample in placed),
         scores={found.combine: found.scores[[row for row, _ in placed]]},

@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import Failure, Item, VideoInfo, ViewLabel, Views
 from timesformer_cli.pipeline.prepare import prepare
-from timesformer_cli.pipeline.workers import OUT_OF_MEMORY, Done, Limits, Pool
+from timesformer_cli.pipeline.run import RunOptions
+from timesformer_cli.pipeline.workers import OUT_OF_MEMORY, Done, Pool
 from timesformer_cli.runtimes.devices import available_cores
-from timesformer_cli.specs import Checkpoint, Reading
+from timesformer_cli.specs import Checkpoint, Reading, Recipe
+from timesformer_cli.text import plural
 from timesformer_cli.video.facts import Facts, read_facts
 
 # What a header says and what is there may differ by rounding, or by the last frame's duration.
@@ -56,46 +58,47 @@ class Inspection:
     failure: Failure | None
 
 
-def examine(item: Item, checkpoint: Checkpoint, reading: Reading) -> Inspection:
-    """What a video is, and what the model of `checkpoint` would see of it."""
+def examine(item: Item, recipe: Recipe, reading: Reading) -> Inspection:
+    """What a video is, and what a model that is fed by `recipe` would see of it."""
     try:
         facts = read_facts(item, reading)
     except VideoError:  # reading it will say why, in its own words
         facts = None
     try:
-        return Inspection(item, facts, prepare(item, checkpoint, reading), None)
+        return Inspection(item, facts, prepare(item, recipe, reading), None)
     except VideoError as error:
         return Inspection(item, facts, None, Failure(item, error.kind, str(error)))
 
 
 @contextmanager
 def examine_all(
-    items: Iterable[Item], checkpoint: Checkpoint, reading: Reading, *, keep: bool, workers: int, limits: Limits
+    items: Iterable[Item], recipe: Recipe, run: RunOptions, *, keep: bool, most: int | None = None
 ) -> Iterator[Iterator[Inspection]]:
     """What comes of each item, in order; `keep`: with the pixels of its views.
 
-    `workers` processes do it, and `limits` is what one video may take. Without workers it is done
-    here as it is asked for, and a decoder that hangs or crashes takes the program with it.
+    The worker processes of `run` do it, `most` of them at most. Without workers it is done here as it is asked for,
+    and a decoder that hangs or crashes takes the program with it.
     """
+    workers = run.processes if most is None else min(run.processes, most)
     if workers == 0:
-        alone = replace(reading, threads=available_cores())
-        yield (_examined(item, checkpoint, alone) for item in items)
+        alone = replace(run.reading, threads=available_cores())
+        yield (_examined(item, recipe, alone) for item in items)
         return
-    task = partial(_carried, checkpoint=checkpoint, reading=reading, keep=keep)
-    with Pool(task, items, workers=workers, limits=limits) as pool:
+    task = partial(_carried, recipe=recipe, reading=run.reading, keep=keep)
+    with Pool(task, items, workers=workers, limits=run.limits) as pool:
         yield (_received(item, answer) for item, answer in pool.results())
 
 
-def _examined(item: Item, checkpoint: Checkpoint, reading: Reading) -> Inspection:
+def _examined(item: Item, recipe: Recipe, reading: Reading) -> Inspection:
     try:
-        return examine(item, checkpoint, reading)
+        return examine(item, recipe, reading)
     except MemoryError:
         return Inspection(item, None, None, Failure(item, "too_large", OUT_OF_MEMORY))
 
 
-def _carried(item: Item, threads: int, checkpoint: Checkpoint, reading: Reading, keep: bool) -> Generator[Done]:
+def _carried(item: Item, threads: int, recipe: Recipe, reading: Reading, keep: bool) -> Generator[Done]:
     """`examine` in a worker. The pixels go apart from the rest, if they are wanted."""
-    inspection = examine(item, checkpoint, replace(reading, threads=threads))
+    inspection = examine(item, recipe, replace(reading, threads=threads))
     views = inspection.views
     if views is None:
         yield Done(inspection, np.empty(0, np.float32))
@@ -145,7 +148,7 @@ def _wrong_claims(facts: Facts, info: VideoInfo) -> Iterator[str]:
         return
     if stream.frames is not None and stream.frames != info.num_frames:
         reason = "; its edit list leaves out the others" if packets is not None and packets.edited else ""
-        yield f"it claims {_plural(stream.frames, 'frame')}, and {info.num_frames} are shown{reason}"
+        yield f"it claims {plural(stream.frames, 'frame')}, and {info.num_frames} are shown{reason}"
     duration = stream.duration or facts.duration
     if duration is not None and not _agree(duration, info.duration):
         yield f"it claims to last {duration:.2f} s, and its frames last {info.duration:.2f} s"
@@ -193,7 +196,7 @@ def to_record(inspection: Inspection, checkpoint: Checkpoint) -> dict[str, Any]:
         head |= {"status": "error", "error": {"kind": failure.kind, "message": failure.message}}
     if views is not None:
         head["video"] = _video_record(views.info)
-        head["clips"] = [_clip_record(clip, frames, views.info) for clip, frames in enumerate(views.window.clips)]
+        head["clips"] = [_clip_record(clip, frames, views.info) for clip, frames in enumerate(views.span.clips)]
         head["views"] = [_view_record(view) for view in views.labels]
         head["input"] = [len(views.labels), *views.pixels.shape[1:]]
     head |= {
@@ -281,7 +284,3 @@ def save_tensors(file: IO[bytes], views: Views, checkpoint: Checkpoint) -> None:
         model=np.array(checkpoint.name),
         recipe=np.array(checkpoint.recipe.name),
     )
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

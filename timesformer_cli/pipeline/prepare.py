@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import TimesformerError, VideoError
-from timesformer_cli.flow import Failure, Frames, Item, VideoInfo, ViewLabel, Views, Window
+from timesformer_cli.flow import Failure, Frames, Item, ViewLabel, Views
 from timesformer_cli.pipeline.workers import OUT_OF_MEMORY, Done, Limits, Pool, Task
 from timesformer_cli.runtimes.devices import available_cores
-from timesformer_cli.specs import Checkpoint, Reading
+from timesformer_cli.specs import Reading, Recipe, Timeline
 from timesformer_cli.video.preprocess import crop_names, make_views
 from timesformer_cli.video.reader import VideoReader, open_video
 from timesformer_cli.video.render import thumbnail
@@ -86,44 +86,48 @@ def _pick(frames: Frames, positions: NDArray[np.intp], *, copy: bool = False) ->
     return Frames(frames.pixels[chosen], frames.times[chosen])
 
 
-def prepare(item: Item, checkpoint: Checkpoint, reading: Reading = Reading()) -> Views:
-    """Everything that happens to a video before the network sees it, where its recipe takes it as a whole.
+def prepare(item: Item, recipe: Recipe, reading: Reading = Reading()) -> Views:
+    """Everything that happens to a video as a whole before the network sees it.
 
     Raises:
         VideoError: the video cannot be read.
     """
-    (views,) = prepare_windows(item, checkpoint, reading)
+    (views,) = prepare_spans(item, recipe, reading)
     return views
 
 
-def prepare_windows(
-    item: Item, checkpoint: Checkpoint, reading: Reading = Reading(), *, thumbnails: bool = False
+def prepare_spans(
+    item: Item,
+    recipe: Recipe,
+    reading: Reading = Reading(),
+    *,
+    timeline: Timeline | None = None,
+    thumbnails: bool = False,
 ) -> Generator[Views]:
-    """The views of each window of a video, in order of time; what is held does not grow with the video.
+    """The views of each span of a video, in order of time; what is held does not grow with the video.
 
     Raises:
         VideoError: the video cannot be read.
     """
-    spec = checkpoint.preprocess
+    spec = recipe.preprocess
     with open_video(item, reading) as reader:
         info = reader.info
-        windows = plan(info, checkpoint.sampling)
-        clips = read_clips(reader, np.concatenate([window.clips for window in windows]))
-        for number, window in enumerate(windows):
+        spans = plan(info, recipe.sampling, timeline)
+        crops = crop_names(info.width, info.height, spec)
+        clips = read_clips(reader, np.concatenate([span.clips for span in spans]))
+        for number, span in enumerate(spans):
             # Views are made clip by clip: the frames of ten clips of a film in 4K would not fit into memory.
-            parts = [make_views([frames], spec) for frames in islice(clips, len(window.clips))]
+            parts = [make_views([frames], spec) for frames in islice(clips, len(span.clips))]
             pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            labels = _view_labels(info, window, checkpoint)
+            labels = tuple(
+                ViewLabel(clip, crop, tuple(frames))
+                for clip, frames in enumerate(span.clips.tolist())
+                for crop in crops
+            )
             picture = None
             if thumbnails:
-                picture = thumbnail(pixels, labels, spec, _THUMBNAIL_FRAMES if len(windows) == 1 else 1)
-            yield Views(item, info, window, labels, pixels, number + 1 < len(windows), picture)
-
-
-def _view_labels(info: VideoInfo, window: Window, checkpoint: Checkpoint) -> tuple[ViewLabel, ...]:
-    crops = crop_names(info.width, info.height, checkpoint.preprocess)
-    clips = enumerate(window.clips.tolist())
-    return tuple(ViewLabel(number, crop, tuple(frames)) for number, frames in clips for crop in crops)
+                picture = thumbnail(pixels, labels, spec, _THUMBNAIL_FRAMES if len(spans) == 1 else 1)
+            yield Views(item, info, span, labels, pixels, number + 1 < len(spans), picture)
 
 
 Prepared = Views | Failure
@@ -132,14 +136,15 @@ Prepared = Views | Failure
 @contextmanager
 def prepare_all(
     items: Iterable[Item],
-    checkpoint: Checkpoint,
+    recipe: Recipe,
     reading: Reading = Reading(),
     *,
+    timeline: Timeline | None = None,
+    thumbnails: bool = False,
     workers: int,
     limits: Limits,
-    thumbnails: bool = False,
 ) -> Iterator[Iterator[Prepared | None]]:
-    """The views of each window of each item, in order; a video that cannot be read ends with a `Failure`.
+    """The views of each span of each item, in order; a video that cannot be read ends with a `Failure`.
 
     None says that the next of them is not there yet: who asks again waits for it.
 
@@ -147,7 +152,7 @@ def prepare_all(
     entered; `limits` is what one video may take. Without workers it is done here as it is asked
     for, and a decoder that hangs or crashes takes the program with it.
     """
-    task = partial(_carried, checkpoint=checkpoint, reading=reading, thumbnails=thumbnails)
+    task = partial(_carried, recipe=recipe, reading=reading, timeline=timeline, thumbnails=thumbnails)
     if workers == 0:
         yield _one_by_one(items, task)
         return
@@ -167,12 +172,14 @@ def _one_by_one(items: Iterable[Item], task: Task[Item]) -> Iterator[Prepared | 
             yield Failure(item, "too_large", OUT_OF_MEMORY)
 
 
-def _carried(item: Item, threads: int, checkpoint: Checkpoint, reading: Reading, thumbnails: bool) -> Generator[Done]:
-    """`prepare_windows` in a worker. The item itself stays behind: the master has it."""
+def _carried(
+    item: Item, threads: int, recipe: Recipe, reading: Reading, timeline: Timeline | None, thumbnails: bool
+) -> Generator[Done]:
+    """`prepare_spans` in a worker. The item itself stays behind: the master has it."""
     reading = replace(reading, threads=threads)
     try:
-        for views in prepare_windows(item, checkpoint, reading, thumbnails=thumbnails):
-            yield Done((views.info, views.window, views.labels, views.thumbnail), views.pixels, views.more)
+        for views in prepare_spans(item, recipe, reading, timeline=timeline, thumbnails=thumbnails):
+            yield Done((views.info, views.span, views.labels, views.thumbnail), views.pixels, views.more)
     except (TimesformerError, MemoryError):
         raise
     except Exception as error:
@@ -184,5 +191,5 @@ def _carried(item: Item, threads: int, checkpoint: Checkpoint, reading: Reading,
 def _received(item: Item, answer: Done | VideoError) -> Prepared:
     if isinstance(answer, VideoError):
         return Failure(item, answer.kind, str(answer))
-    info, window, labels, picture = answer.value
-    return Views(item, info, window, labels, answer.array, answer.more, picture)
+    info, span, labels, picture = answer.value
+    return Views(item, info, span, labels, answer.array, answer.more, picture)

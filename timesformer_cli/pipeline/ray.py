@@ -20,16 +20,14 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.checkpoints.exported import Provider, is_exported
 from timesformer_cli.errors import DeviceError, TimesformerError, UsageError
-from timesformer_cli.flow import Failure, Item, Result, Views
-from timesformer_cli.pipeline import score as pipeline
-from timesformer_cli.pipeline.prepare import Prepared, prepare_all
-from timesformer_cli.pipeline.workers import Limits
-from timesformer_cli.runtimes.batching import choose_batch_size
+from timesformer_cli.flow import Failure, Item, Scored, Views
+from timesformer_cli.pipeline.prepare import Prepared
+from timesformer_cli.pipeline.run import RunOptions
+from timesformer_cli.pipeline.score import scored_views
+from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.runtimes.devices import available_cores
-from timesformer_cli.runtimes.pytorch import Precision, open_scorer
-from timesformer_cli.specs import Checkpoint, Reading
+from timesformer_cli.specs import Checkpoint, Recipe, Timeline
 from timesformer_cli.video.addresses import is_address, local_path
 from timesformer_cli.video.sampling import MAX_AUTO_CLIPS
 
@@ -56,51 +54,53 @@ def check_ray() -> None:
         raise UsageError("--engine ray needs Ray; install it with: pip install 'timesformer-cli[ray]'")
 
 
-def classify(
-    items: Iterable[Item],
-    checkpoint: Checkpoint,
-    reading: Reading = Reading(),
-    *,
-    limits: Limits,
-    batch: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    compile: bool = False,
-    provider: Provider = "auto",
-    thumbnails: bool = False,
-    address: str | None = None,
-    tell: Callable[[str], None] = lambda _: None,
-) -> Iterator[Result]:
-    """What `pipeline.classify` gives for the items, one result for each, in order; all are listed before the first.
-
-    `address` is that of the cluster; None stands for RAY_ADDRESS, else for a cluster that runs on this machine, else
-    one is started on it for as long as the results are taken. Every node must have this package, and find the videos
-    and the weights where this machine does. The other arguments are those of `prepare_all`, `choose_batch_size` and
-    `open_scorer`, except that Ray numbers the GPUs: `cuda` is as many as there are. Exported models get a GPU when it
-    is asked for by name, with `device` or `provider`.
-
-    Raises:
-        UsageError: Ray is not there, or a GPU is asked for by its number.
-        DeviceError: the cluster has no GPU, and one was asked for; or too few CPUs.
-        TimesformerError: there is no cluster at the address, or it fails; or what the network's side raises.
-    """
+def check_cluster(device: str) -> None:
+    """Raises UsageError when Ray is not there, or when a GPU is asked for by its number."""
     check_ray()
     if re.fullmatch(r"cuda:\d+", device):
         raise UsageError(f"--device {device}: Ray itself hands out the GPUs of its cluster; use --device cuda")
+
+
+def score_on_cluster(
+    items: Iterable[Item],
+    checkpoint: Checkpoint,
+    run: RunOptions,
+    *,
+    timeline: Timeline | None = None,
+    thumbnails: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Scored | Failure]:
+    """What `score` gives for the items, in order; all of them are listed before the first.
+
+    Every node must have this package, and find the videos and the weights where this machine does. `run` means what
+    it means elsewhere, except that Ray numbers the GPUs, `cuda` is as many as there are, and its own tasks stand for
+    the workers. Exported models get a GPU when it is asked for by name, with the device or the provider.
+
+    Raises:
+        UsageError: as `check_cluster`.
+        DeviceError: the cluster has no GPU, and one was asked for; or too few CPUs.
+        TimesformerError: there is no cluster at the address, or it fails; or what the network's side raises.
+    """
+    check_cluster(run.device)
     listed = list(items)
     if not listed:
         return
-    with _connected(address) as ray:
+    with _connected(run.cluster.address if run.cluster else None) as ray:
         blocks = max(-(-len(listed) // _MOST_ITEMS), min(len(listed), _TASKS_EACH * int(_count(ray, "CPU"))))
-        if is_exported(checkpoint.weights) and device == "auto":
-            device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
-        networks, ask, device = _networks(ray, device)
+        asked = runtime_of(checkpoint).cluster_device(run.device, run.provider)
+        networks, ask, device = _networks(ray, asked)
+        run = replace(run, device=device)
         # Videos stay where they are: paths go through Ray, and what the network is to see of them.
         data = ray.data.from_arrow(_pack(_absolute(item) for item in listed), override_num_blocks=blocks)
         with warnings.catch_warnings(action="ignore"):  # the retries have no other way in, and that will change
             data = data.map_batches(
                 _prepare,
-                fn_kwargs={"checkpoint": checkpoint, "reading": reading, "limits": limits, "thumbnails": thumbnails},
+                fn_kwargs={
+                    "recipe": checkpoint.recipe,
+                    "run": replace(run, workers=1),
+                    "timeline": timeline,
+                    "thumbnails": thumbnails,
+                },
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=1,
@@ -108,15 +108,14 @@ def classify(
             )
             data = data.map_batches(
                 _Network,
-                fn_constructor_args=(checkpoint, batch, device, precision, compile, provider),
+                fn_constructor_args=(checkpoint, run),
                 batch_size=_rows_at_a_time(checkpoint, device),
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=min(networks, blocks)),
                 max_task_retries=_RETRIES,
                 **ask,
             )
-        # With logits for pixels, what is left to do is to put them together.
-        yield from pipeline.classify(_scored(data, listed, tell), lambda logits: logits, checkpoint)
+        yield from _scored(data, listed, tell)
 
 
 @contextmanager
@@ -223,48 +222,27 @@ def _absolute(item: Item) -> Item:
     return replace(item, path=os.path.join(os.getcwd(), local_path(item.path)))
 
 
-def _prepare(rows: Any, checkpoint: Checkpoint, reading: Reading, limits: Limits, thumbnails: bool) -> Iterator[Any]:
+def _prepare(rows: Any, recipe: Recipe, run: RunOptions, timeline: Timeline | None, thumbnails: bool) -> Iterator[Any]:
     """A task of Ray: read videos, in a process beside it. What hangs or crashes costs one video, as elsewhere."""
     # Each such process would import the program that Ray's workers run, Ray and all, in a quarter of a second.
     vars(sys.modules["__main__"]).pop("__file__", None)
-    with prepare_all(_unpack(rows), checkpoint, reading, workers=1, limits=limits, thumbnails=thumbnails) as prepared:
+    with run.prepare(_unpack(rows), recipe, timeline=timeline, thumbnails=thumbnails) as prepared:
         for views in prepared:
             if views is not None:
                 yield _pack([views])
 
 
 class _Network:
-    """An actor of Ray: score what was prepared. Views come back with their logits (V, K) for pixels."""
+    """An actor of Ray: score what was prepared."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        batch: int | None,
-        device: str,
-        precision: Precision,
-        compile: bool,
-        provider: Provider = "auto",
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, run: RunOptions) -> None:
         # Ray has set it to the CPUs that it counts for the actor.
-        cores = available_cores()
-        if is_exported(checkpoint.weights):
-            os.environ["OMP_NUM_THREADS"] = str(cores)
-        else:
-            import torch
-
-            torch.set_num_threads(cores)
+        runtime_of(checkpoint).use_cores(available_cores())
         self._told: list[str] = []
         self._error: TimesformerError | None = None
         try:
-            self._scorer = open_scorer(
-                checkpoint,
-                device=device,
-                precision=precision,
-                compile=compile,
-                provider=provider,
-                tell=self._told.append,
-            )
-            self._size = choose_batch_size(batch, device, self._told.append, self._scorer)
+            self._scorer = run.open(checkpoint, self._told.append)
+            self._size = run.batch(self._scorer, self._told.append)
         except TimesformerError as error:  # raised here, it would come out of Ray as something else
             self._error = error
 
@@ -279,17 +257,17 @@ class _Network:
         told, self._told[:] = self._told.copy(), []
         return _pack([*told, *scored])
 
-    def _score(self, prepared: list[Prepared]) -> list[Prepared]:
+    def _score(self, prepared: list[Prepared]) -> list[Scored | Failure]:
         views = [each for each in prepared if isinstance(each, Views)]
         logits: list[NDArray[np.float32]] = []
         if views:
             together = self._size.score(self._scorer, np.concatenate([each.pixels for each in views]))
             logits = np.split(together, np.cumsum([len(each.pixels) for each in views])[:-1])
         following = iter(logits)
-        return [replace(each, pixels=next(following)) if isinstance(each, Views) else each for each in prepared]
+        return [scored_views(each, next(following)) if isinstance(each, Views) else each for each in prepared]
 
 
-def _scored(data: Any, items: Sequence[Item], tell: Callable[[str], None]) -> Iterator[Prepared]:
+def _scored(data: Any, items: Sequence[Item], tell: Callable[[str], None]) -> Iterator[Scored | Failure]:
     """What the networks return, of the items as they were given."""
     left = iter(items)
     item = next(left, None)

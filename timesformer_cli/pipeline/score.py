@@ -1,4 +1,4 @@
-"""The order of the stages: an item is read, prepared, scored, and becomes a result."""
+"""From network input to scores, and from scores to predictions; videos stay in their order."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import CheckpointError
-from timesformer_cli.flow import Failure, Prediction, Result, Segment, Views
+from timesformer_cli.flow import Failure, Prediction, Result, Scored, Segment, Views
 from timesformer_cli.pipeline.aggregate import combine
 from timesformer_cli.pipeline.prepare import Prepared
 from timesformer_cli.runtimes.batching import BatchSize
@@ -15,16 +15,15 @@ from timesformer_cli.runtimes.ports import Scorer
 from timesformer_cli.specs import Checkpoint
 
 
-def classify(
-    prepared: Iterable[Prepared | None], scorer: Scorer, checkpoint: Checkpoint, *, batch: BatchSize | int = 1
-) -> Iterator[Result]:
-    """One result for each item, in order; the scorer sees at most `batch` views at a time, of one video or more.
+def score(
+    prepared: Iterable[Prepared | None], scorer: Scorer, batch: BatchSize | int = 1
+) -> Iterator[Scored | Failure]:
+    """The logits of each span, in order; the scorer sees at most `batch` views at a time, of one video or more.
 
     A batch is filled up from the videos that are there. Where None says that the next is not, it is
     scored as it is, so that no result waits for a video that may be long in coming.
 
     Raises:
-        CheckpointError: the network's scores are not numbers.
         DeviceError: not even one view fits into memory.
     """
     size = batch if isinstance(batch, BatchSize) else BatchSize(batch)
@@ -34,22 +33,47 @@ def classify(
             line.add(views)
         while line.unscored >= (size.size if views is not None and size.spans else 1):
             line.score_batch()
-            yield from line.results(checkpoint)
-        yield from line.results(checkpoint)  # failures at the head of it
+            yield from line.scored()
+        yield from line.scored()  # failures at the head of it
     while line.unscored:
         line.score_batch()
-        yield from line.results(checkpoint)
-    yield from line.results(checkpoint)
+        yield from line.scored()
+    yield from line.scored()
+
+
+def label(scored: Iterable[Scored | Failure], checkpoint: Checkpoint) -> Iterator[Result]:
+    """One result for each video, of the logits of its spans; of one that failed half-way, the failure.
+
+    Raises:
+        CheckpointError: the network's scores are not numbers.
+    """
+    segments: list[Segment] = []
+    for each in scored:
+        if isinstance(each, Failure):
+            segments.clear()  # of the part that could be read
+            yield each
+            continue
+        segments.append(_segment(each, checkpoint))
+        if not each.more:
+            yield Prediction(each.item, each.info, tuple(segments))
+            segments.clear()
+
+
+def _segment(scored: Scored, checkpoint: Checkpoint) -> Segment:
+    logits = scored.logits
+    if not np.isfinite(logits).all():
+        raise CheckpointError(f"{checkpoint.name}: the network's scores are not numbers; are its weights damaged?")
+    mean, scores = combine(logits, "raw_logits"), combine(logits, checkpoint.combine)
+    return Segment(scored.span.start, scored.span.end, scored.labels, mean, scores, scored.thumbnail)
 
 
 class _Line:
-    """Windows in their order, from the first without a result to the last that is there."""
+    """Spans in their order, from the first without all of its logits to the last that is there."""
 
     def __init__(self, scorer: Scorer, size: BatchSize) -> None:
         self._scorer = scorer
         self._size = size
         self._places: deque[_Place] = deque()
-        self._segments: list[Segment] = []  # of the video at the head
         self.unscored = 0  # views
 
     def add(self, prepared: Prepared) -> None:
@@ -67,7 +91,7 @@ class _Line:
             if place.unscored:
                 taken.append((place, place.take(missing)))
                 missing -= len(taken[-1][1])
-        # The views of one video alone need no copy.
+        # The views of a single video need no copy.
         pixels = taken[0][1] if len(taken) == 1 else np.concatenate([views for _, views in taken])
         logits = self._size.score(self._scorer, pixels)
         self.unscored -= len(pixels)
@@ -75,23 +99,21 @@ class _Line:
             place.logits.append(logits[: len(views)])
             logits = logits[len(views) :]
 
-    def results(self, checkpoint: Checkpoint) -> Iterator[Result]:
+    def scored(self) -> Iterator[Scored | Failure]:
         """What is finished at the head of the line, which it leaves."""
         while self._places and not self._places[0].unscored:
             place = self._places.popleft()
             views = place.prepared
-            if isinstance(views, Failure):
-                self._segments.clear()  # of the part of it that could be read
-                yield views
-                continue
-            self._segments.append(_segment(views, np.concatenate(place.logits), checkpoint))
-            if not views.more:
-                yield Prediction(views.item, views.info, tuple(self._segments))
-                self._segments.clear()
+            yield views if isinstance(views, Failure) else scored_views(views, np.concatenate(place.logits))
+
+
+def scored_views(views: Views, logits: NDArray[np.float32]) -> Scored:
+    """The views with their logits (V, K) instead of their pixels."""
+    return Scored(views.item, views.info, views.span, views.labels, logits, views.more, views.thumbnail)
 
 
 class _Place:
-    """A window in the line: how many of its views are still to be scored, and the logits of the others."""
+    """A span in the line: how many of its views are still to be scored, and the logits of the others."""
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
@@ -105,16 +127,3 @@ class _Place:
         views = self.prepared.pixels[first : first + most]
         self.unscored -= len(views)
         return views
-
-
-def _segment(views: Views, logits: NDArray[np.float32], checkpoint: Checkpoint) -> Segment:
-    """One window, with the logits (V, K) of its views.
-
-    Raises:
-        CheckpointError: the network's scores are not numbers.
-    """
-    if not np.isfinite(logits).all():
-        raise CheckpointError(f"{checkpoint.name}: the network's scores are not numbers; are its weights damaged?")
-    window = views.window
-    mean, scores = combine(logits, "raw_logits"), combine(logits, checkpoint.combine)
-    return Segment(window.start, window.end, views.labels, mean, scores, views.thumbnail)

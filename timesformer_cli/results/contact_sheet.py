@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from timesformer_cli.errors import OutputError
 from timesformer_cli.flow import ViewLabel, Views
 from timesformer_cli.specs import Checkpoint, PreprocessSpec
-from timesformer_cli.text import printable
+from timesformer_cli.text import plural, printable
 from timesformer_cli.video.render import picture
 
 _PAPER = (24, 26, 31)
@@ -123,17 +123,13 @@ def _lay_out(views: Views) -> Layout:
 def _heading(views: Views, checkpoint: Checkpoint) -> list[str]:
     info, spec = views.info, checkpoint.preprocess
     clips = len({label.clip for label in views.labels})
-    crops = _plural(len(views.labels) // clips, "crop")
+    crops = plural(len(views.labels) // clips, "crop")
     return [
-        f"{info.width} x {info.height}, {_plural(info.num_frames, 'frame')}, {info.duration:.2f} s, "
+        f"{info.width} x {info.height}, {plural(info.num_frames, 'frame')}, {info.duration:.2f} s, "
         f"{info.fps:.4g} frames a second, {info.codec}",
-        f"{checkpoint.name}, recipe {checkpoint.recipe.name}: {_plural(clips, 'clip')} of "
-        f"{_plural(views.pixels.shape[1], 'frame')}, {crops} of {spec.size[1]} x {spec.size[0]} pixels",
+        f"{checkpoint.name}, recipe {checkpoint.recipe.name}: {plural(clips, 'clip')} of "
+        f"{plural(views.pixels.shape[1], 'frame')}, {crops} of {spec.size[1]} x {spec.size[0]} pixels",
     ]
-
-
-def _plural(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _remarks(views: Views, spec: PreprocessSpec, layout: Layout) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from timesformer_cli.errors import OutputError
 from timesformer_cli.files import encoded, replacing, told
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.results.record import Record, private_line, spans
-from timesformer_cli.results.settings import Settings, differences, origin_in
+from timesformer_cli.results.settings import Provenance, differences
 from timesformer_cli.results.writers import Format, write_file
 
 _DIGEST = 16
@@ -91,14 +91,14 @@ class Ledger:
         self,
         target: Path,
         format: Format,
-        settings: Settings,
+        provenance: Provenance,
         logits: Path | None = None,
         *,
         may_be_empty: bool = False,
     ) -> None:
         self._target = target
         self._format = format
-        self._settings = settings
+        self._provenance = provenance
         self._logits = logits
         self._may_be_empty = may_be_empty
         self._journal = journal_of(target, format, logits=logits is not None)
@@ -202,15 +202,15 @@ class Ledger:
                 self._merge(part)
             self._retries.unlink()
         if self._logits is not None:
-            rows, labels, ending = _logits_in(self._journal), self._settings["labels"], self._logits.suffix.lower()
+            rows, labels, ending = _logits_in(self._journal), self._provenance.labels, self._logits.suffix.lower()
             with replacing(self._logits) as part:
                 save_logits(part, rows, labels, format=ending)
         if self._journal != self._target:
-            origin = origin_in(self._settings)
+            origin = self._provenance.origin
             records = (record for _, record in read_records(self._journal))
             with replacing(self._target) as part:
                 write_file(part, self._format, records, origin)
-        _write_meta(self._target, self._settings, self._holds)
+        _write_meta(self._target, self._provenance.to_dict(), self._holds)
         if self._journal != self._target:
             with told(self._journal):
                 self._journal.unlink()
@@ -233,7 +233,7 @@ class Ledger:
 
     def _open(self, path: Path) -> FileIO:
         if self._continues:
-            _write_meta(self._target, self._settings, None)
+            _write_meta(self._target, self._provenance.to_dict(), None)
             file = self._files[path] = FileIO(path, "r+" if path.exists() else "x+")
             if path in self._torn:
                 file.truncate(self._torn.pop(path))
@@ -243,14 +243,14 @@ class Ledger:
             self._meta.unlink(missing_ok=True)
             self._retries.unlink(missing_ok=True)
             file = self._files[path] = FileIO(path, "w+")  # at once, so that it is closed whatever follows
-            _write_meta(self._target, self._settings, None)
+            _write_meta(self._target, self._provenance.to_dict(), None)
             self._continues = True
         return file
 
     def _check_meta(self) -> Holdings | None:
         """What a finished output holds; None if it is not finished."""
-        settings, holds = read_meta(self._target)
-        differing = list(differences(settings, self._settings))
+        made, holds = read_meta(self._target)
+        differing = list(differences(made, json.loads(json.dumps(self._provenance.to_dict()))))
         if differing:
             raise OutputError(
                 f"{self._target}: was made with other settings: {', '.join(differing)}; "
@@ -327,8 +327,8 @@ def check_journal(target: Path, format: Format, *, logits: bool = False) -> None
         )
 
 
-def read_meta(target: Path) -> tuple[Settings, Holdings | None]:
-    """The settings that an output was made with, and what it holds if it is finished.
+def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
+    """The `Provenance` of an output as JSON has it, and what it holds if it is finished.
 
     Raises:
         OutputError: they are missing or damaged.
@@ -382,16 +382,16 @@ def _logits_in(journal: Path) -> Iterator[LogitsRow]:
 
 
 def write_finished(
-    target: Path, format: Format, settings: Settings, records: Iterable[Record], holds: Holdings
+    target: Path, format: Format, provenance: Provenance, records: Iterable[Record], holds: Holdings
 ) -> None:
     """Write all `records` to `target` at once, as a run would have. Raises OutputError."""
     meta_of(target).unlink(missing_ok=True)
     with replacing(target) as part:
-        write_file(part, format, records, origin_in(settings))
-    _write_meta(target, settings, holds)
+        write_file(part, format, records, provenance.origin)
+    _write_meta(target, provenance.to_dict(), holds)
 
 
-def _write_meta(target: Path, settings: Settings, holds: Holdings | None) -> None:
+def _write_meta(target: Path, settings: dict[str, Any], holds: Holdings | None) -> None:
     finished = None if holds is None else holds._asdict() | {"paths": f"{holds.paths:032x}"}
     text = json.dumps({"finished": finished, "settings": settings}, indent=2) + "\n"
     with replacing(meta_of(target)) as part:

@@ -98,13 +98,15 @@ class Excerpt:
     """What of a prediction goes into its record.
 
     `threshold`: scores below it are left out. `merge`: adjacent segments with the same first label become one.
-    `logits`: the record carries them all, beside what it shows.
+    `logits`: the record carries them all, beside what it shows. `segments`: it has those of a timeline, not one answer
+    for the video as a whole.
     """
 
     top_k: int = 5
     threshold: float | None = None
     merge: bool = False
     logits: bool = False
+    segments: bool = False
 
 
 def origin_of(checkpoint: Checkpoint) -> Origin:
@@ -128,7 +130,7 @@ def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt
         "height": info.height,
         "codec": info.codec,
     }
-    if checkpoint.sampling.window is None:
+    if not excerpt.segments:
         (part,) = parts
         record = head | {"predictions": part["predictions"], "video": video, "views": part["views"]}
     else:

@@ -1,47 +1,175 @@
-"""What makes two runs the same run."""
+"""What makes two runs the same run: made here, written beside every output, compared before one is continued."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 from timesformer_cli.__about__ import __version__
+from timesformer_cli.checkpoints.folder import weight_checksums
 from timesformer_cli.results.record import Excerpt, Origin
-from timesformer_cli.specs import Checkpoint
+from timesformer_cli.specs import Checkpoint, Combine, Recipe, Timeline
 
-Settings = dict[str, Any]
-
-
-def settings_of(checkpoint: Checkpoint, excerpt: Excerpt, *, frame_rate: float, precision: str) -> Settings:
-    """What decides about the records, in the types that JSON gives back."""
-    settings = {
-        "version": __version__,
-        "model": checkpoint.name,
-        "source": checkpoint.source,
-        "labels": checkpoint.labels,
-        **asdict(excerpt),
-        "frame_rate": frame_rate,
-        "precision": precision,
-        "recipe": asdict(checkpoint.recipe),
-    }
-    # ASCII, as it will be in the file: labels may hold anything.
-    read: Settings = json.loads(json.dumps(settings))
-    return read
+T = TypeVar("T")
 
 
-def origin_in(settings: Settings) -> Origin:
-    """What formats say of the model, from settings that `settings_of` made."""
-    recipe = settings["recipe"]
-    return Origin(settings["model"], tuple(settings["labels"]), recipe["name"], recipe["combine"] == "raw_logits")
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Of all videos number `index`, counted from 1, and every `count`-th after it."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def part_of(self, items: Iterable[T]) -> Iterator[T]:
+        return islice(items, self.index - 1, None, self.count)
+
+    def output(self, target: Path) -> Path:
+        """Its own output: labels.2-of-4.jsonl for labels.jsonl."""
+        return target.with_name(f"{target.stem}.{self.index}-of-{self.count}{target.suffix}")
 
 
-def differences(made: Settings, wanted: Settings, prefix: str = "") -> Iterator[str]:
-    """Each setting that differs, with both values."""
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """Stands for the recipe of scores that no model here made: of another tool, or of several models together."""
+
+    name: str
+    combine: Combine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What decides about the results of a run. Two runs with the same may continue one another.
+
+    `weights` are sha256 sums, in hex, by the names of the files. `precision` is what the network computes in, and
+    `frame_rate` that of folders of images. `data_set` says what `evaluation.run.data_set_settings` gives, None for
+    videos without labels. Of scores that no model here made, what is not known is None. `fused` are the runs that
+    these scores were put together from.
+    """
+
+    model: str
+    source: str
+    labels: tuple[str, ...]
+    recipe: Recipe | Combination
+    version: str | None = None
+    weights: Mapping[str, str] | None = None
+    timeline: Timeline | None = None
+    precision: str | None = None
+    frame_rate: float | None = None
+    shown: Excerpt | None = None
+    data_set: Mapping[str, Any] | None = None
+    shard: Shard | None = None
+    fused: tuple["Fused", ...] = ()
+
+    @property
+    def origin(self) -> Origin:
+        """What formats say of the model."""
+        return Origin(self.model, self.labels, self.recipe.name, self.recipe.combine == "raw_logits")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; what is not known is left out."""
+        values = {
+            "version": self.version,
+            "model": self.model,
+            "source": self.source,
+            "weights_sha256": None if self.weights is None else dict(self.weights),
+            "labels": list(self.labels),
+            "recipe": self.recipe.to_dict() if isinstance(self.recipe, Recipe) else asdict(self.recipe),
+            "timeline": None if self.timeline is None else asdict(self.timeline),
+            "precision": self.precision,
+            "frame_rate": self.frame_rate,
+            "shown": None if self.shown is None else asdict(self.shown),
+            "data_set": None if self.data_set is None else dict(self.data_set),
+            "shard": None if self.shard is None else [self.shard.index, self.shard.count],
+            "fused": [each.to_dict() for each in self.fused] or None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` gave. Raises ValueError, KeyError or TypeError for anything else."""
+        recipe = values["recipe"]
+        return cls(
+            model=values["model"],
+            source=values["source"],
+            labels=tuple(values["labels"]),
+            recipe=Recipe.from_dict(recipe) if "sampling" in recipe else Combination(**recipe),
+            version=values.get("version"),
+            weights=values.get("weights_sha256"),
+            timeline=Timeline(**values["timeline"]) if "timeline" in values else None,
+            precision=values.get("precision"),
+            frame_rate=values.get("frame_rate"),
+            shown=Excerpt(**values["shown"]) if "shown" in values else None,
+            data_set=values.get("data_set"),
+            shard=Shard(*values["shard"]) if "shard" in values else None,
+            fused=tuple(Fused.from_dict(each) for each in values.get("fused", ())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """One of the runs whose scores were put together, and its weight; without the names of its classes."""
+
+    weight: float
+    provenance: Provenance
+
+    def to_dict(self) -> dict[str, Any]:
+        settings = self.provenance.to_dict()
+        del settings["labels"]
+        return {"model": self.provenance.model, "weight": self.weight, "settings": settings}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(values["weight"], Provenance.from_dict({**values["settings"], "labels": ()}))
+
+    @classmethod
+    def of(cls, provenance: Provenance, weight: float) -> Self:
+        return cls(weight, replace(provenance, labels=(), fused=()))
+
+
+def provenance_of(
+    checkpoint: Checkpoint,
+    shown: Excerpt,
+    *,
+    precision: str,
+    frame_rate: float,
+    timeline: Timeline | None = None,
+    data_set: Mapping[str, Any] | None = None,
+    shard: Shard | None = None,
+) -> Provenance:
+    """The identity of a run of this model; its weights are read for that. Raises InputError if they cannot be."""
+    return Provenance(
+        version=__version__,
+        model=checkpoint.name,
+        source=checkpoint.source,
+        weights=weight_checksums(checkpoint.weights),
+        labels=checkpoint.labels,
+        recipe=checkpoint.recipe,
+        timeline=timeline,
+        precision=precision,
+        frame_rate=frame_rate,
+        shown=shown,
+        data_set=data_set,
+        shard=shard,
+    )
+
+
+def differences(made: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Each setting that differs, with both values, of two mappings as JSON gives them."""
     for name in sorted(made.keys() | wanted.keys()):
         before, now = made.get(name), wanted.get(name)
-        if isinstance(before, dict) and isinstance(now, dict):
-            yield from differences(before, now, f"{prefix}{name}.")
-        elif name == "labels" and before != now:
+        if before == now:
+            continue
+        if name == "labels":
             yield "labels"
-        elif before != now:
+        elif name == "weights_sha256":  # numbers that no one can compare by eye
+            sums = [{} if each is None else each for each in (before, now)]
+            files = sorted(file for file in {*sums[0], *sums[1]} if sums[0].get(file) != sums[1].get(file))
+            yield f"the weights ({', '.join(files)})"
+        elif isinstance(before, dict) and isinstance(now, dict):
+            yield from differences(before, now, f"{prefix}{name}.")
+        else:
             yield f"{prefix}{name} ({before}, now {now})"

@@ -1,36 +1,16 @@
 """Runs that share the work: which videos are whose, and their outputs as one."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from timesformer_cli.errors import OutputError
 from timesformer_cli.results.journal import Holdings, read_meta, read_records
 from timesformer_cli.results.record import Record
-from timesformer_cli.results.settings import Settings, differences
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Of all videos number `index`, counted from 1, and every `count`-th after it."""
-
-    index: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-    def part_of(self, items: Iterable[T]) -> Iterator[T]:
-        return islice(items, self.index - 1, None, self.count)
-
-    def output(self, target: Path) -> Path:
-        """Its own output: labels.2-of-4.jsonl for labels.jsonl."""
-        return target.with_name(f"{target.stem}.{self.index}-of-{self.count}{target.suffix}")
+from timesformer_cli.results.settings import Provenance, Shard, differences
 
 
 def parse_shard(text: str, environment: Mapping[str, str]) -> Shard:
@@ -86,10 +66,10 @@ def _ranks(environment: Mapping[str, str], rank: str, size: str) -> Shard | None
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """The outputs of all shards of a run, in their order, with the settings that they share."""
+    """The outputs of all shards of a run, in their order; the run as a whole is the one of `provenance`."""
 
     paths: tuple[Path, ...]
-    settings: Settings
+    provenance: Provenance
     held: tuple[Holdings, ...]
 
     @property
@@ -130,7 +110,7 @@ def open_shards(paths: Sequence[Path]) -> Shards:
     """
     found: dict[int, Path] = {}
     held: dict[int, Holdings] = {}
-    common: Settings = {}
+    common: dict[str, Any] = {}
     count = 0
     for path in paths:
         if not path.is_file():
@@ -157,4 +137,8 @@ def open_shards(paths: Sequence[Path]) -> Shards:
                 "different lists of videos"
             )
     ordered = tuple(found[index] for index in range(1, count + 1))
-    return Shards(ordered, common, tuple(held[index] for index in range(1, count + 1)))
+    try:
+        whole = Provenance.from_dict(common)
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{paths[0]}: its settings are of another version of timesformer; label again") from error
+    return Shards(ordered, whole, tuple(held[index] for index in range(1, count + 1)))

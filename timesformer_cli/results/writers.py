@@ -31,14 +31,14 @@ _BY_EXTENSION: dict[str, Format] = {
 }
 
 
-def choose_format(target: Path | None) -> Format:
-    """The format that suits `target`: by extension; without a target, a table on a terminal, else JSON lines.
+def choose_format(target: Path | None, *, terminal: bool) -> Format:
+    """The format that suits `target`: by extension; without a target, a table on a `terminal`, else JSON lines.
 
     Raises:
         UsageError: an extension that says nothing.
     """
     if target is None:
-        return "table" if sys.stdout.isatty() else "jsonl"
+        return "table" if terminal else "jsonl"
     try:
         return _BY_EXTENSION[target.suffix.lower()]
     except KeyError:

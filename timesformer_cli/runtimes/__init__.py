@@ -1,73 +1,69 @@
-"""Exported models, each in the runtime that its format is for: NumPy views in, NumPy logits out."""
+"""What runs a model: the runtime that its format is for. Whoever opens, checks or describes one asks nothing else."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import Protocol
 
-from timesformer_cli.checkpoints.exported import Provider, read_metadata
-from timesformer_cli.runtimes.ports import Engine, Program
+from timesformer_cli.checkpoints.exported import Provider
+from timesformer_cli.errors import TimesformerError, UsageError
+from timesformer_cli.runtimes.devices import Precision
+from timesformer_cli.runtimes.ports import Scorer
 from timesformer_cli.specs import Checkpoint
 
 
-def open_scorer(
-    checkpoint: Checkpoint,
-    *,
-    device: str = "auto",
-    provider: Provider = "auto",
-    tell: Callable[[str], None] = lambda _: None,
-) -> Engine:
-    """The checkpoint's exported model, loaded and ready.
+class Runtime(Protocol):
+    """The functions that the modules `pytorch` and `exported` both have. `device` is one of `devices.DEVICES`."""
 
-    Raises:
-        UsageError, DeviceError: as `open_program`.
-        CheckpointError: the same, or a model that does not fit the checkpoint's config and recipe.
-    """
-    path = checkpoint.weights
-    assert path is not None  # it is what makes this checkpoint an exported one
-    metadata = read_metadata(path)
-    return Engine(open_program(path, metadata, device=device, provider=provider, tell=tell), checkpoint, metadata)
+    def check(self, checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
+        """Raise UsageError for options that mean nothing to a model in this format. Loads nothing heavy."""
 
+    def open_scorer(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str,
+        precision: Precision,
+        compile: bool,
+        provider: Provider,
+        tell: Callable[[str], None],
+    ) -> Scorer:
+        """The model, loaded and ready."""
 
-def open_program(
-    path: Path,
-    metadata: Mapping[str, str],
-    *,
-    device: str = "auto",
-    provider: Provider = "auto",
-    tell: Callable[[str], None] = lambda _: None,
-) -> Program:
-    """An exported model of any inputs and outputs; `device` is one of `devices.DEVICES`.
+    def precision_of(self, checkpoint: Checkpoint, asked: Precision, device: str) -> str:
+        """What the network computes in, as settings that are kept have it."""
 
-    `provider` is ONNX Runtime's alone. `tell` gets one sentence where `auto` has to do without a GPU that is there.
+    def precisions(self, asked: Precision, device: str) -> tuple[Precision, ...]:
+        """The one that was asked for; for `auto` all that the device is made for, fp32 first."""
 
-    Raises:
-        UsageError: the runtime is not installed, or device and provider exclude each other.
-        DeviceError: a device or a provider that this machine does not have.
-        CheckpointError: a file that its runtime cannot read.
-    """
-    if path.suffix == ".onnx":
-        from timesformer_cli.runtimes import onnx as ort
+    def device_name(self, device: str) -> str:
+        """The device as a report calls it."""
 
-        return ort.load(path, device=device, provider=provider, tell=tell)
-    if path.suffix == ".xml":
-        from timesformer_cli.runtimes import openvino
+    def cluster_device(self, device: str, provider: Provider) -> str:
+        """The device to ask a cluster for."""
 
-        return openvino.load(path, device=device)
-    from timesformer_cli.runtimes import exported_program as programs
+    def versions(self, checkpoint: Checkpoint) -> Mapping[str, str]:
+        """The library that runs the model, and its version."""
 
-    return programs.load(path, metadata, device=device)
+    def load_library(self) -> None:
+        """Import what takes seconds, so that it does not count as loading the model."""
+
+    def threads(self) -> int:
+        """Threads that it computes with."""
+
+    def use_cores(self, count: int) -> None:
+        """Compute on so many cores, before the model is opened."""
 
 
-def runtime_version(checkpoint: Checkpoint) -> Mapping[str, str]:
-    """The name and the version of the runtime that an exported model is run by."""
-    assert checkpoint.weights is not None
-    if checkpoint.weights.suffix == ".onnx":
-        from timesformer_cli.runtimes import onnx as ort
+def runtime_of(checkpoint: Checkpoint) -> Runtime:
+    if checkpoint.is_exported:
+        from timesformer_cli.runtimes import exported
 
-        return {"onnxruntime": ort.version()}
-    if checkpoint.weights.suffix == ".xml":
-        from timesformer_cli.runtimes import openvino
+        return exported
+    from timesformer_cli.runtimes import pytorch
 
-        return {"openvino": openvino.version()}
-    import torch
+    return pytorch
 
-    return {"torch": torch.__version__}
+
+def require_network(checkpoint: Checkpoint, error: type[TimesformerError] = UsageError) -> None:
+    """Raise `error` for a model of which only an exported form is there."""
+    if checkpoint.is_exported:
+        raise error(f"{checkpoint.weights}: was exported; give the model that it was made from")

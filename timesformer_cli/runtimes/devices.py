@@ -2,12 +2,14 @@
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from timesformer_cli.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
 

@@ -2,17 +2,17 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal, cast
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.checkpoints.exported import Provider, is_exported
-from timesformer_cli.errors import DeviceError
-from timesformer_cli.runtimes.check import check_options
-from timesformer_cli.runtimes.devices import check_device, find_device
+from timesformer_cli.checkpoints.exported import Provider
+from timesformer_cli.errors import DeviceError, UsageError
+from timesformer_cli.runtimes.devices import Precision, check_device, find_device
 from timesformer_cli.runtimes.ports import Scorer
 from timesformer_cli.specs import Checkpoint
 
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 # What the network computes in. Logits are float32 always.
 Dtype = Literal["fp32", "bf16", "fp16"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 # Pixels (B, T, C, H, W), on its device and in its dtype, to logits float32 (B, K).
 Network = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+def check(checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
+    if provider != "auto":
+        raise UsageError(f"--provider {provider} goes with models of ONNX, and {checkpoint.name} is none")
 
 
 def open_scorer(
@@ -38,24 +42,18 @@ def open_scorer(
     provider: Provider = "auto",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Scorer:
-    """The checkpoint's network, loaded and ready; `device` is one of `devices.DEVICES`. Exported models need no torch.
+    """The checkpoint's network, loaded and ready; `device` is one of `devices.DEVICES`.
 
     `compile` compiles it first, which takes a minute or so. `tell` gets one sentence when that begins, and one when
     it is done, or why the network runs as it is.
 
     Raises:
-        UsageError: a device of no known kind, or options that the model's format does not have; found before torch
-            is imported.
+        UsageError: a device of no known kind, or a provider; found before torch is imported.
         DeviceError: a device that this machine does not have, or one that cannot do the precision.
         CheckpointError: weights that are missing, unreadable, or do not fit the config.
     """
     check_device(device)
-    check_options(checkpoint, precision=precision, compile=compile, provider=provider)
-    if is_exported(checkpoint.weights):
-        from timesformer_cli import runtimes as engines
-
-        return engines.open_scorer(checkpoint, device=device, provider=provider, tell=tell)
-
+    check(checkpoint, precision=precision, compile=compile, provider=provider)
     import torch
 
     from timesformer_cli.network.inference import InferenceNetwork
@@ -123,8 +121,56 @@ def torch_dtype(precision: Dtype) -> "torch.dtype":
 
 
 def precision_of(checkpoint: Checkpoint, asked: Precision, device: str) -> str:
-    """`choose_precision` for settings that are kept; what was exported has its own, and needs no torch for it."""
-    return "as exported" if is_exported(checkpoint.weights) else choose_precision(asked, device)
+    return choose_precision(asked, device)
+
+
+def precisions(asked: Precision, device: str) -> tuple[Precision, ...]:
+    """`asked`, or fp32 and what else the device computes in natively.
+
+    Raises:
+        DeviceError: a device that this machine does not have, or one that cannot do the precision.
+    """
+    chosen = choose_precision(asked, device)
+    if asked != "auto":
+        return (chosen,)
+    import torch
+
+    target = find_device(device)
+    if target.type == "cuda":
+        return ("fp32", "bf16", "fp16") if torch.cuda.get_device_capability(target) >= (8, 0) else ("fp32", "fp16")
+    if target.type == "mps":
+        return ("fp32", "fp16")
+    # As processors of Intel and AMD have it, and those of ARM; PyTorch tells from 2.10 on.
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return ("fp32", "bf16") if any(known.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else ("fp32",)
+
+
+def device_name(device: str) -> str:
+    return str(find_device(device))
+
+
+def cluster_device(device: str, provider: Provider) -> str:
+    return device
+
+
+def versions(checkpoint: Checkpoint) -> Mapping[str, str]:
+    return {"torch": version("torch")}
+
+
+def load_library() -> None:
+    import torch  # noqa: F401
+
+
+def threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def use_cores(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def _compile(

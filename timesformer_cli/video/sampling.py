@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.flow import VideoInfo, Window
-from timesformer_cli.specs import SamplingSpec
+from timesformer_cli.flow import Span, VideoInfo
+from timesformer_cli.specs import SamplingSpec, Timeline
 
 # Windows that `clips=None` places at most: more would seldom change the answer, but always the time.
 MAX_AUTO_CLIPS = 10
@@ -16,31 +16,31 @@ MAX_AUTO_CLIPS = 10
 _TICKS = 512
 
 
-def plan(info: VideoInfo, spec: SamplingSpec) -> list[Window]:
-    """The windows of a video in order of time, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1.
+def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None) -> list[Span]:
+    """The spans of a video in order of time, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1.
 
-    Within a clip they never fall, unless it starts the window again (`overrun="loop"`). Together the
-    windows cover the video; the last is shorter where it ends.
+    Within a clip they never fall, unless it starts the span again (`overrun="loop"`). Without a `timeline` the only
+    span is the video; with one, its segments cover the video, and the last is shorter where it ends.
     """
-    if spec.window is None:
-        return [Window(start=0.0, end=info.duration, clips=_clips(info, spec))]
-    hop = spec.window if spec.hop is None else spec.hop
-    # What is left of the video must last a frame to be worth a window.
-    more = max(math.ceil((info.duration - spec.window - 1 / info.fps) / hop), 0)
+    if timeline is None:
+        return [Span(start=0.0, end=info.duration, clips=_clips(info, spec))]
+    hop = timeline.length if timeline.hop is None else timeline.hop
+    # What is left of the video must last a frame to be worth a segment.
+    more = max(math.ceil((info.duration - timeline.length - 1 / info.fps) / hop), 0)
     starts = [number * hop for number in range(more + 1)]
-    ends = [start + spec.window for start in starts[:-1]] + [info.duration]
-    return [_part(info, spec, start, end) for start, end in zip(starts, ends, strict=True)]
+    ends = [start + timeline.length for start in starts[:-1]] + [info.duration]
+    return [_segment(info, spec, start, end) for start, end in zip(starts, ends, strict=True)]
 
 
-def _part(info: VideoInfo, spec: SamplingSpec, start: float, end: float) -> Window:
-    """The window from `start` to `end` seconds, sampled as a video that has its frames alone."""
+def _segment(info: VideoInfo, spec: SamplingSpec, start: float, end: float) -> Span:
+    """The span from `start` to `end` seconds, sampled as a video that has only its frames."""
     # Times are sums of fractions: a frame at 4 seconds may be at 3.9999999.
     first, last = np.searchsorted(info.times - info.times[0], np.array([start, end]) - 1e-6).tolist()
     if first == last:  # within a gap, the frame before it is shown
         first = max(first - 1, 0)
         last = first + 1
     part = replace(info, times=info.times[first:last])
-    return Window(start, end, first + _clips(part, spec))
+    return Span(start, end, first + _clips(part, spec))
 
 
 def _clips(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:

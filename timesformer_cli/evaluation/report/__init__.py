@@ -16,6 +16,7 @@ from timesformer_cli.evaluation.report import curves, protocol
 from timesformer_cli.evaluation.report.pictures import read_pictures
 from timesformer_cli.evaluation.run import Run
 from timesformer_cli.results.html import as_json, fill, url_of, way_from
+from timesformer_cli.specs import Recipe
 
 _WORST = 24
 _MOST_LISTED = 1000  # of what is wrong with videos, for each kind; the tables of the run have all
@@ -34,17 +35,17 @@ def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path) -
     facts: Json = {
         "summary": {name: value for name, value in summary.items() if name not in ("run", "throughput", "settings")},
         "labels": run.labels,
-        "data": run.settings["data_set"].get("root") or run.settings["data_set"].get("annotations"),
+        "data": run.data_set.get("root") or run.data_set.get("annotations"),
         "multi_label": run.multi_label,
         "classes": list(_classes(run)) if run.paths else [],
         "mistakes": _mistakes(run, summary.get("run", {}), folder),
         "left_out": list(_left_out(run, problems)),
         "protocols": list(_protocols(run)),
-        "commands": protocol.commands(run.settings, len(run.labels)),
+        "commands": protocol.commands(run.provenance, len(run.labels)),
     }
-    recipe = run.settings["recipe"]
-    if "sampling" in recipe:
-        facts["views"] = {"clips": recipe["sampling"]["clips"], "crops": recipe["preprocess"]["crops"]}
+    recipe = run.provenance.recipe
+    if isinstance(recipe, Recipe):
+        facts["views"] = {"clips": recipe.sampling.clips, "crops": recipe.preprocess.crops}
     if single:
         targets, predicted = np.nonzero(run.confusion)
         cells = np.stack([targets, predicted, run.confusion[targets, predicted]], axis=1)
@@ -131,7 +132,7 @@ def _classes(run: Run) -> Iterator[Json]:
 
 def _mistakes(run: Run, conditions: Json, folder: Path) -> list[Json]:
     rows = worst(run)
-    strips = read_pictures(run.settings, [run.paths[row] for row in rows], conditions)
+    strips = read_pictures(run.provenance, [run.paths[row] for row in rows], conditions)
     way = way_from(folder)
     mistakes: list[Json] = []
     for row in rows:
@@ -168,6 +169,7 @@ def _left_out(run: Run, problems: Iterable[Problem]) -> Iterator[Json]:
 
 def _protocols(run: Run) -> Iterator[protocol.Rows]:
     """That of each model of a fused run, or the one."""
-    for part in run.settings.get("fused", [{"settings": run.settings}]):
-        weight = [("Weight", f"{part['weight']:g}")] if "weight" in part else []
-        yield weight + protocol.protocol(part["settings"])
+    for part in run.provenance.fused:
+        yield [("Weight", f"{part.weight:g}"), *protocol.protocol(part.provenance)]
+    if not run.provenance.fused:
+        yield protocol.protocol(run.provenance)

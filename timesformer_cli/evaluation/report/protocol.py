@@ -3,11 +3,13 @@
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from timesformer_cli.checkpoints import zoo
 from timesformer_cli.checkpoints.recipes import RECIPES
-from timesformer_cli.results.settings import Settings
+from timesformer_cli.results.settings import Provenance
+from timesformer_cli.specs import Recipe
 from timesformer_cli.text import printable
 
 Rows = list[tuple[str, str]]
@@ -15,34 +17,34 @@ Rows = list[tuple[str, str]]
 _COMMIT = re.compile(r"@([0-9a-f]{7,40})$")
 
 
-def protocol(settings: Settings) -> Rows:
+def protocol(provenance: Provenance) -> Rows:
     """What decided about the scores of a run."""
-    rows = [("Model", settings["model"])]
-    if settings.get("source", settings["model"]) != settings["model"]:
-        rows.append(("From", settings["source"]))
-    rows += [("Weights", f"{name}, sha256 {digest}") for name, digest in settings.get("weights_sha256", {}).items()]
-    recipe = settings["recipe"]
-    rows.append(("Recipe", recipe["name"]))
-    if "sampling" in recipe:
-        rows += _views(recipe["sampling"], recipe["preprocess"])
-    kind = "probabilities" if recipe["combine"] == "probabilities" else "logits"
+    recipe = provenance.recipe
+    rows = [("Model", provenance.model)]
+    if provenance.source != provenance.model:
+        rows.append(("From", provenance.source))
+    rows += [("Weights", f"{name}, sha256 {digest}") for name, digest in (provenance.weights or {}).items()]
+    rows.append(("Recipe", recipe.name))
+    if isinstance(recipe, Recipe):
+        rows += _views(recipe)
+    kind = "probabilities" if recipe.combine == "probabilities" else "logits"
     rows.append(("Scores", f"{kind} averaged over the views"))
-    if "precision" in settings:
-        rows.append(("Precision", settings["precision"]))
-    rows += _data_set(settings)
-    if "version" in settings:
-        rows.append(("Version", f"timesformer-cli {settings['version']}"))
+    if provenance.precision is not None:
+        rows.append(("Precision", provenance.precision))
+    rows += _data_set(provenance)
+    if provenance.version is not None:
+        rows.append(("Version", f"timesformer-cli {provenance.version}"))
     return rows
 
 
-def _views(sampling: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Rows:
-    clips, crops = sampling["clips"], preprocess["crops"]
-    height, width = preprocess["size"]
-    views = f"{clips or 'as many as cover the video'} × {crops}"  # noqa: RUF001
+def _views(recipe: Recipe) -> Rows:
+    sampling, preprocess = recipe.sampling, recipe.preprocess
+    height, width = preprocess.size
+    views = f"{sampling.clips or 'as many as cover the video'} × {preprocess.crops}"  # noqa: RUF001
     return [
-        ("Views", f"{views} (clips × crops), of {sampling['num_frames']} frames, {width} × {height}"),  # noqa: RUF001
-        ("Frames", _fields(sampling, "num_frames", "clips", "window", "hop")),
-        ("Pixels", _fields(preprocess, "crops", "size")),
+        ("Views", f"{views} (clips × crops), of {sampling.num_frames} frames, {width} × {height}"),  # noqa: RUF001
+        ("Frames", _fields(asdict(sampling), "num_frames", "clips")),
+        ("Pixels", _fields(asdict(preprocess), "crops", "size")),
     ]
 
 
@@ -54,7 +56,11 @@ def _fields(values: Mapping[str, Any], *told: str) -> str:
 
 def _plain(value: Any) -> str:
     return (
-        "/".join(map(_plain, value)) if isinstance(value, list) else f"{value:g}" if _is_number(value) else str(value)
+        "/".join(map(_plain, value))
+        if isinstance(value, (list, tuple))
+        else f"{value:g}"
+        if _is_number(value)
+        else str(value)
     )
 
 
@@ -62,8 +68,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float))
 
 
-def _data_set(settings: Settings) -> Rows:
-    data_set = settings["data_set"]
+def _data_set(provenance: Provenance) -> Rows:
+    data_set = provenance.data_set or {}
     rows = [
         (term, str(data_set[name]))
         for term, name in (
@@ -80,10 +86,10 @@ def _data_set(settings: Settings) -> Rows:
         )
         if data_set.get(name) is not None
     ]
-    if data_set["classes"] is not None:
+    if data_set.get("classes") is not None:
         rows.append(("Classes (classes.txt)", f"{len(data_set['classes'])} chosen: {'; '.join(data_set['classes'])}"))
-    if "shard" in settings:
-        rows.append(("Shard", " of ".join(map(str, settings["shard"]))))
+    if provenance.shard is not None:
+        rows.append(("Shard", f"{provenance.shard.index} of {provenance.shard.count}"))
     return rows
 
 
@@ -113,29 +119,29 @@ def conditions(summary: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def commands(settings: Settings, labels: int, output: str = "run") -> list[str]:
+def commands(provenance: Provenance, labels: int, output: str = "run") -> list[str]:
     """What to call for such a run with so many classes, one line each.
 
     Files of labels or of a config, if there were any, are not known.
     """
-    if "fused" in settings:
-        parts = [(part["settings"], f"{output}{number}") for number, part in enumerate(settings["fused"], 1)]
-        weights = ",".join(f"{part['weight']:g}" for part in settings["fused"])
+    if provenance.fused:
+        parts = [(part.provenance, f"{output}{number}") for number, part in enumerate(provenance.fused, 1)]
+        weights = ",".join(f"{part.weight:g}" for part in provenance.fused)
         lines = [line for part, name in parts for line in commands(part, labels, name)]
         names = [name for _, name in parts]
-        return [*lines, f"timesformer evaluate fuse {' '.join(names)} --weights {weights} --output {output}"]
-    if settings["recipe"]["name"] == "fused":
-        return [f"# {output}: {printable(settings['model'])}, fused before"]
-    chosen = settings["data_set"]["classes"]
+        return [*lines, f"timesformer runs fuse {' '.join(names)} --weights {weights} --output {output}"]
+    if provenance.recipe.name == "fused":
+        return [f"# {output}: {printable(provenance.model)}, fused before"]
+    chosen = (provenance.data_set or {})["classes"]
     if chosen is None or len(chosen) < labels:
-        return [_evaluate(settings, output)]
+        return [_evaluate(provenance, output)]
     whole = f"{output}-all"
-    rescore = f"timesformer evaluate rescore {whole} --classes classes.txt --output {output}"
-    return [_evaluate(settings, whole, chosen=False), rescore]
+    rescore = f"timesformer runs rescore {whole} --classes classes.txt --output {output}"
+    return [_evaluate(provenance, whole, chosen=False), rescore]
 
 
-def _evaluate(settings: Settings, output: str, *, chosen: bool = True) -> str:
-    data_set, recipe = settings["data_set"], settings["recipe"]
+def _evaluate(provenance: Provenance, output: str, *, chosen: bool = True) -> str:
+    data_set, recipe = provenance.data_set or {}, provenance.recipe
     options: dict[str, Any] = {
         "--annotations": data_set.get("annotations"),
         "--annotations-format": data_set.get("format") if data_set.get("annotations") else None,
@@ -146,14 +152,14 @@ def _evaluate(settings: Settings, output: str, *, chosen: bool = True) -> str:
         "--seed": data_set.get("seed"),
     }
     changes: list[str] = []
-    if "sampling" in recipe:
-        base, _, changed = recipe["name"].partition(" with ")
-        options |= {"--model": settings["model"], **_origin(settings), "--recipe": base if base in RECIPES else None}
-        options["--precision"] = settings["precision"]
-        changes = changed.split(", ") if changed else []
+    if isinstance(recipe, Recipe):
+        base = recipe.base if recipe.base in RECIPES else None
+        options |= {"--model": provenance.model, **_origin(provenance), "--recipe": base}
+        options["--precision"] = provenance.precision
+        changes = recipe.changed
     else:
-        options["--from-predictions"] = settings["model"]
-    options["--frame-rate"] = settings["frame_rate"] if data_set.get("frames") else None
+        options["--from-predictions"] = provenance.model
+    options["--frame-rate"] = provenance.frame_rate if data_set.get("frames") else None
     options["--output"] = output
     words = ["timesformer", "evaluate", *filter(None, [data_set.get("root")])]
     words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
@@ -161,9 +167,9 @@ def _evaluate(settings: Settings, output: str, *, chosen: bool = True) -> str:
     return shlex.join([*words, "--frames"] if data_set.get("frames") else words)
 
 
-def _origin(settings: Settings) -> dict[str, str]:
+def _origin(provenance: Provenance) -> dict[str, str]:
     """The option that says where the weights came from, where the name of the model does not."""
-    name, source = settings["model"], settings["source"]
+    name, source = provenance.model, provenance.source
     entry = zoo.find(name)
     if source == name or (entry is not None and entry.folder is not None):
         return {}

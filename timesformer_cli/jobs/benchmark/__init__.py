@@ -11,19 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.bundled import CLIP
-from timesformer_cli.checkpoints.exported import is_exported
 from timesformer_cli.checkpoints.recipes import with_overrides
-from timesformer_cli.errors import CheckpointError, UsageError
+from timesformer_cli.errors import CheckpointError
 from timesformer_cli.flow import Item
 from timesformer_cli.jobs.benchmark.figures import Duel, Measurement
 from timesformer_cli.jobs.benchmark.network import measure_network
 from timesformer_cli.jobs.benchmark.peer import check_transformers, face_transformers
 from timesformer_cli.jobs.benchmark.report import Report, compare, describe
-from timesformer_cli.jobs.benchmark.settings import Settings, Tell
+from timesformer_cli.jobs.benchmark.settings import Settings
 from timesformer_cli.jobs.benchmark.startup import measure_load, measure_start
 from timesformer_cli.jobs.benchmark.videos import expected_flow, measure_reading, measure_whole
 from timesformer_cli.network.cost import measure_cost
 from timesformer_cli.pipeline.prepare import prepare
+from timesformer_cli.pipeline.run import Tell
+from timesformer_cli.runtimes import require_network
 from timesformer_cli.runtimes.devices import available_cores
 from timesformer_cli.specs import Checkpoint, Reading
 from timesformer_cli.text import plural
@@ -53,10 +54,8 @@ def measure(
             measurements.append(measurement)
             found(measurement)
 
-    if against and is_exported(checkpoint.weights):
-        raise UsageError(
-            f"--against transformers: {checkpoint.weights} was exported; give the model that it was made from"
-        )
+    if against:
+        require_network(checkpoint)
     try:
         cost = measure_cost(checkpoint.config)
     except ValueError as error:
@@ -71,7 +70,7 @@ def measure(
         about["versions"]["transformers"] = version("transformers")
     keep(measure_start(settings.seconds))
     keep(measure_reading(items, checkpoint, settings))
-    view = first_view(items, checkpoint, settings.reading)
+    view = first_view(items, checkpoint, settings.run.reading)
     keep(measure_load(checkpoint, view, settings))
     keep(measure_network(checkpoint, view, cost, settings, tell))
     keep([measure_whole(items, checkpoint, settings, expected_flow(measurements, settings), tell)])
@@ -84,4 +83,4 @@ def measure(
 
 def first_view(items: Sequence[Item], checkpoint: Checkpoint, reading: Reading) -> NDArray[np.float32]:
     """float32 (1, T, C, H, W): what the network is timed with."""
-    return prepare(items[0], with_overrides(checkpoint, fields={"clips": 1}), reading).pixels[:1].copy()
+    return prepare(items[0], with_overrides(checkpoint, fields={"clips": 1}).recipe, reading).pixels[:1].copy()

@@ -1,21 +1,22 @@
 """The network by itself: in each precision and by size of batch, and the matrix product that bounds it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.checkpoints.exported import is_exported, read_metadata
+from timesformer_cli.checkpoints.exported import read_metadata
 from timesformer_cli.errors import DeviceError
 from timesformer_cli.jobs.benchmark.figures import Measurement, Timing
 from timesformer_cli.jobs.benchmark.rounds import peak, repeat, reset_peak
-from timesformer_cli.jobs.benchmark.settings import Settings, Tell
+from timesformer_cli.jobs.benchmark.settings import Settings
 from timesformer_cli.network.cost import Cost
-from timesformer_cli.runtimes.devices import find_device
+from timesformer_cli.pipeline.run import Tell
+from timesformer_cli.runtimes import runtime_of
+from timesformer_cli.runtimes.devices import Precision, find_device
 from timesformer_cli.runtimes.ports import Scorer
-from timesformer_cli.runtimes.pytorch import Dtype, Precision, choose_precision, torch_dtype
+from timesformer_cli.runtimes.pytorch import Dtype, torch_dtype
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.text import plural
 
@@ -37,7 +38,7 @@ def measure_network(
     Raises:
         DeviceError: a device or a precision that is not there, or not memory for one view.
     """
-    for precision in precisions(checkpoint, settings):
+    for precision in runtime_of(checkpoint).precisions(settings.run.precision, settings.run.device):
         try:
             scorer = settings.open(checkpoint, precision, tell)
             scorer(view)  # a first answer is part of loading
@@ -46,7 +47,7 @@ def measure_network(
                 "a single view does not fit into the memory of the device; try a smaller model, or --device cpu"
             ) from None
         except DeviceError as error:
-            if settings.precision != "auto" or precision in ("auto", "fp32"):
+            if settings.run.precision != "auto" or precision in ("auto", "fp32"):
                 raise
             tell(f"{precision} is left out: {error}")
             continue
@@ -65,29 +66,6 @@ def measure_network(
                 memory=memory,
             )
         del scorer  # before the next one is loaded
-
-
-def precisions(checkpoint: Checkpoint, settings: Settings) -> tuple[Precision, ...]:
-    """fp32, and what else the device computes in; or the one that was asked for. `auto`: exported models have theirs.
-
-    Raises:
-        DeviceError: a device that this machine does not have, or one that cannot do the precision.
-    """
-    if is_exported(checkpoint.weights):
-        return ("auto",)
-    chosen = choose_precision(settings.precision, settings.device)
-    if settings.precision != "auto":
-        return (chosen,)
-    import torch
-
-    target = find_device(settings.device)
-    if target.type == "cuda":
-        return ("fp32", "bf16", "fp16") if torch.cuda.get_device_capability(target) >= (8, 0) else ("fp32", "fp16")
-    if target.type == "mps":
-        return ("fp32", "fp16")
-    # As processors of Intel and AMD have it, and those of ARM; PyTorch tells from 2.10 on.
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return ("fp32", "bf16") if any(known.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else ("fp32",)
 
 
 def _bound(checkpoint: Checkpoint, precision: Precision, scorer: Scorer, settings: Settings) -> Measurement | None:

@@ -17,9 +17,10 @@ from timesformer_cli.errors import DeviceError, UsageError
 from timesformer_cli.flow import Item, Prediction
 from timesformer_cli.jobs.benchmark.figures import Duel
 from timesformer_cli.jobs.benchmark.rounds import take_turns, time_once
-from timesformer_cli.jobs.benchmark.settings import Settings, Tell
+from timesformer_cli.jobs.benchmark.settings import Settings
 from timesformer_cli.jobs.benchmark.videos import how_many
-from timesformer_cli.pipeline.score import classify
+from timesformer_cli.pipeline.run import Tell
+from timesformer_cli.pipeline.score import score
 from timesformer_cli.runtimes.batching import choose_batch_size
 from timesformer_cli.runtimes.devices import find_device
 from timesformer_cli.runtimes.ports import Scorer
@@ -49,11 +50,11 @@ def face_transformers(
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    asked = choose_precision(settings.precision, settings.device)
-    wanted: tuple[Dtype, ...] = (asked,) if settings.precision != "auto" or asked == "fp32" else ("fp32", asked)
+    asked = choose_precision(settings.run.precision, settings.run.device)
+    wanted: tuple[Dtype, ...] = (asked,) if settings.run.precision != "auto" or asked == "fp32" else ("fp32", asked)
     for precision in wanted:
         scorer = settings.open(checkpoint, precision, tell)
-        peer, network = open_peer(checkpoint, precision, settings.device)
+        peer, network = open_peer(checkpoint, precision, settings.run.device)
         yield from _face_network(precision, scorer, peer, view, settings)
     try:
         yield _face_pipeline(items, checkpoint, scorer, network, settings)
@@ -129,14 +130,14 @@ def _face_pipeline(
         raise _NoPipelineError("its image processors do not make gray views")
     checkpoint = with_overrides(checkpoint, fields={"clips": 1, "crops": 1})
     frames = checkpoint.sampling.num_frames
-    fewest = min(_num_frames(item, settings.reading) for item in items)
+    fewest = min(_num_frames(item, settings.run.reading) for item in items)
     if fewest < frames:
         raise _NoPipelineError(f"it takes {frames} frames of a video, and one here has {fewest}")
-    label = _open_pipeline(checkpoint, network, settings.device)
+    label = _open_pipeline(checkpoint, network, settings.run.device)
     # It reads on from the first frame; no video may end before it has all.
     stride = min(round(checkpoint.sampling.stride), fewest // frames)
     paths = [item.path for item in items]
-    size = choose_batch_size(None, settings.device, lambda _: None, scorer)
+    size = choose_batch_size(None, settings.run.device, lambda _: None, scorer)
     try:
         each = min(time_once(lambda: label(paths[:1], frame_sampling_rate=stride)) for _ in range(2))
     except Exception as error:  # of the decoders and processors that it happens to have
@@ -145,7 +146,7 @@ def _face_pipeline(
 
     def ours() -> None:
         with settings.prepare(items, count, checkpoint) as prepared:
-            for result in classify(prepared, scorer, checkpoint, batch=size):
+            for result in label(score(prepared, scorer, size), checkpoint):
                 assert isinstance(result, Prediction), result
 
     def theirs() -> None:

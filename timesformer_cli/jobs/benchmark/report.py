@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from timesformer_cli.bundled import CLIP
-from timesformer_cli.checkpoints.exported import is_exported
 from timesformer_cli.flow import Item
 from timesformer_cli.jobs.benchmark.figures import Duel, Measurement
 from timesformer_cli.jobs.benchmark.settings import Settings
 from timesformer_cli.network.cost import Cost
 from timesformer_cli.results.settings import differences
-from timesformer_cli.runtimes import runtime_version
-from timesformer_cli.runtimes.devices import available_cores, find_device
-from timesformer_cli.runtimes.ports import threads
+from timesformer_cli.runtimes import runtime_of
+from timesformer_cli.runtimes.devices import available_cores
 from timesformer_cli.specs import Checkpoint
 
 
@@ -44,14 +42,14 @@ def describe(checkpoint: Checkpoint, items: Sequence[Item], settings: Settings, 
     """What the numbers hold for: the machine, the versions, the settings and the network."""
     import torch
 
-    exported = is_exported(checkpoint.weights)
+    runtime = runtime_of(checkpoint)
     versions = {name: version(name) for name in ("timesformer-cli", "torch", "numpy", "av")}
-    versions |= {"python": platform.python_version()} | (dict(runtime_version(checkpoint)) if exported else {})
+    versions |= {"python": platform.python_version()} | dict(runtime.versions(checkpoint))
     return {
         "machine": {
             "processor": _processor(),
             "cores": available_cores(),
-            "threads": threads() if exported else torch.get_num_threads(),
+            "threads": runtime.threads(),
             "memory": _memory(),
             "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
             "system": platform.platform(),
@@ -60,12 +58,12 @@ def describe(checkpoint: Checkpoint, items: Sequence[Item], settings: Settings, 
         "settings": {
             "model": checkpoint.name,
             "recipe": checkpoint.recipe.name,
-            "device": settings.device if exported else str(find_device(settings.device)),
-            "precision": settings.precision,
-            "compile": settings.compile,
-            "provider": settings.provider,
-            "decoder": settings.reading.decoder,
-            "workers": settings.workers,
+            "device": runtime.device_name(settings.run.device),
+            "precision": settings.run.precision,
+            "compile": settings.run.compile,
+            "provider": settings.run.provider,
+            "decoder": settings.run.reading.decoder,
+            "workers": settings.run.processes,
             "seconds": settings.seconds,
             "videos": ["the clip of the package" if item.path == str(CLIP) else item.path for item in items],
         },

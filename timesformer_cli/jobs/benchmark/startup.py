@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.checkpoints.exported import is_exported
 from timesformer_cli.errors import DeviceError, TimesformerError
 from timesformer_cli.jobs.benchmark.figures import Measurement, Timing
 from timesformer_cli.jobs.benchmark.rounds import peak, repeat, rounds
 from timesformer_cli.jobs.benchmark.settings import Settings
+from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.specs import Checkpoint
 
 # Arguments of Python.
@@ -78,8 +78,7 @@ def serve_load() -> None:
 
 def _load(checkpoint: Checkpoint, view: NDArray[np.float32], settings: Settings) -> _Loaded:
     """Timed from when all that must be imported is."""
-    if not is_exported(checkpoint.weights):
-        import torch  # noqa: F401
+    runtime_of(checkpoint).load_library()
     begin = time.perf_counter()
     scorer = settings.open(checkpoint)
     loaded = time.perf_counter()

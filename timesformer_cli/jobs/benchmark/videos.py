@@ -10,9 +10,10 @@ from timesformer_cli.errors import InputError
 from timesformer_cli.flow import Failure, Item, Result, Views
 from timesformer_cli.jobs.benchmark.figures import Measurement, Timing
 from timesformer_cli.jobs.benchmark.rounds import rounds
-from timesformer_cli.jobs.benchmark.settings import Settings, Tell
+from timesformer_cli.jobs.benchmark.settings import Settings
 from timesformer_cli.pipeline.prepare import read_clips
-from timesformer_cli.pipeline.score import classify
+from timesformer_cli.pipeline.run import Tell
+from timesformer_cli.pipeline.score import label, score
 from timesformer_cli.runtimes.batching import choose_batch_size
 from timesformer_cli.specs import Checkpoint, Reading
 from timesformer_cli.text import plural
@@ -32,22 +33,22 @@ def measure_reading(items: Sequence[Item], checkpoint: Checkpoint, settings: Set
     decode: list[float] = []
     preprocess: list[float] = []
     for _ in rounds(settings.seconds):
-        decoded, prepared, frames, views = _read_once(items, checkpoint, settings.reading)
+        decoded, prepared, frames, views = _read_once(items, checkpoint, settings.run.reading)
         decode.append(decoded)
         preprocess.append(prepared)
     read = {"videos": len(items), "frames": frames}
     made = read | {"views": views}
     for name, times, counts in (("decode", decode, read), ("preprocess", preprocess, made)):
         yield Measurement(stage="reading", name=f"{name}, one process", timing=Timing(tuple(times)), counts=counts)
-    if settings.workers:
+    if settings.run.processes:
         each = float(np.median(decode) + np.median(preprocess)) / len(items)
-        lead = settings.workers
-        count = how_many(settings.workers / each, settings.seconds, 2 * lead)
+        lead = settings.run.processes
+        count = how_many(settings.run.processes / each, settings.seconds, 2 * lead)
         timing = Timing(tuple(_read_ahead(items, count, lead, checkpoint, settings) for _ in rounds(settings.seconds)))
         share = count / len(items)
         yield Measurement(
             stage="reading",
-            name=f"both, {plural(settings.workers, 'worker')}",
+            name=f"both, {plural(settings.run.processes, 'worker')}",
             timing=timing,
             counts={what: number * share for what, number in made.items()},
         )
@@ -90,17 +91,17 @@ def measure_whole(
 ) -> Measurement:
     """Videos as `predict` labels them, from when it has got going; `flow` is what is expected of it."""
     scorer = settings.open(checkpoint, tell=tell)
-    size = choose_batch_size(None, settings.device, tell, scorer)
+    size = choose_batch_size(None, settings.run.device, tell, scorer)
     count = how_many(flow.rate, settings.seconds, flow.lead)
 
     def run() -> float:
         with settings.prepare(items, flow.lead + count, checkpoint) as prepared:
-            return _flow(classify(prepared, scorer, checkpoint, batch=size), flow.lead)
+            return _flow(label(score(prepared, scorer, size), checkpoint), flow.lead)
 
     if settings.device_of(scorer) != "cpu":
         run()  # which finds the size of a batch
     timing = Timing(tuple(run() for _ in rounds(settings.seconds)))
-    name = "in this process" if settings.workers == 0 else plural(settings.workers, "worker")
+    name = "in this process" if settings.run.processes == 0 else plural(settings.run.processes, "worker")
     return Measurement(stage="end to end", name=f"predict, {name}", timing=timing, counts={"videos": count})
 
 
@@ -113,7 +114,7 @@ def expected_flow(measurements: Iterable[Measurement], settings: Settings) -> Fl
     views = max(each.rates["views"] for each in found if each.stage == "network")
     videos = views * reading[-1].counts["videos"] / reading[-1].counts["views"]
     # The first results of all workers come together; behind a slower network they wait in line.
-    return Flow(1 / seconds, max(settings.workers, 1)) if 1 / seconds < videos else Flow(videos, 1)
+    return Flow(1 / seconds, max(settings.run.processes, 1)) if 1 / seconds < videos else Flow(videos, 1)
 
 
 def _flow(results: Iterable[Result | Views], lead: int) -> float:

@@ -13,22 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli import runtimes as engines
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoints.exported import (
     Format,
     Input,
     Output,
     files_of,
-    is_exported,
     read_archive,
     read_metadata,
 )
 from timesformer_cli.checkpoints.folder import find_weights
 from timesformer_cli.checkpoints.resolve import resolve
-from timesformer_cli.errors import CheckpointError, DeviceError, OutputError, UsageError
+from timesformer_cli.errors import CheckpointError, DeviceError, OutputError
 from timesformer_cli.jobs.export import bundle, verify
 from timesformer_cli.jobs.export.spec import MODEL_FILES, ExportSpec, check_packages
+from timesformer_cli.runtimes import require_network, runtime_of
 from timesformer_cli.specs import Checkpoint
 
 __all__ = ["ExportSpec", "Verification", "check", "export"]
@@ -119,8 +118,7 @@ def export(
     unverified = folder.with_name(f"{folder.name}.unverified")
     bundle.check_target(folder, overwrite=overwrite)
     bundle.check_target(unverified, overwrite=True)
-    if is_exported(checkpoint.weights):
-        raise UsageError(f"{checkpoint.name}: an exported model; export the one that it was made from")
+    require_network(checkpoint)
     if checkpoint.weights is not None and checkpoint.weights.parent.resolve() == folder.resolve():
         raise OutputError(f"{folder}: the model itself is in there; choose another name")
     with bundle.staged(folder) as staging:
@@ -216,7 +214,8 @@ def check(
         CheckpointError: nothing to compare with, or a model that cannot be read.
     """
     file = find_weights(path) if path.is_dir() else path
-    stated = read_metadata(file) if is_exported(file) else {}
+    format = _format(file)
+    stated = {} if format == "hub" else read_metadata(file)
     kept = _kept(file.with_name(bundle.VERIFICATION)) if path.is_dir() else {}
     ours = resolve(str(path)) if checkpoint is None or "recipe" in stated else replace(checkpoint, weights=file)
     network: Checkpoint | NDArray[np.float32]
@@ -229,9 +228,9 @@ def check(
     else:
         raise CheckpointError(f"{path}: nothing to compare it with; name the model that it was made from after it")
     changed = [name for name in bundle.changed_files(path) if name in bundle.MODEL_NAMES] if path.is_dir() else []
-    if not is_exported(file):
+    if format == "hub":
         stated = {"precision": kept.get("precision", "fp32")}
-    return replace(_verify(ours, _format(file), stated, network, kept.get("fp32_bytes")), changed=tuple(changed))
+    return replace(_verify(ours, format, stated, network, kept.get("fp32_bytes")), changed=tuple(changed))
 
 
 def _finite(value: float | None) -> float | None:
@@ -276,11 +275,11 @@ def _verify(
     precision = stated.get("precision", "fp32")
     tolerance = _TOLERANCES.get(precision, _TOLERANCES["fp32"])
     views = verify.sample_views(checkpoint, input)
-    comparison = verify.compare(verify.open_exported(checkpoint, output, stated), network, views, output)
+    comparison = verify.compare(verify.open_exported(checkpoint, format, output, stated), network, views, output)
     size = sum(file.stat().st_size for file in files_of(checkpoint.weights))
     versions = {"timesformer-cli": __version__, "processor": platform.machine()}
-    if is_exported(checkpoint.weights):
-        versions |= engines.runtime_version(checkpoint)
+    if format != "hub":
+        versions |= runtime_of(checkpoint).versions(checkpoint)
     if isinstance(network, Checkpoint):
         versions["torch"] = version("torch")
     return Verification(

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -49,7 +48,7 @@ def metadata(checkpoint: Checkpoint, spec: ExportSpec) -> dict[str, str]:
         "std": json.dumps(preprocess.std),
         "channel_order": preprocess.channel_order,
         "config": json.dumps(checkpoint.config.to_dict()),
-        "recipe": json.dumps(asdict(checkpoint.recipe)),
+        "recipe": json.dumps(checkpoint.recipe.to_dict()),
         "dataset": checkpoint.dataset or "",
     }
 

@@ -42,7 +42,7 @@ class Calibration:
 
         each = -(-_VIEWS // len(self.items))
         for item in self.items:
-            for view in prepare(item, self.checkpoint).pixels[:each]:
+            for view in prepare(item, self.checkpoint.recipe).pixels[:each]:
                 yield to_pixels(view[None], self.checkpoint.preprocess) if self.input == "pixels" else view[None]
 
 
@@ -57,7 +57,7 @@ def calibration(folder: Path, checkpoint: Checkpoint, input: Input) -> Calibrati
     readable = []
     for item in found[::step][:_VIEWS]:
         try:
-            prepare(item, checkpoint)
+            prepare(item, checkpoint.recipe)
         except VideoError:
             continue
         readable.append(item)

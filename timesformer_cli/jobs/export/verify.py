@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli import runtimes as engines
 from timesformer_cli.bundled import CLIP
-from timesformer_cli.checkpoints.exported import Input, Output, is_exported
+from timesformer_cli.checkpoints.exported import Format, Input, Output
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.flow import Item
 from timesformer_cli.pipeline.prepare import prepare
+from timesformer_cli.runtimes import exported, pytorch
 from timesformer_cli.runtimes.ports import statistics_of, to_levels, to_pixels
 from timesformer_cli.specs import Checkpoint
 
@@ -57,7 +57,7 @@ class Comparison(NamedTuple):
 
 def sample_views(checkpoint: Checkpoint, input: Input) -> NDArray[np.float32]:
     """Five views (5, T, C, H, W) as the recipe makes them: two of a clip, as it is and mirrored, and three of noise."""
-    clip = prepare(Item(str(CLIP)), checkpoint).pixels[0]
+    clip = prepare(Item(str(CLIP)), checkpoint.recipe).pixels[0]
     noise = np.random.default_rng(SEED).integers(0, 256, (3, *clip.shape)).astype(np.float32)
     mean, std = statistics_of(checkpoint.preprocess)
     views = np.stack([clip, clip[..., ::-1], *((noise / 255 - mean) / std)])
@@ -66,17 +66,14 @@ def sample_views(checkpoint: Checkpoint, input: Input) -> NDArray[np.float32]:
     return np.ascontiguousarray(views, np.float32)
 
 
-def open_exported(checkpoint: Checkpoint, output: Output, metadata: Mapping[str, str]) -> Runner:
+def open_exported(checkpoint: Checkpoint, format: Format, output: Output, metadata: Mapping[str, str]) -> Runner:
     """The exported model in its runtime, on the processor."""
-    path = checkpoint.weights
-    assert path is not None
-    if not is_exported(path):
-        from timesformer_cli.runtimes import pytorch as runtime
-
-        return runtime.open_scorer(checkpoint, device="cpu", precision="fp32")
+    if format == "hub":
+        return pytorch.open_scorer(checkpoint, device="cpu", precision="fp32")
     if output != "embedding":
-        return engines.open_scorer(checkpoint, device="cpu").run
-    program = engines.open_program(path, metadata, device="cpu")
+        return exported.open_scorer(checkpoint, device="cpu").run
+    assert checkpoint.weights is not None
+    program = exported.open_program(checkpoint.weights, metadata, device="cpu")
     pixels = metadata.get("input") == "pixels"
     return lambda views: program.run(to_pixels(views, checkpoint.preprocess) if pixels else views, 0)
 

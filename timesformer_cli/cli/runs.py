@@ -1,21 +1,25 @@
-"""What can be done with finished runs of `timesformer evaluate`, without the model."""
+"""`timesformer runs`: what can be done with finished runs of `timesformer evaluate`, without the model."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timesformer_cli.cli import console, options, scoreboard
+from timesformer_cli.cli import console, scoreboard
+from timesformer_cli.cli.options import OUTPUT, Talk
+from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from timesformer_cli.evaluation.run import Flip, Run
     from timesformer_cli.results.record import Record
-    from timesformer_cli.results.settings import Settings
+    from timesformer_cli.results.settings import Provenance
+
+HELP = "Make other numbers of the runs that `timesformer evaluate --output` has left, without the model."
 
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", show_default=False, help="The folder that evaluate --output has left.")
@@ -24,22 +28,35 @@ RunArguments = Annotated[
     list[Path],
     typer.Argument(metavar="RUN...", show_default=False, help="Folders that evaluate --output has left, two or more."),
 ]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FOLDER",
-        help="Keep what comes of it as a run in this folder.",
-        rich_help_panel=options.OUTPUT,
-    ),
-]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace --output if it is there.", rich_help_panel=options.OUTPUT)
+    bool, typer.Option("--overwrite", help="Replace --output if it is there.", rich_help_panel=OUTPUT)
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A folder for what comes of it."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Keep what comes of it as a run in this folder.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    overwrite: Overwrite = False
+
+
+app = typer.Typer(help=HELP, no_args_is_help=True)
+
+
+@app.command()
+@bundled
 def rescore(
+    *,
     folder: RunArgument,
     classes: Annotated[
         Path | None,
@@ -49,16 +66,12 @@ def rescore(
             help="As if the model knew these classes alone, one name a line, and the data set no videos of others.",
         ),
     ] = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    top_k: scoreboard.TopK = None,
-    min_top1: scoreboard.MinTop1 = None,
-    as_json: scoreboard.Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    target: Target,
+    metrics: scoreboard.Metrics,
+    talk: Talk,
 ) -> None:
     """Metrics of a run once more: other top-k, or some of the classes alone."""
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
     from timesformer_cli.checkpoints.labels import read_file
     from timesformer_cli.evaluation.folder import read_run
     from timesformer_cli.evaluation.run import restrict
@@ -66,10 +79,13 @@ def rescore(
     run = read_run(folder)
     if classes is not None:
         run = restrict(run, read_file(classes))
-    _report(run, output, overwrite=overwrite, inputs=[folder], top_k=top_k, min_top1=min_top1, as_json=as_json)
+    _report(run, target, metrics, inputs=[folder])
 
 
+@app.command()
+@bundled
 def compare(
+    *,
     folders: RunArguments,
     output: Annotated[
         Path | None,
@@ -78,20 +94,19 @@ def compare(
             "-o",
             metavar="FILE",
             help="The videos that one run alone has right, as CSV.",
-            rich_help_panel=options.OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: scoreboard.Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    talk: Talk,
 ) -> None:
     """Compare runs with the first one, on the videos that both have.
 
     The difference of the top-1 accuracies comes with its 95 % interval, by a bootstrap over pairs, and with the p-value
     of McNemar's exact test. Gained are the videos that the later run alone has right, lost those that the first has.
     """
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
     _check_several(folders)
     from timesformer_cli.evaluation import run as evaluation
     from timesformer_cli.evaluation.folder import read_run, write_text
@@ -140,7 +155,10 @@ def _weights(text: str) -> tuple[float, ...]:
     return numbers
 
 
+@app.command()
+@bundled
 def fuse(
+    *,
     folders: RunArguments,
     weights: Annotated[
         Any,
@@ -152,16 +170,12 @@ def fuse(
             help="A weight for each run, with commas; all the same unless this says otherwise.",
         ),
     ] = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    top_k: scoreboard.TopK = None,
-    min_top1: scoreboard.MinTop1 = None,
-    as_json: scoreboard.Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    target: Target,
+    metrics: scoreboard.Metrics,
+    talk: Talk,
 ) -> None:
     """Late fusion: the weighted mean of the probabilities of several runs, on the videos that all have."""
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
     _check_several(folders)
     from timesformer_cli.evaluation import run as evaluation
     from timesformer_cli.evaluation.folder import read_run
@@ -171,10 +185,13 @@ def fuse(
     left_out = max(len(one.paths) for one in runs) - len(run.paths)
     if left_out:
         console.note(f"{left_out:,} videos are not in all runs, and left out")
-    _report(run, output, overwrite=overwrite, inputs=folders, top_k=top_k, min_top1=min_top1, as_json=as_json)
+    _report(run, target, metrics, inputs=folders)
 
 
+@app.command()
+@bundled
 def merge(
+    *,
     folders: Annotated[
         list[Path],
         typer.Argument(
@@ -187,25 +204,22 @@ def merge(
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder of the whole run.", show_default=False)
     ],
     overwrite: Overwrite = False,
-    top_k: scoreboard.TopK = None,
-    min_top1: scoreboard.MinTop1 = None,
-    as_json: scoreboard.Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    metrics: scoreboard.Metrics,
+    talk: Talk,
 ) -> None:
     """Put the runs of `evaluate --shard` together, as one run would have left them."""
-    console.choose_level(verbose=verbose, quiet=quiet)
+    talk.choose()
     from timesformer_cli.evaluation.folder import VIDEOS, read_run, write_results
     from timesformer_cli.evaluation.run import summarise
     from timesformer_cli.results.shards import open_shards
 
     shards = open_shards([folder / VIDEOS for folder in folders])
-    with _written(output, shards.settings, shards.records(), overwrite=overwrite, inputs=folders):
+    with _written(output, shards.provenance, shards.records(), overwrite=overwrite, inputs=folders):
         run = read_run(output)
-        summary = summarise(run, run.measure(top_k or scoreboard.TOP_K))
+        summary = summarise(run, run.measure(metrics.ks))
         write_results(output, run, summary)
-    scoreboard.show(summary, as_json=as_json)
-    scoreboard.require(summary, min_top1)
+    scoreboard.show(summary, as_json=metrics.as_json)
+    metrics.require(summary)
 
 
 def _check_several(folders: Sequence[Path]) -> None:
@@ -213,33 +227,23 @@ def _check_several(folders: Sequence[Path]) -> None:
         raise UsageError("two runs or more are needed; name their folders")
 
 
-def _report(
-    run: "Run",
-    output: Path | None,
-    *,
-    overwrite: bool,
-    inputs: Sequence[Path],
-    top_k: Sequence[int] | None,
-    min_top1: float | None,
-    as_json: bool,
-) -> None:
+def _report(run: "Run", target: Target, metrics: scoreboard.Metrics, *, inputs: Sequence[Path]) -> None:
     """Show what a run is worth, and keep it if that is wanted."""
     from timesformer_cli.evaluation.folder import write_results
     from timesformer_cli.evaluation.run import summarise
 
-    if run.multi_label and min_top1 is not None:
-        raise UsageError("--min-top1: these videos have several labels each, and so no top-1 accuracy")
-    summary = summarise(run, run.measure(top_k or scoreboard.TOP_K))
-    if output is not None:
-        with _written(output, run.settings, run.records(), overwrite=overwrite, inputs=inputs):
-            write_results(output, run, summary)
-    scoreboard.show(summary, as_json=as_json)
-    scoreboard.require(summary, min_top1)
+    metrics.check(multi_label=run.multi_label)
+    summary = summarise(run, run.measure(metrics.ks))
+    if target.output is not None:
+        with _written(target.output, run.provenance, run.records(), overwrite=target.overwrite, inputs=inputs):
+            write_results(target.output, run, summary)
+    scoreboard.show(summary, as_json=metrics.as_json)
+    metrics.require(summary)
 
 
 @contextmanager
 def _written(
-    folder: Path, settings: "Settings", records: "Iterable[Record]", *, overwrite: bool, inputs: Sequence[Path]
+    folder: Path, provenance: "Provenance", records: "Iterable[Record]", *, overwrite: bool, inputs: Sequence[Path]
 ) -> Iterator[None]:
     """The folder of a run with its records, and what was wrong with the data set of the first of `inputs`."""
     from timesformer_cli.evaluation import folder as runfolder
@@ -250,6 +254,6 @@ def _written(
     runfolder.open_folder(folder, overwrite=overwrite, resume=False)
     with locked(folder / runfolder.VIDEOS):
         runfolder.remove_results(folder)
-        runfolder.write_records(folder, settings, records)
+        runfolder.write_records(folder, provenance, records)
         runfolder.copy_problems(inputs[0], folder)
         yield

@@ -1,0 +1,147 @@
+"""Which model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
+
+from timesformer_cli.cli import console
+from timesformer_cli.cli.options import MODEL
+
+if TYPE_CHECKING:
+    from timesformer_cli.specs import Checkpoint
+
+DEFAULT_MODEL = "base-k400"
+
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        envvar="TIMESFORMER_MODEL",
+        help=(
+            "A name of `timesformer models list`, downloaded when it is first used; camera-motion is bundled and needs "
+            "no download. Or an id on the Hugging Face Hub, a folder with config.json and weights, a .pyth, .pth, .bin "
+            "or .safetensors file; or an exported model: .onnx, .xml of OpenVINO, .pt2, or a folder with one."
+        ),
+        rich_help_panel=MODEL,
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        metavar="REV",
+        help="Branch, tag or commit of the model on the Hub.",
+        rich_help_panel=MODEL,
+    ),
+]
+
+
+class Feeding(Protocol):
+    """Options that change how a model is fed."""
+
+    def apply(self, checkpoint: "Checkpoint") -> "Checkpoint": ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """Files that a user gives instead of a model's own."""
+
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Weights for a name of `timesformer models list`, in place of those on the Hub, if it has any there.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="A config.json to take in place of the model's own, or of what its weights tell.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Names of the classes: a text file with one a line, or JSON of ids and names.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a model comes from, if its name does not say all."""
+
+    revision: Revision = None
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Never use the network for the model: it must be in the cache. HF_HUB_OFFLINE=1 does the same.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False
+    files: Files
+
+    def resolve(self, name: str, views: Feeding) -> "Checkpoint":
+        """The model, downloaded if need be. Raises UsageError and CheckpointError."""
+        from timesformer_cli.checkpoints.resolve import resolve
+
+        checkpoint = resolve(
+            name,
+            revision=self.revision,
+            offline=self.offline,
+            quiet=console.is_quiet(),
+            weights=self.files.weights,
+            config=self.files.config,
+            labels_file=self.files.labels,
+        )
+        return views.apply(checkpoint)
+
+    def preview(self, name: str, views: Feeding) -> "Checkpoint":
+        """The model without a download, and so perhaps without its weights. Raises UsageError and CheckpointError."""
+        return Previewed(revision=self.revision, files=self.files).preview(name, views)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previewed:
+    """Where a model comes from that is only described, never loaded."""
+
+    revision: Revision = None
+    files: Files
+
+    def preview(self, name: str, views: Feeding) -> "Checkpoint":
+        """The model without a download, and so perhaps without its weights. Raises UsageError and CheckpointError."""
+        from timesformer_cli.checkpoints.resolve import preview
+
+        checkpoint = preview(
+            name,
+            revision=self.revision,
+            weights=self.files.weights,
+            config=self.files.config,
+            labels_file=self.files.labels,
+        )
+        return views.apply(checkpoint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model by its name."""
+
+    model: ModelName = DEFAULT_MODEL
+    source: Source
+
+    def resolve(self, views: Feeding, *, preview: bool = False) -> "Checkpoint":
+        """The model, fed as `views` say; a `preview` is not downloaded. Raises UsageError and CheckpointError."""
+        return (self.source.preview if preview else self.source.resolve)(self.model, views)

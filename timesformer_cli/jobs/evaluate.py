@@ -1,0 +1,202 @@
+"""A labelled data set through a model, or through scores that are there already: what that is worth, and its folder."""
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from timesformer_cli.datasets import Dataset, Sample
+from timesformer_cli.errors import InputError
+from timesformer_cli.evaluation import folder as folders
+from timesformer_cli.evaluation.run import EXCERPT, Run, record_of, summarise
+from timesformer_cli.evaluation.score_files import Scores, match_scores
+from timesformer_cli.files import locked
+from timesformer_cli.flow import Item, Result
+from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, rate
+from timesformer_cli.pipeline.run import RunOptions, score_all
+from timesformer_cli.pipeline.score import label
+from timesformer_cli.results.journal import Ledger
+from timesformer_cli.results.record import Record
+from timesformer_cli.results.settings import Provenance, Shard, provenance_of
+from timesformer_cli.runtimes import runtime_of
+from timesformer_cli.specs import Checkpoint
+from timesformer_cli.text import duration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """The folder of a run; None: it is thrown away.
+
+    `resume`: go on where an earlier run with the same settings stopped, with `retry_errors` also with what failed.
+    """
+
+    folder: Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+    retry_errors: bool = False
+
+    @contextmanager
+    def opened(self, shard: Shard | None = None) -> Iterator[Path]:
+        """The folder, kept from other runs. Raises OutputError."""
+        with TemporaryDirectory(prefix="timesformer-") as scratch:
+            folder = self.folder or Path(scratch)
+            folder = folder if shard is None else shard.output(folder)
+            folders.open_folder(folder, overwrite=self.overwrite, resume=self.resume)
+            with locked(folder / folders.VIDEOS):
+                yield folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A model and the videos that it is asked about. `data_set` is what `data_set_settings` gives of `dataset`.
+
+    With `fail_fast` the first video that fails ends the run. `top_k` are the accuracies to report.
+    """
+
+    checkpoint: Checkpoint
+    dataset: Dataset
+    data_set: Mapping[str, Any]
+    run: RunOptions = RunOptions()
+    keeping: Keeping = Keeping()
+    shard: Shard | None = None
+    fail_fast: bool = False
+    top_k: Sequence[int] = (1, 5)
+
+    def provenance(self) -> Provenance:
+        """The identity of the run. Reads the weights. Raises DeviceError and InputError."""
+        return provenance_of(
+            self.checkpoint,
+            EXCERPT,
+            precision=self.run.precision_of(self.checkpoint),
+            frame_rate=self.run.reading.frame_rate,
+            data_set=self.data_set,
+            shard=self.shard,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A finished run, and its metrics: the content of `metrics.json`."""
+
+    run: Run
+    metrics: dict[str, Any]
+
+
+def evaluate(job: Job, report: Reporter = SILENT) -> Summary:
+    """Score all videos that the folder does not hold yet, and say what the whole is worth.
+
+    Raises:
+        TimesformerError: no model, no device, a folder that cannot be written; or a video failed, with `fail_fast`.
+    """
+    with job.keeping.opened(job.shard) as folder:
+        about = _score(job, folder, report)
+        return _summarise(folder, job.dataset, job.keeping, job.top_k, about)
+
+
+def evaluate_scores(
+    scores: Scores,
+    dataset: Dataset | None,
+    names: Sequence[str],
+    data_set: Mapping[str, Any],
+    *,
+    keeping: Keeping = Keeping(),
+    top_k: Sequence[int] = (1, 5),
+) -> Summary:
+    """The same of scores in a file; without a `dataset` the file says which classes are right.
+
+    Raises:
+        InputError: they do not go together.
+        OutputError: the folder cannot be written.
+    """
+    with keeping.opened() as folder:
+        run = match_scores(scores, dataset, names, data_set)
+        folders.remove_results(folder)
+        folders.write_records(folder, run.provenance, run.records())
+        return _summarise(folder, dataset, keeping, top_k, {})
+
+
+def _summarise(
+    folder: Path, dataset: Dataset | None, keeping: Keeping, top_k: Sequence[int], about: dict[str, Any]
+) -> Summary:
+    folders.write_problems(folder, dataset.problems if dataset else ())
+    run = folders.read_run(folder)
+    metrics = summarise(run, run.measure(top_k)) | about
+    if keeping.folder is not None:
+        folders.write_results(folder, run, metrics)
+    return Summary(run, metrics)
+
+
+def _score(job: Job, folder: Path, report: Reporter) -> dict[str, Any]:
+    """Leave a record of each video; the part of `metrics.json` that tells on what and how quickly it ran."""
+    # There may be fewer videos than shards.
+    ledger = Ledger(folder / folders.VIDEOS, "jsonl", job.provenance(), may_be_empty=True)
+    if job.keeping.resume:
+        ledger.resume(retry_errors=job.keeping.retry_errors)
+    samples = job.dataset.samples if job.shard is None else job.shard.part_of(job.dataset.samples)
+    left = [sample for sample in samples if sample.path not in ledger]
+    kept = ledger.past.count
+    if not left:
+        report.note(f"{folder}: holds all {kept:,} videos already" if kept else "there is no video for this shard")
+        before = folders.read_summary(folder)
+        ledger.finish()
+        return {name: before[name] for name in ("throughput", "run") if name in before}
+    items = [Item(sample.path, bool(job.data_set["frames"])) for sample in left]
+    with score_all(items, job.checkpoint, job.run, tell=report.note) as scored:
+        folders.remove_results(folder)
+        with ledger, report.progress(len(left)) as meter:
+            _write(zip(left, label(scored, job.checkpoint), strict=True), job, ledger, meter, report)
+            seconds = meter.seconds
+    before_that = f"; {kept:,} were there already" if kept else ""
+    speed = rate(len(left), seconds, "videos ")
+    report.note(f"{len(left):,} videos in {duration(seconds)}, {speed}{before_that}")
+    return _about(job, len(left), seconds)
+
+
+def _write(results: Iterable[tuple[Sample, Result]], job: Job, ledger: Ledger, meter: Meter, report: Reporter) -> None:
+    """Keep each result as it comes, and tell of failures.
+
+    Raises:
+        InputError: one failed, and that was to end the run.
+    """
+    for sample, result in results:
+        record = record_of(result, job.checkpoint, sample.labels)
+        failed = record["status"] == "error"
+        with meter.step(failed=failed):
+            ledger.write(record)
+            if failed and not job.fail_fast:
+                report.note(f"failed: {reason_of(record)}")
+        if failed and job.fail_fast:
+            raise InputError(f"{reason_of(record)}; stopped there")
+
+
+def reason_of(record: Record) -> str:
+    """Why a video failed, with its path."""
+    return f"{record['path']}: {record['error']['message']}"
+
+
+def _about(job: Job, videos: int, seconds: float) -> dict[str, Any]:
+    runtime = runtime_of(job.checkpoint)
+    versions = {name: version(name) for name in ("timesformer-cli", "numpy", "av")}
+    return {
+        "throughput": {
+            "videos": videos,
+            "seconds": round(seconds, 3),
+            "videos_per_second": round(videos / seconds, 3),
+        },
+        "run": {
+            "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+            **asdict(job.run.reading),
+            "timeout": job.run.limits.timeout,
+            "workers": job.run.processes,
+            "device": runtime.device_name(job.run.device),
+            "compile": job.run.compile,
+            "provider": job.run.provider,
+            "batch_size": job.run.batch_size or "auto",
+            "versions": {**versions, **runtime.versions(job.checkpoint), "python": platform.python_version()},
+        },
+    }

@@ -1,0 +1,189 @@
+"""Videos to records: labelled, written as they come, told of where they failed, counted."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from timesformer_cli.errors import InputError
+from timesformer_cli.flow import Failure, Result, Scored
+from timesformer_cli.jobs.output import Output
+from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter
+from timesformer_cli.jobs.videos import Videos
+from timesformer_cli.pipeline.run import RunOptions, score_all
+from timesformer_cli.pipeline.score import label
+from timesformer_cli.results.copies import Sorter
+from timesformer_cli.results.journal import Ledger
+from timesformer_cli.results.record import Excerpt, Record, origin_of, to_record
+from timesformer_cli.results.settings import Provenance, Shard, provenance_of
+from timesformer_cli.results.writers import Writer
+from timesformer_cli.specs import Checkpoint, Timeline
+from timesformer_cli.text import plural
+from timesformer_cli.video.addresses import is_address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is to be labelled, how, and where it goes.
+
+    `sorter` puts each labelled video into a folder too. With `fail_fast` the first that fails ends the run.
+    `on_screen`: results are read as they come, in a table that shows failures too.
+    """
+
+    checkpoint: Checkpoint
+    videos: Videos
+    run: RunOptions = RunOptions()
+    output: Output = Output()
+    excerpt: Excerpt = Excerpt()
+    timeline: Timeline | None = None
+    shard: Shard | None = None
+    sorter: Sorter | None = None
+    fail_fast: bool = False
+    on_screen: bool = False
+
+    def provenance(self) -> Provenance:
+        """The identity of the run. Reads the weights. Raises DeviceError and InputError."""
+        return provenance_of(
+            self.checkpoint,
+            self.excerpt,
+            precision=self.run.precision_of(self.checkpoint),
+            frame_rate=self.run.reading.frame_rate,
+            timeline=self.timeline,
+            shard=self.shard,
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """Videos of this run, and with `resume` of those before it: the records that were `kept`, and all that failed.
+
+    `video` is how many seconds of video were labelled, `seconds` how long that took, `reason` why the
+    last that failed did, and `remote` how many could not be sorted into folders, because they lie at addresses.
+    """
+
+    labelled: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    video: float = 0.0
+    seconds: float = 0.0
+    kept: int = 0
+    all_failed: int = 0
+    reason: str = ""
+    remote: int = 0
+
+    @property
+    def failed(self) -> int:
+        return self.kinds.total()
+
+
+def open_ledger(job: Job) -> tuple[Ledger | None, Videos]:
+    """What the output holds of earlier runs, None if it cannot be continued; and the videos that are left.
+
+    Raises:
+        OutputError: it was made with other settings, or is not what a run leaves.
+    """
+    if not job.output.durable:
+        return None, job.videos
+    ledger = job.output.ledger(job.provenance())
+    return ledger, job.videos.left(ledger)
+
+
+def nothing_left(job: Job, ledger: Ledger | None, videos: Videos, report: Reporter) -> Tally | None:
+    """What earlier runs have done, if that is all there is to do."""
+    if ledger is None or videos.total() != 0 or not (ledger.past.count or job.output.may_be_empty):
+        return None
+    if ledger.past.count:
+        report.note(f"{job.output.path}: nothing to do: it holds all {ledger.past.count} videos already")
+    return Tally(kept=ledger.past.count, all_failed=ledger.failed)
+
+
+def predict(job: Job, report: Reporter = SILENT) -> Tally:
+    """Label all videos that the output does not hold. What was written when it ends early is whole.
+
+    Raises:
+        TimesformerError: no model, no device, an output that cannot be written; or a video failed, with `fail_fast`.
+    """
+    ledger, videos = open_ledger(job)
+    if ledger is not None and (done := nothing_left(job, ledger, videos, report)) is not None:
+        ledger.finish()
+        return done
+    with ExitStack() as stack:
+        writer: Writer | Ledger
+        if ledger is None:
+            writer = stack.enter_context(job.output.writer(origin_of(job.checkpoint)))
+        else:
+            writer = stack.enter_context(ledger)
+        scored = stack.enter_context(
+            score_all(
+                videos.items,
+                job.checkpoint,
+                job.run,
+                timeline=job.timeline,
+                thumbnails=job.output.format == "html",
+                tell=report.note,
+            )
+        )
+        _describe(job.checkpoint, report)
+        tally = _write(job, videos, scored, writer, report)
+    if ledger is not None:
+        tally.kept, tally.all_failed = ledger.past.count, ledger.failed
+    return tally
+
+
+def _describe(checkpoint: Checkpoint, report: Reporter) -> None:
+    report.detail(f"model {checkpoint.name} ({checkpoint.source}): {len(checkpoint.labels)} classes")
+    report.detail(f"recipe {checkpoint.recipe.name}: {checkpoint.sampling}; {checkpoint.preprocess}")
+    if checkpoint.labels[0] == "LABEL_0":
+        report.note(f"{checkpoint.name} does not name its classes; give their names with --labels FILE")
+
+
+def _write(
+    job: Job, videos: Videos, scored: Iterable[Scored | Failure], writer: Writer | Ledger, report: Reporter
+) -> Tally:
+    tally = Tally()
+    with report.progress(videos.total(), long=job.timeline is not None) as meter:
+        for result in label(_reached(scored, meter) if job.timeline else scored, job.checkpoint):
+            meter.expect(videos.total())
+            failed = isinstance(result, Failure)
+            with meter.step(failed=failed):
+                record = to_record(result, job.checkpoint, job.excerpt)
+                if isinstance(result, Failure):
+                    tally.kinds[result.kind] += 1
+                    tally.reason = f"{result.item.path}: {result.message}"
+                    _write_failure(job, videos, record, tally.reason, writer, report)
+                else:
+                    _write_label(job, result, record, tally, writer)
+            if failed and job.fail_fast:
+                raise InputError(f"{tally.reason}; stopped there, with {plural(tally.labelled, 'video')} labelled")
+        tally.seconds = meter.seconds
+    tally.all_failed = tally.failed
+    return tally
+
+
+def _reached(scored: Iterable[Scored | Failure], meter: Meter) -> Iterator[Scored | Failure]:
+    """The same, and the meter is told how far that is in long videos."""
+    for each in scored:
+        if isinstance(each, Scored):
+            meter.reach(each.item.path, each.span.end, each.info.duration)
+        yield each
+
+
+def _write_label(job: Job, result: Result, record: Record, tally: Tally, writer: Writer | Ledger) -> None:
+    assert not isinstance(result, Failure)
+    tally.labelled += 1
+    tally.video += result.info.duration
+    if job.sorter is not None:  # first, so that a run that goes on does it again after a stop
+        job.sorter.place(record)
+        tally.remote += is_address(record["path"])
+    writer.write(record)
+
+
+def _write_failure(
+    job: Job, videos: Videos, record: Record, reason: str, writer: Writer | Ledger, report: Reporter
+) -> None:
+    # Say it once: the table on the screen shows it, and the last line of a run of one video.
+    last = videos.total() == 1 or job.fail_fast
+    if last and job.on_screen:
+        return
+    writer.write(record)
+    if not last and not job.on_screen:
+        report.note(f"failed: {reason}")

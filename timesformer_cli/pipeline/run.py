@@ -1,0 +1,136 @@
+"""Videos through the network, on this machine or on a cluster; and what makes that quick, which travels whole."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from timesformer_cli.checkpoints.exported import Provider
+from timesformer_cli.flow import Failure, Item, Scored
+from timesformer_cli.pipeline.prepare import Prepared, prepare_all
+from timesformer_cli.pipeline.score import score
+from timesformer_cli.pipeline.workers import Limits
+from timesformer_cli.runtimes import runtime_of
+from timesformer_cli.runtimes.batching import BatchSize, choose_batch_size
+from timesformer_cli.runtimes.devices import Precision, available_cores, check_device
+from timesformer_cli.runtimes.ports import Scorer
+from timesformer_cli.specs import Checkpoint, Reading, Recipe, Timeline
+
+Tell = Callable[[str], None]
+
+
+def _silent(message: str) -> None:
+    """Who asks for no messages gets none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Ray cluster: the one at `address`, or at RAY_ADDRESS, or one that runs on this machine, or a new one."""
+
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What changes the speed of a run, never its answer.
+
+    `device`: one of `devices.DEVICES`. `precision`: what the network computes in. `compile`: whether PyTorch compiles
+    it first. `provider`: what ONNX Runtime runs a model on. `batch_size`: views at a time; None finds the best.
+    `workers`: processes that read videos ahead of the network; None is one for each core, 0 reads in the program
+    itself. `reading` and `limits`: how one video is read, and what it may take. `cluster`: where the work is done
+    instead of here.
+    """
+
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: bool = False
+    provider: Provider = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    reading: Reading = Reading()
+    limits: Limits = Limits()
+    cluster: Cluster | None = None
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Find out, before anything heavy is loaded, what cannot be.
+
+        Raises:
+            UsageError: a device of no known kind, options that mean nothing to the model's format, or no Ray for a
+                cluster.
+        """
+        check_device(self.device)
+        if self.cluster is not None:
+            from timesformer_cli.pipeline.ray import check_cluster
+
+            check_cluster(self.device)
+        runtime = runtime_of(checkpoint)
+        runtime.check(checkpoint, precision=self.precision, compile=self.compile, provider=self.provider)
+
+    def open(self, checkpoint: Checkpoint, tell: Tell = _silent) -> Scorer:
+        """The network, loaded and ready. `tell` gets a sentence of what takes long, or has to be done without.
+
+        Raises:
+            UsageError: as `check`, or a runtime that is not installed.
+            DeviceError: a device or a precision that this machine does not have.
+            CheckpointError: weights that are missing, unreadable, or do not fit the config.
+        """
+        return runtime_of(checkpoint).open_scorer(
+            checkpoint,
+            device=self.device,
+            precision=self.precision,
+            compile=self.compile,
+            provider=self.provider,
+            tell=tell,
+        )
+
+    def batch(self, scorer: Scorer, tell: Tell = _silent) -> BatchSize:
+        """How many views go through `scorer` at a time."""
+        return choose_batch_size(self.batch_size, self.device, tell, scorer)
+
+    def precision_of(self, checkpoint: Checkpoint) -> str:
+        """What the network computes in. Raises DeviceError."""
+        return runtime_of(checkpoint).precision_of(checkpoint, self.precision, self.device)
+
+    @property
+    def processes(self) -> int:
+        """The processes to read with: with one less a small network would wait, and a large one keeps them waiting."""
+        return available_cores() if self.workers is None else self.workers
+
+    def prepare(
+        self, items: Iterable[Item], recipe: Recipe, *, timeline: Timeline | None = None, thumbnails: bool = False
+    ) -> AbstractContextManager[Iterator[Prepared | None]]:
+        """As `prepare_all`."""
+        return prepare_all(
+            items,
+            recipe,
+            self.reading,
+            timeline=timeline,
+            thumbnails=thumbnails,
+            workers=self.processes,
+            limits=self.limits,
+        )
+
+
+@contextmanager
+def score_all(
+    items: Iterable[Item],
+    checkpoint: Checkpoint,
+    run: RunOptions,
+    *,
+    timeline: Timeline | None = None,
+    thumbnails: bool = False,
+    tell: Tell = _silent,
+) -> Iterator[Iterator[Scored | Failure]]:
+    """The logits of each span of each item, in order, for as long as the context lasts.
+
+    Raises:
+        TimesformerError: as `RunOptions.open`, `score` and, on a cluster, `score_on_cluster`.
+    """
+    if run.cluster is not None:
+        from timesformer_cli.pipeline.ray import score_on_cluster
+
+        yield score_on_cluster(items, checkpoint, run, timeline=timeline, thumbnails=thumbnails, tell=tell)
+        return
+    with run.prepare(items, checkpoint.recipe, timeline=timeline, thumbnails=thumbnails) as prepared:
+        # What takes seconds, importing torch, while the first videos are read.
+        scorer = run.open(checkpoint, tell)
+        yield score(prepared, scorer, run.batch(scorer, tell))

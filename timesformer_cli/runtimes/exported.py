@@ -1,0 +1,124 @@
+"""Exported models, each in the runtime that its format is for: NumPy views in, NumPy logits out."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from timesformer_cli.checkpoints.exported import Provider, read_metadata
+from timesformer_cli.errors import UsageError
+from timesformer_cli.runtimes import ports
+from timesformer_cli.runtimes.devices import Precision
+from timesformer_cli.runtimes.ports import Engine, Program
+from timesformer_cli.specs import Checkpoint
+
+
+def check(checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
+    path = _path(checkpoint)
+    if provider != "auto" and path.suffix != ".onnx":
+        raise UsageError(f"--provider {provider} goes with models of ONNX, and {path} is none")
+    if precision != "auto":
+        stated = read_metadata(path).get("precision")
+        fixed = f"was exported in {stated}" if stated else "computes in what it was exported in"
+        raise UsageError(f"--precision {precision}: {path} {fixed}; leave the option out, or export it anew")
+    if compile:
+        raise UsageError(f"--compile: {path} was exported, and its runtime compiles it; leave the option out")
+
+
+def open_scorer(
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    compile: bool = False,
+    provider: Provider = "auto",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Engine:
+    """The checkpoint's exported model, loaded and ready; its precision is that of the file, and it compiles itself.
+
+    Raises:
+        UsageError, DeviceError: as `open_program`.
+        CheckpointError: the same, or a model that does not fit the checkpoint's config and recipe.
+    """
+    path = _path(checkpoint)
+    metadata = read_metadata(path)
+    return Engine(open_program(path, metadata, device=device, provider=provider, tell=tell), checkpoint, metadata)
+
+
+def open_program(
+    path: Path,
+    metadata: Mapping[str, str],
+    *,
+    device: str = "auto",
+    provider: Provider = "auto",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Program:
+    """An exported model of any inputs and outputs; `device` is one of `devices.DEVICES`.
+
+    `provider` is ONNX Runtime's alone. `tell` gets one sentence where `auto` has to do without a GPU that is there.
+
+    Raises:
+        UsageError: the runtime is not installed, or device and provider exclude each other.
+        DeviceError: a device or a provider that this machine does not have.
+        CheckpointError: a file that its runtime cannot read.
+    """
+    if path.suffix == ".onnx":
+        from timesformer_cli.runtimes import onnx as ort
+
+        return ort.load(path, device=device, provider=provider, tell=tell)
+    if path.suffix == ".xml":
+        from timesformer_cli.runtimes import openvino
+
+        return openvino.load(path, device=device)
+    from timesformer_cli.runtimes import exported_program as programs
+
+    return programs.load(path, metadata, device=device)
+
+
+def precision_of(checkpoint: Checkpoint, asked: Precision, device: str) -> str:
+    return "as exported"
+
+
+def precisions(asked: Precision, device: str) -> tuple[Precision, ...]:
+    return ("auto",)
+
+
+def device_name(device: str) -> str:
+    return device
+
+
+def cluster_device(device: str, provider: Provider) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if provider in ("cuda", "tensorrt") else "cpu"
+
+
+def versions(checkpoint: Checkpoint) -> Mapping[str, str]:
+    suffix = _path(checkpoint).suffix
+    if suffix == ".onnx":
+        from timesformer_cli.runtimes import onnx
+
+        return {"onnxruntime": onnx.version()}
+    if suffix == ".xml":
+        from timesformer_cli.runtimes import openvino
+
+        return {"openvino": openvino.version()}
+    import torch
+
+    return {"torch": torch.__version__}
+
+
+def load_library() -> None:
+    """Each is loaded with the model that it runs."""
+
+
+def threads() -> int:
+    return ports.threads()
+
+
+def use_cores(count: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(count)
+
+
+def _path(checkpoint: Checkpoint) -> Path:
+    assert checkpoint.weights is not None  # it is what makes this checkpoint an exported one
+    return checkpoint.weights
