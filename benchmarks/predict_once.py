@@ -36,8 +36,10 @@ def one_round(path: str, model: str) -> dict[str, float]:
         importlib.import_module(module)
     from timesformer_cli import flow as records
     from timesformer_cli.checkpoints import resolve as checkpoint
-    from timesformer_cli.pipeline import score as pipeline
-    from timesformer_cli.results import writers
+    from timesformer_cli.pipeline.prepare import read_clips
+    from timesformer_cli.pipeline.score import label, score
+    from timesformer_cli.results.record import origin_of, to_record
+    from timesformer_cli.results.writers import open_writer
     from timesformer_cli.runtimes import pytorch as runtime
     from timesformer_cli.video import preprocess, sampling
     from timesformer_cli.video import reader as video
@@ -48,15 +50,15 @@ def one_round(path: str, model: str) -> dict[str, float]:
     done("load")
     item = records.Item(path)
     with video.open_video(item) as reader:
-        (window,) = sampling.plan(reader.info, recipe.sampling)
-        clips = pipeline.read_clips(reader, window.clips)
+        (span,) = sampling.plan(reader.info, recipe.sampling)
+        clips = list(read_clips(reader, span.clips))
     done("decode")
-    views = records.Views(item, reader.info, window, (), preprocess.make_views(clips, recipe.preprocess))
+    views = records.Views(item, reader.info, span, (), preprocess.make_views(clips, recipe.preprocess))
     done("preprocess")
-    (result,) = pipeline.classify([views], scorer, recipe, batch=4)
+    (result,) = label(score([views], scorer, 4), recipe)
     done("model")
-    with writers.open_writer(Path(os.devnull), "jsonl", recipe, top_k=5) as writer:
-        writer.write(result)
+    with open_writer(Path(os.devnull), "jsonl", origin_of(recipe)) as writer:
+        writer.write(to_record(result, recipe))
     done("write")
     steps["after imports"] = sum(steps.values()) - steps["imports"]
     return steps

@@ -165,20 +165,16 @@ def run_decoders(arguments: argparse.Namespace, paths: list[str]) -> None:
     from timesformer_cli.pipeline.workers import Limits
 
     items, checkpoint = [Item(path) for path in paths], open_checkpoint(arguments)
-    with prepare_all(items, checkpoint, workers=arguments.workers, limits=Limits()) as prepared:
+    with prepare_all(items, checkpoint.recipe, workers=arguments.workers, limits=Limits()) as prepared:
         for views in prepared:
             assert views is None or isinstance(views, Views), views
 
 
 def run_waits(arguments: argparse.Namespace, paths: list[str]) -> None:
     """What `predict` does, with a clock at the network's door."""
-    from timesformer_cli.cli.options import worker_count
     from timesformer_cli.flow import Item
-    from timesformer_cli.pipeline.prepare import prepare_all
-    from timesformer_cli.pipeline.score import classify
-    from timesformer_cli.pipeline.workers import Limits
-    from timesformer_cli.runtimes.batching import choose_batch_size
-    from timesformer_cli.runtimes.pytorch import open_scorer
+    from timesformer_cli.pipeline.run import RunOptions
+    from timesformer_cli.pipeline.score import label, score
 
     inside = begin = 0.0
 
@@ -191,10 +187,11 @@ def run_waits(arguments: argparse.Namespace, paths: list[str]) -> None:
         return logits
 
     items, checkpoint = [Item(path) for path in paths], open_checkpoint(arguments)
-    with prepare_all(items, checkpoint, workers=worker_count(None), limits=Limits()) as prepared:
-        scorer = open_scorer(checkpoint, device=arguments.device, precision=arguments.precision)
-        size = choose_batch_size(None, arguments.device, print)
-        for result in classify(prepared, timed, checkpoint, batch=size):
+    run = RunOptions(device=arguments.device, precision=arguments.precision)
+    with run.prepare(items, checkpoint.recipe) as prepared:
+        scorer = run.open(checkpoint)
+        size = run.batch(scorer, print)
+        for result in label(score(prepared, timed, size), checkpoint):
             assert result.item.path in paths
     print(json.dumps({"result": 1 - inside / (time.perf_counter() - begin)}))
 
@@ -223,7 +220,7 @@ def ready_views(arguments: argparse.Namespace, paths: list[str]) -> Any:
     from timesformer_cli.pipeline.prepare import prepare
 
     checkpoint = open_checkpoint(arguments)
-    different = [prepare(Item(path), checkpoint).pixels for path in paths[:ORIGINALS]]
+    different = [prepare(Item(path), checkpoint.recipe).pixels for path in paths[:ORIGINALS]]
     count = max(len(paths) // 4, 2) if arguments.device == "cpu" else min(len(paths), 512)
     return np.concatenate(list(itertools.islice(itertools.cycle(different), count)))
 

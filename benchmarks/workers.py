@@ -63,7 +63,7 @@ def read_all(items: list[Item], checkpoint: Checkpoint, workers: int) -> tuple[f
     early: list[float] = []
     late: list[float] = []
     start = time.perf_counter()
-    with prepare_all(items, checkpoint, workers=workers, limits=Limits()) as prepared:
+    with prepare_all(items, checkpoint.recipe, workers=workers, limits=Limits()) as prepared:
         for number, views in enumerate((views for views in prepared if views is not None), 1):
             assert isinstance(views, Views), views
             # Memory rises and falls with every clip, by the arrays on their way: hence many samples.

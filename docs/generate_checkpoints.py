@@ -216,7 +216,7 @@ def recipe_of(entry: Published) -> Recipe:
         return replace(recipe, sampling=replace(recipe.sampling, clips=entry.clips))
     stated = json.loads((entry.folder / "recipe.json").read_text(encoding="utf-8"))
     sampling, preprocess = SamplingSpec(**stated["sampling"]), PreprocessSpec(**stated["preprocess"])
-    return Recipe(name=entry.name, sampling=sampling, preprocess=preprocess, combine=stated["combine"])
+    return Recipe(base=entry.name, sampling=sampling, preprocess=preprocess, combine=stated["combine"])
 
 
 def preset_row(name: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.cli import app, main
 from timesformer_cli.results.journal import Holdings, write_finished
 from timesformer_cli.results.record import Excerpt
-from timesformer_cli.results.settings import Shard, settings_of
+from timesformer_cli.results.settings import Shard, provenance_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -150,14 +151,14 @@ def finish(args: Sequence[str]) -> int | str | None:
 
 def write_shards(count: int) -> None:
     """What so many finished shards of a run leave, with one video each."""
-    settings = settings_of(resolve("my-model"), Excerpt(), frame_rate=30.0, precision="fp32")
+    whole = provenance_of(resolve("my-model"), Excerpt(), frame_rate=30.0, precision="fp32")
     for number in range(1, count + 1):
         shard = Shard(number, count)
         record = {"path": f"{number}.mp4", "status": "error", "error": {"kind": "decode", "message": "damaged"}}
         write_finished(
             shard.output(Path("labels.jsonl")),
             "jsonl",
-            settings | {"shard": [number, count]},
+            replace(whole, shard=shard),
             [record],
             Holdings().and_path(record["path"], failed=True),
         )

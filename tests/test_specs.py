@@ -246,7 +246,7 @@ class TestRecipe:
     def test_a_refusal_names_the_field(self) -> None:
         sampling, preprocess = SamplingSpec(num_frames=8), PreprocessSpec(size=(32, 32), short_side=32)
         with pytest.raises(ValueError, match=r"^combine is 'sum'; known are logits, probabilities, raw_logits$"):
-            Recipe(name="own", sampling=sampling, preprocess=preprocess, combine="sum")  # type: ignore[arg-type]
+            Recipe(base="own", sampling=sampling, preprocess=preprocess, combine="sum")  # type: ignore[arg-type]
 
 
 class TestCheckpoint:
@@ -256,7 +256,7 @@ class TestCheckpoint:
             "name": "tiny",
             "config": TimesformerConfig(image_size=32, num_labels=2),
             "recipe": Recipe(
-                name="original",
+                base="original",
                 sampling=SamplingSpec(num_frames=8),
                 preprocess=PreprocessSpec(size=(32, 32), short_side=32),
             ),

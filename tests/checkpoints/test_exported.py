@@ -13,6 +13,7 @@ from testing.clips import LABELS
 from timesformer_cli.checkpoints import exported as subject
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, UsageError
+from timesformer_cli.runtimes import runtime_of
 
 ODD = {"labels": json.dumps(LABELS), "name": "a\"<b>&'c\n\t ü 日本", "dataset": "", "long": "x" * 20_000}
 
@@ -162,8 +163,8 @@ class TestOptions:
         checkpoint = replace(resolve(str(torch_folder())), weights=path)
         given: dict[str, Any] = {"precision": "auto", "compile": False, "provider": "auto", **options}
         with pytest.raises(UsageError, match=found):
-            subject.check_options(checkpoint, **given)
-        subject.check_options(checkpoint, precision="auto", compile=False, provider="cpu")
+            runtime_of(checkpoint).check(checkpoint, **given)
+        runtime_of(checkpoint).check(checkpoint, precision="auto", compile=False, provider="cpu")
 
     @pytest.mark.parametrize("format", [None, "openvino", "pt2"])
     def test_providers_are_of_onnx(self, format: str | None) -> None:
@@ -171,7 +172,7 @@ class TestOptions:
         if format is not None:
             checkpoint = replace(checkpoint, weights=exported(format))
         with pytest.raises(UsageError, match="--provider cpu goes with models of ONNX"):
-            subject.check_options(checkpoint, precision="auto", compile=False, provider="cpu")
+            runtime_of(checkpoint).check(checkpoint, precision="auto", compile=False, provider="cpu")
 
 
 class TestResolve:

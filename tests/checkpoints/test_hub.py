@@ -393,7 +393,7 @@ class TestCache:
 
     def test_a_look_into_the_cache_stays_light(self, hub: Hub, cache: Path, tmp_path: Path) -> None:
         code = (
-            "import sys\nfrom timesformer_cli import hub\nprint('huggingface_hub' in sys.modules)\n"
+            "import sys\nfrom timesformer_cli.checkpoints import hub\nprint('huggingface_hub' in sys.modules)\n"
             "print(hub.find_cached('owner/model'), 'huggingface_hub.file_download' in sys.modules)"
         )
         done = subprocess.run(
@@ -737,7 +737,7 @@ class TestTokens:
 def script(before: str = "pass", quiet: bool = False) -> list[str]:
     """A command that fetches the model and prints the error, if there is one."""
     code = (
-        f"{before}\nfrom timesformer_cli import errors, hub\n"
+        f"{before}\nfrom timesformer_cli import errors\nfrom timesformer_cli.checkpoints import hub\n"
         f"try:\n    hub.fetch('owner/model', quiet={quiet})\nexcept errors.CheckpointError as error:\n    print(error)"
     )
     return [sys.executable, "-c", code]

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from testing.layouts import Mmaction2, Original, mmaction2_state, original_state, save_mmaction2, save_pyth
 from testing.reference import relative_difference
 from timesformer_cli.checkpoints import labels
-from timesformer_cli.checkpoints import layouts as convert
 from timesformer_cli.checkpoints.layouts import layout_of, to_hub, to_original
-from timesformer_cli.checkpoints.pyth import TrainingFacts, facts_of, infer_config, write_pyth
+from timesformer_cli.checkpoints.pyth import TrainingFacts, facts_of, infer_config, read_cfg, write_pyth
 from timesformer_cli.checkpoints.weights import Stored, check_state_dict, read_state_dict, read_stored
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.network.model import TimesformerForVideoClassification, TimesformerModel
@@ -38,7 +37,7 @@ CONFIG = TimesformerConfig(
     num_labels=3,
 )
 RECIPE = Recipe(
-    name="original",
+    base="original",
     sampling=SamplingSpec(num_frames=5, stride=7.5, fps=None, placement="middle", overrun="loop", clips=2),
     preprocess=PreprocessSpec(size=(24, 24), short_side=27, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1)),
     combine="probabilities",
@@ -303,7 +302,7 @@ CFG_FACTS = TrainingFacts(
 
 class TestCfg:
     def test_of_the_original(self) -> None:
-        assert convert.read_cfg(CFG) == CFG_FACTS
+        assert read_cfg(CFG) == CFG_FACTS
         assert facts_of(stored(cfg=CFG)) == CFG_FACTS
 
     @pytest.mark.parametrize(
@@ -319,17 +318,17 @@ class TestCfg:
     )
     def test_dataset(self, dataset: str, classes: int, expected: str | None, stride: float | None) -> None:
         text = CFG.replace("DATASET: kinetics", f"DATASET: {dataset}").replace("400}", f"{classes}}}")
-        facts = convert.read_cfg(text)
+        facts = read_cfg(text)
         assert (facts.dataset, facts.stride) == (expected, stride)
 
     @pytest.mark.parametrize("section", ["TIMESFORMER", "MODEL", "VIT"])
     def test_heads(self, section: str) -> None:
-        assert convert.read_cfg(f"{section}: {{NUM_HEADS: 6}}") == TrainingFacts(num_heads=6)
+        assert read_cfg(f"{section}: {{NUM_HEADS: 6}}") == TrainingFacts(num_heads=6)
 
     @pytest.mark.parametrize(("size", "expected"), [("[32, 64]", (32, 64)), ("[32]", 40), ("-3", 40), ("1.5", 40)])
     def test_size(self, size: str, expected: Any) -> None:
         text = f"DATA: {{TRAIN_CROP_SIZE: {size}, TEST_CROP_SIZE: 40}}"
-        assert convert.read_cfg(text) == TrainingFacts(image_size=expected)
+        assert read_cfg(text) == TrainingFacts(image_size=expected)
 
     @pytest.mark.parametrize(
         "text",
@@ -357,7 +356,7 @@ class TestCfg:
     )
     def test_what_cannot_be_understood_says_nothing(self, text: str, tmp_path: Path, monkeypatch: Any) -> None:
         monkeypatch.chdir(tmp_path)
-        assert convert.read_cfg(text) == TrainingFacts()
+        assert read_cfg(text) == TrainingFacts()
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("cfg", [None, 3, ["DATA"], {"DATA": {"NUM_FRAMES": 3}}, torch.zeros(2)])
@@ -491,7 +490,7 @@ class TestWriting:
 
     def test_nothing_is_lost_of_an_odd_recipe(self, config: TimesformerConfig, tmp_path: Path) -> None:
         recipe = Recipe(
-            name="preprocessor_config.json",
+            base="preprocessor_config.json",
             sampling=SamplingSpec(num_frames=5, method="segments"),
             preprocess=PreprocessSpec(
                 size=(24, 24), short_side=24, stretch=(30, 40), resize="antialias", interpolation="bicubic"
@@ -524,7 +523,7 @@ class TestWriting:
         assert values["MODEL"]["NUM_CLASSES"] == 174
         assert values["TIMESFORMER"]["ATTENTION_TYPE"] == "divided_space_time"
         assert values["TRAIN"]["DATASET"] == dataset
-        assert convert.read_cfg(text) == TrainingFacts(
+        assert read_cfg(text) == TrainingFacts(
             num_heads=4,
             num_frames=5,
             image_size=(24, 32),

@@ -148,7 +148,7 @@ def test_a_recipe_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         size=(96, 128), short_side=100, crops=3, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), channel_order="bgr"
     )
     name = make_folder(tmp_path)
-    recipe = Recipe(name="ours", sampling=sampling, preprocess=preprocess, combine="probabilities")
+    recipe = Recipe(base="ours", sampling=sampling, preprocess=preprocess, combine="probabilities")
     save_recipe(tmp_path, recipe)
     assert resolve(name).recipe == recipe
 
@@ -156,7 +156,7 @@ def test_a_recipe_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_a_saved_recipe_leaves_a_processor_file(tmp_path: Path) -> None:
     preprocess = PreprocessSpec(size=(64, 48), short_side=72, mean=(0.4,) * 3, std=(0.3,) * 3, resize="antialias")
     name = make_folder(tmp_path)
-    save_recipe(tmp_path, Recipe(name="ours", sampling=SamplingSpec(num_frames=2), preprocess=preprocess))
+    save_recipe(tmp_path, Recipe(base="ours", sampling=SamplingSpec(num_frames=2), preprocess=preprocess))
     (tmp_path / "recipe.json").unlink()
     assert resolve(name).preprocess == preprocess
 

@@ -192,7 +192,7 @@ def test_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     checkpoint = resolve(str(folder_of("onnx", tmp_path / "x")))
-    with prepare_all([Item(str(ONE))], checkpoint, workers=0, limits=Limits()) as prepared:
+    with prepare_all([Item(str(ONE))], checkpoint.recipe, workers=0, limits=Limits()) as prepared:
         (views,) = [each for each in prepared if each is not None]
     network = cluster._Network(checkpoint, None, "cpu", "auto", False)
     (answer,) = cluster._unpack(network(cluster._pack([views])))

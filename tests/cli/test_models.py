@@ -182,7 +182,7 @@ def test_a_checkpoint_of_the_community(
     )
     checkpoint = resolve(str(tmp_path))
     assert checkpoint.preprocess.stretch == (72, 72)
-    views = torch.from_numpy(prepare(Item("a.mp4"), checkpoint).pixels)
+    views = torch.from_numpy(prepare(Item("a.mp4"), checkpoint.recipe).pixels)
     with torch.inference_mode():
         expected = theirs(views).logits.mean(0)
     capfd.readouterr()  # transformers draws a bar

@@ -346,7 +346,7 @@ class TestBadInput:
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("by\nzero")
 
-        monkeypatch.setattr("timesformer_cli.pipeline.score.classify", broken)
+        monkeypatch.setattr("timesformer_cli.pipeline.score.label", broken)
         code, _, err = run("predict", "a.mp4")
         assert code == 1
         assert only_line(err).startswith("error: ZeroDivisionError: by zero; this is a bug in timesformer")

@@ -158,7 +158,7 @@ class TestTimeline:
         assert target.read_bytes() == whole.read_bytes()
         code, _, err = run(*args[:-2], "2", "--resume")
         assert code == 1
-        assert "recipe.sampling.window (1.0, now 2.0)" in only_line(err)
+        assert "timeline.length (1.0, now 2.0)" in only_line(err)
 
 
 class TestThreshold:

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -29,7 +30,8 @@ from timesformer_cli.evaluation.report import curves, protocol
 from timesformer_cli.evaluation.report.pictures import read_pictures
 from timesformer_cli.evaluation.run import Run, summarise
 from timesformer_cli.flow import Item
-from timesformer_cli.pipeline.prepare import prepare_windows
+from timesformer_cli.pipeline.prepare import prepare_spans
+from timesformer_cli.results.settings import Combination, Provenance
 
 NAMES = ("archery", "baking cookies", "canoeing", "dancing ballet", "eating cake")
 CONDITIONS: dict[str, Any] = {
@@ -64,13 +66,13 @@ def make(
     record = {"status": "error", "model": model, "error": error, "target": [0]}
     stated = {"rows": len(pairs) + failed, "samples": len(pairs) + failed, "multi_label": False, "classes": None}
     return Run(
-        settings={
-            "model": model,
-            "source": model,
-            "labels": list(names),
-            "recipe": {"name": "scores of a file", "combine": "logits"},
-            "data_set": stated | {"problems": {}} | data_set,
-        },
+        provenance=Provenance(
+            model=model,
+            source=model,
+            labels=tuple(names),
+            recipe=Combination("scores of a file", "logits"),
+            data_set=stated | {"problems": {}} | data_set,
+        ),
         paths=tuple(f"val/{names[target]}/{number}.mp4" for number, (target, _) in enumerate(pairs)),
         targets=tuple((target,) for target, _ in pairs),
         scores={"logits": scores},
@@ -80,7 +82,7 @@ def make(
 
 def make_multi_label() -> Run:
     run = make(((2, 1), (0, 1)), multi_label=True)
-    return Run(run.settings, run.paths, ((0, 1), (1,), (0,), ()), run.scores, ())
+    return Run(run.provenance, run.paths, ((0, 1), (1,), (0,), ()), run.scores, ())
 
 
 def text_of(run: Run, problems: Sequence[Problem] = (), /, *, folder: Path = Path(), **summary: Any) -> str:
@@ -249,7 +251,7 @@ class TestSafety:
 
     def test_without_any_video(self) -> None:
         run = make(((0,),), failed=1)
-        run = Run(run.settings, (), (), {"logits": np.empty((0, 5), np.float32)}, run.failed)
+        run = Run(run.provenance, (), (), {"logits": np.empty((0, 5), np.float32)}, run.failed)
         facts = facts_of(run)
         assert (facts["classes"], facts["mistakes"], facts["left_out"][0]["count"]) == ([], [], 1)
 
@@ -286,23 +288,21 @@ class TestPictures:
         mistakes = page_facts("r")["mistakes"]
         assert mistakes
         for mistake in mistakes:
-            (views,) = prepare_windows(Item(mistake["path"]), checkpoint, thumbnails=True)
+            (views,) = prepare_spans(Item(mistake["path"]), checkpoint.recipe, thumbnails=True)
             assert base64.b64decode(mistake["picture"]) == views.thumbnail
             assert unquote(mistake["url"]) == f"../{mistake['path']}"
 
     def test_of_videos_that_are_gone_there_are_none(self, run: Command, here: Path) -> None:
         assert run("evaluate", "val", "-m", "tiny", "-o", "r", "--workers", "0").code == 0
         path = page_facts("r")["mistakes"][0]["path"]
-        run_settings = read_run(Path("r")).settings
+        provenance = read_run(Path("r")).provenance
         Path("text.mp4").write_text("This is no video.\n" * 20)
         asked = [path, "gone.mp4", "text.mp4", "https://example.org/a.mp4", "a\0b"]
         for workers in (0, 1):
-            assert list(read_pictures(run_settings, asked, {"workers": workers})) == [path]
+            assert list(read_pictures(provenance, asked, {"workers": workers})) == [path]
 
-    @pytest.mark.parametrize("recipe", [{"combine": "logits"}, {"sampling": {"frames": 8}, "preprocess": {}}])
-    def test_without_a_recipe_there_are_none(self, here: Path, recipe: dict[str, Any]) -> None:
-        settings = {"model": "tiny", "recipe": recipe | {"name": "scores"}, "data_set": {}}
-        assert read_pictures(settings, ["val/waving/0.mp4"], {}) == {}
+    def test_without_a_recipe_there_are_none(self, here: Path) -> None:
+        assert read_pictures(make().provenance, ["val/waving/0.mp4"], {}) == {}
 
 
 class TestCommands:
@@ -370,9 +370,9 @@ class TestCommands:
         ],
     )
     def test_which_weights(self, model: str, source: str, option: str | None) -> None:
-        recipe = {"name": "original", "combine": "logits", "sampling": {}}
-        settings = make(model=model).settings | {"source": source, "recipe": recipe, "precision": "fp32"}
-        (line,) = protocol.commands(settings, 5)
+        recipe = resolve("camera-motion").recipe
+        changes = {"source": source, "recipe": replace(recipe, base="original"), "precision": "fp32"}
+        (line,) = protocol.commands(replace(make(model=model).provenance, **changes), 5)
         expected = (
             f"timesformer evaluate --model {model} {option or ''} --recipe original --precision fp32 --output run"
         )
@@ -419,9 +419,8 @@ def test_another_protocol_than_the_published_one_is_told(
     show_report: Open, clips: int | None, crops: int, told: str
 ) -> None:
     run = make()
-    sampling = {"sampling": {"num_frames": 8, "clips": clips}, "preprocess": {"crops": crops, "size": [9, 9]}}
-    run.settings["recipe"] |= sampling
-    run.settings["precision"] = "fp32"
+    recipe = with_overrides(resolve("camera-motion"), fields={"clips": clips, "crops": crops}).recipe
+    run = replace(run, provenance=replace(run.provenance, recipe=recipe, precision="fp32"))
     page = show_report(run, published=PUBLISHED)
     expected = [f" This run is another: {told}"] if told else []
     assert page.texts("#numbers .note .over") == expected
@@ -597,7 +596,9 @@ def test_the_protocol(show_report: Open) -> None:
 @pytest.mark.parametrize(("text", "shown"), TEXTS, ids=ascii)
 def test_texts_stay_texts(text: str, shown: str, show_report: Open) -> None:
     run = make(names=(text, *NAMES[1:]), model=text, failed=1, root=text)
-    run = Run(run.settings, (text, *run.paths[1:8], f"{text}.mp4", *run.paths[9:]), run.targets, run.scores, run.failed)
+    run = Run(
+        run.provenance, (text, *run.paths[1:8], f"{text}.mp4", *run.paths[9:]), run.targets, run.scores, run.failed
+    )
     page = show_report(run, [Problem("missing", text, text)], warning=text)
     assert page.texts("#model") == [shown]
     assert page.texts(".warning") == [shown]
@@ -621,7 +622,7 @@ def test_several_labels_to_a_video(show_report: Open) -> None:
 
 def test_without_any_video(show_report: Open) -> None:
     run = make(((0,),), failed=1)
-    page = show_report(Run(run.settings, (), (), {"logits": np.empty((0, 5), np.float32)}, run.failed))
+    page = show_report(Run(run.provenance, (), (), {"logits": np.empty((0, 5), np.float32)}, run.failed))
     hidden = "return [...document.querySelectorAll('section')].filter((s) => s.hidden).map((s) => s.id)"
     assert page.run(hidden) == ["curves", "confusion", "classes", "mistakes"]
     assert page.texts("#left-out .note") == ["0 of 1 video were evaluated."]
@@ -635,7 +636,7 @@ def test_it_is_dark_where_people_want_it_dark(show_report: Open) -> None:
 def test_it_fits_a_phone(show_report: Open) -> None:
     names = ("x" * 300, "y " * 150, *NAMES[2:])
     run = make(names=names, failed=1, root="r" * 300)
-    run = Run(run.settings, ("a/" * 100 + "b" * 200, *run.paths[1:]), run.targets, run.scores, run.failed)
+    run = Run(run.provenance, ("a/" * 100 + "b" * 200, *run.paths[1:]), run.targets, run.scores, run.failed)
     page = show_report(run, [Problem("missing", "m" * 300, "n" * 300)], published=PUBLISHED)
     page.run("document.querySelectorAll('summary').forEach((summary) => summary.click())")
     page.check_width(390)

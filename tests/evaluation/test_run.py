@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from timesformer_cli.evaluation.run import (
     with_protocol,
 )
 from timesformer_cli.evaluation.score_files import match_scores, own_data_set, read_scores
+from timesformer_cli.results.settings import Combination, Provenance
+from timesformer_cli.specs import Combine
 
 NAMES = ("waving", '</script>"; & größer', "a\tb\nc", "=sitting", os.fsdecode(b"caf\xe9"))
 DATA_SET: dict[str, Any] = {"rows": 6, "samples": 6, "multi_label": False, "classes": None, "problems": {}}
@@ -53,7 +56,7 @@ def make(
     targets: tuple[Any, ...] | None = None,
     names: tuple[str, ...] = NAMES,
     model: str = "tiny",
-    kind: str = "logits",
+    kind: Combine = "logits",
     failed: bool = True,
 ) -> Run:
     """A run of random scores, of which one video has failed."""
@@ -64,10 +67,11 @@ def make(
     lists = tuple(target if isinstance(target, tuple) else (target,) for target in given)
     error = {"kind": "decode", "message": "damaged, <b>so</b>\n"}
     record = {"path": "clips/bad.mp4", "status": "error", "model": model, "error": error, "target": [0]}
-    recipe = {"name": "original", "combine": kind}
     data_set = DATA_SET | {"multi_label": any(len(target) != 1 for target in lists), "samples": videos + failed}
     return Run(
-        settings={"model": model, "labels": list(names), "recipe": recipe, "data_set": data_set},
+        provenance=Provenance(
+            model=model, source=model, labels=names, recipe=Combination("original", kind), data_set=data_set
+        ),
         paths=tuple(f"clips/{os.fsdecode(bytes([200]))} \n,{number}.mp4" for number in range(videos)),
         targets=lists,
         scores={kind: scores},
@@ -83,7 +87,7 @@ def loaded(path: str | Path) -> dict[str, NDArray[Any]]:
 
 def on_disk(folder: Path, run: Run) -> Run:
     open_folder(folder, overwrite=False, resume=False)
-    write_records(folder, run.settings, run.records())
+    write_records(folder, run.provenance, run.records())
     write_results(folder, run, summarise(run, run.measure((1, 5))))
     return read_run(folder)
 
@@ -93,8 +97,8 @@ class TestFolders:
     def test_a_run_is_read_as_it_was_written(self, tmp_path: Path, kind: str) -> None:
         run = make(kind=kind)
         again = on_disk(tmp_path / "a" / "b", run)
-        assert (again.settings, again.paths, again.targets, again.failed) == (
-            run.settings,
+        assert (again.provenance, again.paths, again.targets, again.failed) == (
+            run.provenance,
             run.paths,
             run.targets,
             run.failed,
@@ -103,7 +107,7 @@ class TestFolders:
         assert again.combine == kind
 
     def test_without_any_video(self, tmp_path: Path) -> None:
-        run = gather((), make().settings)
+        run = gather((), make().provenance)
         again = on_disk(tmp_path / "run", run)
         assert again.ranked.shape == (0, len(NAMES))
         assert summarise(again, again.measure((1,)))["top_1"]["accuracy"] is None
@@ -150,7 +154,7 @@ class TestFolders:
         run = make()
         records = list(run.records())
         change(records[1])
-        write_records(tmp_path, run.settings, records)
+        write_records(tmp_path, run.provenance, records)
         with pytest.raises(InputError, match="not the records of timesformer evaluate"):
             read_run(tmp_path)
 
@@ -192,7 +196,7 @@ class TestPublishedNumbers:
         targets = np.arange(videos) % 400
         scores[np.arange(videos), np.where(np.arange(videos) < right, targets, (targets + 1) % 400)] = 5
         run = make(videos=videos, names=names, model=settings.pop("model", "base-k400"))
-        run = Run(run.settings | settings, run.paths, run.targets, {"logits": scores}, ())
+        run = Run(replace(run.provenance, **settings), run.paths, run.targets, {"logits": scores}, ())
         return summarise(run, run.measure((1, 5)))["published"]
 
     @pytest.mark.parametrize(("right", "within"), [(779, True), (790, True), (700, False), (850, False)])
@@ -247,7 +251,7 @@ class TestSeveralRuns:
 
     def test_videos_that_failed_in_one_have_failed(self) -> None:
         first, second = make(), make(seed=1, failed=False)
-        lost = Run(second.settings, second.paths[1:], second.targets[1:], {"logits": second.scores["logits"][1:]}, ())
+        lost = Run(second.provenance, second.paths[1:], second.targets[1:], {"logits": second.scores["logits"][1:]}, ())
         fused = fuse([first, lost], [1, 1])
         assert fused.paths == first.paths[1:]
         assert [record["path"] for record in fused.failed] == ["clips/bad.mp4"]
@@ -263,7 +267,7 @@ class TestSeveralRuns:
             fuse([run, make(targets=((0, 1), 1, 2, 3, 4))], [1, 1])
         with pytest.raises(UsageError, match="one label each"):
             compare(make(targets=((0, 1), 1, 2, 3, 4)), run)
-        elsewhere = Run(run.settings, tuple(f"/data/{n}.mp4" for n in range(5)), run.targets, run.scores, ())
+        elsewhere = Run(run.provenance, tuple(f"/data/{n}.mp4" for n in range(5)), run.targets, run.scores, ())
         with pytest.raises(InputError, match=r"no video is in all 2 runs.*'/data/0\.mp4'"):
             compare(run, elsewhere)
 

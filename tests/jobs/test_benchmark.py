@@ -41,10 +41,12 @@ from timesformer_cli.jobs.benchmark.report import describe
 from timesformer_cli.jobs.benchmark.rounds import repeat, take_turns
 from timesformer_cli.jobs.benchmark.videos import Flow
 from timesformer_cli.network.cost import Cost, measure_cost
+from timesformer_cli.pipeline.run import RunOptions
+from timesformer_cli.runtimes import pytorch
 from timesformer_cli.runtimes.pytorch import open_scorer
 from timesformer_cli.specs import Checkpoint
 
-QUICK = Settings(device="cpu", workers=1, seconds=0.001)
+QUICK = Settings(run=RunOptions(device="cpu", workers=1), seconds=0.001)
 COST = Cost(parameters=1, flops=1000)
 LONGEST = Settings.longest  # which most tests replace: networks as small as theirs are quick
 
@@ -148,7 +150,7 @@ class TestReading:
         assert all(each.timing.median > 0 for each in (decode, preprocess, both))
 
     def test_without_workers(self, checkpoint: Checkpoint, items: list[Item]) -> None:
-        settings = Settings(device="cpu", workers=0, seconds=0.001)
+        settings = Settings(run=RunOptions(device="cpu", workers=0), seconds=0.001)
         assert len(list(videos.measure_reading(items, checkpoint, settings))) == 2
 
     def test_a_video_that_cannot_be_read(self, checkpoint: Checkpoint, items: list[Item], tmp_path: Path) -> None:
@@ -219,10 +221,10 @@ class TestNetwork:
     def test_precisions_of_gpus(
         self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, device: str, capability: Any, found: Any
     ) -> None:
-        monkeypatch.setattr(network, "find_device", torch.device)
-        monkeypatch.setattr(network, "choose_precision", lambda *_: "bf16")
+        monkeypatch.setattr(pytorch, "find_device", torch.device)
+        monkeypatch.setattr(pytorch, "choose_precision", lambda *_: "bf16")
         monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
-        assert network.precisions(checkpoint, Settings(device=device)) == found
+        assert pytorch.precisions("auto", device) == found
 
     def test_memory_of_gpus_is_what_torch_holds(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of the device that is asked for, and from the beginning of each measurement."""
@@ -237,13 +239,13 @@ class TestNetwork:
             held["cuda:1"] = max(held["cuda:1"], 10 * len(views))
             return views
 
-        found = network._by_batch(score, view, Settings(device="cuda:1", seconds=0.001))
+        found = network._by_batch(score, view, Settings(run=RunOptions(device="cuda:1"), seconds=0.001))
         assert [(count, memory) for count, _, memory in found] == [(1, 10), (2, 20)]
 
     def test_the_precision_that_was_asked_for(self, checkpoint: Checkpoint) -> None:
-        assert network.precisions(checkpoint, Settings(device="cpu", precision="bf16")) == ("bf16",)
+        assert pytorch.precisions("bf16", "cpu") == ("bf16",)
         with pytest.raises(DeviceError, match="fp16"):
-            network.precisions(checkpoint, Settings(device="cpu", precision="fp16"))
+            pytorch.precisions("fp16", "cpu")
 
     def test_batches_end_where_they_do_not_fit(self, view: Any) -> None:
         def score(views: Any) -> Any:
@@ -256,7 +258,7 @@ class TestNetwork:
     def test_batches_end_where_they_are_slow(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Settings, "longest", LONGEST)
         clock = Clock(monkeypatch)
-        settings = Settings(device="cpu", seconds=0.5)
+        settings = Settings(run=RunOptions(device="cpu"), seconds=0.5)
         found = network._by_batch(lambda views: clock.takes(len(views))(), view, settings)
         assert [count for count, *_ in found] == [1, 2]  # four would take longer than six times 0.5 s
 
@@ -272,7 +274,7 @@ class TestNetwork:
         def full(_: Any) -> Any:
             raise MemoryError
 
-        monkeypatch.setattr("timesformer_cli.jobs.benchmark.settings.open_scorer", lambda *_, **__: full)
+        monkeypatch.setattr("timesformer_cli.runtimes.pytorch.open_scorer", lambda *_, **__: full)
         with pytest.raises(DeviceError, match="a single view does not fit"):
             list(network.measure_network(checkpoint, view, COST, QUICK, print))
 
@@ -287,8 +289,8 @@ class TestNetwork:
 
             return score
 
-        monkeypatch.setattr("timesformer_cli.jobs.benchmark.settings.open_scorer", open_one)
-        monkeypatch.setattr(network, "precisions", lambda *_: ("fp32", "fp16"))
+        monkeypatch.setattr("timesformer_cli.runtimes.pytorch.open_scorer", open_one)
+        monkeypatch.setattr(pytorch, "precisions", lambda *_: ("fp32", "fp16"))
         told: list[str] = []
         found = list(network.measure_network(checkpoint, view, COST, QUICK, told.append))
         assert {each.name.partition(",")[0] for each in found} == {"fp32"}
@@ -377,7 +379,7 @@ def test_the_slower_stage_is_expected_to_hold_up_the_other(
     if workers:
         measurements.append(found("reading", 1, videos=reading, views=4 * reading))
     measurements += [found("network", 1, views=network / 2), found("network", 1, views=network)]
-    assert videos.expected_flow(measurements, Settings(workers=workers)) == pytest.approx(flow)
+    assert videos.expected_flow(measurements, Settings(run=RunOptions(workers=workers))) == pytest.approx(flow)
 
 
 class TestTransformers:

@@ -31,7 +31,7 @@ from timesformer_cli.errors import CheckpointError, InputError, OutputError, Ter
 from timesformer_cli.flow import Item, Prediction
 from timesformer_cli.jobs.export import ExportSpec, bundle, check, export, graph, quantize, readme, verify
 from timesformer_cli.pipeline.prepare import prepare_all
-from timesformer_cli.pipeline.score import classify
+from timesformer_cli.pipeline.score import label, score
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.runtimes.pytorch import open_scorer
 from timesformer_cli.specs import Checkpoint
@@ -564,8 +564,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def assert_labelled(shown: str, checkpoint: Checkpoint, pictures: Path) -> None:
     """Lines of scores and labels are those of `predict --frames`, up to bytes that were rounded in between."""
     scorer = open_scorer(checkpoint, device="cpu")
-    with prepare_all(find([str(pictures)], frames=True), checkpoint, workers=0, limits=Limits()) as prepared:
-        (result,) = classify(filter(None, prepared), scorer, checkpoint)
+    with prepare_all(find([str(pictures)], frames=True), checkpoint.recipe, workers=0, limits=Limits()) as prepared:
+        (result,) = label(score(filter(None, prepared), scorer), checkpoint)
     assert isinstance(result, Prediction)
     scores = result.segments[0].scores
     lines = [line.partition(" ") for line in shown.splitlines()]

@@ -16,10 +16,11 @@ from testing.clips import write_audio
 from testing.stamped import HEIGHT, LONG_GOP, SHORT_GOP, WIDTH, read_stamps, stamp, write_video
 from timesformer_cli.errors import OutputError
 from timesformer_cli.files import replacing
-from timesformer_cli.flow import Item, Prediction, Segment, VideoInfo, Views, Window
+from timesformer_cli.flow import Item, Prediction, Segment, Span, VideoInfo, Views
 from timesformer_cli.jobs import inspect as inspection
 from timesformer_cli.jobs.inspect import Inspection, examine, examine_all, notes, save_tensors, to_record, warnings
 from timesformer_cli.pipeline.prepare import prepare
+from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.results.record import to_record as predict_record
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, Reading, Recipe, SamplingSpec, TimesformerConfig
@@ -41,7 +42,7 @@ CHECKPOINT = Checkpoint(
     name="stamps",
     config=TimesformerConfig(image_size=(HEIGHT, WIDTH), num_frames=4, id2label={0: "öne", 1: "two"}),
     recipe=Recipe(
-        name="test",
+        base="test",
         sampling=SamplingSpec(num_frames=4, method="strided", stride=3, fps=None, clips=2),
         preprocess=PreprocessSpec(
             size=(HEIGHT, WIDTH), short_side=HEIGHT, crops=1, mean=(0.4, 0.45, 0.5), std=(0.2, 0.25, 0.3)
@@ -215,7 +216,7 @@ def made_up(path: str = "a.mp4", frames: int = 40, **changes: Any) -> Inspection
         ),
     )
     info = VideoInfo(np.arange(frames) / 25, 25.0, 64, 48, "h264")
-    views = Views(Item(path), info, Window(0, 1, np.zeros((1, 4), np.int64)), (), np.empty((0, 4, 3, 8, 8), np.float32))
+    views = Views(Item(path), info, Span(0, 1, np.zeros((1, 4), np.int64)), (), np.empty((0, 4, 3, 8, 8), np.float32))
     return Inspection(Item(path), facts, views, None)
 
 
@@ -252,7 +253,7 @@ class TestWarnings:
     @pytest.mark.parametrize("rate", [Fraction(30000, 1001), 7])
     def test_sound_files_give_none(self, tmp_path: Path, ending: str, rate: Fraction | int) -> None:
         path = write_video(tmp_path / f"a.{ending}", 30, rate=rate)
-        found = examine(Item(str(path)), CHECKPOINT, READING)
+        found = examine(Item(str(path)), CHECKPOINT.recipe, READING)
         assert warnings(found) == []
 
     def test_none_of_what_cannot_be_opened(self) -> None:
@@ -287,8 +288,8 @@ class TestWarnings:
 
 class TestExamine:
     def test_views_are_what_the_pipeline_makes(self, video: Item) -> None:
-        views = examine(video, CHECKPOINT, READING).views
-        expected = prepare(video, CHECKPOINT, READING)
+        views = examine(video, CHECKPOINT.recipe, READING).views
+        expected = prepare(video, CHECKPOINT.recipe, READING)
         assert views is not None
         assert (views.item, views.labels) == (video, expected.labels)
         np.testing.assert_array_equal(views.pixels, expected.pixels)
@@ -299,7 +300,7 @@ class TestExamine:
             assert tuple(read_stamps(shown)) == view.frames
 
     def test_the_record_has_the_fields_of_predict(self, video: Item) -> None:
-        found = examine(video, CHECKPOINT, READING)
+        found = examine(video, CHECKPOINT.recipe, READING)
         assert found.views is not None
         views = found.views
         expected = predict_record(labelled(views), CHECKPOINT)
@@ -310,7 +311,7 @@ class TestExamine:
 
     def test_the_record_of_a_short_video(self, tmp_path: Path) -> None:
         item = Item(str(write_video(tmp_path / "short.mp4", 5, rate=10)))
-        found = examine(item, CHECKPOINT, READING)
+        found = examine(item, CHECKPOINT.recipe, READING)
         assert found.views is not None
         expected = predict_record(labelled(found.views), CHECKPOINT)
         record = json.loads(json.dumps(to_record(found, CHECKPOINT), allow_nan=False))
@@ -329,7 +330,7 @@ class TestExamine:
 
     def test_one_frame(self, tmp_path: Path) -> None:
         item = Item(str(write_video(tmp_path / "one.mp4", 1)))
-        record = to_record(examine(item, CHECKPOINT, READING), CHECKPOINT)
+        record = to_record(examine(item, CHECKPOINT.recipe, READING), CHECKPOINT)
         assert record["video"]["frame_spacing"] is None
         assert record["video"]["variable_rate"] is False
         assert record["clips"][0]["stride"] is None
@@ -345,14 +346,14 @@ class TestExamine:
     )
     def test_variable_rate(self, tmp_path: Path, ending: str, milliseconds: list[int], variable: bool) -> None:
         path = write_video(tmp_path / f"a.{ending}", 5, milliseconds=milliseconds)
-        record = to_record(examine(Item(str(path)), CHECKPOINT, READING), CHECKPOINT)
+        record = to_record(examine(Item(str(path)), CHECKPOINT.recipe, READING), CHECKPOINT)
         assert record["video"]["variable_rate"] is variable
         apart = np.diff(milliseconds) / 1000
         spacing = record["video"]["frame_spacing"]
         assert (spacing["smallest"], spacing["largest"]) == (apart.min(), apart.max())
 
     def test_failures_keep_the_facts(self, tmp_path: Path) -> None:
-        found = examine(Item(str(write_audio(tmp_path / "a.mp4"))), CHECKPOINT, READING)
+        found = examine(Item(str(write_audio(tmp_path / "a.mp4"))), CHECKPOINT.recipe, READING)
         assert found.views is None
         assert found.failure is not None
         assert found.failure.kind == "no_video_stream"
@@ -365,7 +366,7 @@ class TestExamine:
     def test_failures_without_facts(self, tmp_path: Path) -> None:
         for name in ("missing.mp4", "text.mp4"):
             (tmp_path / "text.mp4").write_text("no video")
-            record = to_record(examine(Item(str(tmp_path / name)), CHECKPOINT, READING), CHECKPOINT)
+            record = to_record(examine(Item(str(tmp_path / name)), CHECKPOINT.recipe, READING), CHECKPOINT)
             assert record["status"] == "error"
             assert record["file"] is None
             assert (record["warnings"], record["notes"]) == ([], [])
@@ -377,7 +378,9 @@ class TestExamineAll:
         found = []
         for workers in (0, 1):
             limits = Limits()
-            with examine_all(items, CHECKPOINT, READING, keep=True, workers=workers, limits=limits) as results:
+            with examine_all(
+                items, CHECKPOINT.recipe, RunOptions(reading=READING, workers=workers, limits=limits), keep=True
+            ) as results:
                 found.append(list(results))
         assert [to_record(one, CHECKPOINT) for one in found[0]] == [to_record(one, CHECKPOINT) for one in found[1]]
         assert [one.views is None for one in found[1]] == [False, True, True]
@@ -387,7 +390,7 @@ class TestExamineAll:
                 np.testing.assert_array_equal(here.views.pixels, there.views.pixels)
 
     def test_pixels_stay_behind_unless_they_are_wanted(self, video: Item) -> None:
-        with examine_all([video], CHECKPOINT, READING, keep=False, workers=1, limits=Limits()) as results:
+        with examine_all([video], CHECKPOINT.recipe, RunOptions(reading=READING, workers=1), keep=False) as results:
             (found,) = results
         assert found.views is not None
         assert found.views.pixels.shape == (0, 4, 3, HEIGHT, WIDTH)
@@ -395,7 +398,9 @@ class TestExamineAll:
 
     def test_a_worker_that_is_stopped_costs_its_video(self, video: Item) -> None:
         items = [video, Item("missing.mp4")]
-        with examine_all(items, CHECKPOINT, READING, keep=False, workers=1, limits=Limits(timeout=0.001)) as results:
+        with examine_all(
+            items, CHECKPOINT.recipe, RunOptions(reading=READING, workers=1, limits=Limits(timeout=0.001)), keep=False
+        ) as results:
             found = list(results)
         assert [one.item for one in found] == items
         assert found[0].failure is not None
@@ -406,7 +411,7 @@ class TestExamineAll:
             raise MemoryError
 
         monkeypatch.setattr(inspection, "prepare", greedy)
-        with examine_all([video], CHECKPOINT, READING, keep=False, workers=0, limits=Limits()) as results:
+        with examine_all([video], CHECKPOINT.recipe, RunOptions(reading=READING, workers=0), keep=False) as results:
             (found,) = results
         assert found.failure is not None
         assert found.failure.kind == "too_large"
@@ -414,7 +419,7 @@ class TestExamineAll:
 
 class TestFiles:
     def test_tensors(self, video: Item) -> None:
-        views = prepare(video, CHECKPOINT, READING)
+        views = prepare(video, CHECKPOINT.recipe, READING)
         file = io.BytesIO()
         save_tensors(file, views, CHECKPOINT)
         file.seek(0)

@@ -20,12 +20,12 @@ from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, TimesformerError
 from timesformer_cli.flow import Failure, Frames, Item, Prediction, Result, Views
 from timesformer_cli.pipeline import score as pipeline
-from timesformer_cli.pipeline.prepare import Prepared, prepare, prepare_all, prepare_windows, read_clips
-from timesformer_cli.pipeline.score import classify
+from timesformer_cli.pipeline.prepare import Prepared, prepare, prepare_all, prepare_spans, read_clips
+from timesformer_cli.pipeline.score import label, score
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.runtimes.batching import BatchSize
 from timesformer_cli.runtimes.pytorch import open_scorer
-from timesformer_cli.specs import Checkpoint, Reading
+from timesformer_cli.specs import Checkpoint, Reading, Timeline
 from timesformer_cli.video.preprocess import make_views
 from timesformer_cli.video.reader import VideoReader, open_video
 
@@ -73,89 +73,87 @@ class TestPrepare:
     def test_large_videos_are_read_a_few_clips_at_a_time(
         self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = prepare(video, checkpoint)
+        whole = prepare(video, checkpoint.recipe)
         counting = Counting()
         monkeypatch.setattr(pipeline, "open_video", counting.open)
         monkeypatch.setattr(pipeline, "MAX_FRAME_BYTES", 2 * 4 * 64 * 48 * 3)  # two clips of three
-        parts = prepare(video, checkpoint)
+        parts = prepare(video, checkpoint.recipe)
         assert [len(numbers) for numbers in counting.reads if numbers] == [8, 3]  # one is shared
         assert parts.labels == whole.labels
         np.testing.assert_array_equal(parts.pixels, whole.pixels)
 
     def test_views_and_their_labels(self, checkpoint: Checkpoint, video: Item) -> None:
-        views = prepare(video, checkpoint)
+        views = prepare(video, checkpoint.recipe)
         everything = decode_all(video)
-        clips = [Frames(everything[numbers], numbers / 10) for numbers in views.window.clips]
+        clips = [Frames(everything[numbers], numbers / 10) for numbers in views.span.clips]
         np.testing.assert_array_equal(views.pixels, make_views(clips, checkpoint.preprocess))
         assert [(view.clip, view.crop) for view in views.labels] == [
             (clip, crop) for clip in range(3) for crop in ("left", "center", "right")
         ]
-        assert all(view.frames == tuple(views.window.clips[view.clip]) for view in views.labels)
+        assert all(view.frames == tuple(views.span.clips[view.clip]) for view in views.labels)
         assert all(type(number) is int for view in views.labels for number in view.frames)
 
     def test_a_portrait_video_is_cropped_from_top_to_bottom(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
         item = Item(str(write_video(tmp_path / "tall.mp4", width=48, height=64)))
-        assert [view.crop for view in prepare(item, checkpoint).labels[:3]] == ["top", "center", "bottom"]
+        assert [view.crop for view in prepare(item, checkpoint.recipe).labels[:3]] == ["top", "center", "bottom"]
+
+
+TIMELINE = Timeline(length=1.2, hop=0.5)
 
 
 class TestTimelines:
-    """Windows of 12 frames, every 5, of a video of 30."""
+    """Segments of 12 frames, every 5, of a video of 30."""
 
-    @pytest.fixture
-    def timeline(self, checkpoint: Checkpoint) -> Checkpoint:
-        sampling = replace(checkpoint.sampling, window=1.2, hop=0.5)
-        return replace(checkpoint, recipe=replace(checkpoint.recipe, sampling=sampling))
-
-    def test_views_of_each_window(self, timeline: Checkpoint, video: Item) -> None:
+    def test_views_of_each_segment(self, checkpoint: Checkpoint, video: Item) -> None:
         everything = decode_all(video)
-        windows = list(prepare_windows(video, timeline))
-        assert [views.window.start for views in windows] == [0, 0.5, 1, 1.5, 2]
-        for views in windows:
-            clips = [Frames(everything[numbers], numbers / 10) for numbers in views.window.clips]
-            np.testing.assert_array_equal(views.pixels, make_views(clips, timeline.preprocess))
-            assert views.labels[3].frames == tuple(views.window.clips[1])
+        spans = list(prepare_spans(video, checkpoint.recipe, timeline=TIMELINE))
+        assert [views.span.start for views in spans] == [0, 0.5, 1, 1.5, 2]
+        for views in spans:
+            clips = [Frames(everything[numbers], numbers / 10) for numbers in views.span.clips]
+            np.testing.assert_array_equal(views.pixels, make_views(clips, checkpoint.preprocess))
+            assert views.labels[3].frames == tuple(views.span.clips[1])
 
     @pytest.mark.parametrize("most", [12, 20, 1000])
     def test_frames_are_decoded_once_however_many_are_held(
-        self, timeline: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch, most: int
+        self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch, most: int
     ) -> None:
-        whole = list(prepare_windows(video, timeline))
+        whole = list(prepare_spans(video, checkpoint.recipe, timeline=TIMELINE))
         counting = Counting()
         monkeypatch.setattr(pipeline, "open_video", counting.open)
         monkeypatch.setattr(pipeline, "MAX_FRAME_BYTES", most * 64 * 48 * 3)
-        parts = list(prepare_windows(video, timeline))
+        parts = list(prepare_spans(video, checkpoint.recipe, timeline=TIMELINE))
         read = [number for numbers in counting.reads for number in numbers]
         assert len(read) == len(set(read)) > 20
         assert max(map(len, counting.reads)) <= max(most, 4)
         for one, other in zip(parts, whole, strict=True):
             np.testing.assert_array_equal(one.pixels, other.pixels)
 
-    def test_a_segment_for_each(self, timeline: Checkpoint, video: Item) -> None:
-        windows = list(prepare_windows(video, timeline))
-        assert [views.more for views in windows] == [True] * 4 + [False]
-        (result,) = classify(windows, FakeScorer(), timeline, batch=4)
+    def test_a_segment_for_each(self, checkpoint: Checkpoint, video: Item) -> None:
+        spans = list(prepare_spans(video, checkpoint.recipe, timeline=TIMELINE))
+        assert [views.more for views in spans] == [True] * 4 + [False]
+        (result,) = label(score(spans, FakeScorer(), 4), checkpoint)
         assert isinstance(result, Prediction)
-        for views, segment in zip(windows, result.segments, strict=True):
-            (alone,) = classify([replace(views, more=False)], FakeScorer(), timeline)
-            assert (segment.start, segment.end, segment.views) == (views.window.start, views.window.end, views.labels)
+        for views, segment in zip(spans, result.segments, strict=True):
+            (alone,) = label(score([replace(views, more=False)], FakeScorer()), checkpoint)
+            assert (segment.start, segment.end, segment.views) == (views.span.start, views.span.end, views.labels)
             np.testing.assert_allclose(segment.scores, scores(alone), rtol=1e-5)
 
-    def test_workers_yield_the_same(self, timeline: Checkpoint, video: Item) -> None:
-        here = list(prepare_windows(video, timeline))
-        with prepare_all([video, video], timeline, workers=2, limits=Limits()) as prepared:
+    def test_workers_yield_the_same(self, checkpoint: Checkpoint, video: Item) -> None:
+        here = list(prepare_spans(video, checkpoint.recipe, timeline=TIMELINE))
+        with prepare_all([video, video], checkpoint.recipe, timeline=TIMELINE, workers=2, limits=Limits()) as prepared:
             there = [views for views in prepared if isinstance(views, Views)]
         assert len(there) == 2 * len(here)
         for one, other in zip(there, here * 2, strict=True):
             np.testing.assert_array_equal(one.pixels, other.pixels)
-            assert (one.window.start, one.more) == (other.window.start, other.more)
+            assert (one.span.start, one.more) == (other.span.start, other.more)
 
-    def test_a_video_that_fails_on_the_way_is_a_failure_alone(self, timeline: Checkpoint, video: Item) -> None:
-        windows = list(prepare_windows(video, timeline))
+    def test_a_video_that_fails_on_the_way_is_a_failure_alone(self, checkpoint: Checkpoint, video: Item) -> None:
+        spans = list(prepare_spans(video, checkpoint.recipe, timeline=TIMELINE))
         failure = Failure(video, "decode", "damaged")
-        found = list(classify([*windows[:2], failure, *windows], FakeScorer(), timeline, batch=3))
+        found = list(label(score([*spans[:2], failure, *spans], FakeScorer(), 3), checkpoint))
         assert found[0] is failure
         assert isinstance(found[1], Prediction)
-        assert len(found[1].segments) == len(windows)
+        assert len(found[1].segments) == len(spans)
 
 
 def scores(result: Result) -> NDArray[np.float32]:
@@ -192,8 +190,8 @@ class TestClassify:
         self, checkpoint: Checkpoint, video: Item, batch: int, batches: list[int]
     ) -> None:
         scorer = FakeScorer()
-        views = prepare(video, checkpoint)
-        (result,) = classify([views], scorer, checkpoint, batch=batch)
+        views = prepare(video, checkpoint.recipe)
+        (result,) = label(score([views], scorer, batch), checkpoint)
         assert scorer.batches == batches
         exponentials = np.exp(views.pixels.mean() * np.arange(5))
         np.testing.assert_allclose(scores(result), exponentials / exponentials.sum(), rtol=1e-5)
@@ -204,7 +202,7 @@ class TestClassify:
         scorer = open_scorer(checkpoint, device="cpu")
         found = []
         for batch in (1, 2, 9):
-            (result,) = classify([prepare(video, checkpoint)], scorer, checkpoint, batch=batch)
+            (result,) = label(score([prepare(video, checkpoint.recipe)], scorer, batch), checkpoint)
             found.append(scores(result))
         np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-4)
         assert np.ptp(found[0]) > 0.01
@@ -215,7 +213,7 @@ class TestClassify:
             return np.full((len(views), 5), bad, np.float32)
 
         with pytest.raises(CheckpointError, match="scores are not numbers"):
-            list(classify([prepare(video, checkpoint)], scorer, checkpoint, batch=4))
+            list(label(score([prepare(video, checkpoint.recipe)], scorer, 4), checkpoint))
 
 
 class TestBatchesOfSeveralVideos:
@@ -223,7 +221,7 @@ class TestBatchesOfSeveralVideos:
 
     @pytest.fixture
     def stream(self, checkpoint: Checkpoint, video: Item) -> list[Prepared]:
-        whole = prepare(video, checkpoint)
+        whole = prepare(video, checkpoint.recipe)
         failure = Failure(Item("missing.mp4"), "not_found", "no such file")
         cuts = [slice(9), slice(3, 4), slice(2, 6), slice(8, 9)]
         views = [replace(whole, labels=whole.labels[cut], pixels=whole.pixels[cut]) for cut in cuts]
@@ -234,19 +232,19 @@ class TestBatchesOfSeveralVideos:
         self, checkpoint: Checkpoint, stream: list[Prepared], size: int
     ) -> None:
         scorer = open_scorer(checkpoint, device="cpu")
-        together = list(classify(stream, scorer, checkpoint, batch=size))
+        together = list(label(score(stream, scorer, size), checkpoint))
         for prepared, result in zip(stream, together, strict=True):
             if isinstance(prepared, Failure):
                 assert result is prepared
                 continue
-            (alone,) = classify([prepared], scorer, checkpoint, batch=1)
+            (alone,) = label(score([prepared], scorer, 1), checkpoint)
             assert isinstance(result, Prediction)
             assert result.segments[0].views == prepared.labels
             np.testing.assert_allclose(scores(result), scores(alone), rtol=1e-4)
 
     def test_batches_are_full_but_for_the_last(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
         scorer = FakeScorer()
-        list(classify(stream, scorer, checkpoint, batch=4))
+        list(label(score(stream, scorer, 4), checkpoint))
         assert scorer.batches == [4, 4, 4, 3]
 
     def test_nothing_waits_for_a_video_that_is_not_there(self, checkpoint: Checkpoint, stream: list[Prepared]) -> None:
@@ -262,7 +260,7 @@ class TestBatchesOfSeveralVideos:
             assert scorer.batches == [8, 2]
             yield one
 
-        results = classify(coming(), scorer, checkpoint, batch=8)
+        results = label(score(coming(), scorer, 8), checkpoint)
         assert isinstance(next(results), Prediction)
         assert isinstance(next(results), Prediction)
         assert len(list(results)) == 1
@@ -276,7 +274,7 @@ class TestBatchesOfSeveralVideos:
             yield nine
             raise AssertionError("asked for too early")
 
-        results = classify(coming(), FakeScorer(), checkpoint, batch=3)
+        results = label(score(coming(), FakeScorer(), 3), checkpoint)
         assert next(results) is failure
         assert isinstance(next(results), Prediction)
 
@@ -288,21 +286,21 @@ class TestBatchesOfSeveralVideos:
                 raise MemoryError
             return scorer(views)
 
-        expected = [scores(r) for r in classify(stream, FakeScorer(), checkpoint) if isinstance(r, Prediction)]
-        found = [scores(r) for r in classify(stream, small, checkpoint, batch=8) if isinstance(r, Prediction)]
+        expected = [scores(r) for r in label(score(stream, FakeScorer()), checkpoint) if isinstance(r, Prediction)]
+        found = [scores(r) for r in label(score(stream, small, 8), checkpoint) if isinstance(r, Prediction)]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         assert scorer.batches == [2] * 7 + [1]
 
 
 def results(items: Iterable[Item], checkpoint: Checkpoint, workers: int, **limits: Any) -> list[Result]:
-    with prepare_all(items, checkpoint, workers=workers, limits=Limits(**limits)) as prepared:
-        return list(classify(prepared, FakeScorer(), checkpoint, batch=4))
+    with prepare_all(items, checkpoint.recipe, workers=workers, limits=Limits(**limits)) as prepared:
+        return list(label(score(prepared, FakeScorer(), 4), checkpoint))
 
 
 def test_a_batch_may_be_kept_to_one_video(checkpoint: Checkpoint, video: Item) -> None:
     scorer = FakeScorer()
-    views = prepare(video, checkpoint)
-    found = list(classify([views, None, views], scorer, checkpoint, batch=BatchSize(4, spans=False)))
+    views = prepare(video, checkpoint.recipe)
+    found = list(label(score([views, None, views], scorer, BatchSize(4, spans=False)), checkpoint))
     assert len(found) == 2
     assert scorer.batches == [4, 4, 1, 4, 4, 1]
 
@@ -325,13 +323,13 @@ class TestPrepareAll:
         ]
 
     def test_workers_prepare_what_is_prepared_here(self, checkpoint: Checkpoint, video: Item) -> None:
-        here = prepare(video, checkpoint)
-        with prepare_all([video], checkpoint, workers=1, limits=Limits()) as prepared:
+        here = prepare(video, checkpoint.recipe)
+        with prepare_all([video], checkpoint.recipe, workers=1, limits=Limits()) as prepared:
             (there,) = (views for views in prepared if views is not None)
         assert isinstance(there, Views)
         np.testing.assert_array_equal(there.pixels, here.pixels)
         np.testing.assert_array_equal(there.info.times, here.info.times)
-        np.testing.assert_array_equal(there.window.clips, here.window.clips)
+        np.testing.assert_array_equal(there.span.clips, here.span.clips)
         assert (there.item, there.labels, there.info.codec) == (here.item, here.labels, here.info.codec)
 
     def test_without_workers_results_come_before_the_next_item_is_asked_for(
@@ -341,7 +339,7 @@ class TestPrepareAll:
             yield video
             raise AssertionError("asked for too early")
 
-        with prepare_all(items(), checkpoint, workers=0, limits=Limits()) as prepared:
+        with prepare_all(items(), checkpoint.recipe, workers=0, limits=Limits()) as prepared:
             assert isinstance(next(prepared), Views)
             assert next(prepared) is None  # so that it is scored before the next one is read
 

@@ -24,11 +24,10 @@ from timesformer_cli.errors import CheckpointError, DeviceError, TimesformerErro
 from timesformer_cli.flow import Failure, Item, Prediction, Result
 from timesformer_cli.pipeline import ray as cluster
 from timesformer_cli.pipeline.prepare import prepare_all
-from timesformer_cli.pipeline.score import classify
+from timesformer_cli.pipeline.run import Cluster, RunOptions, score_all
+from timesformer_cli.pipeline.score import label
 from timesformer_cli.pipeline.workers import Limits
-from timesformer_cli.runtimes.batching import choose_batch_size
-from timesformer_cli.runtimes.pytorch import open_scorer
-from timesformer_cli.specs import Checkpoint
+from timesformer_cli.specs import Checkpoint, Timeline
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -41,11 +40,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return with_overrides(plain, fields={"stride": 2, "fps": 10, "clips": 3, "crops": 3})
 
 
-@pytest.fixture(scope="module")
-def timeline(checkpoint: Checkpoint) -> Checkpoint:
-    """Windows of 12 frames, every 5."""
-    sampling = replace(checkpoint.sampling, window=1.2, hop=0.5)
-    return replace(checkpoint, recipe=replace(checkpoint.recipe, sampling=sampling))
+# Segments of 12 frames, every 5.
+TIMELINE = Timeline(length=1.2, hop=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +54,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_here(items: list[Item], checkpoint: Checkpoint) -> list[Result]:
-    with prepare_all(items, checkpoint, workers=1, limits=Limits()) as prepared:
-        batch = choose_batch_size(None, "cpu", print)
-        return list(classify(prepared, open_scorer(checkpoint, device="cpu"), checkpoint, batch=batch))
+def run_here(items: list[Item], checkpoint: Checkpoint, timeline: Timeline | None = None) -> list[Result]:
+    with score_all(items, checkpoint, RunOptions(workers=1, device="cpu"), timeline=timeline) as scored:
+        return list(label(scored, checkpoint))
+
+
+def run_there(items: list[Item], checkpoint: Checkpoint, address: str | None = None, **options: Any) -> list[Result]:
+    """On a cluster."""
+    of_run = {name: options.pop(name) for name in ("device", "limits") if name in options}
+    run = RunOptions(cluster=Cluster(address), **of_run)
+    with score_all(items, checkpoint, run, **options) as scored:
+        return list(label(scored, checkpoint))
 
 
 def assert_same(found: list[Result], expected: list[Result]) -> None:
@@ -86,16 +89,16 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_ray_the_extra_is_named(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"needs Ray; install it with: pip install 'timesformer-cli\[ray\]'"):
-        list(cluster.classify([Item("a.mp4")], checkpoint, limits=Limits()))
+        run_there([Item("a.mp4")], checkpoint)
 
 
 def test_no_videos_need_no_cluster(checkpoint: Checkpoint, fake_ray: None) -> None:
-    assert list(cluster.classify([], checkpoint, limits=Limits(), address="nowhere:1")) == []
+    assert run_there([], checkpoint, "nowhere:1") == []
 
 
 def test_gpus_have_no_numbers(checkpoint: Checkpoint, fake_ray: None) -> None:
     with pytest.raises(UsageError, match="cuda:1: Ray itself hands out the GPUs of its cluster; use --device cuda"):
-        list(cluster.classify([Item("a.mp4")], checkpoint, limits=Limits(), device="cuda:1"))
+        run_there([Item("a.mp4")], checkpoint, device="cuda:1")
 
 
 class Nodes(SimpleNamespace):
@@ -154,14 +157,14 @@ def test_gpus_get_many_views_at_a_time(checkpoint: Checkpoint) -> None:
 def test_views_of_several_videos_are_scored_together(checkpoint: Checkpoint, folder: Path) -> None:
     pytest.importorskip("pyarrow")
     items = [Item(str(folder / name)) for name in ("0.mp4", "broken.mp4", "1.mp4", "2.mp4")]
-    with prepare_all(items, checkpoint, workers=0, limits=Limits()) as prepared:
-        network = cluster._Network(checkpoint, 12, "cpu", "fp32", False)
+    with prepare_all(items, checkpoint.recipe, workers=0, limits=Limits()) as prepared:
+        network = cluster._Network(checkpoint, RunOptions(batch_size=12, device="cpu", precision="fp32"))
         network._told.append("a note")
         rows = network(cluster._pack(views for views in prepared if views is not None))
     data = SimpleNamespace(iter_rows=lambda: [{"row": row.as_py()} for row in rows["row"]] * 2)
     told: list[str] = []
     scored = cluster._scored(data, items * 2, told.append)
-    assert_same(list(classify(scored, lambda logits: logits, checkpoint)), run_here(items, checkpoint) * 2)
+    assert_same(list(label(scored, checkpoint)), run_here(items, checkpoint) * 2)
     assert told == ["a note"]
 
 
@@ -198,7 +201,7 @@ def test_a_cluster_that_is_started_for_the_run(
     handler = signal.getsignal(signal.SIGTERM)
     capfd.readouterr()
     told: list[str] = []
-    found = list(cluster.classify(items, checkpoint, limits=Limits(), device="cpu", address="local", tell=told.append))
+    found = run_there(items, checkpoint, "local", device="cpu", tell=told.append)
     assert_same(found, expected)
     assert told == []
     assert capfd.readouterr() == ("", "")
@@ -214,7 +217,7 @@ def test_no_cluster_at_the_address(checkpoint: Checkpoint, address: str) -> None
         port = free.getsockname()[1]
     address = address.replace("HOST", "127.0.0.1").replace("PORT", str(port))
     with pytest.raises(TimesformerError, match=f"--ray-address {address}: no Ray cluster answers there") as caught:
-        list(cluster.classify([Item("a.mp4")], checkpoint, limits=Limits(), address=address))
+        run_there([Item("a.mp4")], checkpoint, address)
     assert "\n" not in str(caught.value)
 
 
@@ -229,18 +232,18 @@ class TestRunningCluster:
         yield
         ray.shutdown()
 
-    def test_timelines(self, timeline: Checkpoint, folder: Path) -> None:
+    def test_timelines(self, checkpoint: Checkpoint, folder: Path) -> None:
         items = [Item(str(path)) for path in sorted(folder.iterdir())]
-        expected = run_here(items, timeline)
+        expected = run_here(items, checkpoint, TIMELINE)
         assert max(len(result.segments) for result in expected if isinstance(result, Prediction)) > 4
-        assert_same(list(cluster.classify(items, timeline, limits=Limits(), device="cpu")), expected)
+        assert_same(run_there(items, checkpoint, device="cpu", timeline=TIMELINE), expected)
 
     def test_many_videos_share_a_task(self, checkpoint: Checkpoint, folder: Path, tmp_path: Path) -> None:
         items = []
         for number in range(70):
             items.append(Item(str(tmp_path / f"{number}.mp4")))
             shutil.copyfile(folder / f"{number % 5}.mp4", items[-1].path)
-        found = list(cluster.classify(items, checkpoint, limits=Limits(), device="cpu", thumbnails=True))
+        found = run_there(items, checkpoint, device="cpu", thumbnails=True)
         assert [result.item for result in found] == items
         for number, result in enumerate(found):
             assert isinstance(result, Prediction)
@@ -249,16 +252,16 @@ class TestRunningCluster:
 
     def test_what_takes_too_long_costs_itself(self, checkpoint: Checkpoint, folder: Path) -> None:
         items = [Item(str(folder / f"{number}.mp4")) for number in range(2)]
-        for result in cluster.classify(items, checkpoint, limits=Limits(timeout=1e-4), device="cpu"):
+        for result in run_there(items, checkpoint, device="cpu", limits=Limits(timeout=1e-4)):
             assert isinstance(result, Failure)
             assert result.kind == "timeout"
 
     def test_errors_of_the_network_end_the_run(self, checkpoint: Checkpoint, folder: Path) -> None:
         broken = replace(checkpoint, weights=folder / "gone.safetensors")
         with pytest.raises(CheckpointError, match="cannot be read"):
-            list(cluster.classify([Item(str(folder / "0.mp4"))], broken, limits=Limits(), device="cpu"))
+            run_there([Item(str(folder / "0.mp4"))], broken, device="cpu")
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device")
     def test_the_network_goes_where_the_gpus_are(self, checkpoint: Checkpoint, folder: Path) -> None:
         with pytest.raises(DeviceError, match="no CUDA device that PyTorch can use"):
-            list(cluster.classify([Item(str(folder / "0.mp4"))], checkpoint, limits=Limits()))
+            run_there([Item(str(folder / "0.mp4"))], checkpoint)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from testing.stamped import HEIGHT, WIDTH, read_stamp, stamp
 from timesformer_cli.errors import OutputError
-from timesformer_cli.flow import Frames, Item, VideoInfo, ViewLabel, Views, Window
+from timesformer_cli.flow import Frames, Item, Span, VideoInfo, ViewLabel, Views
 from timesformer_cli.results import contact_sheet as sheet
 from timesformer_cli.results.contact_sheet import Layout, draw
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
@@ -29,7 +29,7 @@ def checkpoint_of(spec: PreprocessSpec, frames: int) -> Checkpoint:
         config=TimesformerConfig(
             image_size=spec.size, num_channels=channels, num_frames=frames, id2label={0: "one", 1: "two"}
         ),
-        recipe=Recipe(name="test", sampling=SamplingSpec(num_frames=frames), preprocess=spec),
+        recipe=Recipe(base="test", sampling=SamplingSpec(num_frames=frames), preprocess=spec),
         labels=("one", "two"),
         weights=None,
         source="here",
@@ -45,7 +45,7 @@ def views_of(
     crops = crop_names(width, height, spec)
     labels = tuple(ViewLabel(clip, crop, tuple(frames)) for clip, frames in enumerate(clips) for crop in crops)
     tensors = make_views([Frames(pixels[frames], info.times[frames]) for frames in clips], spec)
-    views = Views(Item(path), info, Window(0, info.duration, np.array(clips)), labels, tensors)
+    views = Views(Item(path), info, Span(0, info.duration, np.array(clips)), labels, tensors)
     return views, checkpoint_of(spec, len(clips[0]))
 
 
@@ -147,7 +147,7 @@ class TestFrames:
         made_up = Views(
             Item("a"),
             VideoInfo(np.zeros(1), 1.0, 1, 1, "h264"),
-            Window(0, 1, np.zeros((1, frames), np.int64)),
+            Span(0, 1, np.zeros((1, frames), np.int64)),
             (),
             np.broadcast_to(np.float32(0), shape),
         )

@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import time
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,16 @@ from testing.command import COMMAND, Run, only_line, started
 from timesformer_cli.errors import OutputError
 from timesformer_cli.results.journal import Ledger, PathSet, _digest, journal_of, read_meta
 from timesformer_cli.results.record import CSV_COLUMNS
+from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.results.writers import FORMATS, Format
 
-RECIPE = {"name": "original", "combine": "logits", "clips": 1}
-SETTINGS: dict[str, Any] = {"model": "tiny", "labels": ["w", "x"], "recipe": RECIPE}
+PROVENANCE = Provenance(
+    model="tiny",
+    source="tiny",
+    labels=("w", "x"),
+    recipe=Combination("original", "logits"),
+    weights={"model.safetensors": "0123"},
+)
 DURABLE = tuple(format for format in FORMATS if format != "table")
 PATHS = [f"clips/größer {number}.mp4" for number in range(4)]
 
@@ -45,7 +52,7 @@ def go_on(
     paths: list[str] = PATHS,
 ) -> list[str]:
     """A run that resumes, and is stopped before its `stop`-th video; the paths that it labelled."""
-    ledger = Ledger(target, format, SETTINGS)
+    ledger = Ledger(target, format, PROVENANCE)
     ledger.resume(retry_errors=retry)
     labelled: list[str] = []
     try:
@@ -127,7 +134,7 @@ class TestResume:
             with path.open("ab") as file:
                 file.write(b'{"path": "torn')
         before = [path.read_bytes() for path in files]
-        ledger = Ledger(target, "jsonl", SETTINGS)
+        ledger = Ledger(target, "jsonl", PROVENANCE)
         ledger.resume(retry_errors=True)
         assert [path.read_bytes() for path in files] == before
         ledger.finish()  # with nothing left to write
@@ -184,9 +191,18 @@ class TestResume:
     def test_settings_that_differ_are_named(self, new: Any) -> None:
         target = new("jsonl")
         go_on(target, stop=1)
-        other = SETTINGS | {"recipe": RECIPE | {"name": "paper"}}
+        other = replace(PROVENANCE, recipe=Combination("paper", "logits"))
         with pytest.raises(OutputError, match=r"other settings: recipe\.name \(original, now paper\); "):
             Ledger(target, "jsonl", other).resume(retry_errors=False)
+
+    def test_other_weights_are_named_by_their_file(self, new: Any) -> None:
+        target = new("jsonl")
+        go_on(target, stop=1)
+        before = contents(target)
+        other = replace(PROVENANCE, weights={"model.safetensors": "4567"})
+        with pytest.raises(OutputError, match=r"other settings: the weights \(model\.safetensors\); "):
+            Ledger(target, "jsonl", other).resume(retry_errors=False)
+        assert contents(target) == before
 
     def test_settings_that_are_not_known(self, new: Any) -> None:
         target = new("jsonl")

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from testing.clips import write_model, write_video
 from testing.command import COMMAND, Run, only_line
 from timesformer_cli.errors import OutputError
 from timesformer_cli.results.journal import Ledger, meta_of, read_meta
-from timesformer_cli.results.settings import Settings
-from timesformer_cli.results.shards import Shard, open_shards, parse_shard
+from timesformer_cli.results.settings import Combination, Provenance, Shard
+from timesformer_cli.results.shards import open_shards, parse_shard
 
 ARRAY = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "4"}
 ARRAY |= {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_STEP": "1"}
 STEP = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "3"}
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2"}
-SETTINGS: Settings = {"model": "tiny", "labels": ["w", "x"], "recipe": {"name": "original", "combine": "logits"}}
+PROVENANCE = Provenance(model="tiny", source="tiny", labels=("w", "x"), recipe=Combination("original", "logits"))
 
 
 def array(number: int, first: int, last: int, count: int, step: int | None = None) -> dict[str, str]:
@@ -126,11 +127,11 @@ def record(path: str) -> dict[str, Any]:
 
 
 def write_shard(
-    folder: Path, shard: Shard, paths: list[str], *, finish: bool = True, settings: Settings = SETTINGS
+    folder: Path, shard: Shard, paths: list[str], *, finish: bool = True, provenance: Provenance = PROVENANCE
 ) -> Path:
     """The output of one shard of a run on `paths`."""
     target = shard.output(folder / "out.jsonl")
-    own = settings | {"shard": [shard.index, shard.count]}
+    own = replace(provenance, shard=shard)
     ledger = Ledger(target, "jsonl", own, may_be_empty=shard.index > 1)
     for path in shard.part_of(paths):
         ledger.write(record(path))
@@ -154,14 +155,14 @@ class TestOpen:
         assert [found["path"] for found in shards.records()] == PATHS
         assert shards.paths == tuple(outputs)
         assert (shards.holds.videos, shards.holds.failed) == (7, 1)
-        assert shards.settings == SETTINGS
+        assert shards.provenance == PROVENANCE
 
     def test_they_hold_what_a_single_run_does(self, tmp_path: Path, outputs: list[Path]) -> None:
         target = tmp_path / "whole.jsonl"
-        with Ledger(target, "jsonl", SETTINGS) as ledger:
+        with Ledger(target, "jsonl", PROVENANCE) as ledger:
             for path in PATHS:
                 ledger.write(record(path))
-        assert (open_shards(outputs).settings, open_shards(outputs).holds) == read_meta(target)
+        assert (open_shards(outputs).provenance.to_dict(), open_shards(outputs).holds) == read_meta(target)
         assert list(open_shards([target]).records()) == list(open_shards(outputs).records())
 
     @pytest.mark.parametrize("count", [5, 9])
@@ -196,7 +197,7 @@ class TestOpen:
             open_shards(outputs)
 
     def test_other_settings(self, tmp_path: Path, outputs: list[Path]) -> None:
-        write_shard(tmp_path, Shard(3, 3), PATHS, settings=SETTINGS | {"model": "huge"})
+        write_shard(tmp_path, Shard(3, 3), PATHS, provenance=replace(PROVENANCE, model="huge"))
         with pytest.raises(
             OutputError, match=r"3-of-3\.jsonl: does not go with .*other settings: model \(tiny, now huge\)"
         ):

@@ -26,7 +26,7 @@ LABELS = ("waving", 'größer, "schneller"', "sitting")
 
 def recipe(**changes: Any) -> Recipe:
     sampling, preprocess = SamplingSpec(num_frames=2), PreprocessSpec(size=(224, 224), short_side=224)
-    return Recipe(**{"name": "original", "sampling": sampling, "preprocess": preprocess, **changes})
+    return Recipe(**{"base": "original", "sampling": sampling, "preprocess": preprocess, **changes})
 
 
 def checkpoint(**changes: Any) -> Checkpoint:
@@ -67,11 +67,13 @@ ERROR_LINE = (
 )
 
 
-def write(target: Path | None, format: Any, *results: Result, top_k: int = 2, **changes: Any) -> None:
+def write(
+    target: Path | None, format: Any, *results: Result, top_k: int = 2, segments: bool = False, **changes: Any
+) -> None:
     model = checkpoint(**changes)
     with open_writer(target, format, origin_of(model)) as writer:
         for result in results:
-            writer.write(to_record(result, model, Excerpt(top_k=top_k)))
+            writer.write(to_record(result, model, Excerpt(top_k=top_k, segments=segments)))
 
 
 class TestRecords:
@@ -278,24 +280,20 @@ class TestTarget:
         [("a.json", "json"), ("a.JSONL", "jsonl"), ("a.b.ndjson", "jsonl"), ("a.csv", "csv"), ("a.parquet", "parquet")],
     )
     def test_the_extension_says_the_format(self, name: str, format: str) -> None:
-        assert choose_format(Path(name)) == format
+        assert choose_format(Path(name), terminal=False) == format
 
     @pytest.mark.parametrize("name", ["out", "out.txt", ".json"])
     def test_an_extension_that_says_nothing(self, name: str) -> None:
         with pytest.raises(UsageError, match=r"--format"):
-            choose_format(Path(name))
+            choose_format(Path(name), terminal=False)
 
     @pytest.mark.parametrize(("terminal", "format"), [(True, "table"), (False, "jsonl")])
-    def test_without_a_file_the_terminal_decides(
-        self, monkeypatch: pytest.MonkeyPatch, terminal: bool, format: str
-    ) -> None:
-        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-        assert choose_format(None) == format
+    def test_without_a_file_the_terminal_decides(self, terminal: bool, format: str) -> None:
+        assert choose_format(None, terminal=terminal) == format
 
 
 def test_segments_of_a_timeline(tmp_path: Path) -> None:
     """Three of them, of which the first two have the same likeliest class, by little."""
-    timeline = checkpoint(recipe=recipe(sampling=SamplingSpec(num_frames=2, stride=36, window=4.0, hop=3.0)))
     info = prediction().info
     segments = tuple(
         Segment(start, start + 4, (ViewLabel(0, "center", (frame, frame + 36)),), np.log(values), values, picture)
@@ -306,7 +304,7 @@ def test_segments_of_a_timeline(tmp_path: Path) -> None:
         ]
     )
     result = Prediction(Item("film.mp4"), info, segments)
-    record = to_record(result, timeline, Excerpt(top_k=2, threshold=0.3, logits=True))
+    record = to_record(result, checkpoint(), Excerpt(top_k=2, threshold=0.3, logits=True, segments=True))
     assert list(record) == ["path", "status", "model", "segments", "video", "recipe", "_logits", "_thumbnails"]
     told = [
         (part["start"], part["end"], [(p["rank"], p["index"], p["score"]) for p in part["predictions"]])
@@ -316,16 +314,16 @@ def test_segments_of_a_timeline(tmp_path: Path) -> None:
     assert record["segments"][1]["views"] == [{"clip": 0, "crop": "center", "frames": [90, 126]}]
     np.testing.assert_array_equal([unpack(text) for text in record["_logits"]], [s.logits for s in segments])
 
-    merged = to_record(result, timeline, Excerpt(merge=True))
+    merged = to_record(result, checkpoint(), Excerpt(merge=True, segments=True))
     first, second = merged["segments"]
     assert (first["start"], first["end"], second["start"], second["end"]) == (0, 7, 6, 10)
     assert [(p["index"], p["score"]) for p in first["predictions"]] == [(0, 0.45), (2, 0.35), (1, 0.2)]
     assert [view["frames"] for view in first["views"]] == [[0, 36], [90, 126]]
     assert "_logits" not in merged
 
-    write(tmp_path / "out.jsonl", "jsonl", result, recipe=timeline.recipe)
+    write(tmp_path / "out.jsonl", "jsonl", result, segments=True)
     assert list(json.loads((tmp_path / "out.jsonl").read_text())) == list(record)[:6]
-    write(tmp_path / "out.csv", "csv", result, FAILURE, top_k=1, recipe=timeline.recipe)
+    write(tmp_path / "out.csv", "csv", result, FAILURE, top_k=1, segments=True)
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["start"], row["end"], row["rank"], row["label"]) for row in rows] == [

@@ -19,14 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from testing.artefacts import CLASSES, CLIP, FORMATS, exported, folder_of, torch_folder, weights, write_linear
-from timesformer_cli import runtimes as engines
 from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
+from timesformer_cli.runtimes import exported as engines
 from timesformer_cli.runtimes import onnx as ort
 from timesformer_cli.runtimes import ports
 from timesformer_cli.runtimes import pytorch as runtime
 from timesformer_cli.runtimes.batching import choose_batch_size
+from timesformer_cli.runtimes.ports import to_pixels
 from timesformer_cli.specs import Checkpoint
 
 
@@ -112,7 +113,7 @@ class TestInputs:
         shape = (len(channels), 1, 1)
         made = (levels - np.reshape(mean, shape).astype(np.float32)) / np.reshape(std, shape).astype(np.float32)
         preprocess = replace(network.preprocess, channel_order=order, mean=mean, std=std)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(engines.to_pixels(made, preprocess), pixels)
+        np.testing.assert_array_equal(to_pixels(made, preprocess), pixels)
         if order == "gray":
             return
         given = linear(shape=("batch", 4, 32, 32, 3), dtype="uint8", channels=channels, mean=mean, std=std)
@@ -120,9 +121,9 @@ class TestInputs:
         np.testing.assert_allclose(scorer(made), made.reshape(2, -1) @ weights(), rtol=1e-3, atol=1e-3)
 
     def test_views_beyond_white_and_black_become_white_and_black(self, network: Checkpoint) -> None:
-        pixels = engines.to_pixels(np.full((1, *CLIP), 99, np.float32), network.preprocess)
+        pixels = to_pixels(np.full((1, *CLIP), 99, np.float32), network.preprocess)
         assert (pixels == 255).all()
-        assert (engines.to_pixels(np.full((1, *CLIP), -99, np.float32), network.preprocess) == 0).all()
+        assert (to_pixels(np.full((1, *CLIP), -99, np.float32), network.preprocess) == 0).all()
 
     @pytest.mark.parametrize(
         ("options", "found"),

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from timesformer_cli.flow import VideoInfo
-from timesformer_cli.specs import SamplingSpec
+from timesformer_cli.specs import SamplingSpec, Timeline
 from timesformer_cli.video import sampling
 from timesformer_cli.video.sampling import MAX_AUTO_CLIPS, plan
 
@@ -325,28 +325,28 @@ class TestTimelines:
     def test_windows_cover_the_video(
         self, frames: int, seconds: float, hop: float | None, expected: list[tuple[float, float]]
     ) -> None:
-        windows = plan(video(frames, 30), window("8x32", window=seconds, hop=hop))
+        windows = plan(video(frames, 30), window("8x32"), Timeline(length=seconds, hop=hop))
         assert [(w.start, w.end) for w in windows] == [pytest.approx(pair) for pair in expected]
 
     @pytest.mark.parametrize("method", ["window", "strided", "segments", "uniform"])
     @pytest.mark.parametrize("overrun", ["repeat", "loop"])
     @pytest.mark.parametrize("fps", [29.97, 30, 12.5])
     def test_each_is_sampled_as_a_video_of_its_frames(self, method: str, overrun: str, fps: float) -> None:
-        spec = SamplingSpec(num_frames=4, stride=20, method=method, overrun=overrun, window=3.0, hop=1.5)
+        spec = SamplingSpec(num_frames=4, stride=20, method=method, overrun=overrun)
         info = video(200, fps)
-        for part in plan(info, spec):
+        for part in plan(info, spec, Timeline(length=3.0, hop=1.5)):
             first = int(np.ceil(part.start * fps - 1e-6))
             last = min(int(np.ceil(part.end * fps - 1e-6)), 200)
-            alone = clips(video(last - first, fps), replace(spec, window=None, hop=None))
+            alone = clips(video(last - first, fps), spec)
             assert (part.clips - first).tolist() == alone
 
     def test_a_gap_shows_the_frame_before_it(self) -> None:
         info = replace(video(20, 10), times=np.concatenate([np.arange(10) / 10, 8 + np.arange(10) / 10]))
-        windows = plan(info, window("2x1", window=2.0))
+        windows = plan(info, window("2x1"), Timeline(length=2.0))
         assert [(w.clips.min(), w.clips.max()) for w in windows[1:4]] == [(9, 9)] * 3
         assert windows[4].clips.min() == 10
 
-    @pytest.mark.parametrize("settings", [{"window": 0}, {"hop": 1}, {"window": 2, "hop": 0}, {"window": 2, "hop": 3}])
+    @pytest.mark.parametrize("settings", [{"length": 0}, {"length": 2, "hop": 0}, {"length": 2, "hop": 3}])
     def test_what_cannot_be(self, settings: dict[str, float]) -> None:
         with pytest.raises(ValueError, match="must be a number of seconds above 0"):
-            SamplingSpec(num_frames=8, **settings)
+            Timeline(**settings)

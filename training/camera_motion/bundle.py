@@ -23,7 +23,7 @@ def main() -> None:
     model = TimesformerForVideoClassification(make_config(checkpoint["settings"]["attention"]))
     model.load_state_dict(checkpoint["model"])
     model.half().save_pretrained(options.folder)
-    save_recipe(options.folder, Recipe(name="camera-motion", sampling=SAMPLING, preprocess=PREPROCESS))
+    save_recipe(options.folder, Recipe(base="camera-motion", sampling=SAMPLING, preprocess=PREPROCESS))
 
 
 if __name__ == "__main__":
