@@ -19,7 +19,7 @@ from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, TimesformerError
 from timesformer_cli.flow import Failure, Frames, Item, Prediction, Result, Views
-from timesformer_cli.pipeline import score as pipeline
+from timesformer_cli.pipeline import prepare as pipeline
 from timesformer_cli.pipeline.prepare import Prepared, prepare, prepare_all, prepare_spans, read_clips
 from timesformer_cli.pipeline.score import label, score
 from timesformer_cli.pipeline.workers import Limits

@@ -98,7 +98,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from timesformer_cli.logits import LogitsRow, save_logits
+from timesformer_cli.results.logits import LogitsRow, save_logits
 count, format, path = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 logits = np.random.default_rng(0).normal(size=400).astype(np.float32)
 rows = (LogitsRow(f"clips/{n}.mp4", 0.0, 10.0, logits + np.float32(n)) for n in range(count))
