@@ -181,7 +181,7 @@ def test_commands_run(
         shutil.copytree(request.getfixturevalue("exported"), "exported")
     if args[0] == "benchmark":
         args += ("--seconds", "0.01")  # here it is only to run
-    if args[0] == "evaluate" and args[1] in ("rescore", "compare", "fuse", "merge"):
+    if args[0] == "runs":
         write_runs(args)
     args = tuple(name for arg in args for name in sorted(glob.glob(arg) if "-of-" in arg else []) or [arg])
     assert (finish(args), "error" in capsys.readouterr().err) == (0, False)

@@ -20,6 +20,7 @@ from sklearn import metrics as sk
 
 from testing.clips import LABELS, write_model, write_video
 from testing.command import COMMAND, Outcome, Run, exit_code, only_line, started
+from testing.retrain import train_again
 from timesformer_cli.results import journal as durable
 from timesformer_cli.runtimes.devices import find_device
 
@@ -135,7 +136,7 @@ class TestRun:
         assert found["mean_class_accuracy"]["value"] == pytest.approx(
             sk.balanced_accuracy_score(targets, probabilities.argmax(axis=1))
         )
-        again = json.loads(run("evaluate", "rescore", "runs/tiny", "-k", "3").out)
+        again = json.loads(run("runs", "rescore", "runs/tiny", "-k", "3").out)
         assert again["top_3"]["accuracy"]["value"] == pytest.approx(top[1])
 
     def test_what_the_run_folder_says(self, finished: Path) -> None:
@@ -247,7 +248,7 @@ class TestRun:
             "env",
             *(f"{name}={value}" for name, value in environment.items() if name in ("COLUMNS", "NO_COLOR")),
         ]
-        pty.spawn([*arguments, *COMMAND, "evaluate", "rescore", str(finished)], read)
+        pty.spawn([*arguments, *COMMAND, "runs", "rescore", str(finished)], read)
         shown = text.decode()
         accuracy = metrics_of(finished)["top_1"]["accuracy"]["value"]
         assert f"{100 * accuracy:.2f} %" in shown
@@ -432,13 +433,13 @@ class TestShards:
         for index in (1, 2, 3):
             assert evaluate(*arguments, "--shard", f"{index}/3").code == 0
         folders = [f"run.{index}-of-3" for index in (2, 3, 1)]
-        outcome = run("evaluate", "merge", *folders, "-o", "whole")
+        outcome = run("runs", "merge", *folders, "-o", "whole")
         assert outcome.code == 0
         assert contents("whole") == contents(finished)
-        code, _, err = run("evaluate", "merge", *folders[:2], "-o", "part")
+        code, _, err = run("runs", "merge", *folders[:2], "-o", "part")
         assert code == 1
         assert only_line(err) == "error: of 3 shards there is no number 1; name the outputs of all"
-        assert run("evaluate", "merge", *folders, "-o", folders[0], "--overwrite").code == 2
+        assert run("runs", "merge", *folders, "-o", folders[0], "--overwrite").code == 2
 
     def test_torchrun_counts_each_video_once(
         self, run: Run, evaluate: Run, finished: Path, monkeypatch: pytest.MonkeyPatch
@@ -448,7 +449,7 @@ class TestShards:
             monkeypatch.setenv("RANK", str(rank))
             monkeypatch.setenv("LOCAL_RANK", str(rank))
             assert evaluate("val", "-a", "val.csv", "-o", "run", "--shard", "auto").code == 0
-        assert run("evaluate", "merge", *(f"run.{index}-of-5" for index in range(1, 6)), "-o", "whole").code == 0
+        assert run("runs", "merge", *(f"run.{index}-of-5" for index in range(1, 6)), "-o", "whole").code == 0
         assert contents("whole") == contents(finished)
 
     def test_more_shards_than_videos(self, run: Run, evaluate: Run) -> None:
@@ -456,14 +457,14 @@ class TestShards:
             outcome = evaluate("val", "--limit", "2", "-o", "run", "--shard", f"{index}/3")
             assert outcome.code == 0
         assert only_line(outcome.err) == "there is no video for this shard"
-        merged = run("evaluate", "merge", *(f"run.{index}-of-3" for index in (1, 2, 3)), "-o", "whole")
+        merged = run("runs", "merge", *(f"run.{index}-of-3" for index in (1, 2, 3)), "-o", "whole")
         assert json.loads(merged.out)["counts"]["evaluated"] == 2
 
 
 class TestAfterTheRun:
     def test_rescore_some_classes(self, run: Run, finished: Path) -> None:
         Path("two.txt").write_text("sitting\nwaving\n")
-        outcome = run("evaluate", "rescore", finished, "--classes", "two.txt", "-o", "less")
+        outcome = run("runs", "rescore", finished, "--classes", "two.txt", "-o", "less")
         assert outcome.code == 0
         found = json.loads(outcome.out)
         saved = loaded(finished / "scores.npz")
@@ -471,17 +472,17 @@ class TestAfterTheRun:
         expected = (saved["logits"][kept][:, [0, 3]].argmax(axis=1) * 3 == saved["target"][kept]).mean()
         assert found["top_1"]["accuracy"]["value"] == pytest.approx(expected)
         assert (found["classes"], found["videos"]) == (2, kept.sum())
-        assert json.loads(run("evaluate", "rescore", "less").out) == found
+        assert json.loads(run("runs", "rescore", "less").out) == found
 
     def test_rescoring_changes_nothing(self, run: Run, finished: Path) -> None:
         found = metrics_of(finished)
         del found["throughput"], found["run"]
-        assert json.loads(run("evaluate", "rescore", finished).out) == found
+        assert json.loads(run("runs", "rescore", finished).out) == found
 
     def test_min_top1(self, run: Run, evaluate: Run, finished: Path) -> None:
         accuracy = metrics_of(finished)["top_1"]["accuracy"]["value"]
-        assert run("evaluate", "rescore", finished, "--min-top1", str(accuracy)).code == 0
-        code, out, err = run("evaluate", "rescore", finished, "--min-top1", "1")
+        assert run("runs", "rescore", finished, "--min-top1", str(accuracy)).code == 0
+        code, out, err = run("runs", "rescore", finished, "--min-top1", "1")
         assert code == 1
         assert only_line(err) == f"error: --min-top1 1 is not met: top-1 accuracy is {accuracy:.4f}"
         assert json.loads(out)
@@ -489,7 +490,7 @@ class TestAfterTheRun:
 
     def test_compare(self, run: Run, evaluate: Run, finished: Path) -> None:
         assert evaluate("val", "-a", "val.csv", "-o", "bgr", "--set", "mean=0.9").code == 0
-        outcome = run("evaluate", "compare", finished, "bgr", "-o", "flips.csv")
+        outcome = run("runs", "compare", finished, "bgr", "-o", "flips.csv")
         assert outcome.code == 0
         (row,) = json.loads(outcome.out)["comparisons"]
         first, second = (metrics_of(folder)["top_1"]["accuracy"]["value"] for folder in (finished, "bgr"))
@@ -504,21 +505,21 @@ class TestAfterTheRun:
 
     def test_fuse(self, run: Run, evaluate: Run, finished: Path) -> None:
         assert evaluate("val", "-a", "val.csv", "-o", "other", "--set", "mean=0.9").code == 0
-        outcome = run("evaluate", "fuse", finished, "other", "--weights", "3,1", "-o", "fused")
+        outcome = run("runs", "fuse", finished, "other", "--weights", "3,1", "-o", "fused")
         assert outcome.code == 0
         logits = [loaded(Path(folder, "scores.npz"))["logits"].astype(float) for folder in (finished, "other")]
         first, second = (np.exp(each) / np.exp(each).sum(axis=1, keepdims=True) for each in logits)
         saved = loaded("fused/scores.npz")
         np.testing.assert_allclose(saved["probabilities"], (3 * first + second) / 4, rtol=1e-5)
         assert json.loads(outcome.out)["model"] == "tiny + tiny"
-        assert run("evaluate", "compare", finished, "fused").code == 0
+        assert run("runs", "compare", finished, "fused").code == 0
 
     def test_videos_that_not_all_runs_have(self, run: Run, evaluate: Run, finished: Path) -> None:
         evaluate("val", "-a", "val.csv", "-o", "less", "--limit", "4")
-        outcome = run("evaluate", "fuse", finished, "less")
+        outcome = run("runs", "fuse", finished, "less")
         assert only_line(outcome.err) == f"{VIDEOS - 4} videos are not in all runs, and left out"
         assert json.loads(outcome.out)["counts"]["evaluated"] == 4
-        assert json.loads(run("evaluate", "compare", finished, "less").out)["comparisons"][0]["left_out"] == [8, 0]
+        assert json.loads(run("runs", "compare", finished, "less").out)["comparisons"][0]["left_out"] == [8, 0]
 
 
 class TestFromPredictions:
@@ -531,7 +532,7 @@ class TestFromPredictions:
         assert found["negative_log_likelihood"] == pytest.approx(
             metrics_of(finished)["negative_log_likelihood"], rel=1e-5
         )
-        assert run("evaluate", "compare", finished, "r").code == 0
+        assert run("runs", "compare", finished, "r").code == 0
 
     def test_of_a_run(self, evaluate: Run, finished: Path) -> None:
         outcome = evaluate("--from-predictions", finished / "scores.npz")
@@ -616,13 +617,38 @@ def test_a_run_that_is_not_finished_is_not_read(run: Run, evaluate: Run, monkeyp
     with monkeypatch.context() as patch:
         stop_after(2, patch)
         evaluate("val", "-o", "run")
-    code, _, err = run("evaluate", "rescore", "run")
+    code, _, err = run("runs", "rescore", "run")
     assert code == 1
     assert only_line(err) == "error: run: its run is not finished; go on with it first, with --resume"
 
 
-def test_help_shows_the_command_and_those_below_it(run: Run) -> None:
+RUNS = ("rescore", "compare", "fuse", "merge")
+
+
+def test_help_shows_what_can_be_done_with_runs(run: Run) -> None:
+    shown = run("runs", "--help").out
+    assert all(f" {name} " in shown for name in RUNS)
+
+
+def test_the_former_spellings_go_on(run: Run, evaluate: Run, finished: Path) -> None:
+    """Scripts call them `evaluate rescore` and so on; help does not show that."""
+    for args in (("rescore", finished), ("compare", finished, finished), ("fuse", finished, finished)):
+        now = run("runs", *args)
+        assert now.code == 0
+        assert run("evaluate", *args) == run("-q", "evaluate", *args) == now
+    assert run("evaluate", "merge", finished, "-o", "whole").code == 0
     shown = run("evaluate", "--help").out
-    assert "--annotations" in shown
-    for name in ("rescore", "compare", "fuse", "merge"):
-        assert f" {name} " in shown
+    assert not any(f" {name} " in shown for name in RUNS)
+
+
+def test_other_weights_are_refused(evaluate: Run, finished: Path) -> None:
+    """A folder whose model was trained again under the same name."""
+    shutil.copytree(finished, "run")
+    shutil.copytree("tiny", "again")
+    Path("tiny").unlink()  # a link to what other tests use
+    Path("again").rename("tiny")
+    train_again(Path("tiny"))
+    code, out, err = evaluate("val", "-a", "val.csv", "-o", "run", "--resume")
+    assert (code, out) == (1, "")
+    assert "was made with other settings: the weights (model.safetensors); " in only_line(err)
+    assert contents("run") == contents(finished)

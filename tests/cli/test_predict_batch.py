@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import pytest
 
 from testing.clips import LABELS, write_model, write_video
 from testing.command import COMMAND, Outcome, Run, exit_code, only_line, started
+from testing.retrain import train_again
 
 GOOD = [f"clips/{number}.mp4" for number in range(4)]
 FAILING = [GOOD[0], "missing.mp4", *GOOD[1:]]
@@ -159,6 +161,38 @@ class TestTimeline:
         code, _, err = run(*args[:-2], "2", "--resume")
         assert code == 1
         assert "timeline.length (1.0, now 2.0)" in only_line(err)
+
+
+class TestTrainedAgain:
+    """The weights behind the name of a model have changed since a run began."""
+
+    @pytest.fixture(autouse=True)
+    def model(self, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        folder = shutil.copytree(material / "tiny", tmp_path / "mine")
+        monkeypatch.setenv("TIMESFORMER_MODEL", str(folder))
+        return folder
+
+    @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+    def test_their_answers_are_not_mixed(self, run: Run, model: Path, tmp_path: Path, name: str) -> None:
+        target = tmp_path / name
+        assert run("predict", GOOD[0], "missing.mp4", GOOD[1], "-o", target, "--fail-fast").code == 1
+        train_again(model)
+        before = tree(tmp_path)
+        code, out, err = run("predict", *GOOD, "-o", target, "--resume")
+        assert (code, out) == (1, "")
+        assert "was made with other settings: the weights (model.safetensors); " in only_line(err)
+        assert tree(tmp_path) == before
+
+    def test_nor_are_those_of_shards(self, run: Run, model: Path, tmp_path: Path) -> None:
+        target = tmp_path / "out.jsonl"
+        assert run("predict", *GOOD, "-o", target, "--shard", "1/2").code == 0
+        train_again(model)
+        assert run("predict", *GOOD, "-o", target, "--shard", "2/2").code == 0
+        shards = sorted(tmp_path.glob("out.*-of-2.jsonl"))
+        code, out, err = run("merge", *shards, "-o", tmp_path / "all.jsonl")
+        assert (code, out) == (1, "")
+        assert "other settings: the weights (model.safetensors)" in only_line(err)
+        assert not (tmp_path / "all.jsonl").exists()
 
 
 class TestThreshold:

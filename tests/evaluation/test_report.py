@@ -314,7 +314,7 @@ class TestCommands:
         for line in page_facts("before")["commands"]:
             program, *words = shlex.split(line)
             assert program == "timesformer"
-            reads = words[1] not in ("rescore", "fuse")
+            reads = words[0] == "evaluate"
             assert run(*words, *(["--workers", "0"] if reads else [])).code == 0, line
         after = read_run(Path("run"))
         assert (after.paths, after.targets) == (before.paths, before.targets)
@@ -341,8 +341,8 @@ class TestCommands:
         (here / "classes.txt").write_text("sitting\nwaving\n")
         for name, crops in (("a", "1"), ("b", "3")):
             assert run("evaluate", "val", "-m", "tiny", "-o", name, "--crops", crops, "--workers", "0").code == 0
-            assert run("evaluate", "rescore", name, "--classes", "classes.txt", "-o", f"{name}2").code == 0
-        assert run("evaluate", "fuse", "a2", "b2", "--weights", "1,0.5", "-o", "f").code == 0
+            assert run("runs", "rescore", name, "--classes", "classes.txt", "-o", f"{name}2").code == 0
+        assert run("runs", "fuse", "a2", "b2", "--weights", "1,0.5", "-o", "f").code == 0
         assert page_facts("f")["mistakes"][0]["picture"]
         self.again(run, "f")
 

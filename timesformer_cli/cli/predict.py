@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from timesformer_cli.jobs.predict import Job, Tally
     from timesformer_cli.results.copies import Sorter
+    from timesformer_cli.results.record import Excerpt
     from timesformer_cli.specs import Checkpoint, Timeline
 
 TIMELINE = "Timeline"
@@ -182,6 +183,19 @@ class Segments:
         return timeline_of(checkpoint, length=self.window, hop=self.hop) if self.timeline else None
 
 
+def _excerpt(shown: Shown, extras: Extras, segments: Segments) -> "Excerpt":
+    """What of an answer goes into its record."""
+    from timesformer_cli.results.record import Excerpt
+
+    return Excerpt(
+        top_k=shown.top_k,
+        threshold=extras.threshold,
+        merge=segments.merge,
+        logits=extras.save_logits is not None,
+        segments=segments.timeline,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """How much of the work is done here."""
@@ -219,7 +233,6 @@ def predict(
 
     from timesformer_cli.jobs.predict import Job
     from timesformer_cli.jobs.predict import predict as label_all
-    from timesformer_cli.results.record import Excerpt
 
     output = journal.target(shown.format, extras.save_logits)
     shard = scope.sharing.shard
@@ -244,13 +257,7 @@ def predict(
             videos=videos,
             run=run,
             output=output,
-            excerpt=Excerpt(
-                top_k=shown.top_k,
-                threshold=extras.threshold,
-                merge=segments.merge,
-                logits=extras.save_logits is not None,
-                segments=timeline is not None,
-            ),
+            excerpt=_excerpt(shown, extras, segments),
             timeline=timeline,
             shard=shard,
             sorter=extras.sorter(checkpoint),

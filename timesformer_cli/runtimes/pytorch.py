@@ -56,24 +56,10 @@ def open_scorer(
     check(checkpoint, precision=precision, compile=compile, provider=provider)
     import torch
 
-    from timesformer_cli.network.inference import InferenceNetwork
-    from timesformer_cli.network.model import TimesformerForVideoClassification
-
     target = find_device(device)
     chosen = choose_precision(precision, device)
-    # Softmax and LayerNorm compute in float32 by themselves. The head keeps float32, for classes tie where logits
-    # are rounded. Under autocast what is between the layers would keep it as well, at the price of memory traffic:
-    # logits come a quarter closer to those of fp32, and answers no closer.
     dtype = torch_dtype(chosen)
-    open_model = partial(TimesformerForVideoClassification.from_checkpoint, checkpoint)
-    network: Network | None = None
-    if compile and target.type == "cpu":
-        tell("--compile: going on without it, for on the CPU the network is faster than what PyTorch compiles")
-    elif compile:
-        view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *checkpoint.preprocess.size)
-        network = _compile(open_model(), torch.zeros(2, *view, device=target, dtype=dtype), tell)
-    if network is None:
-        network = InferenceNetwork(open_model, device=target, dtype=dtype)
+    network = _open_network(checkpoint, target, dtype, tell, compile=compile)
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
         # torch shares the memory of an array, and warns if it may not write to it.
@@ -95,6 +81,30 @@ def open_scorer(
         raise MemoryError(message)
 
     return score
+
+
+def _open_network(
+    checkpoint: Checkpoint, target: "torch.device", dtype: "torch.dtype", tell: Callable[[str], None], *, compile: bool
+) -> Network:
+    """The network, compiled if that was asked for and can be done.
+
+    Softmax and LayerNorm compute in float32 by themselves. The head keeps float32, for classes tie where logits are
+    rounded. Under autocast what is between the layers would keep it as well, at the price of memory traffic: logits
+    come a quarter closer to those of fp32, and answers no closer.
+    """
+    import torch
+
+    from timesformer_cli.network.inference import InferenceNetwork
+    from timesformer_cli.network.model import TimesformerForVideoClassification
+
+    open_model = partial(TimesformerForVideoClassification.from_checkpoint, checkpoint)
+    network: Network | None = None
+    if compile and target.type == "cpu":
+        tell("--compile: going on without it, for on the CPU the network is faster than what PyTorch compiles")
+    elif compile:
+        view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *checkpoint.preprocess.size)
+        network = _compile(open_model(), torch.zeros(2, *view, device=target, dtype=dtype), tell)
+    return network or InferenceNetwork(open_model, device=target, dtype=dtype)
 
 
 def choose_precision(asked: Precision, device: str) -> Dtype:
