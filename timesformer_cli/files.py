@@ -130,3 +130,64 @@ def checksum(files: Sequence[Path]) -> str:
             while block := file.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+DIGEST = 16
+
+
+def digest_of(path: str) -> bytes:
+    """So many bytes that two paths never meet in them by chance."""
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=DIGEST).digest()
+
+
+class PathSet:
+    """A set of paths that takes 24 to 48 bytes for each, where Python's takes some two hundred.
+
+    It keeps their digests in an open hash table.
+    """
+
+    _EMPTY = bytes(DIGEST)
+
+    def __init__(self) -> None:
+        self._table = bytearray(1024 * DIGEST)
+        self._count = 0
+
+    def __contains__(self, path: str) -> bool:
+        digest = digest_of(path)
+        return self._at(self._place(digest)) == digest
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, path: str) -> bool:
+        """Whether it is new."""
+        return self.add_digest(digest_of(path))
+
+    def add_digest(self, digest: bytes) -> bool:
+        """The same for what `digest_of` gave."""
+        place = self._place(digest)
+        if self._at(place) == digest:
+            return False
+        self._table[place : place + DIGEST] = digest
+        self._count += 1
+        if 3 * self._count * DIGEST > 2 * len(self._table):
+            self._grow()
+        return True
+
+    def _at(self, place: int) -> bytes:
+        return bytes(self._table[place : place + DIGEST])
+
+    def _place(self, digest: bytes) -> int:
+        """Where in the table a digest is, or belongs."""
+        place = int.from_bytes(digest[:8], "little") * DIGEST % len(self._table)
+        while self._table[place : place + DIGEST] not in (digest, self._EMPTY):
+            place = (place + DIGEST) % len(self._table)
+        return place
+
+    def _grow(self) -> None:
+        old, self._table = self._table, bytearray(2 * len(self._table))
+        for start in range(0, len(old), DIGEST):
+            digest = bytes(old[start : start + DIGEST])
+            if digest != self._EMPTY:
+                place = self._place(digest)
+                self._table[place : place + DIGEST] = digest

@@ -1,12 +1,15 @@
 """What flows through a run, one set per video. NumPy at every seam; nothing here knows torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import ErrorKind
+
+# What the network is fed: float32, normalised; or uint8, for models that normalise bytes themselves.
+Pixels = NDArray[Any]
 
 CropName = Literal["center", "left", "right", "top", "bottom"]
 
@@ -80,7 +83,7 @@ class ViewLabel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """Network input of one span: `pixels` float32 (V, T, C, H, W), normalised; V = clips x crops.
+    """Network input of one span: `pixels` (V, T, C, H, W), V = clips x crops, as `preprocess.make_views` gives them.
 
     `more`: further spans of the same video follow. `thumbnail`: some of the frames as people see
     them, if they were asked for; a WebP picture.
@@ -90,7 +93,7 @@ class Views:
     info: VideoInfo
     span: Span
     labels: tuple[ViewLabel, ...]
-    pixels: NDArray[np.float32]
+    pixels: Pixels
     more: bool = False
     thumbnail: bytes | None = None
 

@@ -13,8 +13,9 @@ import fsspec
 import pytest
 
 from timesformer_cli.errors import InputError
+from timesformer_cli.files import PathSet
 from timesformer_cli.flow import Item
-from timesformer_cli.video.inputs import Listing, _Seen, find
+from timesformer_cli.video.inputs import Listing, find
 
 
 @pytest.fixture
@@ -367,7 +368,7 @@ class TestMany:
         items = (Item(f"/footage/camera {i % 7}/{i:06}.mp4") for i in range(count))
         tracemalloc.start()
         try:
-            seen = _Seen()
+            seen = PathSet()
             listing = Listing(item for item in items if seen.add(item.path))
             listing.wait(120)
             assert listing.total == count
@@ -426,7 +427,7 @@ class TestListing:
 
 
 def test_a_set_of_digests_is_a_set() -> None:
-    seen = _Seen()
+    seen = PathSet()
     texts = [f"{number}" for number in range(5000)]
     assert all(seen.add(text) for text in texts)
     assert not any(seen.add(text) for text in texts)

@@ -1,6 +1,6 @@
 """From items to what the network is fed: read, cut into views, in worker processes ahead of whoever takes them."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -103,8 +103,11 @@ def prepare_spans(
     *,
     timeline: Timeline | None = None,
     thumbnails: bool = False,
+    levels: bool = False,
 ) -> Generator[Views]:
     """The views of each span of a video, in order of time; what is held does not grow with the video.
+
+    `levels` is as for `make_views`, and `thumbnails` asks for pictures of the spans.
 
     Raises:
         VideoError: the video cannot be read.
@@ -117,7 +120,7 @@ def prepare_spans(
         clips = read_clips(reader, np.concatenate([span.clips for span in spans]))
         for number, span in enumerate(spans):
             # Views are made clip by clip: the frames of ten clips of a film in 4K would not fit into memory.
-            parts = [make_views([frames], spec) for frames in islice(clips, len(span.clips))]
+            parts = [make_views([frames], spec, levels=levels) for frames in islice(clips, len(span.clips))]
             pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
             labels = tuple(
                 ViewLabel(clip, crop, tuple(frames))
@@ -141,6 +144,7 @@ def prepare_all(
     *,
     timeline: Timeline | None = None,
     thumbnails: bool = False,
+    levels: bool = False,
     workers: int,
     limits: Limits,
 ) -> Iterator[Iterator[Prepared | None]]:
@@ -152,7 +156,8 @@ def prepare_all(
     entered; `limits` is what one video may take. Without workers it is done here as it is asked
     for, and a decoder that hangs or crashes takes the program with it.
     """
-    task = partial(_carried, recipe=recipe, reading=reading, timeline=timeline, thumbnails=thumbnails)
+    spans = partial(prepare_spans, recipe=recipe, timeline=timeline, thumbnails=thumbnails, levels=levels)
+    task = partial(_carried, spans=spans, reading=reading)
     if workers == 0:
         yield _one_by_one(items, task)
         return
@@ -172,13 +177,11 @@ def _one_by_one(items: Iterable[Item], task: Task[Item]) -> Iterator[Prepared | 
             yield Failure(item, "too_large", OUT_OF_MEMORY)
 
 
-def _carried(
-    item: Item, threads: int, recipe: Recipe, reading: Reading, timeline: Timeline | None, thumbnails: bool
-) -> Generator[Done]:
+def _carried(item: Item, threads: int, spans: Callable[..., Generator[Views]], reading: Reading) -> Generator[Done]:
     """`prepare_spans` in a worker. The item itself stays behind: the master has it."""
     reading = replace(reading, threads=threads)
     try:
-        for views in prepare_spans(item, recipe, reading, timeline=timeline, thumbnails=thumbnails):
+        for views in spans(item, reading=reading):
             yield Done((views.info, views.span, views.labels, views.thumbnail), views.pixels, views.more)
     except (TimesformerError, MemoryError):
         raise

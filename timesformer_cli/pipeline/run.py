@@ -96,7 +96,13 @@ class RunOptions:
         return available_cores() if self.workers is None else self.workers
 
     def prepare(
-        self, items: Iterable[Item], recipe: Recipe, *, timeline: Timeline | None = None, thumbnails: bool = False
+        self,
+        items: Iterable[Item],
+        recipe: Recipe,
+        *,
+        timeline: Timeline | None = None,
+        thumbnails: bool = False,
+        levels: bool = False,
     ) -> AbstractContextManager[Iterator[Prepared | None]]:
         """As `prepare_all`."""
         return prepare_all(
@@ -105,6 +111,7 @@ class RunOptions:
             self.reading,
             timeline=timeline,
             thumbnails=thumbnails,
+            levels=levels,
             workers=self.processes,
             limits=self.limits,
         )
@@ -130,7 +137,9 @@ def score_all(
 
         yield score_on_cluster(items, checkpoint, run, timeline=timeline, thumbnails=thumbnails, tell=tell)
         return
-    with run.prepare(items, checkpoint.recipe, timeline=timeline, thumbnails=thumbnails) as prepared:
+    levels = runtime_of(checkpoint).takes_levels(checkpoint)
+    recipe = checkpoint.recipe
+    with run.prepare(items, recipe, timeline=timeline, thumbnails=thumbnails, levels=levels) as prepared:
         # What takes seconds, importing torch, while the first videos are read.
         scorer = run.open(checkpoint, tell)
         yield score(prepared, scorer, run.batch(scorer, tell))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import CheckpointError
-from timesformer_cli.flow import Failure, Prediction, Result, Scored, Segment, Views
+from timesformer_cli.flow import Failure, Pixels, Prediction, Result, Scored, Segment, Views
 from timesformer_cli.pipeline.aggregate import combine
 from timesformer_cli.pipeline.prepare import Prepared
 from timesformer_cli.runtimes.batching import BatchSize
@@ -83,7 +83,7 @@ class _Line:
 
     def score_batch(self) -> None:
         """Score the first views, as many as make a batch or as there are."""
-        taken: list[tuple[_Place, NDArray[np.float32]]] = []
+        taken: list[tuple[_Place, Pixels]] = []
         missing = self._size.size
         for place in self._places:
             if missing == 0:
@@ -120,8 +120,8 @@ class _Place:
         self.unscored = 0 if isinstance(prepared, Failure) else len(prepared.pixels)
         self.logits: list[NDArray[np.float32]] = []
 
-    def take(self, most: int) -> NDArray[np.float32]:
-        """The next of its views, float32 (N, T, C, H, W)."""
+    def take(self, most: int) -> Pixels:
+        """The next of its views (N, T, C, H, W)."""
         assert isinstance(self.prepared, Views)
         first = len(self.prepared.pixels) - self.unscored
         views = self.prepared.pixels[first : first + most]

@@ -6,7 +6,6 @@ are made of when all are there, `NAME.retry.jsonl`, new records of videos that h
 their old ones' places at the end, and `NAME.lock`, which keeps other runs out.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -17,16 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-
 from timesformer_cli.errors import OutputError
-from timesformer_cli.files import encoded, replacing, told
+from timesformer_cli.files import DIGEST, PathSet, digest_of, encoded, replacing, told
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.results.record import Record, private_line, spans
 from timesformer_cli.results.settings import Provenance, differences
 from timesformer_cli.results.writers import Format, write_file
-
-_DIGEST = 16
 
 
 def is_durable(target: Path, format: Format) -> bool:
@@ -42,8 +37,8 @@ class Holdings(NamedTuple):
     paths: int = 0
 
     def and_path(self, path: str, *, failed: bool = False) -> "Holdings":
-        added = int.from_bytes(_digest(path), "big")
-        return Holdings(self.videos + 1, self.failed + failed, (self.paths + added) % (1 << 8 * _DIGEST))
+        added = int.from_bytes(digest_of(path), "big")
+        return Holdings(self.videos + 1, self.failed + failed, (self.paths + added) % (1 << 8 * DIGEST))
 
     def and_record(self, record: Record) -> "Holdings":
         return self.and_path(record["path"], failed=record["status"] == "error")
@@ -53,30 +48,15 @@ class Holdings(NamedTuple):
 class Past:
     """What earlier runs left: `done` is to be left alone, `failed` are the digests of those whose record is an error.
 
-    `count` is the number of those that are done.
+    `count` is how many are done, also in a finished output that does not tell which.
     """
 
-    done: "PathSet"
+    done: PathSet
     failed: set[bytes] = field(default_factory=set)
     count: int = 0
 
-
-class PathSet:
-    """Paths, as 16 bytes each: a million take 16 MB."""
-
-    def __init__(self, digests: bytes = b"") -> None:
-        self._sorted = np.sort(np.frombuffer(digests, f"S{_DIGEST}"))
-
-    def __contains__(self, path: str) -> bool:
-        if not len(self._sorted):
-            return False
-        wanted = _digest(path).rstrip(b"\0")  # as NumPy gives its strings back
-        position = int(np.searchsorted(self._sorted, wanted))
-        return position < len(self._sorted) and bool(self._sorted[position] == wanted)
-
-
-def _digest(path: str) -> bytes:
-    return hashlib.blake2b(encoded(path), digest_size=_DIGEST).digest()
+    def __post_init__(self) -> None:
+        self.count = self.count or len(self.done)
 
 
 class Ledger:
@@ -177,7 +157,7 @@ class Ledger:
     def write(self, record: Record) -> None:
         """Write one record. Raises OutputError when it cannot be written."""
         failed = record["status"] == "error"
-        digest = _digest(record["path"])
+        digest = digest_of(record["path"])
         again = digest in self.past.failed
         self._append(self._retries if again else self._journal, encoded(private_line(record)))
         if again:
@@ -263,28 +243,27 @@ class Ledger:
         holds = Holdings()
         for line_end, record in read_records(self._journal):
             end = line_end
-            digests += _digest(record["path"])
+            digests += digest_of(record["path"])
             holds = holds.and_path(record["path"], failed=False)
             if record["status"] == "error":
-                failed.add(_digest(record["path"]))
+                failed.add(digest_of(record["path"]))
         self._note_torn(self._journal, end)
         if self._retries.exists():
             failed = self._read_retries(failed)
         self._holds = holds._replace(failed=len(failed))
-        if retry_errors:
-            kept = bytearray()
-            for start in range(0, len(digests), _DIGEST):
-                digest = digests[start : start + _DIGEST]
-                kept += b"" if bytes(digest) in failed else digest
-            digests = kept
-        return Past(PathSet(bytes(digests)), failed, len(digests) // _DIGEST)
+        done = PathSet()
+        for start in range(0, len(digests), DIGEST):
+            digest = bytes(digests[start : start + DIGEST])
+            if not (retry_errors and digest in failed):
+                done.add_digest(digest)
+        return Past(done, failed)
 
     def _read_retries(self, failed: set[bytes]) -> set[bytes]:
         """Those that still count as failed."""
         failed, end = set(failed), 0
         for line_end, record in read_records(self._retries):
             end = line_end
-            (failed.add if record["status"] == "error" else failed.discard)(_digest(record["path"]))
+            (failed.add if record["status"] == "error" else failed.discard)(digest_of(record["path"]))
         self._note_torn(self._retries, end)
         return failed
 
@@ -299,9 +278,9 @@ class Ledger:
             newest: dict[bytes, int] = {}
             start = 0
             for end, record in read_records(self._retries):
-                newest[_digest(record["path"])], start = start, end
+                newest[digest_of(record["path"])], start = start, end
             for line in lines:
-                position = newest.get(_digest(json.loads(line)["path"]))
+                position = newest.get(digest_of(json.loads(line)["path"]))
                 if position is not None:
                     retries.seek(position)
                     line = retries.readline()

@@ -43,6 +43,9 @@ class Runtime(Protocol):
     def versions(self, checkpoint: Checkpoint) -> Mapping[str, str]:
         """The library that runs the model, and its version."""
 
+    def takes_levels(self, checkpoint: Checkpoint) -> bool:
+        """Whether it is fed bytes, which the model normalises itself: see `preprocess.make_views`."""
+
     def load_library(self) -> None:
         """Import what takes seconds, so that it does not count as loading the model."""
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import DeviceError
+from timesformer_cli.flow import Pixels
 from timesformer_cli.runtimes.devices import find_device
 from timesformer_cli.runtimes.ports import Engine, Scorer
 
@@ -47,8 +48,8 @@ class BatchSize:
         self._trials = 0
         self._speed = 0.0  # views per second at half the size
 
-    def score(self, scorer: Scorer, views: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits float32 (N, K) of views float32 (N, T, C, H, W), in as many calls as it takes.
+    def score(self, scorer: Scorer, views: Pixels) -> NDArray[np.float32]:
+        """Logits float32 (N, K) of views (N, T, C, H, W), in as many calls as it takes.
 
         Raises:
             DeviceError: not even one view fits into memory.

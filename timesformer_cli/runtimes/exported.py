@@ -107,6 +107,10 @@ def versions(checkpoint: Checkpoint) -> Mapping[str, str]:
     return {"torch": torch.__version__}
 
 
+def takes_levels(checkpoint: Checkpoint) -> bool:
+    return read_metadata(_path(checkpoint)).get("input") == "pixels"
+
+
 def load_library() -> None:
     """Each is loaded with the model that it runs."""
 

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import CheckpointError
+from timesformer_cli.flow import Pixels
 from timesformer_cli.runtimes.devices import available_cores
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, TimesformerConfig
+from timesformer_cli.video.preprocess import normalised, to_levels
 
-# Views float32 (N, T, C, H, W) to logits float32 (N, K), for any N of at least 1. Raises MemoryError if
-# so many do not fit into the device's memory.
-Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+# Views (N, T, C, H, W), uint8 if the runtime `takes_levels`, to logits float32 (N, K), for any N of at least 1.
+# Raises MemoryError if so many do not fit into the device's memory.
+Scorer = Callable[[Pixels], NDArray[np.float32]]
 
 Kind = Literal["cpu", "cuda", "mps"]
 
@@ -69,15 +71,19 @@ class Engine:
         self._output, self._probabilities = _find_output(program, checkpoint, metadata.get("output"))
         self._batch = None if self._input.shape is None else self._input.shape[0]
 
-    def __call__(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, views: Pixels) -> NDArray[np.float32]:
         logits = self.run(views)
         if not np.isfinite(logits).all():
             raise CheckpointError(f"{self._program.path}: gives numbers that are not finite; export it in fp32")
         return logits
 
-    def run(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, views: Pixels) -> NDArray[np.float32]:
         """As a call, whatever numbers come out."""
-        values: NDArray[Any] = to_pixels(views, self._preprocess) if self._takes_pixels else views
+        values: NDArray[Any] = views
+        if self._takes_pixels:
+            values = to_pixels(views, self._preprocess)
+        elif views.dtype == np.uint8:
+            values = normalised(views, self._preprocess)
         values = np.ascontiguousarray(values, self._input.dtype)
         size = self._batch or len(values)
         logits = np.concatenate([self._score(values[start : start + size]) for start in range(0, len(values), size)])
@@ -95,29 +101,14 @@ class Engine:
         return result[:count].astype(np.float32)
 
 
-def to_pixels(views: NDArray[np.float32], preprocess: PreprocessSpec) -> NDArray[np.uint8]:
-    """RGB bytes (N, T, H, W, 3) that `preprocess` would normalise to float32 views (N, T, C, H, W).
-
-    Exact where views were made of bytes; where they were interpolated after they had been normalised, the nearest.
-    """
+def to_pixels(views: Pixels, preprocess: PreprocessSpec) -> NDArray[np.uint8]:
+    """RGB bytes (N, T, H, W, 3) of views (N, T, C, H, W); see `preprocess.to_levels`."""
     levels = to_levels(views, preprocess)
     if preprocess.channel_order == "bgr":
         levels = levels[:, :, ::-1]
     elif preprocess.channel_order == "gray":
         levels = levels.repeat(3, axis=2)
     return np.ascontiguousarray(levels.transpose(0, 1, 3, 4, 2))
-
-
-def to_levels(views: NDArray[np.float32], preprocess: PreprocessSpec) -> NDArray[np.uint8]:
-    """The same bytes as the network has them: (N, T, C, H, W), in its own channels."""
-    mean, std = statistics_of(preprocess)
-    levels: NDArray[np.float32] = (views * std + mean) * np.float32(255)
-    return np.rint(levels).clip(0, 255).astype(np.uint8)
-
-
-def statistics_of(preprocess: PreprocessSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation, float32 (C, 1, 1) each."""
-    return np.array(preprocess.mean, np.float32)[:, None, None], np.array(preprocess.std, np.float32)[:, None, None]
 
 
 def _find_input(program: Program, checkpoint: Checkpoint, metadata: Mapping[str, str]) -> Port:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from timesformer_cli.checkpoints.exported import Provider
 from timesformer_cli.errors import DeviceError, UsageError
+from timesformer_cli.flow import Pixels
 from timesformer_cli.runtimes.devices import Precision, check_device, find_device
 from timesformer_cli.runtimes.ports import Scorer
 from timesformer_cli.specs import Checkpoint
@@ -61,7 +62,7 @@ def open_scorer(
     dtype = torch_dtype(chosen)
     network = _open_network(checkpoint, target, dtype, tell, compile=compile)
 
-    def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(views: Pixels) -> NDArray[np.float32]:
         # torch shares the memory of an array, and warns if it may not write to it.
         pixels = torch.from_numpy(np.require(views, requirements=["C", "W"]))
         try:
@@ -165,6 +166,10 @@ def cluster_device(device: str, provider: Provider) -> str:
 
 def versions(checkpoint: Checkpoint) -> Mapping[str, str]:
     return {"torch": version("torch")}
+
+
+def takes_levels(checkpoint: Checkpoint) -> bool:
+    return False
 
 
 def load_library() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from timesformer_cli.flow import CropName, Frames
+from timesformer_cli.flow import CropName, Frames, Pixels
 from timesformer_cli.specs import PreprocessSpec
 
 # ITU-R 601 luma of red, green and blue.
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 
 # Beyond this many pixels a frame of extreme shape is not resized whole: 64 MB, at Pillow's 4 bytes a pixel.
 _LARGEST_RESIZED = 2**24
@@ -24,17 +24,22 @@ class _Crop(NamedTuple):
     left: int
 
 
-def make_views(clips: Sequence[Frames], spec: PreprocessSpec) -> NDArray[np.float32]:
+def make_views(clips: Sequence[Frames], spec: PreprocessSpec, *, levels: bool = False) -> Pixels:
     """Network input of one or more clips of T frames each: contiguous float32 (V, T, C, H, W).
 
     V goes clip by clip, and inside a clip in the order of `crop_names`. The mean and standard
-    deviation of `spec` are in the order of the network's channels.
+    deviation of `spec` are in the order of the network's channels. With `levels` it is uint8, not normalised yet, for
+    models that do it themselves: the bytes that frames were resized to or, if they are normalised before that
+    (`float`), the nearest.
     """
+    if levels and spec.resize == "float":
+        return to_levels(make_views(clips, spec), spec)
     first = clips[0].pixels
-    channels = _channels(spec)
+    channels = _channels(spec, levels)
     cut = {"float": _cut_float, "antialias": _cut_antialias, "opencv": _cut_opencv}[spec.resize]
     crops_each = len(crop_names(first.shape[2], first.shape[1], spec))
-    views = np.empty((len(clips), crops_each, len(first), len(channels), *spec.size), np.float32)
+    dtype = np.uint8 if levels else np.float32
+    views: Pixels = np.empty((len(clips), crops_each, len(first), len(channels), *spec.size), dtype)
     for clip, clip_views in zip(clips, views, strict=True):
         height, width = clip.pixels.shape[1:3]
         resized = _resized(height, width, spec)
@@ -42,6 +47,30 @@ def make_views(clips: Sequence[Frames], spec: PreprocessSpec) -> NDArray[np.floa
         for number, frame in enumerate(clip.pixels):
             cut(frame, resized, crops, spec, channels, clip_views[:, number])
     return views.reshape(-1, *views.shape[2:])
+
+
+def to_levels(views: Pixels, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Bytes (..., C, H, W), in the network's channels, that `spec` would normalise to these views.
+
+    Exact if views were made of bytes; if they were interpolated after they had been normalised, the nearest.
+    """
+    if views.dtype == np.uint8:
+        return views
+    mean, std = statistics_of(spec)
+    levels: NDArray[np.float32] = (views * std + mean) * np.float32(255)
+    return np.rint(levels).clip(0, 255).astype(np.uint8)
+
+
+def normalised(levels: Pixels, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """What the network is fed, float32 (..., C, H, W), of levels from 0 to 255 in its channels."""
+    mean, std = statistics_of(spec)
+    views: NDArray[np.float32] = (levels.astype(np.float32) / np.float32(255) - mean) / std
+    return views
+
+
+def statistics_of(spec: PreprocessSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation, float32 (C, 1, 1) each."""
+    return np.array(spec.mean, np.float32)[:, None, None], np.array(spec.std, np.float32)[:, None, None]
 
 
 def crop_names(width: int, height: int, spec: PreprocessSpec) -> tuple[CropName, ...]:
@@ -91,24 +120,28 @@ def _crops(height: int, width: int, spec: PreprocessSpec) -> list[_Crop]:
 
 
 # For each channel of the network: the channels of a frame that it is the sum of, with the
-# normalised value, float32 (256,), that each byte contributes.
-_Channels = list[list[tuple[int, NDArray[np.float32]]]]
+# normalised value, float32 (256,), that each byte contributes; or uint8, the byte itself.
+_Channels = list[list[tuple[int, Pixels]]]
 
 
-def _channels(spec: PreprocessSpec) -> _Channels:
-    levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    tables = [(levels - np.float32(mean)) / np.float32(std) for mean, std in zip(spec.mean, spec.std, strict=True)]
+def _channels(spec: PreprocessSpec, levels: bool) -> _Channels:
+    shares = np.arange(256, dtype=np.float32) / np.float32(255)
+    tables: list[Pixels] = [
+        (shares - np.float32(mean)) / np.float32(std) for mean, std in zip(spec.mean, spec.std, strict=True)
+    ]
+    if levels:
+        tables = [np.arange(256, dtype=np.uint8)] * len(tables)
     if spec.channel_order == "gray" and spec.resize != "float":
         return [[(0, tables[0])]]  # of bytes that _gray has mixed
     if spec.channel_order == "gray":
         # The weights add up to one, so normalised values mix as the plain ones do.
-        return [[(source, np.float32(weight) * tables[0]) for source, weight in enumerate(_LUMA)]]
+        return [[(source, np.float32(weight) * tables[0]) for source, weight in enumerate(LUMA)]]
     sources = (0, 1, 2) if spec.channel_order == "rgb" else (2, 1, 0)
     return [[(source, table)] for source, table in zip(sources, tables, strict=True)]
 
 
-def _mix(pixels: NDArray[np.uint8], parts: list[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
-    """One normalised channel (H, W) of bytes (H, W, channels)."""
+def _mix(pixels: NDArray[np.uint8], parts: list[tuple[int, Pixels]]) -> Pixels:
+    """One channel (H, W), normalised or not, of bytes (H, W, channels)."""
     source, table = parts[0]
     plane = table[pixels[..., source]]
     for source, table in parts[1:]:
@@ -160,7 +193,7 @@ def _cut_float(
     crops: list[_Crop],
     spec: PreprocessSpec,
     channels: _Channels,
-    out: NDArray[np.float32],
+    out: Pixels,
 ) -> None:
     """Write the crops of one frame to `out` (crops, C, H, W), as the original code makes them.
 
@@ -188,7 +221,7 @@ def _cut_opencv(
     crops: list[_Crop],
     spec: PreprocessSpec,
     channels: _Channels,
-    out: NDArray[np.float32],
+    out: Pixels,
 ) -> None:
     """Write the crops of one frame to `out` (crops, C, H, W), as mmaction2 makes them.
 
@@ -216,7 +249,7 @@ def _cut_antialias(
     crops: list[_Crop],
     spec: PreprocessSpec,
     channels: _Channels,
-    out: NDArray[np.float32],
+    out: Pixels,
 ) -> None:
     """Write the crops of one frame to `out` (crops, C, H, W), as image processors make them.
 

@@ -7,29 +7,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from timesformer_cli.flow import ViewLabel
+from timesformer_cli.flow import Pixels, ViewLabel
 from timesformer_cli.specs import PreprocessSpec
+from timesformer_cli.video.preprocess import to_levels
 
 # Ten thousand thumbnails of four frames go into one page, at some 3 kB each.
 _THUMBNAIL_HEIGHT = 72
-
-
 _THUMBNAIL_QUALITY = 55
 
 
-def picture(pixels: NDArray[np.float32], spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """What the network is fed as people can look at it: (C, H, W), normalised, to RGB (H, W, 3).
+def picture(pixels: Pixels, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """What the network is fed as people can look at it: (C, H, W) to RGB (H, W, 3).
 
     Channels that the network takes in another order are put right, and gray is shown as gray.
     """
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
-    levels = np.rint((pixels * std + mean) * 255).clip(0, 255).astype(np.uint8)
+    levels = to_levels(pixels, spec)
     if spec.channel_order == "bgr":
         levels = levels[::-1]
     return np.broadcast_to(levels.transpose(1, 2, 0), (*levels.shape[1:], 3)).copy()
 
 
-def thumbnail(pixels: NDArray[np.float32], labels: Sequence[ViewLabel], spec: PreprocessSpec, count: int) -> bytes:
+def thumbnail(pixels: Pixels, labels: Sequence[ViewLabel], spec: PreprocessSpec, count: int) -> bytes:
     """A WebP picture of `count` frames side by side, of those that the network is fed, in order of time.
 
     `pixels` (V, T, C, H, W) as the network gets them, `labels` of its views. Of several crops it is the middle one.

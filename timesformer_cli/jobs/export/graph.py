@@ -22,9 +22,7 @@ from timesformer_cli.errors import OutputError, UsageError
 from timesformer_cli.jobs.export.spec import OLDEST_OPSET, WEIGHTS_OF_ONNX, ExportSpec
 from timesformer_cli.network.model import TimesformerForVideoClassification
 from timesformer_cli.specs import PreprocessSpec
-
-# ITU-R 601 luma of red, green and blue.
-_LUMA = (0.299, 0.587, 0.114)
+from timesformer_cli.video.preprocess import LUMA
 
 # Views at a time. PyTorch wants a bound; none of the formats keeps it.
 _MOST = 1024
@@ -71,7 +69,7 @@ class Exportable(nn.Module):
         if self.channel_order == "bgr":
             frames = frames.flip(2)
         elif self.channel_order == "gray":
-            frames = sum(weight * frames[:, :, c : c + 1] for c, weight in enumerate(_LUMA))  # type: ignore[assignment]
+            frames = sum(weight * frames[:, :, c : c + 1] for c, weight in enumerate(LUMA))  # type: ignore[assignment]
         return (frames - self.mean) / self.std
 
 

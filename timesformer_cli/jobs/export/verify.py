@@ -14,8 +14,9 @@ from timesformer_cli.errors import CheckpointError
 from timesformer_cli.flow import Item
 from timesformer_cli.pipeline.prepare import prepare
 from timesformer_cli.runtimes import exported, pytorch
-from timesformer_cli.runtimes.ports import statistics_of, to_levels, to_pixels
+from timesformer_cli.runtimes.ports import to_pixels
 from timesformer_cli.specs import Checkpoint
+from timesformer_cli.video.preprocess import normalised, to_levels
 
 # Views float32 (N, T, C, H, W), normalised, to what comes out, float32 (N, K) or (N, D).
 Runner = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -59,10 +60,9 @@ def sample_views(checkpoint: Checkpoint, input: Input) -> NDArray[np.float32]:
     """Five views (5, T, C, H, W) as the recipe makes them: two of a clip, as it is and mirrored, and three of noise."""
     clip = prepare(Item(str(CLIP)), checkpoint.recipe).pixels[0]
     noise = np.random.default_rng(SEED).integers(0, 256, (3, *clip.shape)).astype(np.float32)
-    mean, std = statistics_of(checkpoint.preprocess)
-    views = np.stack([clip, clip[..., ::-1], *((noise / 255 - mean) / std)])
+    views = np.stack([clip, clip[..., ::-1], *normalised(noise, checkpoint.preprocess)])
     if input == "pixels":  # the network must see the same bytes
-        views = (to_levels(views, checkpoint.preprocess) / np.float32(255) - mean) / std
+        views = normalised(to_levels(views, checkpoint.preprocess), checkpoint.preprocess)
     return np.ascontiguousarray(views, np.float32)
 
 
