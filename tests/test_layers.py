@@ -96,6 +96,45 @@ def test_every_name_in_the_order_exists() -> None:
     assert set(ORDER) - there == set()
 
 
+# What may lie beside the packages: words, and how the whole is started.
+ROOT = {"__about__", "__main__", "errors", "specs", "flow", "text", "files"}
+
+
+def test_only_words_lie_in_the_root() -> None:
+    there = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert there == ROOT
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    for path in FILES:
+        name = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{name}:{node.name}", node
+
+
+def test_functions_can_be_read_at_a_glance() -> None:
+    long = {name: length for name, node in functions() if (length := node.end_lineno - node.lineno + 1) > 60}
+    assert long == {}
+
+
+def test_commands_take_bundles() -> None:
+    commands = [node for name, node in functions() if any("bundled" in ast.dump(each) for each in node.decorator_list)]
+    assert len(commands) > 12
+    assert [node.name for node in commands if len(node.args.args) + len(node.args.kwonlyargs) > 12] == []
+
+
+def test_the_runtime_of_a_model_is_asked_in_one_place() -> None:
+    """Everyone else asks `runtimes.runtime_of` for what runs it."""
+    asking = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "is_exported"
+    }
+    assert asking == {"runtimes/__init__.py"}
+
+
 def test_the_command_line_starts_light() -> None:
     heavy = ["torch", "transformers", "av", "decord", "huggingface_hub", "safetensors", "PIL", "pyarrow"]
     code = "import json, sys, timesformer_cli, timesformer_cli.cli; print(json.dumps(list(sys.modules)))"

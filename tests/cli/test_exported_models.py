@@ -16,6 +16,7 @@ from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.flow import Item
 from timesformer_cli.pipeline import ray as cluster
 from timesformer_cli.pipeline.prepare import prepare_all
+from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.runtimes.pytorch import open_scorer
 
@@ -194,11 +195,11 @@ def test_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = resolve(str(folder_of("onnx", tmp_path / "x")))
     with prepare_all([Item(str(ONE))], checkpoint.recipe, workers=0, limits=Limits()) as prepared:
         (views,) = [each for each in prepared if each is not None]
-    network = cluster._Network(checkpoint, None, "cpu", "auto", False)
+    network = cluster._Network(checkpoint, RunOptions(device="cpu"))
     (answer,) = cluster._unpack(network(cluster._pack([views])))
     assert os.environ["OMP_NUM_THREADS"] != "1" or os.cpu_count() == 1
     expected = open_scorer(resolve(str(torch_folder())), device="cpu")(views.pixels)
-    assert answer.pixels == pytest.approx(expected, abs=1e-5)
+    assert answer.logits == pytest.approx(expected, abs=1e-5)
 
 
 def test_another_number_of_classes(run: Run, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _LARGEST_GRAPH = 2**26
 _GRAPH, _METADATA = 7, 14
 
 
-def is_exported(path: Path | None) -> bool:
+def has_exported_name(path: Path | None) -> bool:
     return path is not None and path.suffix in EXPORTED_SUFFIXES
 
 

@@ -58,7 +58,7 @@ def resolve(
         entry = zoo.find(name)
     if weights is not None and entry is None:
         raise UsageError(f"--weights goes with a short name of `timesformer models list`, and {name} is none")
-    if exported.is_exported(weights):
+    if exported.has_exported_name(weights):
         raise UsageError(f"--weights {weights}: an exported model is no weights of another; give it with --model")
     from_hub = weights is None and not on_disk and not (entry and entry.folder)
     if revision is not None and not from_hub:
@@ -215,7 +215,7 @@ def _from_folder(
 
 
 def _from_named_file(path: Path, changes: _Changes) -> Checkpoint:
-    if exported.is_exported(path):
+    if exported.has_exported_name(path):
         home = path.parent.parent if path.parent.name == "onnx" else path.parent
         if (home / "config.json").is_file():
             return _from_folder(home, str(path), str(path), None, changes, weights=path)
