@@ -23,8 +23,9 @@ from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, TimesformerError, UsageError
 from timesformer_cli.flow import Failure, Item, Prediction, Result
 from timesformer_cli.pipeline import ray as cluster
+from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.prepare import prepare_all
-from timesformer_cli.pipeline.run import Cluster, RunOptions, score_all
+from timesformer_cli.pipeline.run import Cluster, RunOptions
 from timesformer_cli.pipeline.score import label
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.specs import Checkpoint, Timeline

@@ -18,7 +18,8 @@ from timesformer_cli.evaluation.score_files import Scores, match_scores
 from timesformer_cli.files import locked
 from timesformer_cli.flow import Item, Result
 from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, rate
-from timesformer_cli.pipeline.run import RunOptions, score_all
+from timesformer_cli.pipeline.engine import score_all
+from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.score import label
 from timesformer_cli.results.journal import Ledger
 from timesformer_cli.results.record import Record

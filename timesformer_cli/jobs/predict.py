@@ -10,7 +10,8 @@ from timesformer_cli.flow import Failure, Result, Scored
 from timesformer_cli.jobs.output import Output
 from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter
 from timesformer_cli.jobs.videos import Videos
-from timesformer_cli.pipeline.run import RunOptions, score_all
+from timesformer_cli.pipeline.engine import score_all
+from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.score import label
 from timesformer_cli.results.copies import Sorter
 from timesformer_cli.results.journal import Ledger

@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import pickle
-import re
 import signal
 import socket
 import sys
@@ -20,10 +19,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.errors import DeviceError, TimesformerError, UsageError
+from timesformer_cli.errors import DeviceError, TimesformerError
 from timesformer_cli.flow import Failure, Item, Scored, Views
 from timesformer_cli.pipeline.prepare import Prepared
-from timesformer_cli.pipeline.run import RunOptions
+from timesformer_cli.pipeline.run import RunOptions, check_cluster
 from timesformer_cli.pipeline.score import scored_views
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.runtimes.devices import available_cores
@@ -46,19 +45,6 @@ _NETWORK_CPUS = 0.5
 
 # Views that go to a GPU at a time, for `BatchSize` to share out: half a gigabyte of the base size.
 _VIEWS_AT_A_TIME = 128
-
-
-def check_ray() -> None:
-    """Raises UsageError when Ray is not there."""
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
-        raise UsageError("--engine ray needs Ray; install it with: pip install 'timesformer-cli[ray]'")
-
-
-def check_cluster(device: str) -> None:
-    """Raises UsageError when Ray is not there, or when a GPU is asked for by its number."""
-    check_ray()
-    if re.fullmatch(r"cuda:\d+", device):
-        raise UsageError(f"--device {device}: Ray itself hands out the GPUs of its cluster; use --device cuda")
 
 
 def score_on_cluster(

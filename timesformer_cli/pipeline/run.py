@@ -1,13 +1,15 @@
-"""Videos through the network, on this machine or on a cluster; and what makes that quick, which travels whole."""
+"""What makes a run quick, which travels whole; it never changes the answer."""
 
+import importlib.util
+import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from timesformer_cli.checkpoints.exported import Provider
-from timesformer_cli.flow import Failure, Item, Scored
+from timesformer_cli.errors import UsageError
+from timesformer_cli.flow import Item
 from timesformer_cli.pipeline.prepare import Prepared, prepare_all
-from timesformer_cli.pipeline.score import score
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.runtimes.batching import BatchSize, choose_batch_size
@@ -18,7 +20,7 @@ from timesformer_cli.specs import Checkpoint, Reading, Recipe, Timeline
 Tell = Callable[[str], None]
 
 
-def _silent(message: str) -> None:
+def silent(message: str) -> None:
     """Who asks for no messages gets none."""
 
 
@@ -59,13 +61,11 @@ class RunOptions:
         """
         check_device(self.device)
         if self.cluster is not None:
-            from timesformer_cli.pipeline.ray import check_cluster
-
             check_cluster(self.device)
         runtime = runtime_of(checkpoint)
         runtime.check(checkpoint, precision=self.precision, compile=self.compile, provider=self.provider)
 
-    def open(self, checkpoint: Checkpoint, tell: Tell = _silent) -> Scorer:
+    def open(self, checkpoint: Checkpoint, tell: Tell = silent) -> Scorer:
         """The network, loaded and ready. `tell` gets a sentence of what takes long, or has to be done without.
 
         Raises:
@@ -82,7 +82,7 @@ class RunOptions:
             tell=tell,
         )
 
-    def batch(self, scorer: Scorer, tell: Tell = _silent) -> BatchSize:
+    def batch(self, scorer: Scorer, tell: Tell = silent) -> BatchSize:
         """How many views go through `scorer` at a time."""
         return choose_batch_size(self.batch_size, self.device, tell, scorer)
 
@@ -117,29 +117,14 @@ class RunOptions:
         )
 
 
-@contextmanager
-def score_all(
-    items: Iterable[Item],
-    checkpoint: Checkpoint,
-    run: RunOptions,
-    *,
-    timeline: Timeline | None = None,
-    thumbnails: bool = False,
-    tell: Tell = _silent,
-) -> Iterator[Iterator[Scored | Failure]]:
-    """The logits of each span of each item, in order, for as long as the context lasts.
+def check_ray() -> None:
+    """Raises UsageError when Ray is not there."""
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
+        raise UsageError("--engine ray needs Ray; install it with: pip install 'timesformer-cli[ray]'")
 
-    Raises:
-        TimesformerError: as `RunOptions.open`, `score` and, on a cluster, `score_on_cluster`.
-    """
-    if run.cluster is not None:
-        from timesformer_cli.pipeline.ray import score_on_cluster
 
-        yield score_on_cluster(items, checkpoint, run, timeline=timeline, thumbnails=thumbnails, tell=tell)
-        return
-    levels = runtime_of(checkpoint).takes_levels(checkpoint)
-    recipe = checkpoint.recipe
-    with run.prepare(items, recipe, timeline=timeline, thumbnails=thumbnails, levels=levels) as prepared:
-        # What takes seconds, importing torch, while the first videos are read.
-        scorer = run.open(checkpoint, tell)
-        yield score(prepared, scorer, run.batch(scorer, tell))
+def check_cluster(device: str) -> None:
+    """Raises UsageError when Ray is not there, or when a GPU is asked for by its number."""
+    check_ray()
+    if re.fullmatch(r"cuda:\d+", device):
+        raise UsageError(f"--device {device}: Ray itself hands out the GPUs of its cluster; use --device cuda")

@@ -181,8 +181,7 @@ class Sharing:
             if self.ray_address is not None:
                 raise UsageError("--ray-address goes with --engine ray")
             return None
-        from timesformer_cli.pipeline.ray import check_ray
-        from timesformer_cli.pipeline.run import Cluster
+        from timesformer_cli.pipeline.run import Cluster, check_ray
 
         check_ray()
         return Cluster(self.ray_address)

@@ -1,0 +1,37 @@
+"""Videos through the network, on this machine or on a cluster."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from timesformer_cli.flow import Failure, Item, Scored
+from timesformer_cli.pipeline.ray import score_on_cluster
+from timesformer_cli.pipeline.run import RunOptions, Tell, silent
+from timesformer_cli.pipeline.score import score
+from timesformer_cli.runtimes import runtime_of
+from timesformer_cli.specs import Checkpoint, Timeline
+
+
+@contextmanager
+def score_all(
+    items: Iterable[Item],
+    checkpoint: Checkpoint,
+    run: RunOptions,
+    *,
+    timeline: Timeline | None = None,
+    thumbnails: bool = False,
+    tell: Tell = silent,
+) -> Iterator[Iterator[Scored | Failure]]:
+    """The logits of each span of each item, in order, for as long as the context lasts.
+
+    Raises:
+        TimesformerError: as `RunOptions.open`, `score` and, on a cluster, `score_on_cluster`.
+    """
+    if run.cluster is not None:
+        yield score_on_cluster(items, checkpoint, run, timeline=timeline, thumbnails=thumbnails, tell=tell)
+        return
+    levels = runtime_of(checkpoint).takes_levels(checkpoint)
+    recipe = checkpoint.recipe
+    with run.prepare(items, recipe, timeline=timeline, thumbnails=thumbnails, levels=levels) as prepared:
+        # What takes seconds, importing torch, while the first videos are read.
+        scorer = run.open(checkpoint, tell)
+        yield score(prepared, scorer, run.batch(scorer, tell))
