@@ -28,7 +28,7 @@ from timesformer_cli.runtime import open_scorer
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.workers import Limits
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray")
+needs_ray = pytest.mark.usefixtures("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 

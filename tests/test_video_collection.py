@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import ALL
 from stamped import Pixels
 
 from timesformer_cli.decoders.pyav import PyavReader
@@ -116,6 +117,8 @@ def other_decoders() -> tuple[Decoder, ...]:
     try:
         importlib.import_module("torchcodec.decoders")
     except (ImportError, OSError, RuntimeError):
+        if ALL:
+            raise
         return ("decord",)
     return ("decord", "torchcodec")
 
