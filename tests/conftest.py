@@ -1,17 +1,19 @@
 """Fixtures that several test files share."""
 
+import importlib
 import importlib.util
 import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testing.command import Outcome, Run, exit_code
+from testing.needs import lack
 from testing.pages import Page, Show
 
 _SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
@@ -50,13 +52,30 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pytest.importorskip("selenium", reason="selenium is not installed")
+    if importlib.util.find_spec("selenium") is None:
+        lack("selenium")
     from testing.browser import BROWSER, DRIVER, open_browser
 
     if BROWSER is None or DRIVER is None:
-        pytest.skip("no Chromium with its chromedriver on this machine")
+        lack("Chromium with its chromedriver")
     with open_browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def ray() -> None:
+    if importlib.util.find_spec("ray") is None:
+        lack("Ray")
+
+
+@pytest.fixture(scope="session")
+def torchcodec() -> Callable[..., Any]:
+    """The reader, where torchcodec is installed and finds FFmpeg's libraries."""
+    try:
+        module = importlib.import_module("timesformer_cli.video.decoders.torchcodec")
+    except (ImportError, OSError, RuntimeError) as error:
+        lack(f"torchcodec that can be imported: {str(error).splitlines()[0]}")
+    return module.TorchcodecReader  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from timesformer_cli.pipeline.score import label
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.specs import Checkpoint, Timeline
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray")
+needs_ray = pytest.mark.usefixtures("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from testing.collection import KINDS
+from testing.needs import ALL
 from testing.stamped import Pixels
 from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import Frames, Item, VideoInfo
@@ -101,6 +102,8 @@ def other_decoders() -> tuple[Decoder, ...]:
     try:
         importlib.import_module("torchcodec.decoders")
     except (ImportError, OSError, RuntimeError):
+        if ALL:
+            raise
         return ("decord",)
     return ("decord", "torchcodec")
 

@@ -1,7 +1,6 @@
 """The readers beneath `open_video`: the work they do, what they read from, their limits, and torchcodec."""
 
 import contextlib
-import importlib
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -580,15 +579,6 @@ class TestMemory:
 
 
 REFUSED = ("refresh.mp4", "short.ts", "short.avi", "raw.h264", "mpeg4_b.avi", "mpeg2.mpg", "mpeg2.ts")
-
-
-@pytest.fixture(scope="session")
-def torchcodec() -> Callable[..., Any]:
-    try:
-        module = importlib.import_module("timesformer_cli.video.decoders.torchcodec")
-    except (ImportError, OSError, RuntimeError) as error:
-        pytest.skip(f"torchcodec cannot be imported: {str(error).splitlines()[0]}")
-    return module.TorchcodecReader  # type: ignore[no-any-return]
 
 
 class TestTorchcodec:
