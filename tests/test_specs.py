@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timesformer_cli.specs import Checkpoint, PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
+from timesformer_cli.specs import Checkpoint, PreprocessSpec, Reading, Recipe, SamplingSpec, TimesformerConfig
 
 
 class TestConfig:
@@ -204,6 +204,31 @@ class TestSampling:
     def test_the_rate_may_be_the_video_s_own(self, method: Any) -> None:
         spec = SamplingSpec(num_frames=8, method=method, fps=None, clips=3, overrun="loop")
         assert SamplingSpec(**json.loads(json.dumps(asdict(spec)))) == spec
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("decoder", "ffmpeg"),
+            ("max_pixels", 0),
+            ("max_frames", 1.5),
+            ("max_fetched_bytes", -1),
+            ("fetch_timeout", 0),
+            ("frame_rate", "30"),
+            ("threads", 0),
+            ("min_shared_pixels", 0),
+            ("max_decoder_bytes", 2.0**30),
+            ("max_kept_bytes", True),
+            ("max_frame_bytes", None),
+        ],
+    )
+    def test_refusals_name_the_field(self, name: str, value: Any) -> None:
+        with pytest.raises(ValueError, match=f"^{name} is "):
+            Reading(**{name: value})
+
+    def test_json(self) -> None:
+        assert Reading(**json.loads(json.dumps(asdict(Reading())))) == Reading()
 
 
 class TestPreprocess:

@@ -76,8 +76,7 @@ class TestPrepare:
         whole = prepare(video, checkpoint)
         counting = Counting()
         monkeypatch.setattr(pipeline, "open_video", counting.open)
-        monkeypatch.setattr(pipeline, "MAX_FRAME_BYTES", 2 * 4 * 64 * 48 * 3)  # two clips of three
-        parts = prepare(video, checkpoint)
+        parts = prepare(video, checkpoint, Reading(max_frame_bytes=2 * 4 * 64 * 48 * 3))  # two clips of three
         assert [len(numbers) for numbers in counting.reads if numbers] == [8, 3]  # one is shared
         assert parts.labels == whole.labels
         np.testing.assert_array_equal(parts.pixels, whole.pixels)
@@ -122,8 +121,7 @@ class TestTimelines:
         whole = list(prepare_windows(video, timeline))
         counting = Counting()
         monkeypatch.setattr(pipeline, "open_video", counting.open)
-        monkeypatch.setattr(pipeline, "MAX_FRAME_BYTES", most * 64 * 48 * 3)
-        parts = list(prepare_windows(video, timeline))
+        parts = list(prepare_windows(video, timeline, Reading(max_frame_bytes=most * 64 * 48 * 3)))
         read = [number for numbers in counting.reads for number in numbers]
         assert len(read) == len(set(read)) > 20
         assert max(map(len, counting.reads)) <= max(most, 4)
