@@ -44,9 +44,11 @@ from timesformer_cli.network.cost import Cost, measure_cost
 from timesformer_cli.runtimes.pytorch import open_scorer
 from timesformer_cli.specs import Checkpoint
 
-QUICK = Settings(device="cpu", workers=1, seconds=0.001)
+# Networks as small as these are quick.
+QUICK = Settings(
+    device="cpu", workers=1, seconds=0.001, matrix_sizes=(8, 16), max_views=4, max_call=math.inf, min_gain=0
+)
 COST = Cost(parameters=1, flops=1000)
-LONGEST = Settings.longest  # which most tests replace: networks as small as theirs are quick
 
 
 @pytest.fixture(scope="module")
@@ -172,13 +174,6 @@ class TestReading:
 
 
 class TestNetwork:
-    @pytest.fixture(autouse=True)
-    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(network, "_MATRICES", {"cpu": (8, 16)})
-        monkeypatch.setattr(network, "_MOST_VIEWS", {"cpu": 4})
-        monkeypatch.setattr(network, "_GAIN", 0)
-        monkeypatch.setattr(Settings, "longest", 1e6)
-
     def test_each_precision_by_batch(self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
         found = list(network.measure_network(checkpoint, view, COST, QUICK, print))
@@ -228,7 +223,6 @@ class TestNetwork:
         """Of the device that is asked for, and from the beginning of each measurement."""
         held = {"cuda:1": 99}
         monkeypatch.setattr("timesformer_cli.jobs.benchmark.settings.find_device", torch.device)
-        monkeypatch.setattr(network, "_MOST_VIEWS", {"cuda": 2})
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: held.update({device: 0}))
         monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: held[device])
@@ -237,7 +231,7 @@ class TestNetwork:
             held["cuda:1"] = max(held["cuda:1"], 10 * len(views))
             return views
 
-        found = network._by_batch(score, view, Settings(device="cuda:1", seconds=0.001))
+        found = network._by_batch(score, view, replace(QUICK, device="cuda:1", max_views=2))
         assert [(count, memory) for count, _, memory in found] == [(1, 10), (2, 20)]
 
     def test_the_precision_that_was_asked_for(self, checkpoint: Checkpoint) -> None:
@@ -254,18 +248,16 @@ class TestNetwork:
         assert [count for count, *_ in network._by_batch(score, view, QUICK)] == [1, 2]
 
     def test_batches_end_where_they_are_slow(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Settings, "longest", LONGEST)
         clock = Clock(monkeypatch)
-        settings = Settings(device="cpu", seconds=0.5)
+        settings = Settings(device="cpu", seconds=0.5, min_gain=0)
         found = network._by_batch(lambda views: clock.takes(len(views))(), view, settings)
         assert [count for count, *_ in found] == [1, 2]  # four would take longer than six times 0.5 s
 
     def test_batches_end_where_they_gain_nothing(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(network, "_MOST_VIEWS", {"cpu": 64})
-        monkeypatch.setattr(network, "_GAIN", 1.05)
         clock = Clock(monkeypatch)
         seconds = {1: 0.2, 2: 0.2, 4: 0.4, 8: 0.8}  # twice as many a second at two, and then no more
-        found = network._by_batch(lambda views: clock.takes(seconds[len(views)])(), view, Settings(seconds=1))
+        settings = Settings(device="cpu", seconds=1, max_views=64)
+        found = network._by_batch(lambda views: clock.takes(seconds[len(views)])(), view, settings)
         assert [count for count, *_ in found] == [1, 2, 4, 8]
 
     def test_not_even_one_view(self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,8 +379,7 @@ class TestTransformers:
         expected = open_scorer(checkpoint, device="cpu", precision="fp32")(view)
         np.testing.assert_allclose(score(view), expected, rtol=1e-5, atol=1e-5)
 
-    def test_turns(self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch, items: list[Item]) -> None:
-        monkeypatch.setattr(Settings, "longest", 1e6)
+    def test_turns(self, checkpoint: Checkpoint, view: Any, items: list[Item]) -> None:
         told: list[str] = []
         *networks, pipeline = peer.face_transformers(items, checkpoint, view, QUICK, told.append)
         assert [duel.name for duel in networks] == [f"network, fp32, {n}" for n in ("1 view", "4 views", "32 views")]
@@ -402,7 +393,7 @@ class TestTransformers:
         checkpoint = resolve("camera-motion")
         view = first_view(items, checkpoint, QUICK.reading)
         told: list[str] = []
-        duels = list(peer.face_transformers(items, checkpoint, view, QUICK, told.append))
+        duels = list(peer.face_transformers(items, checkpoint, view, replace(QUICK, turns=(1,)), told.append))
         assert all(duel.name.startswith("network") for duel in duels)
         assert told == ["transformers' pipeline is left out: its image processors do not make gray views"]
 
@@ -411,7 +402,7 @@ class TestTransformers:
     ) -> None:
         short = Item(str(write_video(tmp_path / "short.mp4", frames=3)))
         told: list[str] = []
-        list(peer.face_transformers([*items, short], checkpoint, view, QUICK, told.append))
+        list(peer.face_transformers([*items, short], checkpoint, view, replace(QUICK, turns=(1,)), told.append))
         assert told == ["transformers' pipeline is left out: it takes 4 frames of a video, and one here has 3"]
 
     def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
