@@ -29,7 +29,7 @@ from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, InputError, OutputError, Terminated, UsageError
 from timesformer_cli.flow import Item, Prediction
-from timesformer_cli.jobs.export import ExportSpec, bundle, check, export, graph, quantize, readme, verify
+from timesformer_cli.jobs.export import ExportSpec, bundle, check, export, readme, verify
 from timesformer_cli.pipeline.prepare import prepare_all
 from timesformer_cli.pipeline.score import classify
 from timesformer_cli.pipeline.workers import Limits
@@ -210,14 +210,13 @@ def test_whole_numbers_of_eight_bits(
     tmp_path: Path,
     videos: Path,
     checkpoint: Checkpoint,
-    monkeypatch: pytest.MonkeyPatch,
     format: Any,
     calibrated: bool,
 ) -> None:
-    monkeypatch.setattr(quantize, "_VIEWS", 6)
     if format == "openvino":
         pytest.importorskip("nncf")
-    spec = ExportSpec(format=format, quantize="int8", calibrate=videos if calibrated else None, input="pixels")
+    folder = videos if calibrated else None
+    spec = ExportSpec(format=format, quantize="int8", calibrate=folder, calibration_views=6, input="pixels")
     told: list[str] = []
     found = export(checkpoint, spec, tmp_path / "made", tell=told.append)
     # Activations of so narrow a network do not take NNCF's rounding as those of real ones do.
@@ -290,9 +289,8 @@ def test_weights_that_no_single_file_can_hold(
 ) -> None:
     """Told before the minutes that the exporter would take for so large a network."""
     monkeypatch.setattr(torch.onnx, "export", None)
-    monkeypatch.setattr(graph, "_LARGEST_ONNX", 10_000)
     with pytest.raises(UsageError, match="do not fit into one file of ONNX; add --external-data"):
-        export(checkpoint, PLAIN, tmp_path / "made")
+        export(checkpoint, replace(PLAIN, max_onnx_bytes=10_000), tmp_path / "made")
 
 
 def test_a_pt2_does_without_its_example(make: Make) -> None:
