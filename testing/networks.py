@@ -68,8 +68,9 @@ def without_attentions(network: Any, pixels: Tensor) -> Any:
 def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
     """Compare two tensors, or two sequences of tensors of the same length."""
     if isinstance(actual, Tensor):
-        assert relative_difference(actual.detach(), expected) <= tolerance
+        difference = relative_difference(actual.detach(), expected)
+        assert difference <= tolerance, difference
         return
     assert len(actual) == len(expected)
     for one, other in zip(actual, expected, strict=True):
-        assert relative_difference(one, other) <= tolerance
+        assert_close(one, other, tolerance)
