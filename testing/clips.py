@@ -71,3 +71,14 @@ def write_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
     config = tiny_config(labels, num_hidden_layers=1, initializer_range=0.3)
     TimesformerForVideoClassification(config).save_pretrained(folder)
     return folder
+
+
+def write_random_model(folder: Path, labels: Sequence[str]) -> Path:
+    """Another, of which biases and embeddings of time are random too."""
+    torch.manual_seed(2)
+    model = TimesformerForVideoClassification(tiny_config(labels, num_hidden_layers=1))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(mean=float("norm" in name and name.endswith("weight")), std=0.4)
+    model.save_pretrained(folder)
+    return folder

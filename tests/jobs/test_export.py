@@ -22,7 +22,7 @@ import torch
 from packaging.requirements import Requirement
 from PIL import Image
 
-from testing.clips import tiny_config
+from testing.clips import write_random_model
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoints.exported import read_metadata
 from timesformer_cli.checkpoints.recipes import with_overrides
@@ -53,13 +53,7 @@ Make = Callable[[ExportSpec], Path]
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """A tiny network of random weights, biases and embeddings of time too, in the colours of Something-Something."""
-    folder = tmp_path_factory.mktemp("network")
-    torch.manual_seed(2)
-    model = TimesformerForVideoClassification(tiny_config(LABELS, num_hidden_layers=1))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(mean=float("norm" in name and name.endswith("weight")), std=0.4)
-    model.save_pretrained(folder)
+    folder = write_random_model(tmp_path_factory.mktemp("network"), LABELS)
     fields = {"channel_order": "bgr", "mean": (0.3, 0.4, 0.5), "std": (0.2, 0.25, 0.3), "stride": 8}
     return with_overrides(resolve(str(folder)), fields=fields)
 
@@ -164,35 +158,6 @@ def test_each_format_computes_what_the_network_computes(
     # Frames in another order are another video.
     other = RUNS[spec.format](folder, name, np.ascontiguousarray(values[:, ::-1]))
     assert np.abs(other - wanted).max() > tolerance * np.abs(wanted).max()
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_hub_folder_holds_the_same_weights(make: Make, checkpoint: Checkpoint, precision: Any) -> None:
-    from transformers import TimesformerForVideoClassification as Theirs
-
-    folder = make(ExportSpec(format="hub", precision=precision))
-    model = Theirs.from_pretrained(folder, dtype="float32").eval()
-    frames = frames_of(2)
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(frames)).logits.numpy()
-    wanted = expected(checkpoint, frames)
-    assert np.abs(logits - wanted).max() <= {"fp32": 1e-5, "fp16": 5e-3}[precision] * np.abs(wanted).max()
-    assert (
-        json.loads((folder / "config.json").read_text())["dtype"] == {"fp32": "float32", "fp16": "float16"}[precision]
-    )
-
-
-@pytest.mark.parametrize("format", ["hub", "pt2"])
-def test_labels_that_utf8_has_not(tmp_path: Path, format: Any) -> None:
-    from transformers import TimesformerConfig as Theirs
-
-    labels = ("bytes \udcff\udc80", "back\\slash \ud83d", "größer 😀")
-    TimesformerForVideoClassification(tiny_config(labels, num_hidden_layers=1)).save_pretrained(tmp_path / "network")
-    assert export(resolve(str(tmp_path / "network")), ExportSpec(format=format), tmp_path / "made").passed
-    for folder in ("network", "made"):
-        assert resolve(str(tmp_path / folder)).labels == labels
-        assert tuple(Theirs.from_pretrained(tmp_path / folder).id2label.values()) == labels
-        assert "größer 😀" in (tmp_path / folder / "config.json").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
