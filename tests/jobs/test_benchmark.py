@@ -29,10 +29,8 @@ from timesformer_cli.jobs.benchmark import (
     Settings,
     check_transformers,
     compare,
-    first_view,
     measure,
     network,
-    peer,
     startup,
     videos,
 )
@@ -41,7 +39,6 @@ from timesformer_cli.jobs.benchmark.report import describe
 from timesformer_cli.jobs.benchmark.rounds import repeat, take_turns
 from timesformer_cli.jobs.benchmark.videos import Flow
 from timesformer_cli.network.cost import Cost, measure_cost
-from timesformer_cli.runtimes.pytorch import open_scorer
 from timesformer_cli.specs import Checkpoint
 
 # Networks as small as these are quick.
@@ -372,48 +369,16 @@ def test_the_slower_stage_is_expected_to_hold_up_the_other(
     assert videos.expected_flow(measurements, Settings(workers=workers)) == pytest.approx(flow)
 
 
-class TestTransformers:
-    def test_the_same_logits(self, checkpoint: Checkpoint, view: Any) -> None:
-        score, theirs = peer.open_peer(checkpoint, "fp32", "cpu")
-        assert type(theirs).__module__.startswith("transformers.")
-        expected = open_scorer(checkpoint, device="cpu", precision="fp32")(view)
-        np.testing.assert_allclose(score(view), expected, rtol=1e-5, atol=1e-5)
+def test_transformers_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="pip install transformers"):
+        check_transformers()
 
-    def test_turns(self, checkpoint: Checkpoint, view: Any, items: list[Item]) -> None:
-        told: list[str] = []
-        *networks, pipeline = peer.face_transformers(items, checkpoint, view, QUICK, told.append)
-        assert [duel.name for duel in networks] == [f"network, fp32, {n}" for n in ("1 view", "4 views", "32 views")]
-        assert [duel.counts["views"] for duel in networks] == [1, 4, 32]
-        assert all(duel.difference is not None and duel.difference < 1e-5 for duel in networks)
-        assert (pipeline.name, dict(pipeline.counts)) == ("pipeline on videos", {"videos": 2})
-        assert pipeline.difference is None
-        assert told == []
 
-    def test_gray_views(self, view: Any, tmp_path: Path, items: list[Item]) -> None:
-        checkpoint = resolve("camera-motion")
-        view = first_view(items, checkpoint, QUICK.reading)
-        told: list[str] = []
-        duels = list(peer.face_transformers(items, checkpoint, view, replace(QUICK, turns=(1,)), told.append))
-        assert all(duel.name.startswith("network") for duel in duels)
-        assert told == ["transformers' pipeline is left out: its image processors do not make gray views"]
-
-    def test_videos_that_are_too_short(
-        self, checkpoint: Checkpoint, view: Any, tmp_path: Path, items: list[Item]
-    ) -> None:
-        short = Item(str(write_video(tmp_path / "short.mp4", frames=3)))
-        told: list[str] = []
-        list(peer.face_transformers([*items, short], checkpoint, view, replace(QUICK, turns=(1,)), told.append))
-        assert told == ["transformers' pipeline is left out: it takes 4 frames of a video, and one here has 3"]
-
-    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-        with pytest.raises(UsageError, match="pip install transformers"):
-            check_transformers()
-
-    def test_exported_models_have_no_weights_for_it(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
-        linear = replace(checkpoint, weights=tmp_path / "model.onnx")
-        with pytest.raises(UsageError, match="was exported"):
-            measure([], linear, QUICK, against=True)
+def test_exported_models_have_no_weights_for_transformers(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    linear = replace(checkpoint, weights=tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="was exported"):
+        measure([], linear, QUICK, against=True)
 
 
 def report(seconds: float, **about: Any) -> dict[str, Any]:
