@@ -5,7 +5,7 @@
 
 A relative difference is max|a - b| / max|b| over a whole tensor; over 2e-5 in float32 or 1e-10 in float64 the exit code
 is 1. Batches are of two. All weights are random and of large scale, embeddings, biases and norms included
-(tests/reference.py, `random_weights`).
+(testing/reference.py, `random_weights`).
 """
 
 import argparse

@@ -10,6 +10,10 @@ import numpy as np
 import torch
 
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
+from timesformer_cli.flow import Frames
+
+# (width, height) of frames: landscape, portrait, square, smaller than crops, odd, extreme.
+SIZES = [(320, 240), (240, 320), (256, 256), (341, 256), (64, 48), (639, 361), (1280, 16), (16, 1280), (1, 1)]
 
 LABELS = ("waving", "größer, schneller", "a\tb", "sitting", "running")
 
@@ -28,6 +32,12 @@ def write_video(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def noise(width: int, height: int, frames: int = 2, seed: int = 0) -> Frames:
+    """Frames of random bytes, a second apart."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+    return Frames(pixels, np.arange(frames, dtype=np.float64))
 
 
 def write_audio(path: Path) -> Path:
@@ -60,4 +70,15 @@ def write_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
     torch.manual_seed(0)
     config = tiny_config(labels, num_hidden_layers=1, initializer_range=0.3)
     TimesformerForVideoClassification(config).save_pretrained(folder)
+    return folder
+
+
+def write_random_model(folder: Path, labels: Sequence[str]) -> Path:
+    """Another, of which biases and embeddings of time are random too."""
+    torch.manual_seed(2)
+    model = TimesformerForVideoClassification(tiny_config(labels, num_hidden_layers=1))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(mean=float("norm" in name and name.endswith("weight")), std=0.4)
+    model.save_pretrained(folder)
     return folder

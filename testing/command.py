@@ -57,3 +57,11 @@ def started(*command: str | Path, **options: Any) -> Iterator["subprocess.Popen[
 def only_line(text: str) -> str:
     (line,) = text.splitlines()
     return line
+
+
+def scores(run: Run, *args: str | Path) -> list[float]:
+    """The logits that all classes get for a.mp4, in their order."""
+    code, out, err = run("predict", "a.mp4", "--raw-logits", "-k", "1000", *args)
+    assert (code, err) == (0, ""), err
+    predictions = json.loads(out)["predictions"]
+    return [p["score"] for p in sorted(predictions, key=lambda p: p["index"])]

@@ -15,6 +15,17 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Views = NDArray[np.float32]
 
+# (width, height) of frames to compare them on.
+SHAPES = [(64, 48), (48, 64), (50, 50), (32, 32), (340, 256), (341, 256), (45, 97), (9, 7), (1280, 720)]
+
+
+def pictures(width: int, height: int, count: int = 2) -> Pixels:
+    """A coloured slope under noise, another in each frame."""
+    rng = np.random.default_rng(width * height)
+    y, x = np.mgrid[0:height, 0:width]
+    slope = np.stack([x * 180 / width, y * 180 / height, (x + y) * 90 / (width + height)], axis=-1)
+    return (slope + rng.integers(0, 76, (count, height, width, 3))).astype(np.uint8)
+
 
 def original_frames(frames: int, fps: float, count: int, stride: float, *, middle: bool = False) -> list[int]:
     """The released code's single clip for Kinetics; `middle` is where the paper puts it."""

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import pickle
-from dataclasses import FrozenInstanceError, asdict, fields, replace
+from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timesformer_cli.specs import Checkpoint, PreprocessSpec, Recipe, SamplingSpec, TimesformerConfig
+from timesformer_cli.specs import Checkpoint, PreprocessSpec, Reading, Recipe, SamplingSpec, TimesformerConfig
 
 
 class TestConfig:
-    def test_defaults_are_those_of_transformers(self) -> None:
-        transformers = pytest.importorskip("transformers")
-        theirs, ours = transformers.TimesformerConfig(), TimesformerConfig()
-        own = {"extra"}
-        for name in {f.name for f in fields(ours)} - own:
-            assert getattr(ours, name) == getattr(theirs, name), name
-
     @pytest.mark.parametrize(
         ("name", "values"),
         [
@@ -152,27 +145,6 @@ class TestConfig:
         assert TimesformerConfig.from_pretrained(tmp_path / "new" / "folder") == config
         assert "下" in (tmp_path / "new" / "folder" / "config.json").read_text(encoding="utf-8")
 
-    @pytest.mark.parametrize("attention_type", ["divided_space_time", "joint_space_time", "space_only"])
-    def test_transformers_reads_what_we_write(self, attention_type: str, tmp_path: Path) -> None:
-        transformers = pytest.importorskip("transformers")
-        config = TimesformerConfig(
-            attention_type=attention_type,  # type: ignore[arg-type]
-            image_size=32,
-            patch_size=8,
-            num_frames=5,
-            hidden_dropout_prob=0.1,
-            qkv_bias=False,
-            id2label={0: "a", 1: "b", 2: "c"},
-            problem_type="regression",
-        )
-        config.save_pretrained(tmp_path)
-        theirs = transformers.AutoConfig.from_pretrained(tmp_path)
-        assert type(theirs) is transformers.TimesformerConfig
-        for name in {f.name for f in fields(config)} - {"extra"}:
-            assert getattr(theirs, name) == getattr(config, name), name
-        theirs.save_pretrained(tmp_path)
-        assert replace(TimesformerConfig.from_pretrained(tmp_path), extra={}) == config
-
     def test_no_folder(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             TimesformerConfig.from_pretrained(tmp_path)
@@ -204,6 +176,31 @@ class TestSampling:
     def test_the_rate_may_be_the_video_s_own(self, method: Any) -> None:
         spec = SamplingSpec(num_frames=8, method=method, fps=None, clips=3, overrun="loop")
         assert SamplingSpec(**json.loads(json.dumps(asdict(spec)))) == spec
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("decoder", "ffmpeg"),
+            ("max_pixels", 0),
+            ("max_frames", 1.5),
+            ("max_fetched_bytes", -1),
+            ("fetch_timeout", 0),
+            ("frame_rate", "30"),
+            ("threads", 0),
+            ("min_shared_pixels", 0),
+            ("max_decoder_bytes", 2.0**30),
+            ("max_kept_bytes", True),
+            ("max_frame_bytes", None),
+        ],
+    )
+    def test_refusals_name_the_field(self, name: str, value: Any) -> None:
+        with pytest.raises(ValueError, match=f"^{name} is "):
+            Reading(**{name: value})
+
+    def test_json(self) -> None:
+        assert Reading(**json.loads(json.dumps(asdict(Reading())))) == Reading()
 
 
 class TestPreprocess:

@@ -278,23 +278,48 @@ Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
 class Reading:
     """How videos are read, and what is refused: nothing here changes what a model sees of a video that is read.
 
-    `max_pixels`: of one picture. `max_frames`: of a video, by its packets. `frame_rate`: pictures a
-    second of a folder of pictures, which does not say; 30 is what Something-Something is extracted at.
-    `threads`: at most so many decode one video, where the decoder is PyAV.
+    `max_pixels`: of one picture. `max_frames`: of a video, by its packets. `max_fetched_bytes`: of a
+    video at an address; formats with an index are far below, the others are read from end to end.
+    `fetch_timeout`: seconds without a byte from its server. `frame_rate`: pictures a second of a folder
+    of pictures, which does not say; 30 is what Something-Something is extracted at.
+    `threads`: at most so many decode one video, where the decoder is PyAV, if together they have
+    `min_shared_pixels` to decode: a seventh of a second's work, from which on their start is worth it.
+    `max_decoder_bytes`: what the decoders of all threads may hold. `max_kept_bytes`: of pictures that are
+    kept for reading where all are decoded to count them; if they take more, none is.
+    `max_frame_bytes`: of decoded frames that are held at a time; a single clip may need more.
     """
 
     decoder: Decoder = "auto"
     max_pixels: int = 2**26
     max_frames: int = 2_000_000
+    max_fetched_bytes: int = 2**30
+    fetch_timeout: float = 15.0
     frame_rate: float = 30.0
     threads: int = 1
+    min_shared_pixels: int = 2**27
+    max_decoder_bytes: int = 2**30
+    max_kept_bytes: int = 2**27
+    max_frame_bytes: int = 2**28
 
     def __post_init__(self) -> None:
         _require_one_of("decoder", self.decoder, Decoder)
-        for name in ("max_pixels", "max_frames", "threads"):
+        for name in (
+            "max_pixels",
+            "max_frames",
+            "max_fetched_bytes",
+            "threads",
+            "min_shared_pixels",
+            "max_decoder_bytes",
+            "max_kept_bytes",
+            "max_frame_bytes",
+        ):
             value = getattr(self, name)
-            _require(_is_count(value), f"{name} is {value!r}; it must be a whole number above 0")
-        _require(_is_positive(self.frame_rate), f"frame_rate is {self.frame_rate!r}; it must be a number above 0")
+            if not _is_count(value):  # words only when they are needed, as each video has its own number of threads
+                raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
+        for name in ("fetch_timeout", "frame_rate"):
+            value = getattr(self, name)
+            if not _is_positive(value):
+                raise ValueError(f"{name} is {value!r}; it must be a number above 0")
 
 
 ChannelOrder = Literal["rgb", "bgr", "gray"]

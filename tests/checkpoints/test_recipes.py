@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from transformers import VideoMAEImageProcessorPil
 
 from testing import published as pipelines
+from testing.published import SHAPES, pictures
 from timesformer_cli.checkpoints.recipes import (
     RECIPES,
     RecipeName,
@@ -28,8 +28,6 @@ SMALL = TimesformerConfig(image_size=32)
 
 SSV2 = "something-something-v2"
 
-# (width, height)
-SHAPES = [(64, 48), (48, 64), (50, 50), (32, 32), (340, 256), (341, 256), (45, 97), (9, 7), (1280, 720)]
 # frames, frames a second
 VIDEOS = [(300, 30.0), (250, 25.0), (90, 30.0), (299, 30000 / 1001), (48, 12.0), (1, 30.0), (5, 30.0), (2000, 60.0)]
 
@@ -47,14 +45,6 @@ def numbers(name: RecipeName, config: TimesformerConfig, video: VideoInfo, **kno
     (window,) = plan(video, preset(name, config, **known).sampling)  # type: ignore[arg-type]
     (clip,) = window.clips.tolist()
     return clip
-
-
-def pictures(width: int, height: int, count: int = 2) -> np.ndarray:
-    """A coloured slope under noise, another in each frame."""
-    rng = np.random.default_rng(width * height)
-    y, x = np.mgrid[0:height, 0:width]
-    slope = np.stack([x * 180 / width, y * 180 / height, (x + y) * 90 / (width + height)], axis=-1)
-    return (slope + rng.integers(0, 76, (count, height, width, 3))).astype(np.uint8)
 
 
 def views(name: RecipeName, config: TimesformerConfig, pixels: np.ndarray, **known: object) -> np.ndarray:
@@ -124,21 +114,6 @@ class TestPixels:
         np.testing.assert_allclose(actual, expected, rtol=0, atol=FLOAT_TOLERANCE)
         other = pipelines.original_views(pixels, 32, bgr=not bgr)
         assert np.abs(actual - other).mean() > 0.1
-
-    @pytest.mark.parametrize("shape", SHAPES)
-    def test_transformers(self, shape: tuple[int, int]) -> None:
-        """The class that the published `preprocessor_config.json` names, with what that file says."""
-        pixels = pictures(*shape)
-        processor = VideoMAEImageProcessorPil(
-            size={"shortest_edge": 32},
-            crop_size={"height": 32, "width": 32},
-            image_mean=[0.45] * 3,
-            image_std=[0.225] * 3,
-        )
-        expected = np.asarray(processor(list(pixels), return_tensors="np")["pixel_values"])
-        for dataset in (None, SSV2):
-            actual = views("transformers", SMALL, pixels, dataset=dataset)
-            np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6)
 
     @pytest.mark.parametrize("shape", SHAPES)
     def test_mmaction2(self, shape: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Weights: written by transformers, torch and training code, read by us, and the other way round; and broken ones."""
+"""Weights: written by us, torch and training code, and read; and broken ones."""
 
 import json
 import os
@@ -15,50 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
+from testing.networks import build, clip
+from testing.weights import CONFIG, FORMS, assert_same_state, save_sharded_bin, write_form
+from timesformer_cli import TimesformerForVideoClassification, TimesformerModel
 from timesformer_cli.checkpoints.folder import find_weights
 from timesformer_cli.checkpoints.weights import check_state_dict, read_state_dict, read_stored
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.specs import WEIGHT_FILES
-
-transformers = pytest.importorskip("transformers")
-
-CONFIG = TimesformerConfig(
-    image_size=16,
-    patch_size=8,
-    num_frames=3,
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=20,
-    id2label={0: "left", 1: "right", 2: "größer"},
-)
-
-
-@pytest.fixture(scope="module")
-def theirs() -> Any:
-    torch.manual_seed(0)
-    network = transformers.TimesformerForVideoClassification(transformers.TimesformerConfig.from_dict(CONFIG.to_dict()))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    return network.eval()
-
-
-@pytest.fixture
-def folder(theirs: Any, tmp_path: Path) -> Path:
-    """A checkpoint of transformers, in one safetensors file."""
-    theirs.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
-def pixels() -> Tensor:
-    return torch.randn(2, 3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 def keep_only_config(folder: Path) -> Path:
@@ -66,42 +32,6 @@ def keep_only_config(folder: Path) -> Path:
         if path.name != "config.json":
             path.unlink()
     return folder
-
-
-def assert_same_state(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert actual.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert actual[name].dtype == tensor.dtype, name
-        assert torch.equal(actual[name], tensor), name
-
-
-def save_sharded_bin(state: dict[str, Tensor], folder: Path, shards: int = 3) -> None:
-    names = list(state)
-    files = [f"pytorch_model-{i + 1:05}-of-{shards:05}.bin" for i in range(shards)]
-    for i, file in enumerate(files):
-        torch.save({name: state[name] for name in names[i::shards]}, folder / file)
-    index = {"metadata": {"total_size": 0}, "weight_map": {name: files[i % shards] for i, name in enumerate(names)}}
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-
-
-def write_form(form: str, theirs: Any, folder: Path) -> None:
-    state = theirs.state_dict()
-    if form == "safetensors":
-        theirs.save_pretrained(folder)
-        assert find_weights(folder).name == "model.safetensors"
-    elif form == "sharded safetensors":
-        theirs.save_pretrained(folder, max_shard_size="6KB")
-        assert find_weights(folder).name == "model.safetensors.index.json"
-        assert len(list(folder.glob("model-*.safetensors"))) > 2
-    else:
-        theirs.config.save_pretrained(folder)
-        if form == "bin":
-            torch.save(state, folder / "pytorch_model.bin")
-        elif form == "bin of torch before 1.6":
-            torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-        else:
-            save_sharded_bin(state, folder)
-        assert ".bin" in find_weights(folder).name
 
 
 def not_mapped_from(folder: Path, state: dict[str, Tensor]) -> list[str]:
@@ -114,59 +44,73 @@ def not_mapped_from(folder: Path, state: dict[str, Tensor]) -> list[str]:
     return [name for name, tensor in state.items() if not any(tensor.data_ptr() in part for part in mapped)]
 
 
-FORMS = ["safetensors", "sharded safetensors", "bin", "bin of torch before 1.6", "sharded bin"]
+@pytest.fixture(scope="module")
+def made() -> Any:
+    """The network that is saved."""
+    return build(CONFIG)
+
+
+@pytest.fixture
+def folder(made: Any, tmp_path: Path) -> Path:
+    """A checkpoint of it, in one safetensors file."""
+    made.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    return clip(CONFIG)
 
 
 class TestReading:
     @pytest.mark.parametrize("form", FORMS)
-    def test_every_form_gives_the_tensors_and_logits_of_transformers(
-        self, form: str, theirs: Any, tmp_path: Path, pixels: Tensor
+    def test_every_form_gives_the_same_tensors_and_logits(
+        self, form: str, made: Any, tmp_path: Path, pixels: Tensor
     ) -> None:
-        write_form(form, theirs, tmp_path)
+        write_form(form, made, tmp_path)
+        assert find_weights(tmp_path).name == FORMS[form]
         network = TimesformerForVideoClassification.from_pretrained(tmp_path)
-        assert_same_state(network.state_dict(), theirs.state_dict())
+        assert_same_state(network.state_dict(), made.state_dict())
         assert not network.training
         assert all(p.requires_grad and not p.is_meta for p in network.parameters())
         with torch.no_grad():
-            assert torch.allclose(network(pixels).logits, theirs(pixels).logits, rtol=1e-4, atol=1e-5)
+            assert torch.equal(network(pixels).logits, made(pixels).logits)
 
     @pytest.mark.parametrize("form", FORMS)
-    def test_encoder_of_a_classification_checkpoint(self, form: str, theirs: Any, tmp_path: Path) -> None:
-        write_form(form, theirs, tmp_path)
-        assert_same_state(TimesformerModel.from_pretrained(tmp_path).state_dict(), theirs.timesformer.state_dict())
+    def test_encoder_of_a_classification_checkpoint(self, form: str, made: Any, tmp_path: Path) -> None:
+        write_form(form, made, tmp_path)
+        assert_same_state(TimesformerModel.from_pretrained(tmp_path).state_dict(), made.timesformer.state_dict())
 
-    def test_encoder_of_an_encoder_checkpoint(self, theirs: Any, tmp_path: Path) -> None:
-        theirs.timesformer.save_pretrained(tmp_path)
-        assert_same_state(TimesformerModel.from_pretrained(tmp_path).state_dict(), theirs.timesformer.state_dict())
+    def test_encoder_of_an_encoder_checkpoint(self, made: Any, tmp_path: Path) -> None:
+        made.timesformer.save_pretrained(tmp_path)
+        assert_same_state(TimesformerModel.from_pretrained(tmp_path).state_dict(), made.timesformer.state_dict())
 
-    def test_classifier_of_an_encoder_checkpoint_is_refused(self, theirs: Any, tmp_path: Path) -> None:
-        theirs.timesformer.save_pretrained(tmp_path)
+    def test_classifier_of_an_encoder_checkpoint_is_refused(self, made: Any, tmp_path: Path) -> None:
+        made.timesformer.save_pretrained(tmp_path)
         with pytest.raises(CheckpointError, match=r"keys \d+ missing: timesformer\.embeddings\.cls_token"):
             TimesformerForVideoClassification.from_pretrained(tmp_path)
 
-    def test_folder_as_string(self, folder: Path, theirs: Any) -> None:
+    def test_folder_as_string(self, folder: Path, made: Any) -> None:
         network = TimesformerForVideoClassification.from_pretrained(str(folder))
-        assert_same_state(network.state_dict(), theirs.state_dict())
+        assert_same_state(network.state_dict(), made.state_dict())
 
-    def test_the_weight_file_itself(self, folder: Path, theirs: Any) -> None:
+    def test_the_weight_file_itself(self, folder: Path, made: Any) -> None:
         network = TimesformerForVideoClassification.from_pretrained(folder / "model.safetensors")
-        assert_same_state(network.state_dict(), theirs.state_dict())
+        assert_same_state(network.state_dict(), made.state_dict())
 
-    def test_order_of_preference(self, theirs: Any, tmp_path: Path) -> None:
+    def test_order_of_preference(self, made: Any, tmp_path: Path) -> None:
         """safetensors before .bin, one file before shards."""
         assert WEIGHT_FILES[0] == "model.safetensors"
-        theirs.save_pretrained(tmp_path)
+        made.save_pretrained(tmp_path)
         (tmp_path / "pytorch_model.bin").write_bytes(b"not to be opened")
         (tmp_path / "model.safetensors.index.json").write_text("not to be opened")
-        assert_same_state(read_state_dict(find_weights(tmp_path)), theirs.state_dict())
+        assert_same_state(read_state_dict(find_weights(tmp_path)), made.state_dict())
 
     @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
     @pytest.mark.parametrize("form", ["safetensors", "bin"])
-    def test_other_precisions_load_as_float32(
-        self, stored: torch.dtype, form: str, theirs: Any, tmp_path: Path
-    ) -> None:
-        state = {name: tensor.to(stored) for name, tensor in theirs.state_dict().items()}
-        theirs.config.save_pretrained(tmp_path)
+    def test_other_precisions_load_as_float32(self, stored: torch.dtype, form: str, made: Any, tmp_path: Path) -> None:
+        state = {name: tensor.to(stored) for name, tensor in made.state_dict().items()}
+        made.config.save_pretrained(tmp_path)
         if form == "bin":
             torch.save(state, tmp_path / "pytorch_model.bin")
         else:
@@ -179,8 +123,8 @@ class TestReading:
 
 class TestOpeningCostsLittle:
     @pytest.mark.parametrize("form", FORMS)
-    def test_no_random_numbers_are_drawn(self, form: str, theirs: Any, tmp_path: Path) -> None:
-        write_form(form, theirs, tmp_path)
+    def test_no_random_numbers_are_drawn(self, form: str, made: Any, tmp_path: Path) -> None:
+        write_form(form, made, tmp_path)
         before = torch.get_rng_state()
         TimesformerForVideoClassification.from_pretrained(tmp_path)
         assert torch.equal(torch.get_rng_state(), before)
@@ -189,73 +133,26 @@ class TestOpeningCostsLittle:
 
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
     @pytest.mark.parametrize("form", ["safetensors", "sharded safetensors", "bin", "sharded bin"])
-    def test_parameters_lie_in_the_mapped_files(self, form: str, theirs: Any, tmp_path: Path) -> None:
-        write_form(form, theirs, tmp_path)
+    def test_parameters_lie_in_the_mapped_files(self, form: str, made: Any, tmp_path: Path) -> None:
+        write_form(form, made, tmp_path)
         network = TimesformerForVideoClassification.from_pretrained(tmp_path)
         assert not_mapped_from(tmp_path, dict(network.named_parameters())) == []
 
-    def test_changing_parameters_leaves_the_file_alone(self, folder: Path, theirs: Any) -> None:
+    def test_changing_parameters_leaves_the_file_alone(self, folder: Path, made: Any) -> None:
         network = TimesformerForVideoClassification.from_pretrained(folder)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.zero_()
-        assert_same_state(load_file(folder / "model.safetensors"), theirs.state_dict())
+        assert_same_state(load_file(folder / "model.safetensors"), made.state_dict())
 
 
 class TestWriting:
-    def test_transformers_reads_it(self, folder: Path, theirs: Any, tmp_path: Path, pixels: Tensor) -> None:
-        network = TimesformerForVideoClassification.from_pretrained(folder)
-        network.save_pretrained(tmp_path / "ours")
-        with safe_open(tmp_path / "ours" / "model.safetensors", "pt") as file:
-            assert file.metadata() == {"format": "pt"}, "transformers before 5 refuses a file without"
-        back, info = transformers.TimesformerForVideoClassification.from_pretrained(
-            tmp_path / "ours", output_loading_info=True
-        )
-        assert not info["missing_keys"]
-        assert not info["unexpected_keys"]
-        assert_same_state(back.state_dict(), theirs.state_dict())
-        assert back.config.id2label == {0: "left", 1: "right", 2: "größer"}
-        with torch.no_grad():
-            assert torch.equal(back.eval()(pixels).logits, theirs(pixels).logits)
-
-    def test_transformers_reads_the_encoder(self, folder: Path, theirs: Any, tmp_path: Path) -> None:
-        TimesformerModel.from_pretrained(folder).save_pretrained(tmp_path / "ours")
-        back = transformers.TimesformerModel.from_pretrained(tmp_path / "ours")
-        assert_same_state(back.state_dict(), theirs.timesformer.state_dict())
-        assert_same_state(
-            TimesformerModel.from_pretrained(tmp_path / "ours").state_dict(), theirs.timesformer.state_dict()
-        )
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-    def test_config_states_class_and_precision(self, folder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
-        """transformers opens weights in the precision that the config states, whatever the file holds."""
-        values = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(values | {"torch_dtype": "float64"}))
-        network = TimesformerForVideoClassification.from_pretrained(folder).to(dtype)
-        network.save_pretrained(tmp_path / "ours")
-        written = json.loads((tmp_path / "ours" / "config.json").read_text())
-        assert written["architectures"] == ["TimesformerForVideoClassification"]
-        assert written["dtype"] == str(dtype).removeprefix("torch.")
-        assert "torch_dtype" not in written
-        back = transformers.TimesformerForVideoClassification.from_pretrained(tmp_path / "ours")
-        assert_same_state(back.state_dict(), network.state_dict())
-
-    def test_unknown_keys_of_the_config_survive(self, folder: Path, tmp_path: Path) -> None:
-        values = json.loads((folder / "config.json").read_text()) | {
-            "trained_by": {"name": "Zoë"},
-            "finetuning_task": None,
-        }
-        (folder / "config.json").write_text(json.dumps(values))
-        TimesformerForVideoClassification.from_pretrained(folder).save_pretrained(tmp_path / "ours")
-        written = json.loads((tmp_path / "ours" / "config.json").read_text())
-        assert written == values
-
-    def test_over_the_folder_it_came_from(self, folder: Path, theirs: Any) -> None:
+    def test_over_the_folder_it_came_from(self, folder: Path, made: Any) -> None:
         """The parameters are mapped from the file that is replaced."""
         network = TimesformerForVideoClassification.from_pretrained(folder)
         network.save_pretrained(folder)
-        assert_same_state(network.state_dict(), theirs.state_dict())
-        assert_same_state(TimesformerForVideoClassification.from_pretrained(folder).state_dict(), theirs.state_dict())
+        assert_same_state(network.state_dict(), made.state_dict())
+        assert_same_state(TimesformerForVideoClassification.from_pretrained(folder).state_dict(), made.state_dict())
         assert [path.name for path in folder.glob("model*")] == ["model.safetensors"]
 
     def test_after_training(self, folder: Path, tmp_path: Path, pixels: Tensor) -> None:
@@ -372,12 +269,12 @@ class TestBrokenFiles:
 
     @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
     @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "legacy"])
-    def test_truncated(self, folder: Path, theirs: Any, name: str, share: float) -> None:
+    def test_truncated(self, folder: Path, made: Any, name: str, share: float) -> None:
         if name != "model.safetensors":
             keep_only_config(folder)
             zipped = name == "pytorch_model.bin"
             name = "pytorch_model.bin"
-            torch.save(theirs.state_dict(), folder / name, _use_new_zipfile_serialization=zipped)
+            torch.save(made.state_dict(), folder / name, _use_new_zipfile_serialization=zipped)
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: int(len(whole) * share)])
         message = self.refusal(folder)
@@ -400,10 +297,10 @@ class TestBrokenFiles:
         assert "weights_only" not in message, "the advice of torch to load without protection is not passed on"
 
     @pytest.mark.parametrize("zipped", [True, False])
-    def test_code_in_a_pickle_is_not_run(self, folder: Path, theirs: Any, tmp_path: Path, zipped: bool) -> None:
+    def test_code_in_a_pickle_is_not_run(self, folder: Path, made: Any, tmp_path: Path, zipped: bool) -> None:
         keep_only_config(folder)
         path, witness = folder / "pytorch_model.bin", tmp_path / "witness"
-        torch.save({**theirs.state_dict(), "trap": Trap(witness)}, path, _use_new_zipfile_serialization=zipped)
+        torch.save({**made.state_dict(), "trap": Trap(witness)}, path, _use_new_zipfile_serialization=zipped)
         message = self.refusal(folder)
         assert "refused, it holds posix.mkdir, more than tensors and plain data" in message
         assert "weights_only" not in message
@@ -419,8 +316,8 @@ class TestBrokenFiles:
         assert "not a mapping of names to tensors" in self.refusal(folder)
 
     @pytest.mark.parametrize("form", ["sharded safetensors", "sharded bin"])
-    def test_missing_shard(self, theirs: Any, tmp_path: Path, form: str) -> None:
-        write_form(form, theirs, tmp_path)
+    def test_missing_shard(self, made: Any, tmp_path: Path, form: str) -> None:
+        write_form(form, made, tmp_path)
         shard = sorted(path for path in tmp_path.iterdir() if "-00002-of-" in path.name)[0]
         shard.unlink()
         assert f"{shard.name!r}, which is not a file beside it" in self.refusal(tmp_path)
@@ -733,12 +630,12 @@ class TestConfigsOfTheHub:
         ],
         ids=["4.25", "fine-tuned", "labels in disorder", "sizes as lists", "drop path", "5.23", "all base fields"],
     )
-    def test_loads(self, theirs: Any, folder: Path, changes: dict[str, Any], pixels: Tensor) -> None:
+    def test_loads(self, made: Any, folder: Path, changes: dict[str, Any], pixels: Tensor) -> None:
         (folder / "config.json").write_text(json.dumps(COMMON | changes))
         network = TimesformerForVideoClassification.from_pretrained(folder)
         assert network.config.id2label == {0: "left", 1: "right", 2: "größer"}
         with torch.no_grad():
-            assert torch.allclose(network(pixels).logits, theirs(pixels).logits, rtol=1e-4, atol=1e-5)
+            assert torch.allclose(network(pixels).logits, made(pixels).logits, rtol=1e-4, atol=1e-5)
 
     def test_labels_left_to_the_default(self, folder: Path) -> None:
         values = {key: value for key, value in COMMON.items() if "label" not in key}

@@ -1,10 +1,12 @@
 """`timesformer benchmark` as it is called: what it prints, writes and refuses."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 from testing.artefacts import write_linear
 from testing.clips import write_audio, write_model, write_video
 from testing.command import Run, exit_code, only_line
-from timesformer_cli.jobs.benchmark import Settings, network, peer, startup
+from timesformer_cli.jobs import benchmark
+from timesformer_cli.jobs.benchmark import startup
+from timesformer_cli.jobs.benchmark.settings import Settings, Start
 
 QUICK = ("--device", "cpu", "--workers", "1", "--seconds", "0.001", "--precision", "fp32")
 
@@ -22,11 +26,15 @@ QUICK = ("--device", "cpu", "--workers", "1", "--seconds", "0.001", "--precision
 def _small() -> Iterator[None]:
     """Stages without the processes that take seconds to import torch."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(startup, "_STARTS", {"python": ("-c", "pass")})
-        monkeypatch.setattr(network, "_MATRICES", {"cpu": (8,)})
-        monkeypatch.setattr(network, "_MOST_VIEWS", {"cpu": 2})
-        monkeypatch.setattr(Settings, "longest", 1e6)
-        monkeypatch.setattr(peer, "_TURNS", (1,))
+        small = partial(
+            Settings,
+            starts=(Start("python", ("-c", "pass")),),
+            matrix_sizes=(8,),
+            max_views=2,
+            max_call=math.inf,
+            turns=(1,),
+        )
+        monkeypatch.setattr(benchmark, "Settings", small)  # of which the command gives the rest
         monkeypatch.setattr(startup, "_load_afresh", startup._load)
         yield
 

@@ -15,14 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 from testing.clips import LABELS, write_model, write_video
-from testing.command import Run, only_line
+from testing.command import Run, only_line, scores
 from testing.hub_server import Hub, serve
 from testing.layouts import save_mmaction2, save_pyth
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoints import labels, zoo
 from timesformer_cli.checkpoints.resolve import resolve
-from timesformer_cli.flow import Item
-from timesformer_cli.pipeline.prepare import prepare
 
 BASE_SSV2 = "facebook/timesformer-base-finetuned-ssv2"
 PROCESSOR = {
@@ -70,14 +68,6 @@ def ssv2_files(folder: Path) -> dict[str, bytes]:
     torch.manual_seed(1)
     TimesformerForVideoClassification(replace(config, id2label=dict(enumerate(names)))).save_pretrained(folder)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def scores(run: Run, *args: str | Path) -> list[float]:
-    """The logits of all classes, in their order."""
-    code, out, err = run("predict", "a.mp4", "--raw-logits", "-k", "1000", *args)
-    assert (code, err) == (0, ""), err
-    predictions = json.loads(out)["predictions"]
-    return [p["score"] for p in sorted(predictions, key=lambda p: p["index"])]
 
 
 class TestForms:
@@ -150,43 +140,6 @@ class TestForms:
         assert (checkpoint.sampling.method, checkpoint.sampling.stride) == (method, stride)
         assert checkpoint.preprocess.channel_order == ("bgr" if method == "segments" else "rgb")
         assert checkpoint.labels[0] == "LABEL_0"
-
-
-@pytest.mark.parametrize("attention_type", ["divided_space_time", "joint_space_time"])
-@pytest.mark.parametrize("processor_file", ["preprocessor_config.json", "video_preprocessor_config.json"])
-def test_a_checkpoint_of_the_community(
-    run: Run, capfd: pytest.CaptureFixture[str], tmp_path: Path, attention_type: str, processor_file: str
-) -> None:
-    """Written by transformers, with a config like none that was published: the same logits for the same pixels."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.TimesformerConfig(
-        image_size=64,
-        patch_size=32,
-        num_channels=1,
-        num_frames=10,
-        hidden_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=40,
-        hidden_act="relu",
-        qkv_bias=False,
-        attention_type=attention_type,
-        initializer_range=0.3,
-        id2label={0: "left", 1: "right", 2: "up"},
-    )
-    torch.manual_seed(0)
-    theirs = transformers.TimesformerForVideoClassification(config).eval()
-    theirs.save_pretrained(tmp_path)
-    (tmp_path / processor_file).write_text(
-        json.dumps(PROCESSOR | {"size": {"height": 72, "width": 72}, "crop_size": 64})
-    )
-    checkpoint = resolve(str(tmp_path))
-    assert checkpoint.preprocess.stretch == (72, 72)
-    views = torch.from_numpy(prepare(Item("a.mp4"), checkpoint.recipe).pixels)
-    with torch.inference_mode():
-        expected = theirs(views).logits.mean(0)
-    capfd.readouterr()  # transformers draws a bar
-    np.testing.assert_allclose(scores(run, "-m", tmp_path), expected, rtol=2e-5, atol=1e-6)
 
 
 class Payload:
@@ -358,17 +311,6 @@ class TestConvert:
         assert run("models", "convert", tmp_path / "m.pyth", tmp_path / "m") == (0, f"{tmp_path / 'm'}\n", "")
         assert_same_model(source, tmp_path / "m.pyth")
         assert_same_model(source, tmp_path / "m")
-
-    def test_other_layouts_become_a_folder_that_transformers_reads(self, run: Run, tmp_path: Path) -> None:
-        transformers = pytest.importorskip("transformers")
-        args = ("--config", "tiny/config.json")
-        assert run("models", "convert", "tiny.pth", tmp_path / "m", *args).code == 0
-        pixels = torch.randn(1, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        theirs = transformers.TimesformerForVideoClassification.from_pretrained(tmp_path / "m")
-        ours = TimesformerForVideoClassification.from_pretrained("tiny")
-        with torch.inference_mode():
-            torch.testing.assert_close(theirs(pixels).logits, ours(pixels).logits, rtol=2e-5, atol=1e-6)
-        assert resolve(str(tmp_path / "m")).recipe.name == "mmaction2 with clips=auto"
 
     def test_the_recipe_goes_along(self, run: Run, tmp_path: Path) -> None:
         assert run("models", "convert", "tiny", tmp_path / "m", "--recipe", "paper", "--set", "stride=2").code == 0

@@ -11,11 +11,11 @@ from scipy.stats import binom, bootstrap
 from sklearn import metrics as sk
 from sklearn.exceptions import UndefinedMetricWarning
 
-from timesformer_cli.evaluation import metrics
 from timesformer_cli.evaluation.metrics import (
     average_precision,
     binomial_tail,
     chance_warning,
+    chunks,
     confusion,
     measure,
     measure_multi_label,
@@ -190,11 +190,15 @@ def test_metrics_go_to_json() -> None:
     assert set(found["definitions"]) >= {name for name, value in found.items() if isinstance(value, float)}
 
 
-def test_rows_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, targets = draw(500, 10, ties=True)
-    whole = measure(scores, targets)
-    monkeypatch.setattr(metrics, "_ROWS", 7)
-    assert measure(scores, targets) == whole
+def test_rows_in_pieces_are_the_same() -> None:
+    scores, targets = draw(20_000, 10, ties=True)
+    assert len(list(chunks(len(scores)))) > 2
+    found = outcomes(scores, targets)
+    for start in range(0, len(scores), 1000):
+        rows = slice(start, start + 1000)
+        few = outcomes(scores[rows], targets[rows])
+        for name in ("predicted", "ranks", "confidences", "losses"):
+            np.testing.assert_array_equal(getattr(found, name)[rows], getattr(few, name))
 
 
 def test_probabilities_are_taken_as_they_are() -> None:

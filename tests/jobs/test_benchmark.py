@@ -29,10 +29,8 @@ from timesformer_cli.jobs.benchmark import (
     Settings,
     check_transformers,
     compare,
-    first_view,
     measure,
     network,
-    peer,
     startup,
     videos,
 )
@@ -43,12 +41,18 @@ from timesformer_cli.jobs.benchmark.videos import Flow
 from timesformer_cli.network.cost import Cost, measure_cost
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.runtimes import pytorch
-from timesformer_cli.runtimes.pytorch import open_scorer
 from timesformer_cli.specs import Checkpoint
 
-QUICK = Settings(run=RunOptions(device="cpu", workers=1), seconds=0.001)
+# Networks as small as these are quick.
+QUICK = Settings(
+    run=RunOptions(device="cpu", workers=1),
+    seconds=0.001,
+    matrix_sizes=(8, 16),
+    max_views=4,
+    max_call=math.inf,
+    min_gain=0,
+)
 COST = Cost(parameters=1, flops=1000)
-LONGEST = Settings.longest  # which most tests replace: networks as small as theirs are quick
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +178,6 @@ class TestReading:
 
 
 class TestNetwork:
-    @pytest.fixture(autouse=True)
-    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(network, "_MATRICES", {"cpu": (8, 16)})
-        monkeypatch.setattr(network, "_MOST_VIEWS", {"cpu": 4})
-        monkeypatch.setattr(network, "_GAIN", 0)
-        monkeypatch.setattr(Settings, "longest", 1e6)
-
     def test_each_precision_by_batch(self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
         found = list(network.measure_network(checkpoint, view, COST, QUICK, print))
@@ -230,7 +227,6 @@ class TestNetwork:
         """Of the device that is asked for, and from the beginning of each measurement."""
         held = {"cuda:1": 99}
         monkeypatch.setattr("timesformer_cli.jobs.benchmark.settings.find_device", torch.device)
-        monkeypatch.setattr(network, "_MOST_VIEWS", {"cuda": 2})
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: held.update({device: 0}))
         monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: held[device])
@@ -239,7 +235,8 @@ class TestNetwork:
             held["cuda:1"] = max(held["cuda:1"], 10 * len(views))
             return views
 
-        found = network._by_batch(score, view, Settings(run=RunOptions(device="cuda:1"), seconds=0.001))
+        settings = replace(QUICK, run=RunOptions(device="cuda:1"), max_views=2)
+        found = network._by_batch(score, view, settings)
         assert [(count, memory) for count, _, memory in found] == [(1, 10), (2, 20)]
 
     def test_the_precision_that_was_asked_for(self, checkpoint: Checkpoint) -> None:
@@ -256,18 +253,16 @@ class TestNetwork:
         assert [count for count, *_ in network._by_batch(score, view, QUICK)] == [1, 2]
 
     def test_batches_end_where_they_are_slow(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Settings, "longest", LONGEST)
         clock = Clock(monkeypatch)
-        settings = Settings(run=RunOptions(device="cpu"), seconds=0.5)
+        settings = Settings(run=RunOptions(device="cpu"), seconds=0.5, min_gain=0)
         found = network._by_batch(lambda views: clock.takes(len(views))(), view, settings)
         assert [count for count, *_ in found] == [1, 2]  # four would take longer than six times 0.5 s
 
     def test_batches_end_where_they_gain_nothing(self, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(network, "_MOST_VIEWS", {"cpu": 64})
-        monkeypatch.setattr(network, "_GAIN", 1.05)
         clock = Clock(monkeypatch)
         seconds = {1: 0.2, 2: 0.2, 4: 0.4, 8: 0.8}  # twice as many a second at two, and then no more
-        found = network._by_batch(lambda views: clock.takes(seconds[len(views)])(), view, Settings(seconds=1))
+        settings = Settings(run=RunOptions(device="cpu"), seconds=1, max_views=64)
+        found = network._by_batch(lambda views: clock.takes(seconds[len(views)])(), view, settings)
         assert [count for count, *_ in found] == [1, 2, 4, 8]
 
     def test_not_even_one_view(self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,49 +377,16 @@ def test_the_slower_stage_is_expected_to_hold_up_the_other(
     assert videos.expected_flow(measurements, Settings(run=RunOptions(workers=workers))) == pytest.approx(flow)
 
 
-class TestTransformers:
-    def test_the_same_logits(self, checkpoint: Checkpoint, view: Any) -> None:
-        score, theirs = peer.open_peer(checkpoint, "fp32", "cpu")
-        assert type(theirs).__module__.startswith("transformers.")
-        expected = open_scorer(checkpoint, device="cpu", precision="fp32")(view)
-        np.testing.assert_allclose(score(view), expected, rtol=1e-5, atol=1e-5)
+def test_transformers_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="pip install transformers"):
+        check_transformers()
 
-    def test_turns(self, checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch, items: list[Item]) -> None:
-        monkeypatch.setattr(Settings, "longest", 1e6)
-        told: list[str] = []
-        *networks, pipeline = peer.face_transformers(items, checkpoint, view, QUICK, told.append)
-        assert [duel.name for duel in networks] == [f"network, fp32, {n}" for n in ("1 view", "4 views", "32 views")]
-        assert [duel.counts["views"] for duel in networks] == [1, 4, 32]
-        assert all(duel.difference is not None and duel.difference < 1e-5 for duel in networks)
-        assert (pipeline.name, dict(pipeline.counts)) == ("pipeline on videos", {"videos": 2})
-        assert pipeline.difference is None
-        assert told == []
 
-    def test_gray_views(self, view: Any, tmp_path: Path, items: list[Item]) -> None:
-        checkpoint = resolve("camera-motion")
-        view = first_view(items, checkpoint, QUICK.reading)
-        told: list[str] = []
-        duels = list(peer.face_transformers(items, checkpoint, view, QUICK, told.append))
-        assert all(duel.name.startswith("network") for duel in duels)
-        assert told == ["transformers' pipeline is left out: its image processors do not make gray views"]
-
-    def test_videos_that_are_too_short(
-        self, checkpoint: Checkpoint, view: Any, tmp_path: Path, items: list[Item]
-    ) -> None:
-        short = Item(str(write_video(tmp_path / "short.mp4", frames=3)))
-        told: list[str] = []
-        list(peer.face_transformers([*items, short], checkpoint, view, QUICK, told.append))
-        assert told == ["transformers' pipeline is left out: it takes 4 frames of a video, and one here has 3"]
-
-    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-        with pytest.raises(UsageError, match="pip install transformers"):
-            check_transformers()
-
-    def test_exported_models_have_no_weights_for_it(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
-        linear = replace(checkpoint, weights=tmp_path / "model.onnx")
-        with pytest.raises(UsageError, match="was exported"):
-            measure([], linear, QUICK, against=True)
+def test_exported_models_have_no_weights_for_transformers(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    linear = replace(checkpoint, weights=tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="was exported"):
+        measure([], linear, QUICK, against=True)
 
 
 def report(seconds: float, **about: Any) -> dict[str, Any]:

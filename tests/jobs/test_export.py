@@ -22,14 +22,14 @@ import torch
 from packaging.requirements import Requirement
 from PIL import Image
 
-from testing.clips import tiny_config
+from testing.clips import write_random_model
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoints.exported import read_metadata
 from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, InputError, OutputError, Terminated, UsageError
 from timesformer_cli.flow import Item, Prediction
-from timesformer_cli.jobs.export import ExportSpec, bundle, check, export, graph, quantize, readme, verify
+from timesformer_cli.jobs.export import ExportSpec, bundle, check, export, readme, verify
 from timesformer_cli.pipeline.prepare import prepare_all
 from timesformer_cli.pipeline.score import label, score
 from timesformer_cli.pipeline.workers import Limits
@@ -53,13 +53,7 @@ Make = Callable[[ExportSpec], Path]
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """A tiny network of random weights, biases and embeddings of time too, in the colours of Something-Something."""
-    folder = tmp_path_factory.mktemp("network")
-    torch.manual_seed(2)
-    model = TimesformerForVideoClassification(tiny_config(LABELS, num_hidden_layers=1))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(mean=float("norm" in name and name.endswith("weight")), std=0.4)
-    model.save_pretrained(folder)
+    folder = write_random_model(tmp_path_factory.mktemp("network"), LABELS)
     fields = {"channel_order": "bgr", "mean": (0.3, 0.4, 0.5), "std": (0.2, 0.25, 0.3), "stride": 8}
     return with_overrides(resolve(str(folder)), fields=fields)
 
@@ -166,35 +160,6 @@ def test_each_format_computes_what_the_network_computes(
     assert np.abs(other - wanted).max() > tolerance * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_hub_folder_holds_the_same_weights(make: Make, checkpoint: Checkpoint, precision: Any) -> None:
-    from transformers import TimesformerForVideoClassification as Theirs
-
-    folder = make(ExportSpec(format="hub", precision=precision))
-    model = Theirs.from_pretrained(folder, dtype="float32").eval()
-    frames = frames_of(2)
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(frames)).logits.numpy()
-    wanted = expected(checkpoint, frames)
-    assert np.abs(logits - wanted).max() <= {"fp32": 1e-5, "fp16": 5e-3}[precision] * np.abs(wanted).max()
-    assert (
-        json.loads((folder / "config.json").read_text())["dtype"] == {"fp32": "float32", "fp16": "float16"}[precision]
-    )
-
-
-@pytest.mark.parametrize("format", ["hub", "pt2"])
-def test_labels_that_utf8_has_not(tmp_path: Path, format: Any) -> None:
-    from transformers import TimesformerConfig as Theirs
-
-    labels = ("bytes \udcff\udc80", "back\\slash \ud83d", "größer 😀")
-    TimesformerForVideoClassification(tiny_config(labels, num_hidden_layers=1)).save_pretrained(tmp_path / "network")
-    assert export(resolve(str(tmp_path / "network")), ExportSpec(format=format), tmp_path / "made").passed
-    for folder in ("network", "made"):
-        assert resolve(str(tmp_path / folder)).labels == labels
-        assert tuple(Theirs.from_pretrained(tmp_path / folder).id2label.values()) == labels
-        assert "größer 😀" in (tmp_path / folder / "config.json").read_text(encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
@@ -210,14 +175,13 @@ def test_whole_numbers_of_eight_bits(
     tmp_path: Path,
     videos: Path,
     checkpoint: Checkpoint,
-    monkeypatch: pytest.MonkeyPatch,
     format: Any,
     calibrated: bool,
 ) -> None:
-    monkeypatch.setattr(quantize, "_VIEWS", 6)
     if format == "openvino":
         pytest.importorskip("nncf")
-    spec = ExportSpec(format=format, quantize="int8", calibrate=videos if calibrated else None, input="pixels")
+    folder = videos if calibrated else None
+    spec = ExportSpec(format=format, quantize="int8", calibrate=folder, calibration_views=6, input="pixels")
     told: list[str] = []
     found = export(checkpoint, spec, tmp_path / "made", tell=told.append)
     # Activations of so narrow a network do not take NNCF's rounding as those of real ones do.
@@ -290,9 +254,8 @@ def test_weights_that_no_single_file_can_hold(
 ) -> None:
     """Told before the minutes that the exporter would take for so large a network."""
     monkeypatch.setattr(torch.onnx, "export", None)
-    monkeypatch.setattr(graph, "_LARGEST_ONNX", 10_000)
     with pytest.raises(UsageError, match="do not fit into one file of ONNX; add --external-data"):
-        export(checkpoint, PLAIN, tmp_path / "made")
+        export(checkpoint, replace(PLAIN, max_onnx_bytes=10_000), tmp_path / "made")
 
 
 def test_a_pt2_does_without_its_example(make: Make) -> None:

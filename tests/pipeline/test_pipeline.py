@@ -76,8 +76,7 @@ class TestPrepare:
         whole = prepare(video, checkpoint.recipe)
         counting = Counting()
         monkeypatch.setattr(pipeline, "open_video", counting.open)
-        monkeypatch.setattr(pipeline, "MAX_FRAME_BYTES", 2 * 4 * 64 * 48 * 3)  # two clips of three
-        parts = prepare(video, checkpoint.recipe)
+        parts = prepare(video, checkpoint.recipe, Reading(max_frame_bytes=2 * 4 * 64 * 48 * 3))  # two clips of three
         assert [len(numbers) for numbers in counting.reads if numbers] == [8, 3]  # one is shared
         assert parts.labels == whole.labels
         np.testing.assert_array_equal(parts.pixels, whole.pixels)
@@ -120,8 +119,8 @@ class TestTimelines:
         whole = list(prepare_spans(video, checkpoint.recipe, timeline=TIMELINE))
         counting = Counting()
         monkeypatch.setattr(pipeline, "open_video", counting.open)
-        monkeypatch.setattr(pipeline, "MAX_FRAME_BYTES", most * 64 * 48 * 3)
-        parts = list(prepare_spans(video, checkpoint.recipe, timeline=TIMELINE))
+        reading = Reading(max_frame_bytes=most * 64 * 48 * 3)
+        parts = list(prepare_spans(video, checkpoint.recipe, reading, timeline=TIMELINE))
         read = [number for numbers in counting.reads for number in numbers]
         assert len(read) == len(set(read)) > 20
         assert max(map(len, counting.reads)) <= max(most, 4)

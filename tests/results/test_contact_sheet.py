@@ -120,14 +120,12 @@ class TestFrames:
         expected = np.kron(picture(views.pixels[1, 1], SMALL), np.ones((4, 4, 1), np.uint8))
         np.testing.assert_array_equal(tile(image, layout, 1, 1), expected)
 
-    def test_large_sheets_are_shrunk(
-        self, monkeypatch: pytest.MonkeyPatch, texts: list[tuple[tuple[float, float], str, Any]]
-    ) -> None:
+    def test_large_sheets_are_shrunk(self, texts: list[tuple[tuple[float, float], str, Any]]) -> None:
         views, checkpoint = views_of(stamps(40), [list(range(40))], STAMPS)
         whole, _ = draw(views, checkpoint)
-        monkeypatch.setattr(sheet, "_MOST_PIXELS", whole.width * whole.height // 2)
-        image, layout = draw(views, checkpoint)
-        assert image.width * (image.height - layout.top) <= whole.width * whole.height // 2
+        half = whole.width * whole.height // 2
+        image, layout = draw(views, checkpoint, most_pixels=half)
+        assert image.width * (image.height - layout.top) <= half
         assert layout.tile == (96, 32)
         assert read_stamp(tile(image, layout, 0, 37)) == 37
         assert "Shown at 1/2 of the size that the model sees." in [text for _, text, _ in texts]

@@ -12,8 +12,14 @@ import pytest
 from pyarrow import parquet
 
 from timesformer_cli.errors import OutputError, UsageError
-from timesformer_cli.results import logits as module
-from timesformer_cli.results.logits import LogitsRow, check_logits_target, pack, save_logits, unpack
+from timesformer_cli.results.logits import (
+    ROWS_IN_A_GROUP,
+    LogitsRow,
+    check_logits_target,
+    pack,
+    save_logits,
+    unpack,
+)
 
 LABELS = ("archery", "größer, 太極", "")
 PATHS = ("clips/a.mp4", "a\nb/ä 太極 🎬.mp4", "caf\udce9.mp4", "x" * 300)
@@ -86,9 +92,8 @@ def test_a_run_in_which_every_video_failed(tmp_path: Path, format: str) -> None:
     assert list(found["labels"]) == list(LABELS)
 
 
-def test_more_rows_than_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROWS_IN_A_GROUP", 10)
-    saved = rows(25)
+def test_more_rows_than_a_row_group(tmp_path: Path) -> None:
+    saved = rows(2 * ROWS_IN_A_GROUP + 5)
     save_logits(tmp_path / "out", saved, LABELS, format=".parquet")
     assert parquet.read_metadata(tmp_path / "out").num_row_groups == 3
     assert read(tmp_path / "out", ".parquet")["logits"] == [row.logits.tolist() for row in saved]

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,16 +126,14 @@ class TestOnlyTheNeededWork:
         reader.close()
 
     @pytest.mark.parametrize("name", ["short.avi", "raw.h264", "still.gif"])
-    def test_what_is_counted_is_decoded_once(
-        self, make: Make, name: str, work: list[tuple[bool, int]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_is_counted_is_decoded_once(self, make: Make, name: str, work: list[tuple[bool, int]]) -> None:
         kept = PyavReader(make(name))
         assert sum(pictures for _, pictures in work) >= FRAMES
         work.clear()
         assert read_stamps(kept.read(PLAN).pixels) == PLAN
         assert work == []
-        monkeypatch.setattr(pyav, "_KEPT_BYTES", 100_000)  # a few pictures, and then one too many
-        dropped = PyavReader(make(name))
+        # A few pictures, and then one too many.
+        dropped = PyavReader(make(name), Reading(max_kept_bytes=100_000))
         assert dropped._kept == {}
         np.testing.assert_array_equal(dropped.read(PLAN).pixels, kept.read(PLAN).pixels)
         kept.close()
@@ -159,10 +158,13 @@ class TestOnlyTheNeededWork:
         assert Numbering(np.arange(12), place, start).runs(wanted) == runs
 
 
+def shared(threads: int) -> Reading:
+    """So many threads, however little there is to do."""
+    return Reading(threads=threads, min_shared_pixels=1)
+
+
 class TestSideBySide:
     """Several threads, where there is enough to do: the pictures of one, bit for bit."""
-
-    SHARED_PIXELS = pyav._SHARED_PIXELS
 
     @pytest.fixture
     def opened(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
@@ -175,12 +177,11 @@ class TestSideBySide:
             return open_container(source, reading)
 
         monkeypatch.setattr(pyav, "open_container", counted)
-        monkeypatch.setattr(pyav, "_SHARED_PIXELS", 0)
         return entries
 
     @pytest.mark.parametrize("threads", [2, 3, 20])
     def test_long(self, long: str, opened: list[object], threads: int) -> None:
-        reader = PyavReader(long, Reading(threads=threads))
+        reader = PyavReader(long, shared(threads))
         assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
         assert len(opened) == 1 + min(threads, len(SPREAD))
         assert read_stamps(reader.read([999, 3, 500]).pixels) == [999, 3, 500]
@@ -188,7 +189,7 @@ class TestSideBySide:
 
     @pytest.mark.parametrize("name", RECIPES)
     def test_all_kinds(self, make: Make, opened: list[object], name: str) -> None:
-        alone, several = PyavReader(make(name)), PyavReader(make(name), Reading(threads=4))
+        alone, several = PyavReader(make(name)), PyavReader(make(name), shared(4))
         for plan in (PLAN, [FRAMES - 1, 0, FRAMES // 2, 0], list(range(FRAMES))):
             ours, theirs = several.read(plan), alone.read(plan)
             np.testing.assert_array_equal(ours.pixels, theirs.pixels)
@@ -207,38 +208,36 @@ class TestSideBySide:
         content[start + size // 3 : start + size] = bytes(size - size // 3)
         path = tmp_path / "damaged.mp4"
         path.write_bytes(content)
-        alone, several = PyavReader(str(path)), PyavReader(str(path), Reading(threads=3))
+        alone, several = PyavReader(str(path)), PyavReader(str(path), shared(3))
         np.testing.assert_array_equal(several.read(SPREAD).pixels, alone.read(SPREAD).pixels)
         assert several._shortcuts == alone._shortcuts == (not needed)
         alone.close()
         several.close()
 
-    def test_not_for_little_work(self, long: str, opened: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pyav, "_SHARED_PIXELS", self.SHARED_PIXELS)
+    def test_not_for_little_work(self, long: str, opened: list[object]) -> None:
         with contextlib.closing(PyavReader(long, Reading(threads=4))) as reader:
             assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
         assert len(opened) == 1
 
+    @pytest.mark.parametrize(("missing", "threads"), [(0, 2), (1, 0)])
     def test_not_for_pictures_of_which_memory_holds_few(
-        self, long: str, opened: list[object], monkeypatch: pytest.MonkeyPatch
+        self, long: str, opened: list[object], missing: int, threads: int
     ) -> None:
-        with contextlib.closing(PyavReader(long, Reading(threads=4))) as reader:
-            size = reader.info.width * reader.info.height
-            monkeypatch.setattr(pyav, "_THREADS_BYTES", 2 * 48 * size)
+        with av.open(long) as container:
+            size = container.streams.video[0].width * container.streams.video[0].height
+        reading = replace(shared(4), max_decoder_bytes=2 * 48 * size - missing)
+        with contextlib.closing(PyavReader(long, reading)) as reader:
             assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
-            assert len(opened) == 1 + 2
-            monkeypatch.setattr(pyav, "_THREADS_BYTES", 2 * 48 * size - 1)
-            assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
-            assert len(opened) == 1 + 2
+            assert len(opened) == 1 + threads
 
     def test_not_for_file_objects(self, long: str, opened: list[object]) -> None:
-        with open(long, "rb") as file, contextlib.closing(PyavReader(file, Reading(threads=4))) as reader:
+        with open(long, "rb") as file, contextlib.closing(PyavReader(file, shared(4))) as reader:
             assert read_stamps(reader.read(SPREAD).pixels) == SPREAD
         assert len(opened) == 1
 
     @pytest.mark.parametrize("error", [MemoryError(), VideoError("decode", "gone")])
     def test_what_a_thread_raises(self, long: str, opened: list[object], error: Exception) -> None:
-        with contextlib.closing(PyavReader(long, Reading(threads=4))) as reader:
+        with contextlib.closing(PyavReader(long, shared(4))) as reader:
 
             def put(*_: object) -> None:
                 raise error

@@ -1,4 +1,4 @@
-"""Views against references: the original's steps on whole frames, transformers' processor, and OpenCV's bytes."""
+"""Views against references: the original's steps on whole frames, and OpenCV's bytes."""
 
 import math
 from dataclasses import replace
@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import VideoMAEImageProcessorPil
 
+from testing.clips import SIZES, noise
 from timesformer_cli.flow import Frames
 from timesformer_cli.specs import PreprocessSpec
 from timesformer_cli.video import preprocess
@@ -18,14 +18,6 @@ from timesformer_cli.video.preprocess import crop_names, make_views
 
 # PyTorch's kernel fuses multiplications and additions that NumPy rounds apart: a few units in the last place.
 FLOAT_TOLERANCE = 2e-6
-
-# (width, height): landscape, portrait, square, smaller than the crop, odd, extreme.
-SIZES = [(320, 240), (240, 320), (256, 256), (341, 256), (64, 48), (639, 361), (1280, 16), (16, 1280), (1, 1)]
-
-
-def noise(width: int, height: int, frames: int = 2, seed: int = 0) -> Frames:
-    pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
-    return Frames(pixels, np.arange(frames, dtype=np.float64))
 
 
 def original_views(clip: Frames, size: int, short_side: int, crops: int) -> np.ndarray:
@@ -77,36 +69,6 @@ def test_a_frame_of_the_right_size_is_only_normalised() -> None:
     np.testing.assert_array_equal(views[0], plain.numpy())
 
 
-@pytest.mark.parametrize("shape", SIZES[:-1])  # the processor takes a frame of one pixel for a gray one
-def test_antialias_is_the_image_processor_s(shape: tuple[int, int]) -> None:
-    """The same bytes as transformers' Pillow processor; only the normalisation rounds differently."""
-    clip = noise(*shape)
-    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
-    processor = VideoMAEImageProcessorPil(
-        size={"shortest_edge": 40}, crop_size={"height": 32, "width": 36}, image_mean=mean, image_std=std
-    )
-    expected = np.asarray(processor(list(clip.pixels), return_tensors="np")["pixel_values"])
-    spec = PreprocessSpec(size=(32, 36), short_side=40, mean=mean, std=std, resize="antialias")
-    views = make_views([clip], spec)
-    np.testing.assert_allclose(views, expected, rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("crop", [(32, 48), (20, 31)])
-def test_stretch_is_the_image_processor_s(crop: tuple[int, int]) -> None:
-    clip = noise(101, 57)
-    processor = VideoMAEImageProcessorPil(
-        size={"height": 32, "width": 48},
-        crop_size={"height": crop[0], "width": crop[1]},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-    expected = np.asarray(processor(list(clip.pixels), return_tensors="np")["pixel_values"])
-    spec = PreprocessSpec(
-        size=crop, short_side=min(crop), stretch=(32, 48), mean=(0.5,) * 3, std=(0.5,) * 3, resize="antialias"
-    )
-    np.testing.assert_allclose(make_views([clip], spec), expected, rtol=0, atol=2e-6)
-
-
 @pytest.mark.parametrize("resize", ["float", "opencv"])
 def test_stretch_without_antialiasing(resize: str) -> None:
     """The same as frames of that shape that were resized to it before, by the rule of `resize`."""
@@ -120,27 +82,6 @@ def test_stretch_without_antialiasing(resize: str) -> None:
     expected = whole[None, :, :, top : top + 20, left : left + 30].numpy()
     tolerance = 1e-5 if resize == "float" else 1 / 255 + 1e-5
     np.testing.assert_allclose(make_views([clip], spec), expected, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize(
-    ("name", "number"), [("nearest", 0), ("lanczos", 1), ("bilinear", 2), ("bicubic", 3), ("box", 4), ("hamming", 5)]
-)
-def test_interpolations_are_pillow_s(name: str, number: int) -> None:
-    clip = noise(101, 57)
-    processor = VideoMAEImageProcessorPil(
-        size={"shortest_edge": 33},
-        crop_size={"height": 32, "width": 36},
-        resample=number,
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-    expected = np.asarray(processor(list(clip.pixels), return_tensors="np")["pixel_values"])
-    settings = {"size": (32, 36), "short_side": 33, "mean": (0.5,) * 3, "std": (0.5,) * 3, "resize": "antialias"}
-    np.testing.assert_allclose(
-        make_views([clip], PreprocessSpec(**settings, interpolation=name)), expected, rtol=0, atol=2e-6
-    )
-    if name != "bilinear":
-        assert np.abs(make_views([clip], PreprocessSpec(**settings)) - expected).max() > 0.02
 
 
 # Recorded by running cv2.resize, with its default INTER_LINEAR, of OpenCV 4.5.5 on 9 x 13 bytes.

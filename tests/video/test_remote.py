@@ -26,7 +26,6 @@ from testing.stamped import WIDTH, read_stamps, stamp, write_video
 from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import Item
 from timesformer_cli.specs import Decoder, Reading
-from timesformer_cli.video import remote as sources
 from timesformer_cli.video.addresses import is_address, is_folder, local_path
 from timesformer_cli.video.reader import open_video
 from timesformer_cli.video.remote import RemoteFile, search
@@ -319,9 +318,9 @@ class TestFile:
         with RemoteFile(web.add("/a", b"x")):
             assert all(agent.startswith("timesformer-cli/") for agent in web.agents)
 
-    def test_the_most_that_is_fetched(self, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sources, "MAX_FETCHED", 2_000_000)
-        with RemoteFile(web.add("/a", self.CONTENT)) as file:
+    def test_the_most_that_is_fetched(self, web: Web) -> None:
+        reading = Reading(max_fetched_bytes=2_000_000)
+        with RemoteFile(web.add("/a", self.CONTENT), reading) as file:
             assert len(file.read(1_000_000)) == 1_000_000
             file.check()
             assert file.read(2_000_000) == b""
@@ -329,13 +328,13 @@ class TestFile:
                 VideoError, match="more than 2,000,000 bytes of it would have to be fetched; download it"
             ):
                 file.check()
-        with RemoteFile(web.add("/b", self.CONTENT, ranges=False)) as file:
+        with RemoteFile(web.add("/b", self.CONTENT, ranges=False), reading) as file:
             file.read()
             with pytest.raises(VideoError, match="3,000,000 bytes that the server sends only whole; down") as caught:
                 file.check()
         assert caught.value.kind == "too_large"
         with pytest.raises(VideoError, match="more than 2,000,000 bytes"):
-            RemoteFile(web.add("/c", self.CONTENT, ranges=False, length=False))
+            RemoteFile(web.add("/c", self.CONTENT, ranges=False, length=False), reading)
 
     def test_after_a_failure_files_end(self, web: Web) -> None:
         with RemoteFile(web.add("/a", self.CONTENT, fail_after=1)) as file:
@@ -511,11 +510,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 class TestFaults:
     @pytest.mark.parametrize("name", FAULTS)
-    def test_answers(self, web: Web, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        monkeypatch.setattr(sources, "_TIMEOUT", 0.2)
+    def test_answers(self, web: Web, name: str) -> None:
         page, kind, message = FAULTS[name]
         started = time.monotonic()
-        assert error_of(web.add(f"/{name}", **page)) == (kind, message)
+        assert error_of(web.add(f"/{name}", **page), Reading(fetch_timeout=0.2)) == (kind, message)
         assert time.monotonic() - started < 5
 
     @pytest.mark.parametrize(

@@ -19,10 +19,6 @@ from timesformer_cli.video.reader import VideoReader, open_video
 from timesformer_cli.video.render import thumbnail
 from timesformer_cli.video.sampling import plan
 
-# Decoded frames of one video that are held at a time; a single clip may need more.
-MAX_FRAME_BYTES = 2**28
-
-
 # Frames in the thumbnail of a video; one of a timeline's segment has one.
 _THUMBNAIL_FRAMES = 4
 
@@ -32,15 +28,15 @@ _THUMBNAIL_FRAMES = 4
 _ROOM = 2**28
 
 
-def read_clips(reader: VideoReader, clips: NDArray[np.int64]) -> Iterator[Frames]:
+def read_clips(reader: VideoReader, clips: NDArray[np.int64], reading: Reading = Reading()) -> Iterator[Frames]:
     """The frames of each of `clips` (C, T), which share frames when they overlap: each is decoded once.
 
-    As many clips are read at a time as `MAX_FRAME_BYTES` hold, so memory does not grow with their number.
+    As many clips are read at a time as `reading.max_frame_bytes` hold, so memory does not grow with their number.
 
     Raises:
         VideoError: a frame cannot be had.
     """
-    most = MAX_FRAME_BYTES // (reader.info.width * reader.info.height * 3)
+    most = reading.max_frame_bytes // (reader.info.width * reader.info.height * 3)
     blocks = _blocks(clips, most)
     numbers = np.empty(0, np.int64)
     frames = reader.read([])
@@ -117,7 +113,7 @@ def prepare_spans(
         info = reader.info
         spans = plan(info, recipe.sampling, timeline)
         crops = crop_names(info.width, info.height, spec)
-        clips = read_clips(reader, np.concatenate([span.clips for span in spans]))
+        clips = read_clips(reader, np.concatenate([span.clips for span in spans]), reading)
         for number, span in enumerate(spans):
             # Views are made clip by clip: the frames of ten clips of a film in 4K would not fit into memory.
             parts = [make_views([frames], spec, levels=levels) for frames in islice(clips, len(span.clips))]

@@ -69,15 +69,17 @@ class Layout:
         return self.tile[1] + _height(_CAPTION) + _GAP
 
 
-def draw(views: Views, checkpoint: Checkpoint, notes: Sequence[str] = ()) -> tuple[Image.Image, Layout]:
+def draw(
+    views: Views, checkpoint: Checkpoint, notes: Sequence[str] = (), *, most_pixels: int = _MOST_PIXELS
+) -> tuple[Image.Image, Layout]:
     """The sheet of `views`, and where things are on it: one row a view, its frames with number and time.
 
-    `notes` go to the heading.
+    `notes` go to the heading, below which are at most `most_pixels`.
 
     Raises:
         OutputError: more frames than fit a picture that can still be looked at.
     """
-    layout = _lay_out(views)
+    layout = _lay_out(views, most_pixels)
     width = layout.size[0] - 2 * _MARGIN
     heading = [*_heading(views, checkpoint), *notes, *_remarks(views, checkpoint.preprocess, layout)]
     lines = [line for text in heading for line in _wrapped(text, width)]
@@ -99,7 +101,7 @@ def draw(views: Views, checkpoint: Checkpoint, notes: Sequence[str] = ()) -> tup
     return sheet, layout
 
 
-def _lay_out(views: Views) -> Layout:
+def _lay_out(views: Views, most_pixels: int = _MOST_PIXELS) -> Layout:
     """The layout below the title, with frames as large as they may be."""
     height, width = views.pixels.shape[-2:]
     frames = views.pixels.shape[1]
@@ -112,7 +114,7 @@ def _lay_out(views: Views) -> Layout:
         lines = -(-frames // fitting)
         columns = -(-frames // lines)  # lines of the same length, as nearly as can be
         layout = Layout(tile, columns, lines, len(views.pixels), _MARGIN + _height(_TITLE))
-        if layout.size[0] * layout.size[1] <= _MOST_PIXELS and max(layout.size) <= _MOST_SIDE:
+        if layout.size[0] * layout.size[1] <= most_pixels and max(layout.size) <= _MOST_SIDE:
             return layout
     raise OutputError(
         f"a contact sheet of {len(views.pixels) * frames:,} frames is too large to be looked at; "

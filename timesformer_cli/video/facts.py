@@ -138,7 +138,7 @@ def read_facts(item: Item, reading: Reading) -> Facts | None:
     """
     path = local_path(item.path)
     if is_address(path) and not item.frames:
-        with RemoteFile(path) as file:
+        with RemoteFile(path, reading) as file:
             facts = _read_facts(cast(BinaryIO, file), reading)
             file.check()
             return facts

@@ -260,7 +260,8 @@ def _cut_antialias(
         picture = picture.convert("L")
     resample = Image.Resampling[spec.interpolation.upper()]
     height, width = spec.size
-    # Resizing only what a crop needs can round a byte differently, by one level; whole frames are exact.
+    # Resizing only what a crop needs can round a byte differently, by a level or, much enlarged, two; whole frames are
+    # exact.
     whole = resized[0] * resized[1] <= _LARGEST_RESIZED
     if whole:
         picture = picture.resize((resized[1], resized[0]), resample)

@@ -95,7 +95,7 @@ def _open_remote(item: Item, reading: Reading) -> Iterator[VideoReader]:
         raise VideoError("unsupported", f"{reading.decoder} reads local files alone; try --decoder pyav")
     from timesformer_cli.video.decoders.pyav import PyavReader
 
-    with RemoteFile(item.path) as file:
+    with RemoteFile(item.path, reading) as file:
         head = file.read(64)
         _check_head(head)
         if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):

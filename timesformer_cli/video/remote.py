@@ -16,10 +16,8 @@ from typing import Any
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.errors import VideoError
+from timesformer_cli.specs import Reading
 from timesformer_cli.video.addresses import HTTP, scheme_of
-
-# The most that is fetched of one video. Formats with an index are far below; the others are read from end to end.
-MAX_FETCHED = 2**30
 
 _DOWNLOAD = "download it and give the file"
 
@@ -30,11 +28,8 @@ _LONGEST = 16
 # Fragments of less media than that are quicker fetched on the way than left out.
 _WORTH_SKIPPING = 2**20
 
-# Seconds without a byte from the server.
-_TIMEOUT = 15.0
 
-
-def search(address: str) -> list[str]:
+def search(address: str, reading: Reading = Reading()) -> list[str]:
     """The files below a remote folder, or of a pattern with stars; sorted, without hidden ones.
 
     Raises:
@@ -45,12 +40,12 @@ def search(address: str) -> list[str]:
     base = address[: address.index("*")] if "*" in address else address
     base = base[: base.rindex("/") + 1]
     try:
-        fs, path = _filesystem(pattern if "*" in address else address)
+        fs, path = _filesystem(pattern if "*" in address else address, reading)
         if "*" in address:
             found = [name for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"]
         else:
             found = fs.find(path)
-        root = _filesystem(base)[1].rstrip("/") + "/"
+        root = _filesystem(base, reading)[1].rstrip("/") + "/"
     except VideoError:
         raise
     except Exception as error:
@@ -74,11 +69,12 @@ class RemoteFile(io.RawIOBase):
             whose package is not installed; `too_large` for what is sent whole.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, reading: Reading = Reading()) -> None:
         super().__init__()
         self.size = 0
         self.fetched = 0
         self._address = address
+        self._most = reading.max_fetched_bytes
         self._position = 0
         self._skimming = False
         self._failure: VideoError | MemoryError | None = None
@@ -88,7 +84,7 @@ class RemoteFile(io.RawIOBase):
         with contextlib.ExitStack() as stack:
             self._kept = stack.enter_context(tempfile.TemporaryFile())
             try:
-                self._fs, self._path = _filesystem(address)
+                self._fs, self._path = _filesystem(address, reading)
                 self._file = stack.enter_context(self._fs.open(self._path, "rb", cache_type="none"))
                 size = getattr(self._file, "size", None)
                 if size is None:
@@ -204,7 +200,7 @@ class RemoteFile(io.RawIOBase):
         self._places |= {number: place + (number - piece) * _PIECE for number in range(piece, end)}
 
     def _fetch_whole(self) -> None:
-        if self.size > MAX_FETCHED:
+        if self.size > self._most:
             raise VideoError("too_large", f"{self.size:,} bytes that the server sends only whole; {_DOWNLOAD}")
         self._kept.seek(0)
         with self._fs.open(self._path, "rb", block_size=0) as stream:
@@ -216,10 +212,8 @@ class RemoteFile(io.RawIOBase):
 
     def _count(self, more: int) -> None:
         self.fetched += more
-        if self.fetched > MAX_FETCHED:
-            raise VideoError(
-                "too_large", f"more than {MAX_FETCHED:,} bytes of it would have to be fetched; {_DOWNLOAD}"
-            )
+        if self.fetched > self._most:
+            raise VideoError("too_large", f"more than {self._most:,} bytes of it would have to be fetched; {_DOWNLOAD}")
 
 
 class _MediaBoxes:
@@ -257,7 +251,7 @@ class _MediaBoxes:
         return True
 
 
-def _filesystem(address: str) -> tuple[Any, str]:
+def _filesystem(address: str, reading: Reading) -> tuple[Any, str]:
     """The file system of fsspec for an address, and the path in it.
 
     Raises:
@@ -270,20 +264,21 @@ def _filesystem(address: str) -> tuple[Any, str]:
     if scheme not in available_protocols():
         raise VideoError("unsupported", f"{scheme}:// addresses are not read; http, https, s3, gs, hf and others are")
     try:
-        return url_to_fs(address, **(_http_options(address) if scheme in HTTP else {}))  # type: ignore[no-any-return]
+        options = _http_options(address, reading.fetch_timeout) if scheme in HTTP else {}
+        return url_to_fs(address, **options)  # type: ignore[no-any-return]
     except ImportError as error:
         missing = next((link.name for link in _chain(error) if isinstance(link, ImportError) and link.name), scheme)
         package = "'timesformer-cli[remote]'" if scheme in HTTP else missing
         raise VideoError("unsupported", f"{scheme}:// addresses need {missing}: pip install {package}") from error
 
 
-def _http_options(address: str) -> dict[str, Any]:
+def _http_options(address: str, timeout: float) -> dict[str, Any]:
     import aiohttp
 
     return {
         "headers": {"User-Agent": f"timesformer-cli/{__version__}", "Accept-Encoding": "identity"},
         "client_kwargs": {
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT, sock_read=_TIMEOUT),
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
             "trust_env": True,  # proxies, and passwords in .netrc
         },
         # A valid address is asked for as it is, for a signature may hold for its very characters.

@@ -68,7 +68,7 @@ def measure(
         )
     if against:
         about["versions"]["transformers"] = version("transformers")
-    keep(measure_start(settings.seconds))
+    keep(measure_start(settings))
     keep(measure_reading(items, checkpoint, settings))
     view = first_view(items, checkpoint, settings.run.reading)
     keep(measure_load(checkpoint, view, settings))

@@ -20,14 +20,9 @@ from timesformer_cli.runtimes.pytorch import Dtype, torch_dtype
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.text import plural
 
-# Sizes of a batch double up to these, as long as they fit.
-_MOST_VIEWS = {"cpu": 32, "mps": 32, "cuda": 256}
-
-# Two sizes in a row that are not faster by this factor than the best are the last ones.
-_GAIN = 1.05
-
-# Rows and columns of square matrices: the best size differs between machines.
-_MATRICES = {"cpu": (1024, 2048, 4096), "mps": (2048, 4096), "cuda": (4096, 8192, 16384)}
+# By kind of device, where the settings do not say.
+_MAX_VIEWS = {"cpu": 32, "mps": 32, "cuda": 256}
+_MATRIX_SIZES = {"cpu": (1024, 2048, 4096), "mps": (2048, 4096), "cuda": (4096, 8192, 16384)}
 
 
 def measure_network(
@@ -75,18 +70,19 @@ def _bound(checkpoint: Checkpoint, precision: Precision, scorer: Scorer, setting
         stated = read_metadata(checkpoint.weights).get("precision", "")
     with suppress(DeviceError):
         known: dict[str, Dtype] = {"bf16": "bf16", "fp16": "fp16"}
-        return measure_product(known.get(stated, "fp32"), settings.device_of(scorer), settings.seconds)
+        return measure_product(known.get(stated, "fp32"), settings.device_of(scorer), settings)
     return None
 
 
-def measure_product(precision: Dtype, device: str, seconds: float) -> Measurement:
+def measure_product(precision: Dtype, device: str, settings: Settings) -> Measurement:
     """The fastest product of two square matrices, as a bound of what a network can reach."""
     import torch
 
     target = find_device(device)
     dtype = torch_dtype(precision)
+    sizes = settings.matrix_sizes or _MATRIX_SIZES[target.type]
     found: list[Measurement] = []
-    for size in _MATRICES[target.type]:
+    for size in sizes:
         left, right = (torch.randn(size, size, device=target).to(dtype) for _ in range(2))
 
         def multiply(left: torch.Tensor = left, right: torch.Tensor = right) -> None:
@@ -96,10 +92,10 @@ def measure_product(precision: Dtype, device: str, seconds: float) -> Measuremen
             elif target.type == "mps":
                 torch.mps.synchronize()
 
-        timing = repeat(multiply, seconds / len(_MATRICES[target.type]))
+        timing = repeat(multiply, settings.seconds / len(sizes))
         name = f"{precision}, square matrices"
         found.append(Measurement(stage="matrix product", name=name, timing=timing, flops=2 * size**3))
-        if 8 * timing.median > seconds:  # what the next would take
+        if 8 * timing.median > settings.seconds:  # what the next would take
             break
     return max(found, key=lambda each: each.flops_per_second or 0)
 
@@ -109,8 +105,9 @@ def _by_batch(
 ) -> Iterator[tuple[int, Timing, int | None]]:
     """Times of sizes that double, as long as they fit, are not too slow, and are of use."""
     device = settings.device_of(scorer)
+    most = settings.max_views or _MAX_VIEWS[device.partition(":")[0]]
     count, best, in_vain = 1, 0.0, 0
-    while count <= _MOST_VIEWS[device.partition(":")[0]] and in_vain < 2:
+    while count <= most and in_vain < 2:
         views = np.repeat(view, count, axis=0)
         reset_peak(device)
         try:
@@ -119,7 +116,7 @@ def _by_batch(
             return
         yield count, timing, peak(device)
         rate = count / timing.median
-        in_vain = 0 if rate >= best * _GAIN else in_vain + 1
+        in_vain = 0 if rate >= best * settings.min_gain else in_vain + 1
         best = max(best, rate)
         if 2 * timing.median > settings.longest:
             return

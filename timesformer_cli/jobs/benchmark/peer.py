@@ -29,9 +29,6 @@ from timesformer_cli.specs import Checkpoint, Reading
 from timesformer_cli.text import plural
 from timesformer_cli.video.reader import open_video
 
-# Views at a time.
-_TURNS = (1, 4, 32)
-
 
 def check_transformers() -> None:
     """Raises UsageError where it is not installed."""
@@ -97,7 +94,7 @@ def open_peer(checkpoint: Checkpoint, precision: Dtype, device: str) -> tuple[Sc
 def _face_network(
     precision: Dtype, ours: Scorer, theirs: Scorer, view: NDArray[np.float32], settings: Settings
 ) -> Iterator[Duel]:
-    for count in _TURNS:
+    for count in settings.turns:
         views = np.repeat(view, count, axis=0)
         try:
             own, other = ours(views), theirs(views)

@@ -17,18 +17,15 @@ from timesformer_cli.jobs.benchmark.settings import Settings
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.specs import Checkpoint
 
-# Arguments of Python.
-_STARTS = {"import torch": ("-c", "import torch"), "timesformer --help": ("-m", "timesformer_cli", "--help")}
-
 # Seconds to load the network and to its first answer, and the peak of memory in bytes.
 _Loaded = tuple[float, float, int | None]
 
 
-def measure_start(seconds: float) -> Iterator[Measurement]:
-    """Fresh processes that import torch and do nothing else, or show the help of the command."""
-    for name, arguments in _STARTS.items():
+def measure_start(settings: Settings) -> Iterator[Measurement]:
+    """Fresh processes of Python: by default they import torch and do nothing else, or show the help of the command."""
+    for name, arguments in settings.starts:
         command = [sys.executable, *arguments]
-        timing = repeat(lambda: subprocess.run(command, check=True, capture_output=True), seconds)  # noqa: B023
+        timing = repeat(lambda: subprocess.run(command, check=True, capture_output=True), settings.seconds)  # noqa: B023
         yield Measurement(stage="start", name=name, timing=timing)
 
 

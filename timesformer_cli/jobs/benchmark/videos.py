@@ -62,7 +62,7 @@ def _read_once(items: Sequence[Item], checkpoint: Checkpoint, reading: Reading) 
         begin = time.perf_counter()
         with open_video(item, reading) as reader:
             (window,) = plan(reader.info, checkpoint.sampling)
-            for clip in read_clips(reader, window.clips):
+            for clip in read_clips(reader, window.clips, reading):
                 decoded = time.perf_counter()
                 decode += decoded - begin
                 frames += len(clip.pixels)

@@ -157,7 +157,7 @@ def _write_model(
 
     views = None
     if spec.calibrate is not None:
-        views = quantize.calibration(spec.calibrate, checkpoint, spec.input)
+        views = quantize.calibration(spec.calibrate, checkpoint, spec)
         tell(f"calibrating with {len(views.items):,} videos of {spec.calibrate}")
     model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
     size = sum(parameter.nbytes for parameter in model.parameters())

@@ -27,9 +27,6 @@ from timesformer_cli.video.preprocess import LUMA
 # Views at a time. PyTorch wants a bound; none of the formats keeps it.
 _MOST = 1024
 
-# What a file of Protocol Buffers can hold.
-_LARGEST_ONNX = 2**31 - 2**20
-
 
 class Exportable(nn.Module):
     """The network from what goes in to what comes out: one array each, of `input` and `output` as they are asked for.
@@ -102,7 +99,7 @@ def to_onnx(program: ExportedProgram, spec: ExportSpec, metadata: Mapping[str, s
     """
     opset = spec.opset or OLDEST_OPSET
     size = sum(tensor.nbytes for tensor in (*program.state_dict.values(), *program.constants.values()))
-    if size > _LARGEST_ONNX and not spec.external_data:
+    if size > spec.max_onnx_bytes and not spec.external_data:
         raise UsageError(f"{size / 1e9:.1f} GB of weights do not fit into one file of ONNX; add --external-data")
     with quietly():
         exported = torch.onnx.export(

@@ -15,47 +15,46 @@ from timesformer_cli.checkpoints.exported import Input
 from timesformer_cli.errors import InputError, VideoError
 from timesformer_cli.flow import Item
 from timesformer_cli.jobs.export.graph import quietly
+from timesformer_cli.jobs.export.spec import ExportSpec
 from timesformer_cli.pipeline.prepare import prepare
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video import inputs
-
-# Views that activations are measured on: their ranges hardly change beyond some dozens.
-_VIEWS = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Views of videos of a folder as the exported model takes them, (1, ...) each, read anew at each turn.
 
-    Videos are taken evenly from the whole folder, and as many views of each as it takes.
+    Videos are taken evenly from the whole folder, and as many views of each as it takes for `count` in all.
     """
 
     items: tuple[Item, ...]
     checkpoint: Checkpoint
     input: Input
+    count: int
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return islice(self._views(), _VIEWS)
+        return islice(self._views(), self.count)
 
     def _views(self) -> Iterator[NDArray[Any]]:
         from timesformer_cli.runtimes.ports import to_pixels
 
-        each = -(-_VIEWS // len(self.items))
+        each = -(-self.count // len(self.items))
         for item in self.items:
             for view in prepare(item, self.checkpoint.recipe).pixels[:each]:
                 yield to_pixels(view[None], self.checkpoint.preprocess) if self.input == "pixels" else view[None]
 
 
-def calibration(folder: Path, checkpoint: Checkpoint, input: Input) -> Calibration:
+def calibration(folder: Path, checkpoint: Checkpoint, spec: ExportSpec) -> Calibration:
     """The videos of `folder` that can be read, at most as many as views are wanted.
 
     Raises:
         InputError: none of them can.
     """
     found = list(inputs.find([str(folder)]))
-    step = max(len(found) // _VIEWS, 1)
+    step = max(len(found) // spec.calibration_views, 1)
     readable = []
-    for item in found[::step][:_VIEWS]:
+    for item in found[::step][: spec.calibration_views]:
         try:
             prepare(item, checkpoint.recipe)
         except VideoError:
@@ -63,7 +62,7 @@ def calibration(folder: Path, checkpoint: Checkpoint, input: Input) -> Calibrati
         readable.append(item)
     if not readable:
         raise InputError(f"--calibrate {folder}: none of its {len(found)} videos can be read")
-    return Calibration(tuple(readable), checkpoint, input)
+    return Calibration(tuple(readable), checkpoint, spec.input, spec.calibration_views)
 
 
 def quantize_onnx(source: Path, target: Path, views: Iterable[NDArray[Any]] | None) -> None:
@@ -126,7 +125,7 @@ def _shrink_convolution(model: Any) -> None:
         model.graph.node.insert(place, helper.make_node("DequantizeLinear", parts, [weight.name], axis=0))
 
 
-def quantize_openvino(model: Any, views: Iterable[NDArray[Any]] | None) -> Any:
+def quantize_openvino(model: Any, views: Calibration | None) -> Any:
     """The model with weights of int8, and with `views` activations too."""
     with quietly(), redirect_stdout(io.StringIO()):  # where NNCF shows how far it has come
         import nncf
@@ -139,6 +138,6 @@ def quantize_openvino(model: Any, views: Iterable[NDArray[Any]] | None) -> Any:
                 preset=nncf.QuantizationPreset.MIXED,
                 # The projection of patches: rounded pixels cost camera-motion two labels in a hundred.
                 ignored_scope=nncf.IgnoredScope(types=["Convolution"]),
-                subset_size=_VIEWS,
+                subset_size=views.count,
             )
         return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)

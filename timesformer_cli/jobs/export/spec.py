@@ -47,8 +47,10 @@ _EXTRAS: Mapping[Format, tuple[str, tuple[str, ...]]] = {
 class ExportSpec:
     """One export: which runtime's format, in which numbers, and what goes in and comes out.
 
-    `calibrate`: a folder of videos; with it int8 reckons with activations as they are there. `opset` is the version
-    of ONNX's operations, by default `OLDEST_OPSET`. `external_data` puts the weights of ONNX beside the graph.
+    `calibrate`: a folder of videos; with it int8 reckons with activations as they are there, in `calibration_views`
+    views: their ranges hardly change beyond some dozens. `opset` is the version of ONNX's operations, by default
+    `OLDEST_OPSET`. `external_data` puts the weights of ONNX beside the graph, as those of more than `max_onnx_bytes`
+    must be: a file of Protocol Buffers holds no more.
 
     Raises:
         UsageError: a combination that cannot be; the message names what can.
@@ -58,10 +60,12 @@ class ExportSpec:
     precision: Precision = "fp32"
     quantize: Quantization | None = None
     calibrate: Path | None = None
+    calibration_views: int = 48
     input: Input = "frames"
     output: Output = "logits"
     opset: int | None = None
     external_data: bool = False
+    max_onnx_bytes: int = 2**31 - 2**20
 
     def __post_init__(self) -> None:
         known = _PRECISIONS[self.format]

@@ -50,14 +50,7 @@ _INDEXED = ("mov", "matroska")
 _PROBED = 2
 _PROBED_WITHOUT_INDEX = 50
 
-# Where all pictures are decoded to count them, they are kept for reading if they take no more than this.
-_KEPT_BYTES = 2**27
-
-# Pixels to decode, a seventh of a second's work or more, from which on threads are worth their start.
-_SHARED_PIXELS = 2**27
-
-# What the decoders of all threads may hold, and what one holds for each pixel: 16 pictures of up to three bytes.
-_THREADS_BYTES = 2**30
+# What a decoder holds for each pixel: 16 pictures of up to three bytes.
 _BYTES_A_PIXEL = 48
 
 # Takes a frame's number, its picture as decoded, and what converts it, which no other thread uses.
@@ -281,7 +274,7 @@ class PyavReader:
         self._restart()
         first: VideoFrame | None = None
         pts: list[int] = []
-        room = _KEPT_BYTES
+        room = self._reading.max_kept_bytes
         for pictures in self._cursor.decode():
             for number, frame in pictures:
                 first = first or frame
@@ -378,13 +371,14 @@ class PyavReader:
 
     def _threads_for(self, numbering: Numbering, runs: list[tuple[int, list[int]]]) -> int:
         """How many threads to read the runs with, each of which opens the file once more."""
-        if self._reading.threads == 1 or not isinstance(self._source, str):
+        reading = self._reading
+        if reading.threads == 1 or not isinstance(self._source, str):
             return 1
         size = self._stored[0] * self._stored[1]
         work = size * sum(int(numbering.place[run].max()) + 1 - start for start, run in runs)
-        if work < _SHARED_PIXELS:
+        if work < reading.min_shared_pixels:
             return 1
-        return max(min(self._reading.threads, len(runs), _THREADS_BYTES // (size * _BYTES_A_PIXEL)), 1)
+        return max(min(reading.threads, len(runs), reading.max_decoder_bytes // (size * _BYTES_A_PIXEL)), 1)
 
     def _from_key(
         self, cursor: _Cursor, numbering: Numbering, start: int, numbers: list[int], *, jumps: bool
