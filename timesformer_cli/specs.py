@@ -440,8 +440,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The content of a `recipe.json`, which `from_dict` reads."""
         values = asdict(self)
-        name, changes = values.pop("base"), values.pop("changes")
-        return {"name": name, **({"changes": changes} if changes else {}), **values}
+        changed = {name: values.pop(name) for name in ("base", "changes")}
+        return {"name": self.name, **(changed if self.changes else {}), **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], default: Self | None = None) -> Self:
@@ -450,12 +450,12 @@ class Recipe:
         Raises:
             ValueError: fields that are unknown, missing, or cannot be so.
         """
-        require_known(values, ("name", "changes", "sampling", "preprocess", "combine"))
+        require_known(values, ("name", "base", "changes", "sampling", "preprocess", "combine"))
         changes = values.get("changes", {})
         _require(isinstance(changes, Mapping), f"changes is {changes!r}; it must be a JSON object")
         try:
             return cls(
-                base=values.get("name", default.base if default else None),
+                base=values.get("base", values.get("name", default.base if default else None)),
                 sampling=_overlaid(SamplingSpec, values, "sampling", default.sampling if default else None),
                 preprocess=_overlaid(PreprocessSpec, values, "preprocess", default.preprocess if default else None),
                 combine=values.get("combine", default.combine if default else "logits"),

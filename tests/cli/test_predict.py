@@ -23,6 +23,7 @@ from testing.command import COMMAND, Run, only_line, started
 from timesformer_cli import __version__
 from timesformer_cli.cli import console
 from timesformer_cli.errors import InputError
+from timesformer_cli.text import duration
 
 
 @pytest.fixture(scope="session")
@@ -346,7 +347,7 @@ class TestBadInput:
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("by\nzero")
 
-        monkeypatch.setattr("timesformer_cli.pipeline.score.label", broken)
+        monkeypatch.setattr("timesformer_cli.jobs.predict.label", broken)
         code, _, err = run("predict", "a.mp4")
         assert code == 1
         assert only_line(err).startswith("error: ZeroDivisionError: by zero; this is a bug in timesformer")
@@ -363,7 +364,7 @@ class TestLongLists:
             time.sleep(0.3)
             yield "a.mp4"
 
-        monkeypatch.setattr(sys.modules["timesformer_cli.cli.predict"], "LISTING", 0.0)
+        monkeypatch.setattr("timesformer_cli.jobs.videos.LISTING", 0.0)
         monkeypatch.setattr("timesformer_cli.video.inputs._paths", paths)
 
     def test_give_the_same_results(self, run: Run) -> None:
@@ -433,7 +434,7 @@ class TestMeters:
         [(0.04, "0.0 s"), (59.94, "59.9 s"), (59.96, "1:00"), (3599.6, "1:00:00"), (86_400, "24:00:00")],
     )
     def test_lengths_of_time(self, seconds: float, text: str) -> None:
-        assert console.hours(seconds) == text
+        assert duration(seconds) == text
 
 
 class TestQuickAnswers:

@@ -161,7 +161,7 @@ def differences(made: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str 
     """Each setting that differs, with both values, of two mappings as JSON gives them."""
     for name in sorted(made.keys() | wanted.keys()):
         before, now = made.get(name), wanted.get(name)
-        if before == now or name == "changes":  # of a recipe, whose fields tell them
+        if before == now or name in ("base", "changes"):  # of a recipe, whose name and fields tell them
             continue
         if name == "labels":
             yield "labels"
