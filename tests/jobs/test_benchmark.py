@@ -205,7 +205,7 @@ class TestNetwork:
         self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], found: tuple[str]
     ) -> None:
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
-        assert network.precisions(checkpoint, QUICK) == found
+        assert pytorch.precisions("auto", "cpu") == found
 
     @pytest.mark.parametrize(
         ("device", "capability", "found"),

@@ -448,13 +448,13 @@ class TestFiles:
         with pytest.raises(OutputError, match="cannot be written"):
             fill_the_disk(target)
         assert target.read_bytes() == b"old"
-        with replacing(target) as file:
-            file.write(b"new")
+        with replacing(target) as part:
+            part.write_bytes(b"new")
         assert target.read_bytes() == b"new"
         assert list(tmp_path.iterdir()) == [target]
 
 
 def fill_the_disk(target: Path) -> None:
-    with replacing(target) as file:
-        file.write(b"half")
+    with replacing(target) as part:
+        part.write_bytes(b"half")
         raise OSError(28, "No space left on device")

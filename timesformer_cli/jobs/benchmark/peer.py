@@ -20,7 +20,7 @@ from timesformer_cli.jobs.benchmark.rounds import take_turns, time_once
 from timesformer_cli.jobs.benchmark.settings import Settings
 from timesformer_cli.jobs.benchmark.videos import how_many
 from timesformer_cli.pipeline.run import Tell
-from timesformer_cli.pipeline.score import score
+from timesformer_cli.pipeline.score import label, score
 from timesformer_cli.runtimes.batching import choose_batch_size
 from timesformer_cli.runtimes.devices import find_device
 from timesformer_cli.runtimes.ports import Scorer
@@ -130,13 +130,13 @@ def _face_pipeline(
     fewest = min(_num_frames(item, settings.run.reading) for item in items)
     if fewest < frames:
         raise _NoPipelineError(f"it takes {frames} frames of a video, and one here has {fewest}")
-    label = _open_pipeline(checkpoint, network, settings.run.device)
+    pipeline = _open_pipeline(checkpoint, network, settings.run.device)
     # It reads on from the first frame; no video may end before it has all.
     stride = min(round(checkpoint.sampling.stride), fewest // frames)
     paths = [item.path for item in items]
     size = choose_batch_size(None, settings.run.device, lambda _: None, scorer)
     try:
-        each = min(time_once(lambda: label(paths[:1], frame_sampling_rate=stride)) for _ in range(2))
+        each = min(time_once(lambda: pipeline(paths[:1], frame_sampling_rate=stride)) for _ in range(2))
     except Exception as error:  # of the decoders and processors that it happens to have
         raise _NoPipelineError(f"it fails here ({' '.join(str(error).split())[:200]})") from error
     count = how_many(1 / each, settings.seconds, 2)
@@ -147,7 +147,7 @@ def _face_pipeline(
                 assert isinstance(result, Prediction), result
 
     def theirs() -> None:
-        label(list(islice(cycle(paths), count)), frame_sampling_rate=stride)
+        pipeline(list(islice(cycle(paths), count)), frame_sampling_rate=stride)
 
     timings = take_turns(ours, theirs, settings.seconds)
     return Duel(name="pipeline on videos", ours=timings[0], theirs=timings[1], counts={"videos": count})
