@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from timesformer_cli.cli import console, options, scoreboard
+from timesformer_cli.cli.repeat import commands
 from timesformer_cli.cli.rescore import compare, fuse, merge, rescore
 from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
 from timesformer_cli.text import printable
@@ -340,7 +341,7 @@ def evaluate(
         run = runfolder.read_run(folder)
         summary = summarise(run, run.measure(top_k or scoreboard.TOP_K)) | about
         if output is not None:
-            runfolder.write_results(folder, run, summary)
+            runfolder.write_results(folder, run, summary, commands(run.settings, len(run.labels)))
     scoreboard.show(summary, as_json=as_json)
     if run.failed and not run.paths:
         raise InputError(f"none of the {len(run.failed)} videos could be read; the first: {_reason(run.failed[0])}")

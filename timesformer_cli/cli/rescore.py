@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_cli.cli import console, options, scoreboard
+from timesformer_cli.cli.repeat import commands
 from timesformer_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def merge(
     with _written(output, shards.settings, shards.records(), overwrite=overwrite, inputs=folders):
         run = read_run(output)
         summary = summarise(run, run.measure(top_k or scoreboard.TOP_K))
-        write_results(output, run, summary)
+        write_results(output, run, summary, commands(run.settings, len(run.labels)))
     scoreboard.show(summary, as_json=as_json)
     scoreboard.require(summary, min_top1)
 
@@ -232,7 +233,7 @@ def _report(
     summary = summarise(run, run.measure(top_k or scoreboard.TOP_K))
     if output is not None:
         with _written(output, run.settings, run.records(), overwrite=overwrite, inputs=inputs):
-            write_results(output, run, summary)
+            write_results(output, run, summary, commands(run.settings, len(run.labels)))
     scoreboard.show(summary, as_json=as_json)
     scoreboard.require(summary, min_top1)
 

@@ -138,10 +138,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
-def write_results(folder: Path, run: Run, summary: dict[str, Any]) -> None:
-    """Write everything that is made of the records; `summary` is the content of `metrics.json`. Raises OutputError."""
+def write_results(folder: Path, run: Run, summary: dict[str, Any], commands: Sequence[str]) -> None:
+    """Write everything that is made of the records. Raises OutputError.
+
+    `summary` is the content of `metrics.json`, and `commands` make the run again, one line each.
+    """
     labels = np.array(run.labels)
-    page = report.render(run, summary, _read_problems(folder), folder)
+    page = report.render(run, summary, _read_problems(folder), folder, commands)
     with told(folder):
         write_text(folder / "predictions.csv", _table([_PREDICTIONS, *_predictions(run)]))
         write_text(folder / "per_class.csv", _table(list(_per_class(run))))
