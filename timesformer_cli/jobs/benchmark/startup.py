@@ -17,8 +17,8 @@ from timesformer_cli.jobs.benchmark.rounds import peak, repeat, rounds
 from timesformer_cli.jobs.benchmark.settings import Settings
 from timesformer_cli.specs import Checkpoint
 
-# Arguments of Python.
-_STARTS = {"import torch": ("-c", "import torch"), "timesformer --help": ("-m", "timesformer_cli", "--help")}
+# Arguments of Python, by the names of the measurements.
+_STARTS = {"import torch": ("-c", "import torch"), "timesformer --help": ("-m", "timesformer_cli", "-h")}
 
 # Seconds to load the network and to its first answer, and the peak of memory in bytes.
 _Loaded = tuple[float, float, int | None]
