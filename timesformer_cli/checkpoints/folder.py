@@ -95,7 +95,7 @@ def overlaid(recipe: Recipe, stated: Mapping[str, Any], path: Path) -> Recipe:
             combine=stated.get("combine", recipe.combine),
         )
         if made.sampling.window is not None:
-            raise ValueError("sampling: the windows of a timeline are no part of a recipe; predict --timeline has them")
+            raise ValueError("sampling: the windows of a timeline are no part of a recipe; predict `timeline` has them")
         return made
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -201,7 +201,7 @@ def with_timeline(checkpoint: Checkpoint, *, window: float | None, hop: float | 
     try:
         sampling = replace(sampling, window=window, hop=hop)
     except ValueError as error:
-        raise UsageError(f"--timeline: {error}") from error
+        raise UsageError(f"`timeline`: {error}") from error
     return replace(checkpoint, recipe=replace(checkpoint.recipe, sampling=sampling))
 
 
@@ -230,7 +230,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     method = changes.get("method", recipe.sampling.method)
     for name in changes:
         if method not in _ONLY_FOR.get(name, (method,)):
-            raise ValueError(f"--{name} does not apply: the frames of a clip cover the whole video")
+            raise ValueError(f"`{name}` does not apply: the frames of a clip cover the whole video")
     values = {name: _settled(name, value, recipe.preprocess) for name, value in changes.items()}
     sampling = replace(recipe.sampling, **{name: values[name] for name in _SAMPLING if name in values})
     chosen = {name: values[name] for name in _PREPROCESS if name in values}
@@ -272,7 +272,7 @@ def _settled(name: str, value: Any, preprocess: PreprocessSpec) -> Any:
 
 
 def _shown(name: str, value: Any) -> str:
-    """The value as `--set` and the options take it."""
+    """The value as users write it."""
     if value is None:
         return "auto" if name == "clips" else "none"
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from timesformer_cli.cli import console, options, scoreboard
 from timesformer_cli.cli.repeat import commands
 from timesformer_cli.cli.rescore import compare, fuse, merge, rescore
+from timesformer_cli.cli.wording import spoken_result
 from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
 from timesformer_cli.text import printable
 
@@ -462,7 +463,7 @@ def _label(job: Job, samples: "Sequence[Sample]", ledger: "Ledger") -> float:
         size = choose_batch_size(job.batch_size, job.device, console.note, scorer)
         runfolder.remove_results(job.folder)
         with ledger, console.progress(len(samples)) as meter:
-            results = classify(prepared, scorer, job.checkpoint, batch=size)
+            results = map(spoken_result, classify(prepared, scorer, job.checkpoint, batch=size))
             _write(zip(samples, results, strict=True), job, ledger, meter)
             return meter.seconds
 

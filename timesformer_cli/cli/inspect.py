@@ -5,12 +5,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from timesformer_cli.cli import console, options
+from timesformer_cli.cli.wording import spoken_failure
 from timesformer_cli.errors import SOME_FAILED, InputError, OutputError, UsageError
 from timesformer_cli.text import printable
 
@@ -200,7 +202,7 @@ def _report(
     reason = ""
     kinds: Counter[str] = Counter()
     with console.progress(total) as bar:
-        for inspection in inspections:
+        for inspection in map(_spoken, inspections):
             record = to_record(inspection, checkpoint)
             count += 1
             if inspection.failure is not None:
@@ -222,6 +224,11 @@ def _report(
         raise InputError(reason if count == 1 else f"none of the {count} videos could be read")
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _spoken(inspection: "Inspection") -> "Inspection":
+    failure = inspection.failure
+    return inspection if failure is None else replace(inspection, failure=spoken_failure(failure))
 
 
 def _counts(good: int, kinds: Counter[str]) -> str:

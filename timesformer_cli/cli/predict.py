@@ -13,6 +13,7 @@ import typer
 from timesformer_cli.cli import console, options
 from timesformer_cli.cli.dry_run import show_plan
 from timesformer_cli.cli.results import Run, Tally, Total, summarise
+from timesformer_cli.cli.wording import spoken_result
 from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
 from timesformer_cli.jobs.output import Output
 
@@ -381,7 +382,7 @@ def predict(
             size = choose_batch_size(batch_size, device, console.note, scorer)
             results = classify(run.watch(prepared), scorer, checkpoint, batch=size)
         _describe(checkpoint)
-        tally = run.write((result, to_record(result, checkpoint, excerpt)) for result in results)
+        tally = run.write((result, to_record(result, checkpoint, excerpt)) for result in map(spoken_result, results))
     if ledger is not None:
         tally.kept, tally.all_failed = ledger.past.count, ledger.failed
     summarise(tally)

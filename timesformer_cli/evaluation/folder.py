@@ -62,7 +62,7 @@ def open_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
         there = sorted(os.listdir(folder))
     if VIDEOS in there:
         if not (overwrite or resume):
-            raise OutputError(f"{folder}: holds a run already; choose another name, --resume or --overwrite")
+            raise OutputError(f"{folder}: holds a run already; choose another name, `resume` or `overwrite`")
     elif others := [name for name in there if name not in (PROBLEMS, *_RESULTS) and not name.startswith(VIDEOS)]:
         raise OutputError(f"{folder}: holds no run, but other files such as {others[0]!r}; name an empty or new folder")
     if not os.access(folder, os.W_OK):
@@ -121,7 +121,7 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder}: is no folder of a run; {VIDEOS} and {meta_of(videos).name} were expected in it")
     settings, holds = read_meta(videos)
     if holds is None:
-        raise InputError(f"{folder}: its run is not finished; go on with it first, with --resume")
+        raise InputError(f"{folder}: its run is not finished; go on with it first, with `resume`")
     try:
         return gather((record for _, record in read_records(videos)), settings)
     except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -232,7 +232,7 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
         index = known.index(name)
         if index is None:
             near = known.near(name)
-            raise UsageError(f"--classes: {name!r} is no class of the run{f'; is it {near!r}?' if near else ''}")
+            raise UsageError(f"`classes`: {name!r} is no class of the run{f'; is it {near!r}?' if near else ''}")
         kept[index] = True
     numbers = np.cumsum(kept) - 1
 
@@ -242,7 +242,7 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
     rows = np.array([row for row, target in enumerate(run.targets) if left(target)], np.int64)
     failed = tuple(record | {"target": left(record["target"])} for record in run.failed if left(record["target"]))
     if not len(rows) and not failed:
-        raise InputError("--classes: the run has no video of these classes")
+        raise InputError("`classes`: the run has no video of these classes")
     labels = [label for label, keep in zip(run.labels, kept, strict=True) if keep]
     data_set = run.settings["data_set"] | {"classes": labels}
     return Run(

@@ -55,7 +55,7 @@ def measure(
 
     if against and is_exported(checkpoint.weights):
         raise UsageError(
-            f"--against transformers: {checkpoint.weights} was exported; give the model that it was made from"
+            f"`against=transformers`: {checkpoint.weights} was exported; give the model that it was made from"
         )
     try:
         cost = measure_cost(checkpoint.config)

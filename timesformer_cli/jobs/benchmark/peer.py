@@ -35,7 +35,7 @@ _TURNS = (1, 4, 32)
 def check_transformers() -> None:
     """Raises UsageError where it is not installed."""
     if importlib.util.find_spec("transformers") is None:
-        raise UsageError("--against transformers needs transformers; install it with: pip install transformers")
+        raise UsageError("`against=transformers` needs transformers; install it with: pip install transformers")
 
 
 def face_transformers(
@@ -81,7 +81,7 @@ def open_peer(checkpoint: Checkpoint, precision: Dtype, device: str) -> tuple[Sc
         network.load_state_dict(weights, strict=True, assign=True)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"--against transformers: it does not take {checkpoint.name} ({reason})") from error
+        raise UsageError(f"`against=transformers`: it does not take {checkpoint.name} ({reason})") from error
     network.to(target, dtype).eval()
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -62,7 +62,7 @@ def calibration(folder: Path, checkpoint: Checkpoint, input: Input) -> Calibrati
             continue
         readable.append(item)
     if not readable:
-        raise InputError(f"--calibrate {folder}: none of its {len(found)} videos can be read")
+        raise InputError(f"`calibrate={folder}`: none of its {len(found)} videos can be read")
     return Calibration(tuple(readable), checkpoint, input)
 
 
