@@ -334,7 +334,7 @@ def other(path: Path, decoder: Any, plan: list[int], pixels: Pixels) -> str:
         with open_video(Item(str(path)), Reading(decoder=decoder)) as reader:
             shown = reader.read(plan).pixels
     except VideoError as error:
-        return re.sub(f"^{decoder} |; try --decoder pyav$", "", str(error))
+        return re.sub(f"^{decoder} |; try `decoder=pyav`$", "", str(error))
     return "equal" if np.array_equal(shown, pixels) else psnr(shown, pixels)
 
 

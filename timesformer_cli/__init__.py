@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TimesformerConfig", "TimesformerForVideoClassification", "TimesformerModel", "__version__"]
 
-# Importing torch takes seconds, and `timesformer --help` imports this package: names load on first use.
+# Importing torch takes seconds, and the help of the command imports this package: names load on first use.
 _HOME = {
     "TimesformerConfig": "specs",
     "TimesformerModel": "network.model",

@@ -1,4 +1,7 @@
-"""What a user can cause. Each message says where, what, and what to try; `main()` prints it as one line."""
+"""What a user can cause. Each message says where, what, and what to try; `main()` prints it as one line.
+
+Messages name settings as Python does, between backticks: `device`, `device=cpu`. `cli.wording` makes options of them.
+"""
 
 from typing import Literal
 

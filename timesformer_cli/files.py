@@ -44,8 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield part
 
 
-def check_target(target: Path, *, overwrite: bool, ways: str = "or --overwrite") -> None:
-    """Find out, before any work is done, that `target` cannot be written; `ways` are the options for one that exists.
+def check_target(target: Path, *, overwrite: bool, ways: str = "or `overwrite`") -> None:
+    """Find out, before any work is done, that `target` cannot be written; `ways` are the settings for one that exists.
 
     Raises:
         OutputError: its folder does not exist or cannot be written, it is a folder itself, or it

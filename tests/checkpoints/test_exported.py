@@ -154,8 +154,8 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "found"),
         [
-            ({"precision": "bf16"}, "--precision bf16: .* was exported in fp32; leave the option out"),
-            ({"compile": True}, "--compile: .* was exported, and its runtime compiles it"),
+            ({"precision": "bf16"}, "`precision=bf16`: .* was exported in fp32; leave the option out"),
+            ({"compile": True}, "`compile`: .* was exported, and its runtime compiles it"),
         ],
     )
     def test_what_was_decided_when_it_was_exported(self, tmp_path: Path, options: dict[str, Any], found: str) -> None:
@@ -171,7 +171,7 @@ class TestOptions:
         checkpoint = resolve(str(torch_folder()))
         if format is not None:
             checkpoint = replace(checkpoint, weights=exported(format))
-        with pytest.raises(UsageError, match="--provider cpu goes with models of ONNX"):
+        with pytest.raises(UsageError, match="`provider=cpu` goes with models of ONNX"):
             runtime_of(checkpoint).check(checkpoint, precision="auto", compile=False, provider="cpu")
 
 
@@ -217,7 +217,7 @@ class TestResolve:
     def test_a_file_alone_that_says_nothing(self, tmp_path: Path) -> None:
         path = write_linear(tmp_path / "model.onnx")
         with pytest.raises(
-            CheckpointError, match=r"no config\.json lies beside it; give one with --config FILE.*--labels"
+            CheckpointError, match=r"no config\.json lies beside it; give one with `config=FILE`.*`labels_file=FILE`"
         ):
             resolve(str(path))
         checkpoint = resolve(str(path), config=torch_folder() / "config.json")
@@ -246,7 +246,7 @@ class TestResolve:
 
     def test_it_is_no_weights_of_a_published_model(self, tmp_path: Path) -> None:
         path = write_linear(tmp_path / "model.onnx")
-        with pytest.raises(UsageError, match="an exported model is no weights of another; give it with --model"):
+        with pytest.raises(UsageError, match="an exported model is no weights of another; give it with `model`"):
             resolve("base-k400", weights=path)
 
     def test_a_folder_without_any(self, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ SMALL = {
     "README.md": b"#",
 }
 SAFE, PICKLE = b"safetensors" * 300, b"pickle" * 700
-ALSO = "; --model camera-motion works without a download"
+ALSO = "; `model=camera-motion` works without a download"
 
 
 def sharded(name: str, content: bytes) -> dict[str, bytes]:
@@ -374,19 +374,19 @@ class TestCache:
         assert content(subject.fetch(REPO)) == {"config.json": b"{}", name: b"{1}", "model.safetensors": SAFE}
         assert subject.find_cached(REPO) is not None
 
-    @pytest.mark.parametrize("how", ["--offline", "HF_HUB_OFFLINE=1"])
+    @pytest.mark.parametrize("how", ["`offline`", "HF_HUB_OFFLINE=1"])
     def test_offline(self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
         snapshot = subject.fetch(REPO)
         hub.log.clear()
-        offline = how == "--offline"
+        offline = how == "`offline`"
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", not offline)
         assert subject.fetch(REPO, offline=offline) == snapshot
         assert refusal("owner/other", offline=offline) == (
             f"config.json of owner/other is not in the cache ({cache}), and {how} forbids a download; "
             "run `timesformer models download owner/other` once without it"
         )
-        assert "models download owner/model --revision v2`" in refusal(REPO, "v2", offline=offline)
+        assert "models download owner/model revision=v2`" in refusal(REPO, "v2", offline=offline)
         assert hub.log == []
         if not offline:
             assert subject.download(REPO) == snapshot
@@ -424,7 +424,7 @@ class TestRefusals:
         assert bool(hub.log) is (revision == "v9")  # the others are paths, not names that git allows
         assert message == (
             f"config.json of owner/model (revision {revision}) cannot be had from {hub.url} (HF_ENDPOINT): "
-            "no such revision; give a branch, a tag or a commit of the repository with --revision"
+            "no such revision; give a branch, a tag or a commit of the repository with `revision`"
         )
 
     @pytest.mark.parametrize("token", [None, "hf_stranger"])

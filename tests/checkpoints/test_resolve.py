@@ -174,7 +174,7 @@ def test_a_recipe_may_state_a_part(tmp_path: Path) -> None:
 def test_unknown_names_say_what_can_be_given(name: str) -> None:
     message = error_of(name)
     assert message.startswith(f"{name}: no model of that name, and no such folder or file")
-    assert "--model camera-motion works without a download" in message
+    assert "`model=camera-motion` works without a download" in message
 
 
 def test_a_slip_of_the_pen_is_understood() -> None:
@@ -322,8 +322,8 @@ def test_one_crop_of_something_something_is_scaled_to_the_crop(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("recipe", "options", "says"),
     [
-        ({"sampling": {"method": "segments"}}, {"stride": 4}, "--stride does not apply"),
-        ({"sampling": {"method": "uniform"}}, {"placement": "middle"}, "--placement does not apply"),
+        ({"sampling": {"method": "segments"}}, {"stride": 4}, "`stride` does not apply"),
+        ({"sampling": {"method": "uniform"}}, {"placement": "middle"}, "`placement` does not apply"),
         ({"sampling": {"method": "uniform"}}, {"clips": 3}, "whole video"),
         ({"preprocess": {"stretch": [224, 224]}}, {"crops": 3}, "stretched"),
         ({}, {"num_frames": 0}, "num_frames is 0"),

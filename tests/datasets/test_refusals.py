@@ -72,7 +72,7 @@ GOOD = "a.mp4 5\n" * 3
         # Splits.
         (
             HEADER + "archery,-3B32lodo2M,59,69,val\nzumba,-3B32lodo2M,59,69,train\n",
-            "has the splits train, val; choose one with --split",
+            "has the splits train, val; choose one with `split`",
         ),
         # Other things than lists.
         ("path,label\na.mp4,archery\n".encode("utf-16"), "text in UTF-16; save it in UTF-8"),
@@ -110,9 +110,9 @@ def test_bad_files(text: str | bytes, message: str) -> None:
         ("diving48", '{"id": "7"}', "val.csv: line 1: a video was expected as 'vid_name', not None"),
         ("ucf101", "a/v_a.avi 1\na.mp4 5\n", "val.csv: line 2: CLASS/v_NAME.avi was expected, not 'a.mp4 5'"),
         ("hmdb51", GOOD, "val.csv: the name CLASS_test_split1.txt was expected, which says the class"),
-        ("folders", GOOD, "--annotations-format folders takes the labels from folders; leave --annotations away"),
-        ("rawframes", GOOD, "val.csv: lists folders of pictures, as --annotations-format rawframes does; add --frames"),
-        ("nonsense", GOOD, "--annotations-format nonsense: not one of auto, kinetics, .*, folders"),
+        ("folders", GOOD, "`annotations_format=folders` takes the labels from folders; leave `annotations` away"),
+        ("rawframes", GOOD, "val.csv: lists folders of pictures, as `annotations_format=rawframes` does; add `frames`"),
+        ("nonsense", GOOD, "`annotations_format=nonsense`: not one of auto, kinetics, .*, folders"),
     ],
 )
 def test_files_of_another_format_than_was_said(format: str, text: str, message: str | None) -> None:
@@ -139,9 +139,7 @@ def test_lists_of_pictures() -> None:
 
 def test_what_could_be_two_formats_is_asked_for() -> None:
     text = "some/directory-1 163 1\nsome/directory-2 122 5\n"
-    message = (
-        r"^val.csv: could be of the format list \(path label\) or rawframes \(.*\); say which with --annotations-f"
-    )
+    message = r"^val.csv: could be of the format list \(path label\) or rawframes \(.*\); say which with `annotations_f"
     with pytest.raises(InputError, match=message):
         opened(text)
     Path("v/some").mkdir()
@@ -162,7 +160,7 @@ def test_names_of_another_data_set() -> None:
         "val.csv: line 3: 'acting in play' is no class of the model; "
         f"of the data set's 600 classes it lacks {lacking}, "
         "'acting in play', 'adjusting glasses', 'alligator wrestling', ...; it has 400, 'abseiling', 'air drumming', "
-        "'answering questions', ...; --classes evaluates those that both have"
+        "'answering questions', ...; `classes` evaluates those that both have"
     )
 
 
@@ -198,7 +196,7 @@ class TestOrderOfClasses:
         assert str(error.value) == (
             "val.csv: line 4: label 308 is 'skiing (not slalom or crosscountry)' to the model, but its videos lie in "
             "the folder of 'skiing crosscountry'; 2 numbers differ so; "
-            "--label-map FILE says what the numbers of the data set mean"
+            "`label_map=FILE` says what the numbers of the data set mean"
         )
 
     def test_a_label_map_tells(self) -> None:
@@ -251,9 +249,9 @@ class TestFolders:
         [
             ("gone", {}, "gone: no such folder"),
             ("empty", {}, "empty: no video files in this folder"),
-            ("split", {}, "split: has the splits train, val; choose one with --split"),
+            ("split", {}, "split: has the splits train, val; choose one with `split`"),
             ("split", {"split": "test"}, "split: no folder of the split 'test'; it has train, val"),
-            ("other", {"split": "test"}, "other: no folder of the split 'test'; leave --split away"),
+            ("other", {"split": "test"}, "other: no folder of the split 'test'; leave `split` away"),
             ("flat", {"split": "val"}, "flat/val: the videos lie in no class folders; name the file of their labels"),
             ("flat", {}, "flat/val: the videos lie in no class folders"),
             (
@@ -263,7 +261,7 @@ class TestFolders:
             ),
             ("other", {"classes": ["zumba"]}, "other: no video of the classes 'zumba'"),
             ("split", {"format": "videofolder", "split": "val"}, "split/val: none of metadata.csv, metadata.jsonl"),
-            ("split", {"format": "kinetics"}, "--annotations-format kinetics needs --annotations FILE"),
+            ("split", {"format": "kinetics"}, "`annotations_format=kinetics` needs `annotations=FILE`"),
         ],
     )
     def test_one_line_each(self, root: str, options: dict[str, Any], message: str) -> None:
@@ -274,7 +272,7 @@ class TestFolders:
         Path("v/metadata.csv").touch()
         Path("v/metadata.jsonl").touch()
         with pytest.raises(
-            InputError, match=r"^v/metadata.csv: metadata.jsonl is there too; say which with --annotations"
+            InputError, match=r"^v/metadata.csv: metadata.jsonl is there too; say which with `annotations`"
         ):
             open_dataset(Path("v"), None, labels=K400)
 
@@ -291,7 +289,7 @@ class TestFolders:
             InputError, match=r"^split: a folder; name the annotation file in it, of \['train', 'val'\]"
         ):
             open_dataset(Path("v"), Path("split"), labels=K400)
-        with pytest.raises(InputError, match=r"^split: a folder; --annotations-format list is of a file"):
+        with pytest.raises(InputError, match=r"^split: a folder; `annotations_format=list` is of a file"):
             open_dataset(Path("v"), Path("split"), labels=K400, format="list")
 
     @pytest.mark.skipif(sys.platform == "win32", reason="no pipes by name")
@@ -304,16 +302,16 @@ class TestFolders:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"limit": 0}, UsageError, "--limit is 0"),
-        ({"seed": 1}, UsageError, "--seed chooses which videos --limit takes; give --limit N too"),
-        ({"classes": ["archry"]}, UsageError, "--classes: 'archry' is no class of the model; is it 'archery'"),
+        ({"limit": 0}, UsageError, "`limit` is 0"),
+        ({"seed": 1}, UsageError, "`seed` chooses which videos `limit` takes; give `limit=N` too"),
+        ({"classes": ["archry"]}, UsageError, "`classes`: 'archry' is no class of the model; is it 'archery'"),
         (
             {"classes": ["%"]},
             UsageError,
-            "--classes: '%' is no class of the model; it has 'abseiling', 'air drumming', ",
+            "`classes`: '%' is no class of the model; it has 'abseiling', 'air drumming', ",
         ),
         ({"classes": ["zumba"]}, InputError, "val.csv: no video of the classes 'zumba'"),
-        ({"split": "val"}, InputError, "val.csv: says nothing of splits; leave --split away"),
+        ({"split": "val"}, InputError, "val.csv: says nothing of splits; leave `split` away"),
     ],
 )
 def test_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -330,7 +328,7 @@ def test_several_splits_of_hmdb51() -> None:
     Path("splits").mkdir()
     for number in (1, 2):
         Path(f"splits/archery_test_split{number}.txt").write_text("a.avi 2\nb.avi 1\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"^splits: has the splits test1, test2; choose one with --split"):
+    with pytest.raises(InputError, match=r"^splits: has the splits test1, test2; choose one with `split`"):
         open_dataset(Path("v"), Path("splits"), labels=K400, split="test")
     Path("splits/archery_test_split1.txt").write_text("a.avi 2\nb.avi 3\n", encoding="utf-8")
     with pytest.raises(
@@ -340,7 +338,7 @@ def test_several_splits_of_hmdb51() -> None:
 
 
 def test_neither_folder_nor_file() -> None:
-    with pytest.raises(UsageError, match=r"^a data set needs the folder of its videos, or --annotations FILE, or both"):
+    with pytest.raises(UsageError, match=r"^a data set needs the folder of its videos, or `annotations=FILE`, or both"):
         open_dataset(None, None, labels=K400)
     with pytest.raises(InputError, match=r"^gone.csv: no such annotation file"):
         open_dataset(None, Path("gone.csv"), labels=K400)

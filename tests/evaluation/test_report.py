@@ -23,10 +23,11 @@ from testing.pages import HOSTILE, TEXTS, Elements, Page, Show
 from timesformer_cli.checkpoints.labels import read as read_labels
 from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
+from timesformer_cli.cli.repeat import commands
 from timesformer_cli.datasets import Problem
 from timesformer_cli.evaluation import metrics, report
 from timesformer_cli.evaluation.folder import read_run
-from timesformer_cli.evaluation.report import curves, protocol
+from timesformer_cli.evaluation.report import curves
 from timesformer_cli.evaluation.report.pictures import read_pictures
 from timesformer_cli.evaluation.run import Run, summarise
 from timesformer_cli.flow import Item
@@ -86,7 +87,8 @@ def make_multi_label() -> Run:
 
 
 def text_of(run: Run, problems: Sequence[Problem] = (), /, *, folder: Path = Path(), **summary: Any) -> str:
-    return report.render(run, summarise(run, run.measure((1, 5))) | CONDITIONS | summary, problems, folder)
+    content = summarise(run, run.measure((1, 5))) | CONDITIONS | summary
+    return report.render(run, content, problems, folder, commands(run.settings, len(run.labels)))
 
 
 def facts_of(run: Run, *args: Any, **options: Any) -> dict[str, Any]:
@@ -372,7 +374,7 @@ class TestCommands:
     def test_which_weights(self, model: str, source: str, option: str | None) -> None:
         recipe = resolve("camera-motion").recipe
         changes = {"source": source, "recipe": replace(recipe, base="original"), "precision": "fp32"}
-        (line,) = protocol.commands(replace(make(model=model).provenance, **changes), 5)
+        (line,) = commands(replace(make(model=model).provenance, **changes), 5)
         expected = (
             f"timesformer evaluate --model {model} {option or ''} --recipe original --precision fp32 --output run"
         )

@@ -88,7 +88,7 @@ def loaded(path: str | Path) -> dict[str, NDArray[Any]]:
 def on_disk(folder: Path, run: Run) -> Run:
     open_folder(folder, overwrite=False, resume=False)
     write_records(folder, run.provenance, run.records())
-    write_results(folder, run, summarise(run, run.measure((1, 5))))
+    write_results(folder, run, summarise(run, run.measure((1, 5))), ())
     return read_run(folder)
 
 

@@ -236,7 +236,7 @@ def test_opsets(make: Make, checkpoint: Checkpoint, tmp_path: Path) -> None:
     spec = ExportSpec(format="onnx", precision="fp16", input="pixels", output="probabilities", opset=21)
     model = onnx.load(make(spec) / "model.onnx")
     assert [entry.version for entry in model.opset_import] == [21]
-    with pytest.raises(UsageError, match="--opset 99: PyTorch cannot write this model in it"):
+    with pytest.raises(UsageError, match="`opset=99`: PyTorch cannot write this model in it"):
         export(checkpoint, replace(PLAIN, opset=99), tmp_path / "made")
     assert os.listdir(tmp_path) == []
 
@@ -254,7 +254,7 @@ def test_weights_that_no_single_file_can_hold(
 ) -> None:
     """Told before the minutes that the exporter would take for so large a network."""
     monkeypatch.setattr(torch.onnx, "export", None)
-    with pytest.raises(UsageError, match="do not fit into one file of ONNX; add --external-data"):
+    with pytest.raises(UsageError, match="do not fit into one file of ONNX; add `external_data`"):
         export(checkpoint, replace(PLAIN, max_onnx_bytes=10_000), tmp_path / "made")
 
 
@@ -401,7 +401,7 @@ def test_a_folder_is_replaced_without_a_loss(checkpoint: Checkpoint, tmp_path: P
     folder = tmp_path / "made"
     folder.mkdir()
     assert export(checkpoint, HUB, folder).passed  # an empty one is as good as none
-    with pytest.raises(OutputError, match="exists already; choose another name, or --overwrite"):
+    with pytest.raises(OutputError, match="exists already; choose another name, or `overwrite`"):
         export(checkpoint, PT2, folder)
     shutil.rmtree(folder)
     shutil.copytree(make(PT2), folder)
@@ -469,16 +469,16 @@ def test_a_stop_at_the_end_leaves_nothing(
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"format": "onnx", "precision": "bf16"}, "--precision bf16: --format onnx has fp32, fp16"),
-        ({"format": "openvino", "precision": "bf16"}, "--format openvino has fp32, fp16"),
-        ({"format": "aoti", "precision": "fp16"}, "--format aoti has fp32, bf16"),
-        ({"format": "pt2", "quantize": "int8"}, "--quantize int8: goes with --format onnx or openvino"),
-        ({"format": "onnx", "quantize": "int8", "precision": "fp16"}, "leave --precision away"),
-        ({"format": "onnx", "calibrate": Path("x")}, "--calibrate goes with --quantize int8"),
-        ({"format": "hub", "input": "pixels"}, "--input and --output go with the other formats"),
-        ({"format": "hub", "output": "embedding"}, "--input and --output go with the other formats"),
-        ({"format": "pt2", "opset": 18}, "go with --format onnx"),
-        ({"format": "openvino", "external_data": True}, "go with --format onnx"),
+        ({"format": "onnx", "precision": "bf16"}, "`precision=bf16`: `format=onnx` has fp32, fp16"),
+        ({"format": "openvino", "precision": "bf16"}, "`format=openvino` has fp32, fp16"),
+        ({"format": "aoti", "precision": "fp16"}, "`format=aoti` has fp32, bf16"),
+        ({"format": "pt2", "quantize": "int8"}, "`quantize=int8`: goes with `format=onnx or openvino`"),
+        ({"format": "onnx", "quantize": "int8", "precision": "fp16"}, "leave `precision` away"),
+        ({"format": "onnx", "calibrate": Path("x")}, "`calibrate` goes with `quantize=int8`"),
+        ({"format": "hub", "input": "pixels"}, "`input` and `output` go with the other formats"),
+        ({"format": "hub", "output": "embedding"}, "`input` and `output` go with the other formats"),
+        ({"format": "pt2", "opset": 18}, "go with `format=onnx`"),
+        ({"format": "openvino", "external_data": True}, "go with `format=onnx`"),
         ({"format": "onnx", "opset": 17}, "the oldest that PyTorch writes is 18"),
         ({"format": "onnx", "quantize": "int8", "external_data": True}, "small enough for one file"),
     ],

@@ -98,7 +98,7 @@ def test_no_videos_need_no_cluster(checkpoint: Checkpoint, fake_ray: None) -> No
 
 
 def test_gpus_have_no_numbers(checkpoint: Checkpoint, fake_ray: None) -> None:
-    with pytest.raises(UsageError, match="cuda:1: Ray itself hands out the GPUs of its cluster; use --device cuda"):
+    with pytest.raises(UsageError, match="cuda:1: Ray itself hands out the GPUs of its cluster; use `device=cuda`"):
         run_there([Item("a.mp4")], checkpoint, device="cuda:1")
 
 
@@ -139,7 +139,7 @@ def test_a_network_for_each_gpu_or_node(nodes: list[tuple[int, int]], asked: str
 @pytest.mark.parametrize(
     ("nodes", "device", "message"),
     [
-        ((8, 0), "cuda", "the Ray cluster has no GPU; try --device cpu"),
+        ((8, 0), "cuda", "the Ray cluster has no GPU; try `device=cpu`"),
         ((1, 0), "cpu", "a cluster of 1 CPUs is too small"),
         ((4, 8), "auto", "a cluster of 4 CPUs is too small"),
     ],
@@ -217,7 +217,7 @@ def test_no_cluster_at_the_address(checkpoint: Checkpoint, address: str) -> None
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = address.replace("HOST", "127.0.0.1").replace("PORT", str(port))
-    with pytest.raises(TimesformerError, match=f"--ray-address {address}: no Ray cluster answers there") as caught:
+    with pytest.raises(TimesformerError, match=f"`ray_address={address}`: no Ray cluster answers there") as caught:
         run_there([Item("a.mp4")], checkpoint, address)
     assert "\n" not in str(caught.value)
 

@@ -80,7 +80,7 @@ def test_each_way_to_fail_costs_one_item() -> None:
         "segfault": ("crash", "SIGSEGV"),
         "exit:3": ("crash", "exit code 3"),
         "hang": ("timeout", "within 1.5 seconds"),
-        "sleep:30": ("timeout", "--timeout"),
+        "sleep:30": ("timeout", "`timeout`"),
         "refuse": ("decode", "damaged"),
     }
     items = [item for verb in bad for item in (verb, "fine")]

@@ -188,7 +188,7 @@ class TestOpen:
 
     def test_one_is_not_finished(self, tmp_path: Path, outputs: list[Path]) -> None:
         write_shard(tmp_path, Shard(2, 3), PATHS, finish=False)
-        with pytest.raises(OutputError, match=r"is not finished; run it .* with --shard 2/3 --resume$"):
+        with pytest.raises(OutputError, match=r"is not finished; run it .* with `shard=2/3` `resume`$"):
             open_shards(outputs)
 
     def test_one_without_its_settings(self, outputs: list[Path]) -> None:
@@ -239,7 +239,7 @@ class TestOpen:
         shards = open_shards(outputs)
         with pytest.raises(OutputError, match=rf"{target.name}: .* its run wrote") as error:
             list(shards.records())
-        assert f"--shard {index}/3 --resume" in str(error.value)
+        assert f"`shard={index}/3` `resume`" in str(error.value)
 
 
 @pytest.fixture(scope="module")

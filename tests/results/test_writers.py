@@ -251,7 +251,7 @@ class TestTarget:
 
     def test_an_existing_file(self, tmp_path: Path) -> None:
         (tmp_path / "out.jsonl").touch()
-        with pytest.raises(OutputError, match=r"out\.jsonl: exists already; .*--overwrite"):
+        with pytest.raises(OutputError, match=r"out\.jsonl: exists already; .*`overwrite`"):
             check_target(tmp_path / "out.jsonl", overwrite=False)
         check_target(tmp_path / "out.jsonl", overwrite=True)
 
@@ -284,7 +284,7 @@ class TestTarget:
 
     @pytest.mark.parametrize("name", ["out", "out.txt", ".json"])
     def test_an_extension_that_says_nothing(self, name: str) -> None:
-        with pytest.raises(UsageError, match=r"--format"):
+        with pytest.raises(UsageError, match=r"`format`"):
             choose_format(Path(name), terminal=False)
 
     @pytest.mark.parametrize(("terminal", "format"), [(True, "table"), (False, "jsonl")])

@@ -314,7 +314,7 @@ class TestProviders:
 
     @pytest.mark.parametrize(("device", "provider"), [("cpu", "cuda"), ("cuda:1", "cpu"), ("mps", "tensorrt")])
     def test_two_that_exclude_each_other(self, linear: Callable[..., Checkpoint], device: str, provider: Any) -> None:
-        with pytest.raises(UsageError, match=f"--provider {provider} and --device {device} exclude each other"):
+        with pytest.raises(UsageError, match=f"`provider={provider}` and `device={device}` exclude each other"):
             engines.open_scorer(linear(), device=device, provider=provider)
 
     @pytest.mark.parametrize(("device", "provider"), [("cuda", "auto"), ("auto", "tensorrt"), ("mps", "auto")])
@@ -421,7 +421,7 @@ def test_a_runtime_that_is_not_installed(
 class TestOpenVino:
     @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
     def test_other_devices(self, network: Checkpoint, device: str) -> None:
-        with pytest.raises(DeviceError, match=f"--device {device}: models of OpenVINO run on the CPU"):
+        with pytest.raises(DeviceError, match=f"`device={device}`: models of OpenVINO run on the CPU"):
             engines.open_scorer(replace(network, weights=exported("openvino")), device=device)
 
     def test_weights_that_are_missing_or_cut_short(self, network: Checkpoint, tmp_path: Path) -> None:
@@ -601,7 +601,7 @@ class TestPackages:
         from timesformer_cli.runtimes import exported_program as programs
 
         monkeypatch.setattr(programs, "find_device", torch.device)
-        with pytest.raises(DeviceError, match=r"--device cuda: .*model.pt2 was compiled for cpu"):
+        with pytest.raises(DeviceError, match=r"`device=cuda`: .*model.pt2 was compiled for cpu"):
             engines.open_scorer(replace(network, weights=package), device="cuda")
 
     def test_another_number_of_classes(self, network: Checkpoint, package: Path) -> None:

@@ -169,7 +169,9 @@ class TestPrecision:
         assert choose_precision(asked, device) == chosen
 
     def test_fp16_on_the_cpu_is_refused(self, checkpoint: Checkpoint) -> None:
-        with pytest.raises(DeviceError, match="fp16: it is several times slower than fp32 on the CPU; try bf16"):
+        with pytest.raises(
+            DeviceError, match="`precision=fp16`: it is several times slower than fp32 on the CPU; try bf16"
+        ):
             open_scorer(checkpoint, device="cpu", precision="fp16")
 
     # Of the largest logit. Roundings of 2^-9 and 2^-12 add up over two layers of large weights: up to 5.8e-2 and
@@ -222,7 +224,9 @@ class TestPrecision:
         large.load_state_dict(state)
         large.save_pretrained(tmp_path)
         assert np.isfinite(open_scorer(checkpoint, device="cpu", precision="fp32")(views(2))).all()
-        with pytest.raises(DeviceError, match="fp16: numbers in this network grow too large for it; try bf16 or fp32"):
+        with pytest.raises(
+            DeviceError, match="`precision=fp16`: numbers in this network grow too large for it; try bf16 or fp32"
+        ):
             open_scorer(checkpoint, device="cpu", precision="fp16")(views(2))
 
 
@@ -242,8 +246,8 @@ class TestCompile:
         network = _compile(model, torch.from_numpy(views(2)), told.append)
         assert network is not None
         first, second = told
-        assert first == "--compile: compiling the network, which takes a minute or so"
-        assert re.fullmatch(r"--compile: compiled the network in \d+ seconds", second)
+        assert first == "`compile`: compiling the network, which takes a minute or so"
+        assert re.fullmatch(r"`compile`: compiled the network in \d+ seconds", second)
         eager = open_scorer(checkpoint, device="cpu")
         with torch.compiler.set_stance("fail_on_recompile"), torch.inference_mode():
             for count in (1, 2, 3, 7, 64):
@@ -266,7 +270,7 @@ class TestCompile:
         model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
         assert _compile(model, torch.from_numpy(views(2)), told.append) is None
         _, second = told
-        assert second.startswith("--compile: going on without it, for PyTorch cannot compile the network here (")
+        assert second.startswith("`compile`: going on without it, for PyTorch cannot compile the network here (")
         assert "g++ is not found" in second
         assert "\n" not in second
         assert model(torch.from_numpy(views(2))).logits.shape == (2, 5)
@@ -274,7 +278,7 @@ class TestCompile:
     def test_on_the_cpu_the_network_is_faster_without(self, checkpoint: Checkpoint) -> None:
         told: list[str] = []
         scorer = open_scorer(checkpoint, device="cpu", compile=True, tell=told.append)
-        assert [line.partition(",")[0] for line in told] == ["--compile: going on without it"]
+        assert [line.partition(",")[0] for line in told] == ["`compile`: going on without it"]
         np.testing.assert_array_equal(scorer(views(3)), open_scorer(checkpoint, device="cpu")(views(3)))
 
 
@@ -291,9 +295,9 @@ def test_unknown_devices_are_wrong_usage(checkpoint: Checkpoint, device: str) ->
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("cuda", "cuda: this machine has no CUDA device that PyTorch can use; try --device cpu"),
-        ("cuda:1", "cuda:1: this machine has no CUDA device that PyTorch can use; try --device cpu"),
-        ("mps", "mps: this machine has no Apple GPU that PyTorch can use; try --device cpu"),
+        ("cuda", "cuda: this machine has no CUDA device that PyTorch can use; try `device=cpu`"),
+        ("cuda:1", "cuda:1: this machine has no CUDA device that PyTorch can use; try `device=cpu`"),
+        ("mps", "mps: this machine has no Apple GPU that PyTorch can use; try `device=cpu`"),
     ],
 )
 def test_devices_that_are_not_there(

@@ -492,14 +492,14 @@ class TestConversion:
 class TestLimits:
     @pytest.mark.parametrize("reader", [PyavReader, DecordReader])
     def test_pixels(self, make: Make, reader: Callable[..., Any]) -> None:
-        with pytest.raises(VideoError, match=r"192 x 64 = 12,288 pixels; --max-pixels is 12,287") as caught:
+        with pytest.raises(VideoError, match=r"192 x 64 = 12,288 pixels; `max_pixels` is 12,287") as caught:
             reader(make("short.mp4"), Reading(max_pixels=192 * 64 - 1))
         assert caught.value.kind == "too_large"
         reader(make("short.mp4"), Reading(max_pixels=192 * 64)).close()
 
     @pytest.mark.parametrize("reader", [PyavReader, DecordReader])
     def test_frames(self, make: Make, reader: Callable[..., Any]) -> None:
-        with pytest.raises(VideoError, match=r"more frames than --max-frames, which is 59") as caught:
+        with pytest.raises(VideoError, match=r"more frames than `max_frames`, which is 59") as caught:
             reader(make("short.mp4"), Reading(max_frames=FRAMES - 1))
         assert caught.value.kind == "too_large"
         reader(make("short.mp4"), Reading(max_frames=FRAMES)).close()
@@ -514,7 +514,7 @@ class TestLimits:
                 yield SimpleNamespace(size=1, pts=number, has_sidedata=lambda name: False, **flags)
 
         stream: Any = SimpleNamespace(codec_context=SimpleNamespace(name="h264"))
-        with pytest.raises(VideoError, match="max-frames"):
+        with pytest.raises(VideoError, match="`max_frames`"):
             packets.read_packets(SimpleNamespace(demux=demux), stream, 10)  # type: ignore[arg-type]
         assert len(taken) == 11
 
@@ -599,7 +599,7 @@ class TestTorchcodec:
 
     @pytest.mark.parametrize("name", REFUSED)
     def test_refused(self, make: Make, name: str, torchcodec: Callable[..., Any]) -> None:
-        with pytest.raises(VideoError, match=r"try --decoder pyav$") as caught:
+        with pytest.raises(VideoError, match=r"try `decoder=pyav`$") as caught:
             torchcodec(make(name))
         assert caught.value.kind == "unsupported"
 

@@ -262,7 +262,7 @@ class TestRefusals:
 
     def test_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "a.mp4").touch()
-        message = "not a folder of numbered pictures, which --frames asks for"
+        message = "not a folder of numbered pictures, which `frames` asks for"
         assert error_of(tmp_path / "a.mp4") == ("unreadable", message)
         assert error_of(tmp_path / "a.mp4" / "b") == ("unreadable", message)
 
@@ -321,7 +321,7 @@ class TestRefusals:
         kind, message = error_of(folder, [0, 1])
         assert (kind, message) == (
             "too_large",
-            "1.png has 20000 x 20000 = 400,000,000 pixels; --max-pixels is 67,108,864",
+            "1.png has 20000 x 20000 = 400,000,000 pixels; `max_pixels` is 67,108,864",
         )
         kind, message = error_of(folder, [0], max_pixels=WIDTH * HEIGHT - 1)
         assert (kind, "192 x 64" in message) == ("too_large", True)
@@ -331,7 +331,7 @@ class TestRefusals:
 
     def test_too_many_frames(self, tmp_path: Path) -> None:
         folder = write(tmp_path / "a", ["0.png", "1.png", "2.png"])
-        assert error_of(folder, max_frames=2) == ("too_large", "more pictures than --max-frames, which is 2")
+        assert error_of(folder, max_frames=2) == ("too_large", "more pictures than `max_frames`, which is 2")
         assert read(folder, [2], max_frames=3)[0] == [2]
 
     def test_pillow_is_left_as_it_was(self, tmp_path: Path) -> None:

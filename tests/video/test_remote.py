@@ -433,7 +433,7 @@ class TestVideos:
     @pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
     def test_other_decoders(self, memory: Any, clips: dict[str, Path], decoder: Decoder) -> None:
         memory.pipe_file("/a.mp4", clips["mp4"].read_bytes())
-        message = f"{decoder} reads local files alone; try --decoder pyav"
+        message = f"{decoder} reads local files alone; try `decoder=pyav`"
         assert error_of("memory://a.mp4", Reading(decoder=decoder)) == ("unsupported", message)
 
     def test_no_folder_of_pictures(self) -> None:

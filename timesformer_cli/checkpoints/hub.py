@@ -100,7 +100,7 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False, quie
     if isinstance(found, Snapshot):
         return found
     if offline:
-        raise _not_cached(source, found, "--offline")
+        raise _not_cached(source, found, "`offline`")
     return download(repo, revision, quiet=quiet)
 
 
@@ -474,10 +474,10 @@ def _progress(shown: bool) -> Iterator[None]:
         utils.enable_progress_bars()  # type: ignore[attr-defined]
 
 
-_NO_DOWNLOAD = "--model camera-motion works without a download"
+_NO_DOWNLOAD = "`model=camera-motion` works without a download"
 _OTHER_CACHE = "make room there, or name another folder in HF_HOME"
 _LOGIN = "run `hf auth login` or set HF_TOKEN"
-_NO_REVISION = ("no such revision", "give a branch, a tag or a commit of the repository with --revision")
+_NO_REVISION = ("no such revision", "give a branch, a tag or a commit of the repository with `revision`")
 
 
 def _cannot(source: _Source, name: str, reason: str, advice: str) -> CheckpointError:
@@ -486,7 +486,7 @@ def _cannot(source: _Source, name: str, reason: str, advice: str) -> CheckpointE
 
 
 def _not_cached(source: _Source, missing: str, switch: str) -> CheckpointError:
-    revision = "" if source.revision == _MAIN else f" --revision {source.revision}"
+    revision = "" if source.revision == _MAIN else f" revision={source.revision}"
     return CheckpointError(
         f"{missing} of {source} is not in the cache ({source.cache.parent}), and {switch} forbids a download; "
         f"run `timesformer models download {source.repo}{revision}` once without it; {_NO_DOWNLOAD}"

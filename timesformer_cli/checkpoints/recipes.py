@@ -203,7 +203,7 @@ def timeline_of(checkpoint: Checkpoint, *, length: float | None = None, hop: flo
     try:
         return Timeline(length=length, hop=hop)
     except ValueError as error:
-        raise UsageError(f"--timeline: {error}") from error
+        raise UsageError(f"`timeline`: {error}") from error
 
 
 # Fields that only some ways of sampling look at.
@@ -226,7 +226,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     method = changes.get("method", recipe.sampling.method)
     for name in changes:
         if method not in _ONLY_FOR.get(name, (method,)):
-            raise ValueError(f"--{name} does not apply: the frames of a clip cover the whole video")
+            raise ValueError(f"`{name}` does not apply: the frames of a clip cover the whole video")
     values = {name: _settled(name, value, recipe.preprocess) for name, value in changes.items()}
     sampling = replace(recipe.sampling, **{name: values[name] for name in _SAMPLING if name in values})
     chosen = {name: values[name] for name in _PREPROCESS if name in values}

@@ -57,12 +57,12 @@ def resolve(
     if not on_disk:
         entry = zoo.find(name)
     if weights is not None and entry is None:
-        raise UsageError(f"--weights goes with a short name of `timesformer models list`, and {name} is none")
+        raise UsageError(f"`weights` goes with a short name of `timesformer models list`, and {name} is none")
     if exported.has_exported_name(weights):
-        raise UsageError(f"--weights {weights}: an exported model is no weights of another; give it with --model")
+        raise UsageError(f"`weights={weights}`: an exported model is no weights of another; give it with `model`")
     from_hub = weights is None and not on_disk and not (entry and entry.folder)
     if revision is not None and not from_hub:
-        raise UsageError(f"--revision is for models on the Hub, and {name} is none")
+        raise UsageError(f"`revision` is for models on the Hub, and {name} is none")
 
     changes = _Changes(config, labels_file)
     if weights is not None:
@@ -135,14 +135,14 @@ def _hub_repo(name: str, entry: zoo.Published | None) -> str:
     repo = _repo(name, entry)
     if repo is None:
         assert entry is not None
-        raise CheckpointError(f"{name}: not on the Hub; {entry.where}; name the file with --weights FILE")
+        raise CheckpointError(f"{name}: not on the Hub; {entry.where}; name the file with `weights=FILE`")
     if not hub.is_repo_id(repo):
         near = zoo.suggest(name)
         raise CheckpointError(
             f"{name}: no model of that name, and no such folder or file; "
             + (f"is it {near}? " if near else "")
             + "`timesformer models list` shows the names; a folder holds config.json and weights; "
-            "--model camera-motion works without a download"
+            "`model=camera-motion` works without a download"
         )
     return repo
 
@@ -232,7 +232,7 @@ def _from_exported(path: Path, name: str, source: str, changes: _Changes) -> Che
     if changes.config is None and "config" not in stated:
         raise CheckpointError(
             f"{path}: says nothing of its frames and classes, and no config.json lies beside it; give one with "
-            "--config FILE, and names of the classes with --labels FILE if it has none"
+            "`config=FILE`, and names of the classes with `labels_file=FILE` if it has none"
         )
     try:
         own = changes.config or TimesformerConfig.from_dict(stated["config"])
@@ -262,7 +262,7 @@ def _from_file(path: Path, name: str, entry: zoo.Published | None, changes: _Cha
         try:
             own = infer_config(to_hub(stored.state), facts)
         except ValueError as error:
-            raise CheckpointError(f"{path}: {error}; give one with --config FILE") from error
+            raise CheckpointError(f"{path}: {error}; give one with `config=FILE`") from error
     known, dataset = _known_classes(own.num_labels, facts, entry)
     config = changes.apply(own, known)
     try:

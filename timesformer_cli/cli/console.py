@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from timesformer_cli.cli.wording import spoken as spoken
 from timesformer_cli.errors import UsageError
 from timesformer_cli.jobs.reporter import Meter
 from timesformer_cli.text import duration, printable
@@ -55,7 +56,7 @@ def detail(message: str) -> None:
 
 
 def _print(message: str) -> None:
-    print(printable(message), file=sys.stderr, flush=True)
+    print(printable(spoken(message)), file=sys.stderr, flush=True)
 
 
 class _LineMeter(Meter):

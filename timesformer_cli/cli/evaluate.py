@@ -14,6 +14,7 @@ from timesformer_cli.cli.options.model import Model
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running, Sharing
 from timesformer_cli.cli.options.views import ViewOptions
+from timesformer_cli.cli.repeat import commands
 from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
 from timesformer_cli.text import printable
 
@@ -220,7 +221,13 @@ class Folder:
     def keeping(self) -> "Keeping":
         from timesformer_cli.jobs.evaluate import Keeping
 
-        return Keeping(folder=self.output, overwrite=self.overwrite, resume=self.resume, retry_errors=self.retry_errors)
+        return Keeping(
+            folder=self.output,
+            overwrite=self.overwrite,
+            resume=self.resume,
+            retry_errors=self.retry_errors,
+            repeat=commands,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

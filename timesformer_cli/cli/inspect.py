@@ -5,7 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -201,7 +201,7 @@ def _report(
     kinds: Counter[str] = Counter()
     with console.progress(total) as bar:
         for inspection in inspections:
-            record = to_record(inspection, checkpoint)
+            record = to_record(_in_words(inspection), checkpoint)
             count += 1
             if inspection.failure is not None:
                 kinds[inspection.failure.kind] += 1
@@ -222,6 +222,14 @@ def _report(
         raise InputError(reason if count == 1 else f"none of the {count} videos could be read")
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _in_words(inspection: "Inspection") -> "Inspection":
+    """The same; its failure in the words of the command line."""
+    failure = inspection.failure
+    if failure is None:
+        return inspection
+    return replace(inspection, failure=replace(failure, message=console.spoken(failure.message)))
 
 
 def _counts(good: int, kinds: Counter[str]) -> str:

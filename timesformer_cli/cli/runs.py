@@ -12,6 +12,7 @@ import typer
 from timesformer_cli.cli import console, scoreboard
 from timesformer_cli.cli.options import OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.repeat import commands
 from timesformer_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def merge(
     with _written(output, shards.provenance, shards.records(), overwrite=overwrite, inputs=folders):
         run = read_run(output)
         summary = summarise(run, run.measure(metrics.ks))
-        write_results(output, run, summary)
+        write_results(output, run, summary, commands(run.provenance, len(run.labels)))
     scoreboard.show(summary, as_json=metrics.as_json)
     metrics.require(summary)
 
@@ -236,7 +237,7 @@ def _report(run: "Run", target: Target, metrics: scoreboard.Metrics, *, inputs: 
     summary = summarise(run, run.measure(metrics.ks))
     if target.output is not None:
         with _written(target.output, run.provenance, run.records(), overwrite=target.overwrite, inputs=inputs):
-            write_results(target.output, run, summary)
+            write_results(target.output, run, summary, commands(run.provenance, len(run.labels)))
     scoreboard.show(summary, as_json=metrics.as_json)
     metrics.require(summary)
 

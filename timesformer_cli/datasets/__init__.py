@@ -99,13 +99,13 @@ def open_dataset(
             evaluate.
     """
     if annotations is None and root is None:
-        raise UsageError("a data set needs the folder of its videos, or --annotations FILE, or both")
+        raise UsageError("a data set needs the folder of its videos, or `annotations=FILE`, or both")
     if limit is not None and limit < 1:
-        raise UsageError(f"--limit is {limit}; at least one video is needed")
+        raise UsageError(f"`limit` is {limit}; at least one video is needed")
     if seed is not None and limit is None:
-        raise UsageError("--seed chooses which videos --limit takes; give --limit N too")
+        raise UsageError("`seed` chooses which videos `limit` takes; give `limit=N` too")
     if format not in ("auto", *get_args(DatasetFormat)):
-        raise UsageError(f"--annotations-format {format}: not one of auto, {', '.join(get_args(DatasetFormat))}")
+        raise UsageError(f"`annotations_format={format}`: not one of auto, {', '.join(get_args(DatasetFormat))}")
     if root is not None and not os.path.isdir(root):
         raise InputError(f"{root}: no such folder; the videos of the data set were expected there")
 
@@ -153,7 +153,7 @@ def _chosen(names: Sequence[str], classes: Classes) -> frozenset[int]:
         if index is None:
             near = classes.near(name)
             hint = f"is it {near!r}?" if near else f"it has {quoted(classes.names)}"
-            raise UsageError(f"--classes: {name!r} is no class of the model; {hint}")
+            raise UsageError(f"`classes`: {name!r} is no class of the model; {hint}")
     return frozenset(index for index in chosen.values() if index is not None)
 
 

@@ -61,7 +61,7 @@ def detect(path: Path, *, frames: bool) -> DatasetFormat:
         return fitting[0]
     if fitting:
         shown = " or ".join(f"{name} ({FORMATS[name].example})" for name in fitting)
-        raise InputError(f"{path}: could be of the format {shown}; say which with --annotations-format")
+        raise InputError(f"{path}: could be of the format {shown}; say which with `annotations_format`")
     if probe.content == "folder":
         raise InputError(f"{path}: a folder; name the annotation file in it, of {short(names_in(path))}")
     if probe.content == "text" and not probe.lines:
@@ -69,5 +69,5 @@ def detect(path: Path, *, frames: bool) -> DatasetFormat:
     begins = short(probe.lines[0]) if probe.lines else f"columns {short(list(probe.columns))}"
     raise InputError(
         f"{place(path, 1)}: {begins} is of no known format; a video, then a space, comma or tab, and a label "
-        f"were expected, or a header; --annotations-format is one of {', '.join(get_args(DatasetFormat))}"
+        f"were expected, or a header; `annotations_format` is one of {', '.join(get_args(DatasetFormat))}"
     )

@@ -50,13 +50,13 @@ def read_file(
 ) -> Source:
     """The rows of an annotation file, with the videos below `root` or, without it, where their paths lead."""
     if format == "folders":
-        raise UsageError("--annotations-format folders takes the labels from folders; leave --annotations away")
+        raise UsageError("`annotations_format=folders` takes the labels from folders; leave `annotations` away")
     if format == "auto":
         format = detect(file, frames=frames)
     elif format != "hmdb51" and Probe(file).content == "folder":
-        raise InputError(f"{file}: a folder; --annotations-format {format} is of a file")
+        raise InputError(f"{file}: a folder; `annotations_format={format}` is of a file")
     if format in ("rawframes", "frame-list") and not frames:
-        raise UsageError(f"{file}: lists folders of pictures, as --annotations-format {format} does; add --frames")
+        raise UsageError(f"{file}: lists folders of pictures, as `annotations_format={format}` does; add `frames`")
     listing = None if root is None else _list_videos(root, split, frames)
     rows = list(FORMATS["table" if format == "videofolder" else format].read(file))
     return Source(str(file), format, rows, _Finder(file.parent, listing), file, listing)
@@ -68,7 +68,7 @@ def read_folder(root: Path, format: DatasetFormat | Literal["auto"], split: str 
     `val/abseiling/x.mp4` is of the class `abseiling`, as torchvision and Hugging Face have it.
     """
     if format not in ("auto", "folders", "videofolder"):
-        raise UsageError(f"--annotations-format {format} needs --annotations FILE")
+        raise UsageError(f"`annotations_format={format}` needs `annotations=FILE`")
     split, inside = _split_folder(root, split)
     folder = root / inside
     listing = Listing(str(root), [inside], frames=frames)
@@ -77,7 +77,7 @@ def read_folder(root: Path, format: DatasetFormat | Literal["auto"], split: str 
     files = [folder / name for name in _METADATA if os.path.isfile(folder / name)]
     if files and format != "folders":
         if len(files) > 1:
-            raise InputError(f"{files[0]}: {files[1].name} is there too; say which with --annotations")
+            raise InputError(f"{files[0]}: {files[1].name} is there too; say which with `annotations`")
         rows = list(FORMATS["table"].read(files[0]))
         return Source(str(files[0]), "videofolder", rows, _Finder(folder, listing), files[0], listing, split)
     if format == "videofolder":
@@ -88,7 +88,7 @@ def read_folder(root: Path, format: DatasetFormat | Literal["auto"], split: str 
         path = os.path.join(root, path)
         rows.append(Row(path, 0, path, (label,) if below else ()))
     if not any(row.labels for row in rows):
-        raise InputError(f"{folder}: the videos lie in no class folders; name the file of their labels: --annotations")
+        raise InputError(f"{folder}: the videos lie in no class folders; name the file of their labels: `annotations`")
     return Source(str(folder), "folders", rows, lambda path: [path], None, listing, split)
 
 
@@ -100,14 +100,14 @@ def of_split(source: Source, split: str | None) -> tuple[frozenset[str | None], 
     fits = there
     if split is not None:
         if not there:
-            raise InputError(f"{source.name}: says nothing of splits; leave --split away")
+            raise InputError(f"{source.name}: says nothing of splits; leave `split` away")
         wanted = split_name(split)
         # Those of HMDB51 are test1, test2 and test3; where there is but one, `test` is enough.
         fits = [name for name in there if name == wanted] or [name for name in there if name[:-1] == wanted]
         if not fits:
             raise InputError(f"{source.name}: no rows of the split {split!r}; there are {', '.join(there)}")
     if len(fits) > 1:
-        raise InputError(f"{source.name}: has the splits {', '.join(fits)}; choose one with --split")
+        raise InputError(f"{source.name}: has the splits {', '.join(fits)}; choose one with `split`")
     # Rows that leave the split open are taken when it does not matter.
     return frozenset(fits if split is not None else [*fits, None]), fits[0] if fits else None
 
@@ -125,11 +125,11 @@ def _split_folder(root: Path, split: str | None) -> tuple[str | None, str]:
     if split is not None:
         wanted = split_name(split)
         if wanted not in splits:
-            has = f"it has {', '.join(splits.values())}" if splits else "leave --split away"
+            has = f"it has {', '.join(splits.values())}" if splits else "leave `split` away"
             raise InputError(f"{root}: no folder of the split {split!r}; {has}")
         return wanted, splits[wanted]
     if len(splits) > 1:
-        raise InputError(f"{root}: has the splits {', '.join(splits.values())}; choose one with --split")
+        raise InputError(f"{root}: has the splits {', '.join(splits.values())}; choose one with `split`")
     # A class may be called "train": then others lie beside it.
     return next(iter(splits.items())) if splits and len(subfolders(str(root))) == 1 else (None, "")
 

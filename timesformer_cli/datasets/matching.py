@@ -145,12 +145,12 @@ def _mismatch(unknown: Mapping[str, tuple[Row, str]], count: int, classes: Class
     if _nameless(classes.names):
         return InputError(
             f"{row.place}: the label is {name!r}, but the model's {len(classes.names)} classes have no names; "
-            "--labels FILE gives them theirs"
+            "`labels_file=FILE` gives them theirs"
         )
     return InputError(
         f"{row.place}: {name!r} is no class of the model{f' (is it {near!r}?)' if near else ''}; "
         f"of the data set's {count} classes it lacks {len(unknown)}, {quoted([name for _, name in unknown.values()])}; "
-        f"it has {len(classes.names)}, {quoted(classes.names)}; --classes evaluates those that both have"
+        f"it has {len(classes.names)}, {quoted(classes.names)}; `classes` evaluates those that both have"
     )
 
 
@@ -179,5 +179,5 @@ def _compare_with_folders(rows: Sequence[Row], numbers: Mapping[str, int], class
         raise InputError(
             f"{row.place}: label {value} is {classes.names[value]!r} to the model, but its videos lie in the folder of "
             f"{classes.names[wrong[value]]!r}; {len(wrong)} numbers differ so; "
-            "--label-map FILE says what the numbers of the data set mean"
+            "`label_map=FILE` says what the numbers of the data set mean"
         )

@@ -60,7 +60,7 @@ def open_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
         there = sorted(os.listdir(folder))
     if VIDEOS in there:
         if not (overwrite or resume):
-            raise OutputError(f"{folder}: holds a run already; choose another name, --resume or --overwrite")
+            raise OutputError(f"{folder}: holds a run already; choose another name, `resume` or `overwrite`")
     elif others := [name for name in there if name not in (PROBLEMS, *_RESULTS) and not name.startswith(VIDEOS)]:
         raise OutputError(f"{folder}: holds no run, but other files such as {others[0]!r}; name an empty or new folder")
     if not os.access(folder, os.W_OK):
@@ -105,7 +105,7 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder}: is no folder of a run; {VIDEOS} and {meta_of(videos).name} were expected in it")
     settings, holds = read_meta(videos)
     if holds is None:
-        raise InputError(f"{folder}: its run is not finished; go on with it first, with --resume")
+        raise InputError(f"{folder}: its run is not finished; go on with it first, with `resume`")
     try:
         return gather((record for _, record in read_records(videos)), Provenance.from_dict(settings))
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -122,10 +122,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
-def write_results(folder: Path, run: Run, summary: dict[str, Any]) -> None:
-    """Write everything that is made of the records; `summary` is the content of `metrics.json`. Raises OutputError."""
+def write_results(folder: Path, run: Run, summary: dict[str, Any], commands: Sequence[str]) -> None:
+    """Write everything that is made of the records. Raises OutputError.
+
+    `summary` is the content of `metrics.json`, and `commands` make the run again, one line each.
+    """
     labels = np.array(run.labels)
-    page = report.render(run, summary, _read_problems(folder), folder)
+    page = report.render(run, summary, _read_problems(folder), folder, commands)
     with told(folder):
         write_text(folder / "predictions.csv", _table([_PREDICTIONS, *_predictions(run)]))
         write_text(folder / "per_class.csv", _table(list(_per_class(run))))

@@ -238,7 +238,7 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
         index = known.index(name)
         if index is None:
             near = known.near(name)
-            raise UsageError(f"--classes: {name!r} is no class of the run{f'; is it {near!r}?' if near else ''}")
+            raise UsageError(f"`classes`: {name!r} is no class of the run{f'; is it {near!r}?' if near else ''}")
         kept[index] = True
     numbers = np.cumsum(kept) - 1
 
@@ -248,7 +248,7 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
     rows = np.array([row for row, target in enumerate(run.targets) if left(target)], np.int64)
     failed = tuple(record | {"target": left(record["target"])} for record in run.failed if left(record["target"]))
     if not len(rows) and not failed:
-        raise InputError("--classes: the run has no video of these classes")
+        raise InputError("`classes`: the run has no video of these classes")
     labels = tuple(label for label, keep in zip(run.labels, kept, strict=True) if keep)
     data_set = {**run.data_set, "classes": list(labels)}
     return Run(

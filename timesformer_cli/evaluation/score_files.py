@@ -24,7 +24,7 @@ from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.specs import Combine
 
 _KNOWN = (
-    "known are .npz and .parquet of --save-logits, and pickles with an array (N, K), a list of N arrays (K,), "
+    "known are .npz and .parquet of `save_logits`, and pickles with an array (N, K), a list of N arrays (K,), "
     "[scores (N, K), labels (N,)], or dicts with pred_score and gt_label"
 )
 
@@ -49,7 +49,7 @@ class _NotPlainError(Exception):
 
 
 def read_scores(path: Path) -> Scores:
-    """The scores in `path`: npz or Parquet as `--save-logits` and runs write them, else a pickle.
+    """The scores in `path`: npz or Parquet as `save_logits` and runs write them, else a pickle.
 
     Raises:
         InputError: no such file, or none of these; a pickle that would run code, or holds tensors of PyTorch.
@@ -225,7 +225,7 @@ def _array(value: Any) -> NDArray[Any]:
 def own_data_set(found: Scores) -> dict[str, Any]:
     """What a run says of its data set, where the file itself has the labels. Raises UsageError if it has none."""
     if found.targets is None:
-        raise UsageError(f"{found.path}: does not say which classes are right; name the data set or its --annotations")
+        raise UsageError(f"{found.path}: does not say which classes are right; name the data set or its `annotations`")
     return {
         "rows": len(found.scores),
         "samples": len(found.scores),
@@ -246,7 +246,7 @@ def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], 
     if len(labels) != found.scores.shape[1]:
         raise InputError(
             f"{found.path}: has scores for {found.scores.shape[1]} classes, and there are names of {len(labels)}; "
-            "--labels FILE gives others"
+            "`labels_file=FILE` gives others"
         )
     provenance = Provenance(
         model=str(found.path),

@@ -1,7 +1,7 @@
 """A labelled data set through a model, or through scores that are there already: what that is worth, and its folder."""
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from timesformer_cli.evaluation.run import EXCERPT, Run, record_of, summarise
 from timesformer_cli.evaluation.score_files import Scores, match_scores
 from timesformer_cli.files import locked
 from timesformer_cli.flow import Item, Result
-from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, rate
+from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, in_words, rate
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.score import label
@@ -34,12 +34,14 @@ class Keeping:
     """The folder of a run; None: it is thrown away.
 
     `resume`: go on where an earlier run with the same settings stopped, with `retry_errors` also with what failed.
+    `repeat` gives the commands that make a run with so many classes once more, for the report.
     """
 
     folder: Path | None = None
     overwrite: bool = False
     resume: bool = False
     retry_errors: bool = False
+    repeat: Callable[[Provenance, int], Sequence[str]] = lambda provenance, labels: ()
 
     @contextmanager
     def opened(self, shard: Shard | None = None) -> Iterator[Path]:
@@ -128,7 +130,7 @@ def _summarise(
     run = folders.read_run(folder)
     metrics = summarise(run, run.measure(top_k)) | about
     if keeping.folder is not None:
-        folders.write_results(folder, run, metrics)
+        folders.write_results(folder, run, metrics, keeping.repeat(run.provenance, len(run.labels)))
     return Summary(run, metrics)
 
 
@@ -165,7 +167,7 @@ def _write(results: Iterable[tuple[Sample, Result]], job: Job, ledger: Ledger, m
         InputError: one failed, and that was to end the run.
     """
     for sample, result in results:
-        record = record_of(result, job.checkpoint, sample.labels)
+        record = record_of(in_words(result, report), job.checkpoint, sample.labels)
         failed = record["status"] == "error"
         with meter.step(failed=failed):
             ledger.write(record)

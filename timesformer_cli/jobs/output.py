@@ -13,7 +13,7 @@ from timesformer_cli.results.record import Origin
 from timesformer_cli.results.settings import Provenance, Shard
 from timesformer_cli.results.writers import Format, Writer, open_writer
 
-_WAYS = "--resume or --overwrite"  # with a file that exists
+_WAYS = "`resume` or `overwrite`"  # with a file that exists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,23 +40,23 @@ class Output:
     def check(self) -> None:
         """Find out what is wrong with it. Raises UsageError and OutputError."""
         if self.retry_errors and not self.resume:
-            raise UsageError("--retry-errors goes with --resume")
+            raise UsageError("`retry_errors` goes with `resume`")
         if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite exclude each other")
+            raise UsageError("`resume` and `overwrite` exclude each other")
         if self.resume and not self.durable:
-            raise UsageError("--resume needs --output with a file that is no table")
+            raise UsageError("`resume` needs `output` with a file that is no table")
         if self.format == "parquet":
             check_pyarrow()
         if self.logits is not None:
             if not self.durable:
-                raise UsageError("--save-logits goes with --output, a file that is no table")
+                raise UsageError("`save_logits` goes with `output`, a file that is no table")
             check_logits_target(self.logits)
             if self.path is not None and self.logits.resolve() == self.path.resolve():
-                raise UsageError(f"{self.logits}: is --output already; name another file for --save-logits")
+                raise UsageError(f"{self.logits}: is `output` already; name another file for `save_logits`")
             check_target(self.logits, overwrite=self.overwrite or self.resume, ways=_WAYS)
         if self.path is None:
             if self.format == "parquet":
-                raise UsageError("Parquet cannot be written to standard output; name a file with --output")
+                raise UsageError("Parquet cannot be written to standard output; name a file with `output`")
             return
         check_target(self.path, overwrite=self.overwrite or self.resume, ways=_WAYS)
         if self.durable and not (self.overwrite or self.resume):
@@ -84,7 +84,7 @@ class Output:
         """The same under names of its own. Raises UsageError."""
         if self.path is None or self.format != "jsonl":
             raise UsageError(
-                "--shard needs --output with a .jsonl file; `timesformer merge` makes other formats of all shards"
+                "`shard` needs `output` with a .jsonl file; `timesformer merge` makes other formats of all shards"
             )
         logits = None if self.logits is None else shard.output(self.logits)
         # If there is any video, the first shard has one; the others may be more than there are videos.

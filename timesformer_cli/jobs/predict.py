@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from timesformer_cli.errors import InputError
 from timesformer_cli.flow import Failure, Result, Scored
 from timesformer_cli.jobs.output import Output
-from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter
+from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, in_words
 from timesformer_cli.jobs.videos import Videos
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
@@ -134,7 +134,7 @@ def _describe(checkpoint: Checkpoint, report: Reporter) -> None:
     report.detail(f"model {checkpoint.name} ({checkpoint.source}): {len(checkpoint.labels)} classes")
     report.detail(f"recipe {checkpoint.recipe.name}: {checkpoint.sampling}; {checkpoint.preprocess}")
     if checkpoint.labels[0] == "LABEL_0":
-        report.note(f"{checkpoint.name} does not name its classes; give their names with --labels FILE")
+        report.note(f"{checkpoint.name} does not name its classes; give their names with `labels_file=FILE`")
 
 
 def _write(
@@ -146,6 +146,7 @@ def _write(
             meter.expect(videos.total())
             failed = isinstance(result, Failure)
             with meter.step(failed=failed):
+                result = in_words(result, report)
                 record = to_record(result, job.checkpoint, job.excerpt)
                 if isinstance(result, Failure):
                     tally.kinds[result.kind] += 1

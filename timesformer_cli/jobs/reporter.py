@@ -3,7 +3,11 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from timesformer_cli.flow import Result
 
 # How many videos there are, or None as long as that is not known.
 Total = Callable[[], int | None]
@@ -60,6 +64,9 @@ class Reporter(Protocol):
     def detail(self, message: str) -> None:
         """A line for whoever wants to know more."""
 
+    def spoken(self, message: str) -> str:
+        """The message with its settings, which stand there as `name` or `name=value`, as the reader calls them."""
+
     def progress(self, total: int | None, *, long: bool = False) -> AbstractContextManager[Meter]:
         """Show how far a run has come with `total` videos (None: not known); `long`: each takes a while."""
 
@@ -71,9 +78,19 @@ class _Silent:
     def detail(self, message: str) -> None:
         """Nothing."""
 
+    def spoken(self, message: str) -> str:
+        return message
+
     @contextmanager
     def progress(self, total: int | None, *, long: bool = False) -> Iterator[Meter]:
         yield Meter(total)
 
 
 SILENT: Reporter = _Silent()
+
+
+def in_words(result: "Result", report: Reporter) -> "Result":
+    """The same; a failure in the words of whoever reads the results."""
+    from timesformer_cli.flow import Failure
+
+    return replace(result, message=report.spoken(result.message)) if isinstance(result, Failure) else result

@@ -125,7 +125,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         yield ray
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).strip().splitlines()[-1].split())
-        raise TimesformerError(f"--engine ray: the cluster could not go on ({reason})") from error
+        raise TimesformerError(f"`engine=ray`: the cluster could not go on ({reason})") from error
     finally:
         if ours:
             ray.shutdown()
@@ -139,7 +139,7 @@ def _connect(ray: Any, address: str | None) -> None:
         with _undisturbed():
             ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError) as error:
-        raise TimesformerError(f"--ray-address {address}: no Ray cluster answers there ({error})") from error
+        raise TimesformerError(f"`ray_address={address}`: no Ray cluster answers there ({error})") from error
 
 
 def _check_address(address: str) -> None:
@@ -174,7 +174,7 @@ def _networks(ray: Any, device: str) -> tuple[int, dict[str, float], str]:
     """How many networks there will be, what of the cluster each asks for, and their device."""
     ask, gpus = {"num_cpus": _NETWORK_CPUS}, int(_count(ray, "GPU"))
     if device == "cuda" and gpus == 0:
-        raise DeviceError("--device cuda: the Ray cluster has no GPU; try --device cpu")
+        raise DeviceError("`device=cuda`: the Ray cluster has no GPU; try `device=cpu`")
     if device in ("auto", "cuda") and gpus:
         networks, device = gpus, "cuda"
         ask["num_gpus"] = 1
@@ -183,7 +183,7 @@ def _networks(ray: Any, device: str) -> tuple[int, dict[str, float], str]:
         networks = max(len(nodes), 1)
     cpus = _count(ray, "CPU")
     if cpus < networks * _NETWORK_CPUS + 1:  # it would wait for ever
-        raise DeviceError(f"--engine ray: a cluster of {cpus:g} CPUs is too small to read videos beside the network")
+        raise DeviceError(f"`engine=ray`: a cluster of {cpus:g} CPUs is too small to read videos beside the network")
     return networks, ask, device
 
 

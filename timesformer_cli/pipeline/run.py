@@ -120,11 +120,11 @@ class RunOptions:
 def check_ray() -> None:
     """Raises UsageError when Ray is not there."""
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
-        raise UsageError("--engine ray needs Ray; install it with: pip install 'timesformer-cli[ray]'")
+        raise UsageError("`engine=ray` needs Ray; install it with: pip install 'timesformer-cli[ray]'")
 
 
 def check_cluster(device: str) -> None:
     """Raises UsageError when Ray is not there, or when a GPU is asked for by its number."""
     check_ray()
     if re.fullmatch(r"cuda:\d+", device):
-        raise UsageError(f"--device {device}: Ray itself hands out the GPUs of its cluster; use --device cuda")
+        raise UsageError(f"`device={device}`: Ray itself hands out the GPUs of its cluster; use `device=cuda`")

@@ -73,7 +73,7 @@ _MOST_PLACES = 256
 # Parts after which memory is given back: decoders leave holes in it that would grow by 16 kB a video.
 _TRIMMED_AFTER = 32
 
-OUT_OF_MEMORY = "reading it takes more memory than there is for a video; try fewer --clips"
+OUT_OF_MEMORY = "reading it takes more memory than there is for a video; try fewer `clips`"
 
 _serial = itertools.count()
 
@@ -433,7 +433,7 @@ class _Worker(Generic[T]):
         self._process.kill()
         self._process.join()
         return VideoError(
-            "timeout", f"not read within {self._limits.timeout:g} seconds; --timeout sets how long a video may take"
+            "timeout", f"not read within {self._limits.timeout:g} seconds; `timeout` sets how long a video may take"
         )
 
     def kill(self) -> None:

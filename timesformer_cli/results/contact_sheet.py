@@ -118,7 +118,7 @@ def _lay_out(views: Views, most_pixels: int = _MOST_PIXELS) -> Layout:
             return layout
     raise OutputError(
         f"a contact sheet of {len(views.pixels) * frames:,} frames is too large to be looked at; "
-        "try fewer --clips or --crops"
+        "try fewer `clips` or `crops`"
     )
 
 

@@ -128,17 +128,17 @@ class Ledger:
             return
         if held is None:
             raise OutputError(
-                f"{self._target}: cannot be resumed: no run has finished it; start again with --overwrite"
+                f"{self._target}: cannot be resumed: no run has finished it; start again with `overwrite`"
             )
         if retry_errors and held.failed:
             raise OutputError(
-                f"{self._target}: is finished, and only JSON lines without logits keep what --retry-errors needs; "
-                "label again with --overwrite, or into a .jsonl file"
+                f"{self._target}: is finished, and only JSON lines without logits keep what `retry_errors` needs; "
+                "label again with `overwrite`, or into a .jsonl file"
             )
         if self._logits is not None and not self._logits.exists():
             raise OutputError(
                 f"{self._logits}: does not exist, though {self._target} is finished; name the file that holds its "
-                "logits, or label again with --overwrite"
+                "logits, or label again with `overwrite`"
             )
         self.finished, self._holds = True, held
         self.past.count = held.videos
@@ -207,7 +207,7 @@ class Ledger:
                 while line:
                     line = line[file.write(line) :]
             except OSError:
-                with suppress(OSError):  # leave whole lines; a torn one would be cut off by --resume
+                with suppress(OSError):  # leave whole lines; a torn one would be cut off by `resume`
                     file.truncate(end)
                 raise
 
@@ -301,8 +301,8 @@ def check_journal(target: Path, format: Format, *, logits: bool = False) -> None
     journal = journal_of(target, format, logits=logits)
     if journal.exists():
         raise OutputError(
-            f"{journal}: holds the results of a run that was stopped; --resume goes on with it, "
-            "--overwrite starts again"
+            f"{journal}: holds the results of a run that was stopped; `resume` goes on with it, "
+            "`overwrite` starts again"
         )
 
 
@@ -322,7 +322,7 @@ def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
     except (OSError, ValueError, TypeError, KeyError):
         raise OutputError(
             f"{target}: cannot be continued: {path.name}, the settings it was made with, is missing or damaged; "
-            "start again with --overwrite"
+            "start again with `overwrite`"
         ) from None
 
 

@@ -98,7 +98,7 @@ class Shards:
             if holds != held:
                 raise OutputError(
                     f"{path}: does not hold the {held.videos} records that its run wrote; copy it again, or "
-                    f"complete it with --shard {Shard(number, len(self.paths))} --resume"
+                    f"complete it with `shard={Shard(number, len(self.paths))}` `resume`"
                 )
 
 
@@ -118,7 +118,7 @@ def open_shards(paths: Sequence[Path]) -> Shards:
         settings, holds = read_meta(path)
         index, of = settings.pop("shard", None) or (1, 1)
         if holds is None:
-            again = f", with --shard {index}/{of} --resume" if of > 1 else ", with --resume"
+            again = f", with `shard={index}/{of}` `resume`" if of > 1 else ", with `resume`"
             raise OutputError(f"{path}: is not finished; run it to its end first{again}")
         if found and (of != count or (differing := list(differences(common, settings)))):
             what = f"is one of {of} shards, not {count}" if of != count else f"other settings: {', '.join(differing)}"

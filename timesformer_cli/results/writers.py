@@ -43,7 +43,7 @@ def choose_format(target: Path | None, *, terminal: bool) -> Format:
         return _BY_EXTENSION[target.suffix.lower()]
     except KeyError:
         known = ", ".join(_BY_EXTENSION)
-        raise UsageError(f"{target}: no format has this extension; use one of {known}, or --format") from None
+        raise UsageError(f"{target}: no format has this extension; use one of {known}, or `format`") from None
 
 
 class Writer:
@@ -157,7 +157,7 @@ def open_style(format: Format, origin: Origin, target: Path | None) -> Style:
                 return fiftyone_style(origin.labels)
             return activitynet_style() if format == "activitynet" else labelstudio_style(raw=origin.raw)
         case "parquet":
-            raise UsageError("Parquet cannot be written to a pipe or a terminal: name a file with --output")
+            raise UsageError("Parquet cannot be written to a pipe or a terminal: name a file with `output`")
 
 
 def write_file(path: Path, format: Format, records: Iterable[Record], origin: Origin) -> None:

@@ -71,7 +71,7 @@ class BatchSize:
     def _shrink(self, count: int, error: MemoryError) -> None:
         if count == 1:
             raise DeviceError(
-                "a single view does not fit into the memory of the device; try a smaller model, or --device cpu"
+                "a single view does not fit into the memory of the device; try a smaller model, or `device=cpu`"
             ) from error
         self.size, self._most, self._refused = count // 2, 0, count
 

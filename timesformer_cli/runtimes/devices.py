@@ -22,7 +22,7 @@ def available_cores() -> int:
 def check_device(device: str) -> None:
     """Raise UsageError for a device of no known kind. Needs no torch, as knowing whether it is there does."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?|mps", device):
-        raise UsageError(f"--device {device}: unknown; known are {DEVICES}")
+        raise UsageError(f"`device={device}`: unknown; known are {DEVICES}")
 
 
 def find_device(name: str) -> "torch.device":
@@ -41,10 +41,10 @@ def find_device(name: str) -> "torch.device":
             name = f"cuda:{int(rank) % torch.cuda.device_count()}"
     device = torch.device(name)
     if device.type == "cuda" and not cuda:
-        raise DeviceError(f"{name}: this machine has no CUDA device that PyTorch can use; try --device cpu")
+        raise DeviceError(f"{name}: this machine has no CUDA device that PyTorch can use; try `device=cpu`")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         last = torch.cuda.device_count() - 1
-        raise DeviceError(f"{name}: the last CUDA device of this machine is cuda:{last}; try that, or --device cpu")
+        raise DeviceError(f"{name}: the last CUDA device of this machine is cuda:{last}; try that, or `device=cpu`")
     if device.type == "mps" and not mps:
-        raise DeviceError("mps: this machine has no Apple GPU that PyTorch can use; try --device cpu")
+        raise DeviceError("mps: this machine has no Apple GPU that PyTorch can use; try `device=cpu`")
     return device

@@ -15,13 +15,13 @@ from timesformer_cli.specs import Checkpoint
 def check(checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
     path = _path(checkpoint)
     if provider != "auto" and path.suffix != ".onnx":
-        raise UsageError(f"--provider {provider} goes with models of ONNX, and {path} is none")
+        raise UsageError(f"`provider={provider}` goes with models of ONNX, and {path} is none")
     if precision != "auto":
         stated = read_metadata(path).get("precision")
         fixed = f"was exported in {stated}" if stated else "computes in what it was exported in"
-        raise UsageError(f"--precision {precision}: {path} {fixed}; leave the option out, or export it anew")
+        raise UsageError(f"`precision={precision}`: {path} {fixed}; leave the option out, or export it anew")
     if compile:
-        raise UsageError(f"--compile: {path} was exported, and its runtime compiles it; leave the option out")
+        raise UsageError(f"`compile`: {path} was exported, and its runtime compiles it; leave the option out")
 
 
 def open_scorer(

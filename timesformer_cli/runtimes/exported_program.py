@@ -62,7 +62,7 @@ def _open_package(path: Path, metadata: Mapping[str, str], device: str) -> Progr
         built_for = json.loads(archive.read_string(facts[0]))["AOTI_DEVICE_KEY"] if facts else "cpu"
     target = find_device(built_for if device == "auto" else device)
     if target.type != built_for:
-        raise DeviceError(f"--device {device}: {path} was compiled for {built_for}; leave the option out")
+        raise DeviceError(f"`device={device}`: {path} was compiled for {built_for}; leave the option out")
     model = torch._inductor.aoti_load_package(str(path), device_index=-1 if target.index is None else target.index)
     # A package says nothing of what goes in and comes out.
     dtype = "uint8" if metadata.get("input") == "pixels" else "float32"

@@ -16,7 +16,7 @@ from timesformer_cli.runtimes.ports import Kind, Port, Program, cannot, is_out_o
 
 
 class _Backend(NamedTuple):
-    """A provider by the name that ONNX Runtime has for it, and the values of --device that go with it."""
+    """A provider by the name that ONNX Runtime has for it, and the values of `device` that go with it."""
 
     name: str
     devices: tuple[str, ...]
@@ -71,7 +71,7 @@ def _choose(device: str, provider: Provider) -> Provider:
     if provider == "auto":
         return _BY_DEVICE.get(kind, "auto")
     if kind not in _BACKENDS[provider].devices:
-        raise UsageError(f"--provider {provider} and --device {device} exclude each other; leave one of them out")
+        raise UsageError(f"`provider={provider}` and `device={device}` exclude each other; leave one of them out")
     return provider
 
 
@@ -82,7 +82,7 @@ def _open(path: Path, provider: Provider, device: str) -> Program:
         known = [name for name, other in _BACKENDS.items() if other.name in available]
         raise DeviceError(
             f"{backend.name}: this onnxruntime ({onnxruntime.__version__}) is built without it, and has "
-            f"{', '.join(known)}; choose one of them with --provider, or --device cpu"
+            f"{', '.join(known)}; choose one of them with `provider`, or `device=cpu`"
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and what is raised is told
@@ -103,13 +103,13 @@ def _open(path: Path, provider: Provider, device: str) -> Program:
         session = onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:
         if is_out_of_memory(error):
-            raise DeviceError(f"{path}: does not fit into the memory of the device; try --device cpu") from error
+            raise DeviceError(f"{path}: does not fit into the memory of the device; try `device=cpu`") from error
         if provider == "cpu" or type(error).__name__ in _FILE_ERRORS:
             raise cannot(path, "ONNX Runtime cannot load it", error) from error
         raise DeviceError(str(cannot(path, f"{backend.name} cannot be used here", error))) from error
     if session.get_providers()[0] != backend.name:  # it has only logged why
         raise DeviceError(
-            f"{backend.name}: this onnxruntime has it, but cannot use it on this machine; try --device cpu"
+            f"{backend.name}: this onnxruntime has it, but cannot use it on this machine; try `device=cpu`"
         )
     return Program(
         path,

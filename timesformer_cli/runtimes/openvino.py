@@ -16,7 +16,7 @@ _DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 def load(path: Path, *, device: str) -> Program:
     """As `engines.open_program`."""
     if device not in ("auto", "cpu"):
-        raise DeviceError(f"--device {device}: models of OpenVINO run on the CPU; leave the option out")
+        raise DeviceError(f"`device={device}`: models of OpenVINO run on the CPU; leave the option out")
     if not path.with_suffix(".bin").is_file():
         raise CheckpointError(f"{path}: its weights, {path.with_suffix('.bin').name}, do not lie beside it")
     core = _import().Core()

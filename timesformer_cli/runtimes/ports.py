@@ -179,7 +179,7 @@ def _width(port: Port) -> int | None:
 def _wrong_classes(program: Program, shape: Sequence[int | None], classes: int) -> CheckpointError:
     return CheckpointError(
         f"{program.path}: gives {_shown(shape)} (views, classes), and its config and labels name {classes} classes; "
-        "give the right ones with --config FILE or --labels FILE"
+        "give the right ones with `config=FILE` or `labels_file=FILE`"
     )
 
 

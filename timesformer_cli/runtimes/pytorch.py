@@ -31,7 +31,7 @@ Network = Callable[["torch.Tensor"], "torch.Tensor"]
 
 def check(checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
     if provider != "auto":
-        raise UsageError(f"--provider {provider} goes with models of ONNX, and {checkpoint.name} is none")
+        raise UsageError(f"`provider={provider}` goes with models of ONNX, and {checkpoint.name} is none")
 
 
 def open_scorer(
@@ -74,7 +74,7 @@ def open_scorer(
             message = str(error).partition("\n")[0]
         else:
             if chosen == "fp16" and not np.isfinite(logits).all():
-                raise DeviceError("--precision fp16: numbers in this network grow too large for it; try bf16 or fp32")
+                raise DeviceError("`precision=fp16`: numbers in this network grow too large for it; try bf16 or fp32")
             return logits
         # Out of the handler, which would keep alive all that the attempt had allocated.
         if target.type == "cuda":
@@ -101,7 +101,7 @@ def _open_network(
     open_model = partial(TimesformerForVideoClassification.from_checkpoint, checkpoint)
     network: Network | None = None
     if compile and target.type == "cpu":
-        tell("--compile: going on without it, for on the CPU the network is faster than what PyTorch compiles")
+        tell("`compile`: going on without it, for on the CPU the network is faster than what PyTorch compiles")
     elif compile:
         view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *checkpoint.preprocess.size)
         network = _compile(open_model(), torch.zeros(2, *view, device=target, dtype=dtype), tell)
@@ -118,7 +118,7 @@ def choose_precision(asked: Precision, device: str) -> Dtype:
 
     target = find_device(device)
     if asked == "fp16" and target.type == "cpu":
-        raise DeviceError("--precision fp16: it is several times slower than fp32 on the CPU; try bf16 or fp32")
+        raise DeviceError("`precision=fp16`: it is several times slower than fp32 on the CPU; try bf16 or fp32")
     if asked != "auto":
         return asked
     native = target.type == "cuda" and torch.cuda.get_device_capability(target) >= (8, 0)
@@ -200,7 +200,7 @@ def _compile(
     def network(pixels: "torch.Tensor") -> "torch.Tensor":
         return model.classifier(model.timesformer(pixels).last_hidden_state[:, 0].float())  # type: ignore[no-any-return]
 
-    tell("--compile: compiling the network, which takes a minute or so")
+    tell("`compile`: compiling the network, which takes a minute or so")
     begin = time.perf_counter()
     encoder, layers = model.timesformer.encoder, model.timesformer.encoder.layer
     try:
@@ -216,11 +216,11 @@ def _compile(
         encoder.layer = layers
         reason = " ".join(str(error).partition("\n\n")[0].split())
         tell(
-            f"--compile: going on without it, for PyTorch cannot compile the network here ({reason}); "
+            f"`compile`: going on without it, for PyTorch cannot compile the network here ({reason}); "
             "it takes Triton and a C compiler"
         )
         return None
-    tell(f"--compile: compiled the network in {time.perf_counter() - begin:.0f} seconds")
+    tell(f"`compile`: compiled the network in {time.perf_counter() - begin:.0f} seconds")
     return network
 
 

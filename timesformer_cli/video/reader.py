@@ -54,7 +54,7 @@ class _ClosingReader(VideoReader, Protocol):
     def close(self) -> None: ...
 
 
-# Decoders are imported where they are used: a run that reads no video, such as --help, should not load FFmpeg.
+# Decoders are imported where they are used: a run that reads no video, as for its help, should not load FFmpeg.
 
 
 def _open(path: str, reading: Reading) -> _ClosingReader:
@@ -64,7 +64,7 @@ def _open(path: str, reading: Reading) -> _ClosingReader:
             from timesformer_cli.video.decoders.decord import DecordReader
         except (ImportError, OSError) as error:
             raise TimesformerError(
-                "decord cannot be imported: `pip install decord` (x86-64 Linux and Windows only), or use --decoder pyav"
+                "decord cannot be imported: `pip install decord` (x86-64 Linux and Windows only), or use `decoder=pyav`"
             ) from error
         return DecordReader(path, reading)
     if reading.decoder == "torchcodec":
@@ -73,7 +73,7 @@ def _open(path: str, reading: Reading) -> _ClosingReader:
         except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: it finds no FFmpeg to its liking
             raise TimesformerError(
                 "torchcodec cannot be imported: `pip install 'timesformer-cli[torchcodec]'`, and FFmpeg with its"
-                " libraries, or use --decoder pyav"
+                " libraries, or use `decoder=pyav`"
             ) from error
         return TorchcodecReader(path, reading)
     from timesformer_cli.video.decoders.pyav import PyavReader
@@ -92,7 +92,7 @@ def _open_remote(item: Item, reading: Reading) -> Iterator[VideoReader]:
     if item.frames:
         raise VideoError("unsupported", "a folder of pictures is read from a local disk alone; download it")
     if reading.decoder not in ("auto", "pyav"):
-        raise VideoError("unsupported", f"{reading.decoder} reads local files alone; try --decoder pyav")
+        raise VideoError("unsupported", f"{reading.decoder} reads local files alone; try `decoder=pyav`")
     from timesformer_cli.video.decoders.pyav import PyavReader
 
     with RemoteFile(item.path, reading) as file:

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ _MOST_ORDERED = 2000  # classes; the time for putting like beside like grows wit
 Json = dict[str, Any]
 
 
-def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path) -> str:
+def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path, commands: Sequence[str]) -> str:
     """The whole report; the worst mistakes are read again for their pictures.
 
-    `summary` is the content of `metrics.json`. Links to videos lead from `folder`. What tells of time and machine is in
+    `summary` is the content of `metrics.json`. Links to videos lead from `folder`. `commands` are what makes such a run
+    once more. What tells of time and machine is in
     the element "conditions" alone: all else is the same for the same run.
     """
     single = bool(run.paths) and not run.multi_label
@@ -41,7 +42,7 @@ def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path) -
         "mistakes": _mistakes(run, summary.get("run", {}), folder),
         "left_out": list(_left_out(run, problems)),
         "protocols": list(_protocols(run)),
-        "commands": protocol.commands(run.provenance, len(run.labels)),
+        "commands": list(commands),
     }
     recipe = run.provenance.recipe
     if isinstance(recipe, Recipe):

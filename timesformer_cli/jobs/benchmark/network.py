@@ -39,7 +39,7 @@ def measure_network(
             scorer(view)  # a first answer is part of loading
         except MemoryError:
             raise DeviceError(
-                "a single view does not fit into the memory of the device; try a smaller model, or --device cpu"
+                "a single view does not fit into the memory of the device; try a smaller model, or `device=cpu`"
             ) from None
         except DeviceError as error:
             if settings.run.precision != "auto" or precision in ("auto", "fp32"):

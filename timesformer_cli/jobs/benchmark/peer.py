@@ -33,7 +33,7 @@ from timesformer_cli.video.reader import open_video
 def check_transformers() -> None:
     """Raises UsageError where it is not installed."""
     if importlib.util.find_spec("transformers") is None:
-        raise UsageError("--against transformers needs transformers; install it with: pip install transformers")
+        raise UsageError("`against=transformers` needs transformers; install it with: pip install transformers")
 
 
 def face_transformers(
@@ -79,7 +79,7 @@ def open_peer(checkpoint: Checkpoint, precision: Dtype, device: str) -> tuple[Sc
         network.load_state_dict(weights, strict=True, assign=True)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"--against transformers: it does not take {checkpoint.name} ({reason})") from error
+        raise UsageError(f"`against=transformers`: it does not take {checkpoint.name} ({reason})") from error
     network.to(target, dtype).eval()
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -64,7 +64,7 @@ def write_companions(folder: Path, checkpoint: Checkpoint, spec: ExportSpec, sta
 
 
 def write_sums(folder: Path) -> None:
-    """Write the checksums of all files, as `sha256sum --check` reads them."""
+    """Write the checksums of all files, as `sha256sum` reads them."""
     lines = [f"{checksum([path])}  {path.name}\n" for path in sorted(folder.iterdir()) if path.name != SUMS]
     (folder / SUMS).write_text("".join(lines), encoding="ascii")
 
@@ -103,7 +103,7 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
     if not there:
         return
     if not overwrite:
-        raise OutputError(f"{folder}: exists already; choose another name, or --overwrite")
+        raise OutputError(f"{folder}: exists already; choose another name, or `overwrite`")
     known = {SUMS, *_sums(folder)}
     foreign = [name for name in there if name not in known or not (folder / name).is_file()]
     if foreign or SUMS not in there:

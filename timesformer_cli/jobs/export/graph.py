@@ -100,7 +100,7 @@ def to_onnx(program: ExportedProgram, spec: ExportSpec, metadata: Mapping[str, s
     opset = spec.opset or OLDEST_OPSET
     size = sum(tensor.nbytes for tensor in (*program.state_dict.values(), *program.constants.values()))
     if size > spec.max_onnx_bytes and not spec.external_data:
-        raise UsageError(f"{size / 1e9:.1f} GB of weights do not fit into one file of ONNX; add --external-data")
+        raise UsageError(f"{size / 1e9:.1f} GB of weights do not fit into one file of ONNX; add `external_data`")
     with quietly():
         exported = torch.onnx.export(
             program,
@@ -115,7 +115,7 @@ def to_onnx(program: ExportedProgram, spec: ExportSpec, metadata: Mapping[str, s
     model = exported.model
     # Where it cannot convert, the exporter leaves what it had.
     if model.opset_imports[""] != opset:
-        raise UsageError(f"--opset {opset}: PyTorch cannot write this model in it; try {OLDEST_OPSET}")
+        raise UsageError(f"`opset={opset}`: PyTorch cannot write this model in it; try {OLDEST_OPSET}")
     _tidy(model)
     model.metadata_props.update(metadata)
     return model
@@ -196,7 +196,7 @@ def save_aoti(program: ExportedProgram, path: Path, metadata: Mapping[str, str])
             torch._inductor.aoti_compile_and_package(program, package_path=content)
     except (InductorError, InvalidCxxCompiler) as error:
         reason = " ".join(str(error).partition("\n\n")[0].split())
-        raise OutputError(f"--format aoti: PyTorch cannot compile it here; it takes g++ ({reason})") from error
+        raise OutputError(f"`format=aoti`: PyTorch cannot compile it here; it takes g++ ({reason})") from error
     with zipfile.ZipFile(content, "a") as archive:
         folder = archive.namelist()[0].partition("/")[0]
         archive.writestr(f"{folder}/extra/{METADATA_FILE}", json.dumps(metadata))

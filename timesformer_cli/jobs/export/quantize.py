@@ -61,7 +61,7 @@ def calibration(folder: Path, checkpoint: Checkpoint, spec: ExportSpec) -> Calib
             continue
         readable.append(item)
     if not readable:
-        raise InputError(f"--calibrate {folder}: none of its {len(found)} videos can be read")
+        raise InputError(f"`calibrate={folder}`: none of its {len(found)} videos can be read")
     return Calibration(tuple(readable), checkpoint, spec.input, spec.calibration_views)
 
 

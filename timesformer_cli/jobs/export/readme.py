@@ -1,11 +1,15 @@
 """README.md of an exported folder: what it is, and how to use it without this package."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from string import Template
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoints.exported import INPUT_NAMES, Format
 from timesformer_cli.jobs.export.spec import MODEL_FILES, WEIGHTS_OF_ONNX, WEIGHTS_OF_OPENVINO, ExportSpec
 from timesformer_cli.specs import Checkpoint
+
+_TEMPLATE = Path(__file__).with_name("readme_template.md")
 
 _RUNTIMES: Mapping[Format, str] = {
     "onnx": "ONNX",
@@ -15,7 +19,7 @@ _RUNTIMES: Mapping[Format, str] = {
     "hub": "transformers",
 }
 
-# Pictures a second that the example takes for granted, as `predict --frames` does.
+# Pictures a second that the example takes for granted, as predict does of folders of them.
 _RATE = 30
 
 
@@ -33,33 +37,22 @@ def render(checkpoint: Checkpoint, spec: ExportSpec, stated: Mapping[str, str]) 
             f"less {list(checkpoint.preprocess.mean)}, divided by {list(checkpoint.preprocess.std)}"
         )
     width_out = checkpoint.config.hidden_size if spec.output == "embedding" else checkpoint.config.num_labels
-    file = MODEL_FILES[spec.format]
-    return "\n".join(
-        [
-            f"# {name}, for {_RUNTIMES[spec.format]}",
-            "",
-            f"A TimeSformer that labels videos, written by `timesformer export` {__version__} in {spec.kind}.",
-            "",
-            "| | |",
-            "| --- | --- |",
-            f"| made from | `{stated['source'].replace('`', chr(39))}`, sha256 `{stated['source_sha256']}` |",
-            f"| licence | {stated['licence']} |",
-            f"| input `{INPUT_NAMES[spec.input]}` | {taken} |",
-            f"| output `{spec.output}` | float32 `(batch, {width_out})` |",
-            *_remarks(spec),
-            "",
-            f"`{file}` is the model{_beside(spec)}. `config.json`, `preprocessor_config.json` and `recipe.json` say",
-            "what it is and how it is fed, `labels.txt` has the names of its classes, one a line, `verification.json`",
-            "how close it is to the network in PyTorch, and `SHA256SUMS` checksums: `sha256sum --check SHA256SUMS`.",
-            "",
-            "With [timesformer](https://pypi.org/project/timesformer-cli/): `timesformer predict clip.mp4 --model .`",
-            "and `timesformer export --check .`, which compares it with PyTorch's results once more. Without it:",
-            "",
-            "```python",
-            *example(checkpoint, spec),
-            "```",
-            "",
-        ]
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        name=name,
+        runtime=_RUNTIMES[spec.format],
+        version=__version__,
+        kind=spec.kind,
+        source=stated["source"].replace("`", "'"),
+        sha256=stated["source_sha256"],
+        licence=stated["licence"],
+        input=INPUT_NAMES[spec.input],
+        taken=taken,
+        output=spec.output,
+        width=width_out,
+        remarks=_remarks(spec),
+        file=MODEL_FILES[spec.format],
+        beside=_beside(spec),
+        example="\n".join(example(checkpoint, spec)),
     )
 
 
@@ -69,12 +62,12 @@ def _beside(spec: ExportSpec) -> str:
     return f", with its weights in `{WEIGHTS_OF_ONNX}`" if spec.external_data else ""
 
 
-def _remarks(spec: ExportSpec) -> list[str]:
+def _remarks(spec: ExportSpec) -> str:
+    """Further rows of the table."""
     if spec.format != "aoti":
-        return []
-    return [
-        "| runs on | machines like the one it was compiled on; it is a program, so take it only from where you trust |"
-    ]
+        return ""
+    where = "machines like the one it was compiled on; it is a program, so take it only from where you trust"
+    return f"| runs on | {where} |\n"
 
 
 def example(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:

@@ -70,24 +70,24 @@ class ExportSpec:
     def __post_init__(self) -> None:
         known = _PRECISIONS[self.format]
         if self.precision not in known:
-            raise UsageError(f"--precision {self.precision}: --format {self.format} has {', '.join(known)}")
+            raise UsageError(f"`precision={self.precision}`: `format={self.format}` has {', '.join(known)}")
         if self.quantize is not None and self.format not in _QUANTIZED:
-            raise UsageError(f"--quantize {self.quantize}: goes with --format {' or '.join(_QUANTIZED)}")
+            raise UsageError(f"`quantize={self.quantize}`: goes with `format={' or '.join(_QUANTIZED)}`")
         if self.quantize is not None and self.precision != "fp32":
-            raise UsageError(f"--quantize {self.quantize}: what is not quantized stays fp32; leave --precision away")
+            raise UsageError(f"`quantize={self.quantize}`: what is not quantized stays fp32; leave `precision` away")
         if self.calibrate is not None and self.quantize is None:
-            raise UsageError("--calibrate goes with --quantize int8")
+            raise UsageError("`calibrate` goes with `quantize=int8`")
         if self.format == "hub" and (self.input, self.output) != ("frames", "logits"):
             raise UsageError(
-                "--format hub: weights for transformers, which decides what goes in and comes out; "
-                "--input and --output go with the other formats"
+                "`format=hub`: weights for transformers, which decides what goes in and comes out; "
+                "`input` and `output` go with the other formats"
             )
         if self.format != "onnx" and (self.opset is not None or self.external_data):
-            raise UsageError("--opset and --external-data go with --format onnx")
+            raise UsageError("`opset` and `external_data` go with `format=onnx`")
         if self.opset is not None and self.opset < OLDEST_OPSET:
-            raise UsageError(f"--opset {self.opset}: the oldest that PyTorch writes is {OLDEST_OPSET}")
+            raise UsageError(f"`opset={self.opset}`: the oldest that PyTorch writes is {OLDEST_OPSET}")
         if self.external_data and self.quantize is not None:
-            raise UsageError("--external-data: a quantized model is small enough for one file")
+            raise UsageError("`external_data`: a quantized model is small enough for one file")
 
     @property
     def kind(self) -> str:
@@ -101,8 +101,8 @@ def check_packages(spec: ExportSpec) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"--format {spec.format} needs {', '.join(missing)}; "
+            f"`format={spec.format}` needs {', '.join(missing)}; "
             f"install it with: pip install 'timesformer-cli[{extra}]'"
         )
     if spec.format == "openvino" and spec.quantize is not None and find_spec("nncf") is None:
-        raise UsageError("--quantize int8 of OpenVINO needs nncf; install it with: pip install 'timesformer-cli[nncf]'")
+        raise UsageError("`quantize=int8` of OpenVINO needs nncf; install it with: pip install 'timesformer-cli[nncf]'")

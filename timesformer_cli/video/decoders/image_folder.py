@@ -100,7 +100,7 @@ class PicturesReader:
                 if pixels > most:
                     raise VideoError(
                         "too_large",
-                        f"{name} has {image.width} x {image.height} = {pixels:,} pixels; --max-pixels is {most:,}",
+                        f"{name} has {image.width} x {image.height} = {pixels:,} pixels; `max_pixels` is {most:,}",
                     )
                 return _upright(image)
         except (VideoError, MemoryError):
@@ -120,11 +120,11 @@ def _names(folder: str, max_frames: int) -> list[str]:
                 if is_numbered(entry):
                     names.append(entry.name)
                 if len(names) > max_frames:
-                    raise VideoError("too_large", f"more pictures than --max-frames, which is {max_frames:,}")
+                    raise VideoError("too_large", f"more pictures than `max_frames`, which is {max_frames:,}")
     except (FileNotFoundError, ValueError) as error:  # ValueError: a zero byte in the name
         raise VideoError("not_found", "no such folder") from error
     except NotADirectoryError as error:
-        raise VideoError("unreadable", "not a folder of numbered pictures, which --frames asks for") from error
+        raise VideoError("unreadable", "not a folder of numbered pictures, which `frames` asks for") from error
     except PermissionError as error:
         raise VideoError("unreadable", "permission denied") from error
     except OSError as error:

@@ -120,7 +120,7 @@ def choose_stream(container: InputContainer, reading: Reading = Reading()) -> Vi
     if pixels > reading.max_pixels:
         raise VideoError(
             "too_large",
-            f"pictures of {stream.width} x {stream.height} = {pixels:,} pixels; --max-pixels is {reading.max_pixels:,}",
+            f"pictures of {stream.width} x {stream.height} = {pixels:,} pixels; `max_pixels` is {reading.max_pixels:,}",
         )
     # Walking an index of fifty million made-up frames takes gigabytes; a true one has a byte a frame at least.
     if stream.frames > container.size > 0:
@@ -181,7 +181,7 @@ def read_packets(container: InputContainer, stream: VideoStream, max_frames: int
             if not packet.size:
                 continue
             if len(pts) == max_frames:
-                raise VideoError("too_large", f"more frames than --max-frames, which is {max_frames:,}")
+                raise VideoError("too_large", f"more frames than `max_frames`, which is {max_frames:,}")
             encrypted = encrypted or (not pts and packet.has_sidedata("encryption_info"))
             pts.append(NO_PTS if packet.pts is None else packet.pts)
             key.append(packet.is_keyframe)

@@ -51,7 +51,7 @@ def check(path: str, reading: Reading, abilities: Abilities) -> int:
 
 
 def unsupported(reason: str) -> VideoError:
-    return VideoError("unsupported", f"{reason}; try --decoder pyav")
+    return VideoError("unsupported", f"{reason}; try `decoder=pyav`")
 
 
 def failed(error: Exception, what: str) -> Exception:

@@ -1,0 +1,53 @@
+"""Messages in the words of the command line: the rest of the package names settings as Python does."""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# The option for each setting of the package, by the name of its field or parameter there.
+NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        name: f"--{name.replace('_', '-')}"
+        for name in (
+            *("model", "revision", "offline", "weights", "config", "labels", "recipe"),
+            *("clips", "crops", "num_frames", "stride", "fps", "placement"),
+            *("timeline", "window", "hop", "merge"),
+            *("frames", "frame_rate", "decoder", "timeout", "max_pixels", "max_frames", "workers"),
+            *("device", "precision", "compile", "provider", "batch_size"),
+            *("limit", "shard", "engine", "ray_address", "fail_fast"),
+            *("format", "output", "overwrite", "resume", "retry_errors"),
+            *("top_k", "threshold", "raw_logits", "save_logits", "copy_to", "link"),
+            *("annotations", "annotations_format", "split", "label_map", "classes", "seed", "strict"),
+            *("from_predictions", "min_top1"),
+            *("quantize", "calibrate", "input", "opset", "external_data", "out", "check"),
+            "against",
+        )
+    }
+    | {"labels_file": "--labels", "settings": "--set"}
+)
+
+# A setting is `name` or `name=value`, and in a command of ours a word: `timesformer models download NAME revision=v2`.
+_SETTING = re.compile(r"`(\w+)(?:=([^`]+))?`")
+_COMMAND = re.compile(r"`timesformer [^`]+`")
+_WORD = re.compile(r"(?<= )(\w+)=(?=[^\s`])")
+
+
+def spoken(message: str) -> str:
+    """The message with options in place of settings: "try `device=cpu`" becomes "try --device cpu".
+
+    Whatever else stands between backticks stays as it is.
+    """
+    message = _COMMAND.sub(lambda command: _WORD.sub(_word, command[0]), message)
+    return _SETTING.sub(_setting, message)
+
+
+def _setting(found: re.Match[str]) -> str:
+    option = NAMES.get(found[1])
+    if option is None:
+        return found[0]
+    return option if found[2] is None else f"{option} {found[2]}"
+
+
+def _word(found: re.Match[str]) -> str:
+    option = NAMES.get(found[1])
+    return found[0] if option is None else f"{option} "
