@@ -88,7 +88,7 @@ def make_multi_label() -> Run:
 
 def text_of(run: Run, problems: Sequence[Problem] = (), /, *, folder: Path = Path(), **summary: Any) -> str:
     content = summarise(run, run.measure((1, 5))) | CONDITIONS | summary
-    return report.render(run, content, problems, folder, commands(run.settings, len(run.labels)))
+    return report.render(run, content, problems, folder, commands(run.provenance, len(run.labels)))
 
 
 def facts_of(run: Run, *args: Any, **options: Any) -> dict[str, Any]:

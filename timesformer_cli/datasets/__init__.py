@@ -98,17 +98,7 @@ def open_dataset(
         InputError: files that cannot be read or understood, labels that the model does not have, and nothing to
             evaluate.
     """
-    if annotations is None and root is None:
-        raise UsageError("a data set needs the folder of its videos, or `annotations=FILE`, or both")
-    if limit is not None and limit < 1:
-        raise UsageError(f"`limit` is {limit}; at least one video is needed")
-    if seed is not None and limit is None:
-        raise UsageError("`seed` chooses which videos `limit` takes; give `limit=N` too")
-    if format not in ("auto", *get_args(DatasetFormat)):
-        raise UsageError(f"`annotations_format={format}`: not one of auto, {', '.join(get_args(DatasetFormat))}")
-    if root is not None and not os.path.isdir(root):
-        raise InputError(f"{root}: no such folder; the videos of the data set were expected there")
-
+    _check(root, annotations, format, limit, seed)
     if annotations is not None:
         source = read_file(root, annotations, format, split, frames=frames)
     else:
@@ -145,6 +135,20 @@ def open_dataset(
         matched_by=matching.by,
         multi_label=multi_label,
     )
+
+
+def _check(root: Path | None, annotations: Path | None, format: str, limit: int | None, seed: int | None) -> None:
+    """Raises UsageError for what does not go together, and InputError for a folder that is not there."""
+    if annotations is None and root is None:
+        raise UsageError("a data set needs the folder of its videos, or `annotations=FILE`, or both")
+    if limit is not None and limit < 1:
+        raise UsageError(f"`limit` is {limit}; at least one video is needed")
+    if seed is not None and limit is None:
+        raise UsageError("`seed` chooses which videos `limit` takes; give `limit=N` too")
+    if format not in ("auto", *get_args(DatasetFormat)):
+        raise UsageError(f"`annotations_format={format}`: not one of auto, {', '.join(get_args(DatasetFormat))}")
+    if root is not None and not os.path.isdir(root):
+        raise InputError(f"{root}: no such folder; the videos of the data set were expected there")
 
 
 def _chosen(names: Sequence[str], classes: Classes) -> frozenset[int]:

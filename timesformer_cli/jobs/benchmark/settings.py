@@ -23,7 +23,7 @@ class Start(NamedTuple):
 
 _STARTS = (
     Start("import torch", ("-c", "import torch")),
-    Start("timesformer --help", ("-m", "timesformer_cli", "--help")),
+    Start("timesformer --help", ("-m", "timesformer_cli", "-h")),
 )
 
 
