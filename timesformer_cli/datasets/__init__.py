@@ -119,9 +119,7 @@ def open_dataset(
         raise _nothing(source, count, problems, classes or ())
     problems += [Problem("unlisted", path, "no row has this video") for path in source.unlisted()]
     multi_label = any(len(sample.labels) != 1 for sample in samples)
-    if limit is not None and limit < len(samples):
-        kept = range(limit) if seed is None else sorted(random.Random(seed).sample(range(len(samples)), limit))
-        samples = [samples[place] for place in kept]
+    samples = _limited(samples, limit, seed)
     used = {label for sample in samples for label in sample.labels}
     return Dataset(
         format=source.format,
@@ -159,6 +157,13 @@ def _chosen(names: Sequence[str], classes: Classes) -> frozenset[int]:
             hint = f"is it {near!r}?" if near else f"it has {quoted(classes.names)}"
             raise UsageError(f"`classes`: {name!r} is no class of the model; {hint}")
     return frozenset(index for index in chosen.values() if index is not None)
+
+
+def _limited(samples: list[Sample], limit: int | None, seed: int | None) -> list[Sample]:
+    if limit is None or limit >= len(samples):
+        return samples
+    kept = range(limit) if seed is None else sorted(random.Random(seed).sample(range(len(samples)), limit))
+    return [samples[place] for place in kept]
 
 
 def _gather(

@@ -42,7 +42,7 @@ def _views(recipe: Recipe) -> Rows:
 
 
 def _fields(values: Mapping[str, Any], *told: str) -> str:
-    """The rest of a recipe's part, under the names that `--set` takes."""
+    """The rest of a recipe's part, under the names that users give its fields."""
     shown = {name: value for name, value in values.items() if name not in told and value is not None}
     return ", ".join(f"{name} {_plain(value)}" for name, value in shown.items())
 
