@@ -345,7 +345,7 @@ class TestPrepareAll:
     def test_a_video_that_does_not_fit_into_memory(
         self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def exhausted(*_: object) -> None:
+        def exhausted(*_: object, **__: object) -> None:
             raise MemoryError
 
         monkeypatch.setattr(pipeline, "make_views", exhausted)
@@ -357,7 +357,7 @@ class TestPrepareAll:
     def test_a_mistake_of_ours_costs_one_video_too(
         self, checkpoint: Checkpoint, video: Item, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
-        def broken(*_: object) -> None:
+        def broken(*_: object, **__: object) -> None:
             raise error
 
         monkeypatch.setattr(pipeline, "make_views", broken)

@@ -98,7 +98,7 @@ def test_no_videos_need_no_cluster(checkpoint: Checkpoint, fake_ray: None) -> No
 
 
 def test_gpus_have_no_numbers(checkpoint: Checkpoint, fake_ray: None) -> None:
-    with pytest.raises(UsageError, match="cuda:1: Ray itself hands out the GPUs of its cluster; use `device=cuda`"):
+    with pytest.raises(UsageError, match="cuda:1`: Ray itself hands out the GPUs of its cluster; use `device=cuda`"):
         run_there([Item("a.mp4")], checkpoint, device="cuda:1")
 
 

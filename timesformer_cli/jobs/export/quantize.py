@@ -81,7 +81,9 @@ def quantize_onnx(source: Path, target: Path, views: Iterable[NDArray[Any]] | No
     common: dict[str, Any] = {
         "op_types_to_quantize": ["MatMul", "Gemm"],
         "per_channel": True,
-        "weight_type": QuantType.QInt8,
+        # Unsigned, as activations are: processors without VNNI add up products of signed weights in 16 bits, which
+        # overflow, so that a model would give other numbers there than where it was verified.
+        "weight_type": QuantType.QUInt8,
         # Attention multiplies activations with activations.
         "extra_options": {"MatMulConstBOnly": True},
     }
