@@ -16,8 +16,8 @@ PAGE = Path(__file__).with_name("checkpoints.md")
 
 TEXT = """# Published checkpoints
 
-This page is made by `python docs/generate_checkpoints.py`; its tables come from `timesformer_cli/checkpoints/zoo.py` and
-`timesformer_cli/checkpoints/recipes.py`, its words from the script.
+This page is made by `python docs/generate_checkpoints.py`; its tables come from `zoo.py` and `recipes.py` in
+`timesformer_cli/checkpoints/`, its words from the script.
 
 A name of the first column goes wherever a command takes `--model`. What is on the Hugging Face Hub is downloaded when
 it is first used, and found in the cache from then on.

@@ -1,6 +1,7 @@
 """`timesformer evaluate` as its users meet it: a folder of videos in, metrics and a run folder out."""
 
 import csv
+import io
 import json
 import os
 import pickle
@@ -639,6 +640,35 @@ def test_the_former_spellings_go_on(run: Run, evaluate: Run, finished: Path) -> 
     assert run("evaluate", "merge", finished, "-o", "whole").code == 0
     shown = run("evaluate", "--help").out
     assert not any(f" {name} " in shown for name in RUNS)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.usefixtures("ray")
+def test_on_a_cluster(run: Run, finished: Path) -> None:
+    """Equal to a run here, also where one that was stopped here goes on there."""
+    cluster = ("--engine", "ray", "--ray-address", "local", "--device", "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(5, patch)
+        run("evaluate", "val", "-a", "val.csv", "-o", "run", "--workers", "0")
+    assert run("evaluate", "val", "-a", "val.csv", "-o", "run", "--resume", *cluster).code == 0
+    assert_equal(contents("run"), contents(finished))
+
+
+def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The files of two runs: scores within rounding, all else to the letter."""
+    assert found.keys() == expected.keys()
+    for name in sorted(found):
+        if name.endswith(".npz"):
+            with np.load(io.BytesIO(found[name])) as ours, np.load(io.BytesIO(expected[name])) as theirs:
+                for array in theirs.files:
+                    if ours[array].dtype.kind == "f":
+                        np.testing.assert_allclose(ours[array], theirs[array], rtol=1e-5, atol=1e-6)
+                    else:
+                        np.testing.assert_array_equal(ours[array], theirs[array])
+        elif name in ("confusion.png", "problems.csv", "videos.jsonl.meta.json"):
+            assert found[name] == expected[name]
+    for name in ("top_1", "counts", "most_confused", "settings"):
+        assert found["metrics.json"][name] == expected["metrics.json"][name]
 
 
 def test_other_weights_are_refused(evaluate: Run, finished: Path) -> None:

@@ -22,6 +22,7 @@ from testing.artefacts import CLASSES, CLIP, FORMATS, exported, folder_of, torch
 from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
+from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.runtimes import exported as engines
 from timesformer_cli.runtimes import onnx as ort
 from timesformer_cli.runtimes import ports
@@ -62,7 +63,7 @@ def refusal(checkpoint: Checkpoint, **options: Any) -> str:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_logits_are_those_of_the_network(network: Checkpoint, format: str, count: int) -> None:
-    scorer = runtime.open_scorer(replace(network, weights=exported(format)), device="cpu")
+    scorer = RunOptions(device="cpu").open(replace(network, weights=exported(format)))
     expected = runtime.open_scorer(network, device="cpu")(views(count))
     logits = scorer(views(count))
     assert (logits.dtype, logits.shape) == (np.float32, (count, CLASSES))
