@@ -31,9 +31,9 @@ from timesformer_cli.errors import CheckpointError, InputError, OutputError, Ter
 from timesformer_cli.flow import Item, Prediction
 from timesformer_cli.jobs.export import ExportSpec, bundle, check, export, readme, verify
 from timesformer_cli.pipeline.prepare import prepare_all
+from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.score import label, score
 from timesformer_cli.pipeline.workers import Limits
-from timesformer_cli.runtimes.pytorch import open_scorer
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video.inputs import find
 from timesformer_cli.video.reader import open_video
@@ -430,7 +430,7 @@ def test_targets_that_cannot_be(checkpoint: Checkpoint, tmp_path: Path, make: Ma
     (tmp_path / "made.unverified" / "mine").touch()
     with pytest.raises(OutputError, match="holds 'mine', which no export wrote"):
         export(checkpoint, PT2, tmp_path / "made")
-    with pytest.raises(UsageError, match="an exported model; export the one that it was made from"):
+    with pytest.raises(UsageError, match="was exported; give the model that it was made from"):
         export(resolve(str(make(PT2))), PT2, tmp_path / "other")
     assert sorted(os.listdir(tmp_path)) == ["file", "made.unverified"]
 
@@ -526,7 +526,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def assert_labelled(shown: str, checkpoint: Checkpoint, pictures: Path) -> None:
     """Lines of scores and labels are those of `predict --frames`, up to bytes that were rounded in between."""
-    scorer = open_scorer(checkpoint, device="cpu")
+    scorer = RunOptions(device="cpu").open(checkpoint)
     with prepare_all(find([str(pictures)], frames=True), checkpoint.recipe, workers=0, limits=Limits()) as prepared:
         (result,) = label(score(filter(None, prepared), scorer), checkpoint)
     assert isinstance(result, Prediction)

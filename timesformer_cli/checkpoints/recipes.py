@@ -244,7 +244,11 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         preprocess=replace(preprocess, **chosen),
         combine=values.get("combine", recipe.combine),
     )
-    differing = {name: value for name, value in values.items() if _field(made, name) != _field(recipe, name)}
+    differing = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if _field(made, name) != _field(recipe, name)
+    }
     return replace(made, changes={**recipe.changes, **differing})
 
 
