@@ -17,7 +17,6 @@ ErrorKind = Literal[
     "unsupported",
 ]
 
-
 # The exit code of a run that came to its end, without some of its videos.
 SOME_FAILED = 3
 

@@ -403,7 +403,6 @@ class PreprocessSpec:
 # logits: softmax of the mean logits; probabilities: mean of the softmaxes; raw_logits: the mean logits.
 Combine = Literal["logits", "probabilities", "raw_logits"]
 
-
 _Spec = TypeVar("_Spec", SamplingSpec, PreprocessSpec)
 
 # Fields of recipes that earlier versions wrote, always as null.

@@ -196,7 +196,11 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         ("config.json", '{"id2label": {"0": "a", "7": "b"}}', "id2label"),
         ("preprocessor_config.json", "not json", "not valid JSON"),
         ("preprocessor_config.json", '{"size": "large"}', "size is 'large'"),
-        ("recipe.json", '{"smapling": {}}', "unknown smapling; known are name, base, changes, sampling, preprocess, combine"),
+        (
+            "recipe.json",
+            '{"smapling": {}}',
+            "unknown smapling; known are name, base, changes, sampling, preprocess, combine",
+        ),
         ("recipe.json", '{"sampling": {"strides": 4}}', "sampling: unknown strides"),
         ("recipe.json", '{"sampling": 8}', "sampling: a JSON object was expected, not int"),
         ("recipe.json", '{"sampling": {"num_frames": 2.5}}', "num_frames is 2.5"),

@@ -82,7 +82,6 @@ ENCODER = "timesformer."
 LAYERS = "encoder.layer."
 HEAD = "classifier."
 
-
 # How names begin in one layout alone.
 _BEGINNINGS: dict[Layout, tuple[str, ...]] = {
     "hub": (ENCODER, LAYERS, "embeddings."),

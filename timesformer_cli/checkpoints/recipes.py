@@ -214,7 +214,6 @@ _ONLY_FOR = {
     "fps": ("window", "strided", "segments"),
 }
 
-
 _SAMPLING = tuple(field.name for field in fields(SamplingSpec))
 _PREPROCESS = tuple(field.name for field in fields(PreprocessSpec))
 RECIPE_FIELDS = (*_SAMPLING, *_PREPROCESS, "combine")

@@ -6,11 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timesformer_cli.checkpoints import exported, hub, labels, processors, recipes, zoo
-from timesformer_cli.errors import CheckpointError, UsageError
-from timesformer_cli.specs import WEIGHT_FILES, Checkpoint, Dataset, PreprocessSpec, Recipe, TimesformerConfig
-
-if TYPE_CHECKING:
-    from timesformer_cli.checkpoints.pyth import TrainingFacts
 from timesformer_cli.checkpoints.folder import (
     RECIPE_FILE,
     find_exported,
@@ -22,6 +17,11 @@ from timesformer_cli.checkpoints.folder import (
     read_processor,
 )
 from timesformer_cli.checkpoints.recipes import changed, covering
+from timesformer_cli.errors import CheckpointError, UsageError
+from timesformer_cli.specs import WEIGHT_FILES, Checkpoint, Dataset, PreprocessSpec, Recipe, TimesformerConfig
+
+if TYPE_CHECKING:
+    from timesformer_cli.checkpoints.pyth import TrainingFacts
 
 # Published data sets, by the number of classes that a head for them has.
 _BY_CLASSES: dict[int, Dataset] = {400: "kinetics-400", 600: "kinetics-600", 174: "something-something-v2"}

@@ -22,7 +22,6 @@ from timesformer_cli.video.sampling import plan
 # Frames in the thumbnail of a video; one of a timeline's segment has one.
 _THUMBNAIL_FRAMES = 4
 
-
 # Network input that may lie ready for it, beyond two videos for each worker: some fifty views of the base size,
 # so that a GPU's batches fill up.
 _ROOM = 2**28

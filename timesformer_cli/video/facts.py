@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 # A stream may begin anywhere; where so many packets give no picture, none will come soon.
 _PACKETS_TO_A_PICTURE = 500
 
-
 # Transfer characteristics of high dynamic range, by their numbers in ITU-T H.273.
 _HDR = {16: "PQ", 18: "HLG"}
 
