@@ -19,7 +19,7 @@ from testing.clips import write_model, write_video
 from testing.command import COMMAND, Run, only_line, started
 from timesformer_cli.errors import OutputError
 from timesformer_cli.files import PathSet
-from timesformer_cli.results.journal import Ledger, journal_of, read_meta
+from timesformer_cli.results.journal import Ledger, journal_of, meta_of, read_meta
 from timesformer_cli.results.record import CSV_COLUMNS
 from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.results.writers import FORMATS, Format
@@ -350,6 +350,18 @@ class TestCommand:
         assert code == 1
         assert "was made with other settings: " in only_line(err)
         assert "top_k (5, now 2)" in err
+
+    def test_an_output_that_does_not_tell_its_weights_is_refused(self, run: Run, tmp_path: Path) -> None:
+        target = tmp_path / "out.jsonl"
+        assert run("predict", "clips/00.mp4", "-o", target).code == 0
+        meta = meta_of(target)
+        content = json.loads(meta.read_bytes())
+        del content["settings"]["weights_sha256"]  # as earlier versions left it
+        meta.write_text(json.dumps(content), encoding="utf-8")
+        code, _, err = run("predict", "clips/01.mp4", "-o", target, "--resume")
+        assert code == 1
+        assert "out.jsonl: was made by an earlier version" in only_line(err)
+        assert [json.loads(line)["path"] for line in target.read_bytes().splitlines()] == ["clips/00.mp4"]
 
     @pytest.mark.parametrize(
         "args",
