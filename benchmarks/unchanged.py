@@ -167,7 +167,6 @@ refused:
     1 predict few --offline -m base-k400
     1 predict few --labels no-such-file.txt
     1 predict few --labels two.txt
-    1 predict few --decoder torchcodec
     1 predict few -o nowhere/out.jsonl
     2 predict few -f srt --timeline
     1 predict none

@@ -351,12 +351,12 @@ class TestCommand:
         assert "was made with other settings: " in only_line(err)
         assert "top_k (5, now 2)" in err
 
-    def test_an_output_that_does_not_tell_its_weights_is_refused(self, run: Run, tmp_path: Path) -> None:
+    def test_an_output_of_an_earlier_version_is_refused(self, run: Run, tmp_path: Path) -> None:
         target = tmp_path / "out.jsonl"
         assert run("predict", "clips/00.mp4", "-o", target).code == 0
         meta = meta_of(target)
         content = json.loads(meta.read_bytes())
-        del content["settings"]["weights_sha256"]  # as earlier versions left it
+        content["settings"] |= content["settings"].pop("shown")  # as earlier versions left it
         meta.write_text(json.dumps(content), encoding="utf-8")
         code, _, err = run("predict", "clips/01.mp4", "-o", target, "--resume")
         assert code == 1

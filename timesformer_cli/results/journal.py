@@ -230,9 +230,9 @@ class Ledger:
     def _check_meta(self) -> Holdings | None:
         """What a finished output holds; None if it is not finished."""
         made, holds = read_meta(self._target)
-        if "weights_sha256" not in made and self._provenance.weights is not None:
+        if "shown" not in made and self._provenance.shown is not None:
             raise OutputError(
-                f"{self._target}: was made by an earlier version, which did not note what the weights were; "
+                f"{self._target}: was made by an earlier version, which did not note all that decides about results; "
                 "finish it with that one, or choose another file"
             )
         differing = list(differences(made, json.loads(json.dumps(self._provenance.to_dict()))))
