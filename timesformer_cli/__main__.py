@@ -2,5 +2,5 @@
 
 from timesformer_cli.cli import main
 
-if __name__ == "__main__":  # workers import this file too
+if __name__ == "__main__":
     main()

@@ -210,8 +210,6 @@ def _absolute(item: Item) -> Item:
 
 def _prepare(rows: Any, recipe: Recipe, run: RunOptions, **asked: Any) -> Iterator[Any]:
     """A task of Ray: read videos, in a process beside it. What hangs or crashes costs one video, as elsewhere."""
-    # Each such process would import the program that Ray's workers run, Ray and all, in a quarter of a second.
-    vars(sys.modules["__main__"]).pop("__file__", None)
     with run.prepare(_unpack(rows), recipe, **asked) as prepared:
         for views in prepared:
             if views is not None:

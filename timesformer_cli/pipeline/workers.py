@@ -21,7 +21,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -343,7 +343,8 @@ class _Worker(Generic[T]):
     def _start(self) -> None:
         connection, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._task, self._limits), daemon=True)
-        process.start()
+        with _without_program():
+            process.start()
         theirs.close()
         self._connection, self._process = connection, process
 
@@ -464,6 +465,24 @@ def _shield() -> None:
     if hasattr(signal, "pthread_sigmask"):
         resource_tracker.ensure_running()  # it lets them through again once it has started its own process
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+_hiding = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_program() -> Iterator[None]:
+    """Keep the program from the processes that start meanwhile, which need nothing of it.
+
+    They would import it, and with it a script that labels videos would begin again in each of them, unless it has a
+    guard (`if __name__ == "__main__"`).
+    """
+    with _hiding:
+        program, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = program
 
 
 def _is_alive(process: int) -> bool:
