@@ -5,13 +5,39 @@ from typing import TYPE_CHECKING, Any
 from timesformer_cli.__about__ import __version__
 
 if TYPE_CHECKING:
+    from timesformer_cli.api import Model, embed, label, label_all, open_model
+    from timesformer_cli.flow import Failure, Label, Prediction
     from timesformer_cli.network.model import TimesformerForVideoClassification, TimesformerModel
+    from timesformer_cli.pipeline.run import RunOptions
     from timesformer_cli.specs import TimesformerConfig
 
-__all__ = ["TimesformerConfig", "TimesformerForVideoClassification", "TimesformerModel", "__version__"]
+__all__ = [
+    "Failure",
+    "Label",
+    "Model",
+    "Prediction",
+    "RunOptions",
+    "TimesformerConfig",
+    "TimesformerForVideoClassification",
+    "TimesformerModel",
+    "__version__",
+    "embed",
+    "label",
+    "label_all",
+    "open_model",
+]
 
 # Importing torch takes seconds, and the help of the command imports this package: names load on first use.
 _HOME = {
+    "label": "api",
+    "label_all": "api",
+    "embed": "api",
+    "open_model": "api",
+    "Model": "api",
+    "Failure": "flow",
+    "Label": "flow",
+    "Prediction": "flow",
+    "RunOptions": "pipeline.run",
     "TimesformerConfig": "specs",
     "TimesformerModel": "network.model",
     "TimesformerForVideoClassification": "network.model",

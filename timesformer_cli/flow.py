@@ -127,13 +127,38 @@ class Segment:
     thumbnail: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class that a video may show, its score, and its place among the model's classes."""
+
+    label: str
+    score: float
+    index: int
+
+
+def likeliest(scores: NDArray[np.float32], labels: tuple[str, ...], top_k: int) -> list[Label]:
+    """The classes with the largest of scores (K,), the largest first; of equal ones, the lower index first."""
+    best = np.argsort(-scores, kind="stable")[:top_k]
+    return [Label(labels[index], _shortest(scores[index]), int(index)) for index in best]
+
+
+def _shortest(score: np.float32) -> float:
+    """The number that prints with the fewest digits and is `score` again when read as float32."""
+    return float(np.format_float_scientific(score, unique=True))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """A video's segments in order of time: those of a timeline, or the video as a whole."""
+    """A video's segments in order of time, those of a timeline or the video as a whole; `labels` name the classes."""
 
     item: Item
     info: VideoInfo
     segments: tuple[Segment, ...]
+    labels: tuple[str, ...]
+
+    def top(self, k: int = 5, segment: int = 0) -> list[Label]:
+        """The `k` likeliest classes of a segment, likeliest first; a video as a whole is one segment."""
+        return likeliest(self.segments[segment].scores, self.labels, k)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def picture_of(path: Path) -> PictureFacts:
 
 def labelled(views: Views) -> Prediction:
     scores = np.zeros(2, np.float32)
-    return Prediction(views.item, views.info, (Segment(0, 1, views.labels, scores, scores),))
+    return Prediction(views.item, views.info, (Segment(0, 1, views.labels, scores, scores),), ())
 
 
 class TestFacts:

@@ -47,7 +47,7 @@ def prediction(path: str = "clips/a.mp4", scores: tuple[float, ...] = (0.25, 0.7
     info = VideoInfo(times=np.arange(300) / (30000 / 1001), fps=30000 / 1001, width=340, height=256, codec="h264")
     values = np.array(scores, np.float32)
     segment = Segment(0.0, info.duration, (ViewLabel(0, "center", (0, 36)),), np.log(np.abs(values)), values)
-    return Prediction(Item(path), info, (segment,))
+    return Prediction(Item(path), info, (segment,), ())
 
 
 TWO = Excerpt(top_k=2)
@@ -97,7 +97,7 @@ class TestRecords:
 
     def test_a_rate_that_is_no_number_is_null(self) -> None:
         info = VideoInfo(times=np.zeros(1), fps=float("inf"), width=1, height=1, codec="gif")
-        result = Prediction(Item("a"), info, (Segment(0, 0, (), np.zeros(3), np.zeros(3, np.float32)),))
+        result = Prediction(Item("a"), info, (Segment(0, 0, (), np.zeros(3), np.zeros(3, np.float32)),), ())
         assert to_record(result, checkpoint())["video"]["fps"] is None
 
 
@@ -303,7 +303,7 @@ def test_segments_of_a_timeline(tmp_path: Path) -> None:
             (6.0, 180, np.array([0.1, 0.8, 0.1], np.float32), b"c"),
         ]
     )
-    result = Prediction(Item("film.mp4"), info, segments)
+    result = Prediction(Item("film.mp4"), info, segments, ())
     record = to_record(result, checkpoint(), Excerpt(top_k=2, threshold=0.3, logits=True, segments=True))
     assert list(record) == ["path", "status", "model", "segments", "video", "recipe", "_logits", "_thumbnails"]
     told = [

@@ -66,13 +66,18 @@ class InferenceNetwork:
     @torch.inference_mode()
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """Logits (B, K) in the classifier's dtype, of pixels (B, T, C, H, W), normalised."""
-        x = self._embed(pixel_values)
+        return self._classifier(self.embed(pixel_values))  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def embed(self, pixel_values: Tensor) -> Tensor:
+        """The class tokens (B, D) after the last LayerNorm, which the classifier reads, in its dtype."""
+        x = self._tokens(pixel_values)
         for layer in self._layers:
             layer(x)
-        cls = self._layernorm(self._last(x).mean(1))
-        return self._classifier(cls.to(self._classifier.weight.dtype))  # type: ignore[no-any-return]
+        cls: Tensor = self._layernorm(self._last(x).mean(1))
+        return cls.to(self._classifier.weight.dtype)
 
-    def _embed(self, pixel_values: Tensor) -> Tensor:
+    def _tokens(self, pixel_values: Tensor) -> Tensor:
         """Tokens (B, G, L, D), in memory in that order."""
         embeddings = self._embeddings
         project = embeddings.patch_embeddings.projection

@@ -1,6 +1,6 @@
 """Videos through the network, on this machine or on a cluster."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from timesformer_cli.flow import Failure, Item, Scored
@@ -8,6 +8,7 @@ from timesformer_cli.pipeline.ray import score_on_cluster
 from timesformer_cli.pipeline.run import RunOptions, Tell, silent
 from timesformer_cli.pipeline.score import score
 from timesformer_cli.runtimes import runtime_of
+from timesformer_cli.runtimes.ports import Scorer
 from timesformer_cli.specs import Checkpoint, Timeline
 
 
@@ -20,8 +21,11 @@ def score_all(
     timeline: Timeline | None = None,
     thumbnails: bool = False,
     tell: Tell = silent,
+    opened: Callable[[], Scorer] | None = None,
 ) -> Iterator[Iterator[Scored | Failure]]:
     """The logits of each span of each item, in order, for as long as the context lasts.
+
+    `opened` gives the network where it was loaded already; a cluster loads its own.
 
     Raises:
         TimesformerError: as `RunOptions.open`, `score` and, on a cluster, `score_on_cluster`.
@@ -33,5 +37,5 @@ def score_all(
     recipe = checkpoint.recipe
     with run.prepare(items, recipe, timeline=timeline, thumbnails=thumbnails, levels=levels) as prepared:
         # What takes seconds, importing torch, while the first videos are read.
-        scorer = run.open(checkpoint, tell)
+        scorer = run.open(checkpoint, tell) if opened is None else opened()
         yield score(prepared, scorer, run.batch(scorer, tell))

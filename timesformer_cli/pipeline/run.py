@@ -14,7 +14,7 @@ from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.runtimes.batching import BatchSize, choose_batch_size
 from timesformer_cli.runtimes.devices import Precision, available_cores, check_device
-from timesformer_cli.runtimes.ports import Scorer
+from timesformer_cli.runtimes.ports import Output, Scorer
 from timesformer_cli.specs import Checkpoint, Reading, Recipe, Timeline
 
 Tell = Callable[[str], None]
@@ -65,8 +65,10 @@ class RunOptions:
         runtime = runtime_of(checkpoint)
         runtime.check(checkpoint, precision=self.precision, compile=self.compile, provider=self.provider)
 
-    def open(self, checkpoint: Checkpoint, tell: Tell = silent) -> Scorer:
-        """The network, loaded and ready. `tell` gets a sentence of what takes long, or has to be done without.
+    def open(self, checkpoint: Checkpoint, tell: Tell = silent, output: Output = "logits") -> Scorer:
+        """The network, loaded and ready, for logits or class tokens.
+
+        `tell` gets a sentence of what takes long, or has to be done without.
 
         Raises:
             UsageError: as `check`, or a runtime that is not installed.
@@ -80,6 +82,7 @@ class RunOptions:
             compile=self.compile,
             provider=self.provider,
             tell=tell,
+            output=output,
         )
 
     def batch(self, scorer: Scorer, tell: Tell = silent) -> BatchSize:

@@ -55,7 +55,7 @@ def label(scored: Iterable[Scored | Failure], checkpoint: Checkpoint) -> Iterato
             continue
         segments.append(_segment(each, checkpoint))
         if not each.more:
-            yield Prediction(each.item, each.info, tuple(segments))
+            yield Prediction(each.item, each.info, tuple(segments), checkpoint.labels)
             segments.clear()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.flow import Failure, Result, Segment, ViewLabel
+from timesformer_cli.flow import Failure, Result, Segment, ViewLabel, likeliest
 from timesformer_cli.pipeline.aggregate import merge
 from timesformer_cli.results.logits import pack
 from timesformer_cli.specs import Checkpoint
@@ -160,17 +160,11 @@ def _view(view: ViewLabel) -> Record:
 
 
 def _predictions(scores: NDArray[np.float32], labels: tuple[str, ...], excerpt: Excerpt) -> list[Record]:
-    best = np.argsort(-scores, kind="stable")[: excerpt.top_k]  # of equal scores, the lower index first
     return [
-        {"rank": rank, "index": int(index), "label": labels[index], "score": _shortest(scores[index])}
-        for rank, index in enumerate(best, 1)
-        if excerpt.threshold is None or scores[index] >= excerpt.threshold
+        {"rank": rank, "index": each.index, "label": each.label, "score": each.score}
+        for rank, each in enumerate(likeliest(scores, labels, excerpt.top_k), 1)
+        if excerpt.threshold is None or scores[each.index] >= excerpt.threshold
     ]
-
-
-def _shortest(score: np.float32) -> float:
-    """The number that prints with the fewest digits and is `score` again when read as float32."""
-    return float(np.format_float_scientific(score, unique=True))
 
 
 def _rounded(value: float) -> float | None:

@@ -6,7 +6,7 @@ from typing import Protocol
 from timesformer_cli.checkpoints.exported import Provider
 from timesformer_cli.errors import TimesformerError, UsageError
 from timesformer_cli.runtimes.devices import Precision
-from timesformer_cli.runtimes.ports import Scorer
+from timesformer_cli.runtimes.ports import Output, Scorer
 from timesformer_cli.specs import Checkpoint
 
 
@@ -25,6 +25,7 @@ class Runtime(Protocol):
         compile: bool,
         provider: Provider,
         tell: Callable[[str], None],
+        output: Output,
     ) -> Scorer:
         """The model, loaded and ready."""
 

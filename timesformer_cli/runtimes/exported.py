@@ -8,7 +8,7 @@ from timesformer_cli.checkpoints.exported import Provider, read_metadata
 from timesformer_cli.errors import UsageError
 from timesformer_cli.runtimes import ports
 from timesformer_cli.runtimes.devices import Precision
-from timesformer_cli.runtimes.ports import Engine, Program
+from timesformer_cli.runtimes.ports import Engine, Output, Program
 from timesformer_cli.specs import Checkpoint
 
 
@@ -32,14 +32,18 @@ def open_scorer(
     compile: bool = False,
     provider: Provider = "auto",
     tell: Callable[[str], None] = lambda _: None,
+    output: Output = "logits",
 ) -> Engine:
     """The checkpoint's exported model, loaded and ready; its precision is that of the file, and it compiles itself.
 
     Raises:
-        UsageError, DeviceError: as `open_program`.
+        UsageError: as `open_program`, or an output other than logits.
+        DeviceError: as `open_program`.
         CheckpointError: the same, or a model that does not fit the checkpoint's config and recipe.
     """
     path = _path(checkpoint)
+    if output == "embedding":
+        raise UsageError(f"{path}: was exported, and gives classes alone; take the model that it was made from")
     metadata = read_metadata(path)
     return Engine(open_program(path, metadata, device=device, provider=provider, tell=tell), checkpoint, metadata)
 

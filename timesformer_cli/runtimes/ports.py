@@ -22,6 +22,9 @@ from timesformer_cli.video.preprocess import normalised, to_levels
 # Raises MemoryError if so many do not fit into the device's memory.
 Scorer = Callable[[Pixels], NDArray[np.float32]]
 
+# What a scorer gives: the logits, or the class tokens float32 (N, D) that the classifier makes them of.
+Output = Literal["logits", "embedding"]
+
 Kind = Literal["cpu", "cuda", "mps"]
 
 

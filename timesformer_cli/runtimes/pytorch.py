@@ -14,7 +14,7 @@ from timesformer_cli.checkpoints.exported import Provider
 from timesformer_cli.errors import DeviceError, UsageError
 from timesformer_cli.flow import Pixels
 from timesformer_cli.runtimes.devices import Precision, check_device, find_device
-from timesformer_cli.runtimes.ports import Scorer
+from timesformer_cli.runtimes.ports import Output, Scorer
 from timesformer_cli.specs import Checkpoint
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What the network computes in. Logits are float32 always.
 Dtype = Literal["fp32", "bf16", "fp16"]
 
-# Pixels (B, T, C, H, W), on its device and in its dtype, to logits float32 (B, K).
+# Pixels (B, T, C, H, W), on its device and in its dtype, to logits float32 (B, K) or class tokens float32 (B, D).
 Network = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
@@ -42,6 +42,7 @@ def open_scorer(
     compile: bool = False,
     provider: Provider = "auto",
     tell: Callable[[str], None] = lambda _: None,
+    output: Output = "logits",
 ) -> Scorer:
     """The checkpoint's network, loaded and ready; `device` is one of `devices.DEVICES`.
 
@@ -60,7 +61,7 @@ def open_scorer(
     target = find_device(device)
     chosen = choose_precision(precision, device)
     dtype = torch_dtype(chosen)
-    network = _open_network(checkpoint, target, dtype, tell, compile=compile)
+    network = _open_network(checkpoint, target, dtype, tell, compile=compile, output=output)
 
     def score(views: Pixels) -> NDArray[np.float32]:
         # torch shares the memory of an array, and warns if it may not write to it.
@@ -85,7 +86,13 @@ def open_scorer(
 
 
 def _open_network(
-    checkpoint: Checkpoint, target: "torch.device", dtype: "torch.dtype", tell: Callable[[str], None], *, compile: bool
+    checkpoint: Checkpoint,
+    target: "torch.device",
+    dtype: "torch.dtype",
+    tell: Callable[[str], None],
+    *,
+    compile: bool,
+    output: Output,
 ) -> Network:
     """The network, compiled if that was asked for and can be done.
 
@@ -104,8 +111,11 @@ def _open_network(
         tell("`compile`: going on without it, for on the CPU the network is faster than what PyTorch compiles")
     elif compile:
         view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *checkpoint.preprocess.size)
-        network = _compile(open_model(), torch.zeros(2, *view, device=target, dtype=dtype), tell)
-    return network or InferenceNetwork(open_model, device=target, dtype=dtype)
+        network = _compile(open_model(), torch.zeros(2, *view, device=target, dtype=dtype), tell, output)
+    if network is not None:
+        return network
+    inference = InferenceNetwork(open_model, device=target, dtype=dtype)
+    return inference if output == "logits" else inference.embed
 
 
 def choose_precision(asked: Precision, device: str) -> Dtype:
@@ -189,7 +199,10 @@ def use_cores(count: int) -> None:
 
 
 def _compile(
-    model: "TimesformerForVideoClassification", views: "torch.Tensor", tell: Callable[[str], None]
+    model: "TimesformerForVideoClassification",
+    views: "torch.Tensor",
+    tell: Callable[[str], None],
+    output: Output = "logits",
 ) -> Network | None:
     """The network where the views are and in their dtype, compiled, which has seen the two; None if it cannot be."""
     import torch
@@ -198,7 +211,8 @@ def _compile(
     model.classifier.to(views.device)
 
     def network(pixels: "torch.Tensor") -> "torch.Tensor":
-        return model.classifier(model.timesformer(pixels).last_hidden_state[:, 0].float())  # type: ignore[no-any-return]
+        cls = model.timesformer(pixels).last_hidden_state[:, 0].float()
+        return cls if output == "embedding" else model.classifier(cls)  # type: ignore[no-any-return]
 
     tell("`compile`: compiling the network, which takes a minute or so")
     begin = time.perf_counter()
