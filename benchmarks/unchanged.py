@@ -1140,13 +1140,17 @@ def run_speed(arguments: argparse.Namespace, scratch: Path) -> int:
     for number in range(arguments.pairs):
         for name in names:
             for which, other in (("new", new), ("old", copy)):
+                if which == "old" and number >= arguments.copies:
+                    continue
                 first, second = (measure(each, name) for each in ((other, old) if number % 2 else (old, other)))
                 pairs[name][which].append((second, first) if number % 2 else (first, second))
-        last = (f"{name} {', '.join(f'{b[-1][1] / b[-1][0]:.3f}' for b in pairs[name].values())}" for name in names)
+        last = (
+            f"{name} {', '.join(f'{b[-1][1] / b[-1][0]:.3f}' for b in pairs[name].values() if b)}" for name in names
+        )
         print(f"{number + 1} of {arguments.pairs} pairs: {'; '.join(last)}", file=sys.stderr, flush=True)
     for name in names:
-        print(f"{name}, {arguments.pairs} pairs")
         for which, times in pairs[name].items():
+            print(f"{name}, {len(times)} pairs")
             show_ratios(which, times)
     return 0
 
@@ -1183,6 +1187,7 @@ def main() -> None:
             options.add_argument("--keep", type=Path, metavar="FOLDER", help="leave there what differs")
         else:
             options.add_argument("--pairs", type=int, default=15)
+            options.add_argument("--copies", type=int, default=15, help="of the pairs, how many OLD has with its copy")
     arguments = parser.parse_args()
     print(
         f"Python {platform.python_version()}; {os.cpu_count()} cores; {arguments.old} and {arguments.new}", flush=True
