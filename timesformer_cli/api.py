@@ -60,8 +60,8 @@ class Model:
 def open_model(model: Path | Checkpoint = DEFAULT_MODEL, *, run: RunOptions = RunOptions()) -> Model:
     """A model that is loaded, for `model=` of the functions here: open it once, and use it often.
 
-    `model` is what `--model` takes: a name of `timesformer models list`, an id on the Hub, a folder, a file of
-    weights, or an exported model; or a `Checkpoint`, of `resolve` or with a recipe of your own.
+    `model` is a name of `timesformer models list`, an id on the Hub, a folder, a file of weights, or an exported model;
+    or a `Checkpoint`, of `resolve` or with a recipe of your own.
 
     Raises:
         UsageError, CheckpointError: there is no such model, or it cannot be had.
@@ -135,7 +135,7 @@ def _item(path: Path) -> Item:
 def _opened(model: Path | Checkpoint | Model, run: RunOptions | None) -> Model:
     if isinstance(model, Model):
         if run is not None:
-            raise UsageError("`run` belongs to the model; give it to `open_model`")
+            raise UsageError("the model is open already: say to open_model how it is to run")
         return model
     checkpoint = model if isinstance(model, Checkpoint) else resolve(os.fspath(model), quiet=True)
     opened = Model(checkpoint, run or RunOptions())
