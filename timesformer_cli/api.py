@@ -15,7 +15,6 @@ from timesformer_cli.pipeline import score as scoring
 from timesformer_cli.pipeline.aggregate import combine
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
-from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.runtimes.ports import Output, Scorer
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video.inputs import find
@@ -48,10 +47,9 @@ class Model:
     def scored(self, item: Item, output: Output) -> Scored:
         """The logits, or class tokens, of all views of a video, which is read in this process. Raises VideoError."""
         scorer = self.scorer if output == "logits" else self.embedder
-        levels = runtime_of(self.checkpoint).takes_levels(self.checkpoint)
-        here = replace(self.run, workers=0)
-        with here.prepare([item], self.checkpoint.recipe, levels=levels) as prepared:
-            (scored,) = scoring.score(prepared, scorer, here.batch(scorer))
+        here = replace(self.run, workers=0, cluster=None)
+        with score_all([item], self.checkpoint, here, opened=lambda: scorer) as all_scored:
+            (scored,) = all_scored
         if isinstance(scored, Failure):
             raise VideoError(scored.kind, f"{item.path}: {scored.message}")
         return scored
