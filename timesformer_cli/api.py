@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli.__about__ import DEFAULT_MODEL
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import UsageError, VideoError
 from timesformer_cli.flow import Failure, Item, Label, Prediction, Scored
@@ -20,8 +21,6 @@ from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video.inputs import find
 
 Path = str | os.PathLike[str]
-
-DEFAULT_MODEL = "base-k400"
 
 
 @dataclass(frozen=True)

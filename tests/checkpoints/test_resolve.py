@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
+from timesformer_cli.__about__ import DEFAULT_MODEL
 from timesformer_cli.checkpoints import labels, recipes, zoo
 from timesformer_cli.checkpoints.folder import save_recipe
 from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
-from timesformer_cli.cli.options.model import DEFAULT_MODEL
 from timesformer_cli.errors import CheckpointError, UsageError
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, Recipe, SamplingSpec
 

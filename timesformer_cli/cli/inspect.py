@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from timesformer_cli.__about__ import DEFAULT_MODEL
 from timesformer_cli.cli import console
 from timesformer_cli.cli.options import OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.inputs import Inputs
-from timesformer_cli.cli.options.model import DEFAULT_MODEL, ModelName, Previewed
+from timesformer_cli.cli.options.model import ModelName, Previewed
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Workers
 from timesformer_cli.cli.options.views import ViewOptions

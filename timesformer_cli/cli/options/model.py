@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from timesformer_cli.__about__ import DEFAULT_MODEL
 from timesformer_cli.cli import console
 from timesformer_cli.cli.options import MODEL
 
 if TYPE_CHECKING:
     from timesformer_cli.specs import Checkpoint
-
-DEFAULT_MODEL = "base-k400"
 
 ModelName = Annotated[
     str,
