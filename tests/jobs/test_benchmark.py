@@ -11,14 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from testing.artefacts import CLIP, write_linear
-from testing.clips import write_audio, write_model, write_video
+from testing.artefacts import write_linear
+from testing.clips import write_audio
 from timesformer_cli.checkpoints.recipes import with_overrides
-from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, InputError, UsageError
 from timesformer_cli.flow import Item
 from timesformer_cli.jobs.benchmark import CLIP as OWN_CLIP
@@ -53,22 +51,6 @@ QUICK = Settings(
     min_gain=0,
 )
 COST = Cost(parameters=1, flops=1000)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return resolve(str(write_model(tmp_path_factory.mktemp("tiny"))))
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
-    folder = tmp_path_factory.mktemp("videos")
-    return [Item(str(write_video(folder / f"{level}.mp4", level=level))) for level in range(2)]
-
-
-@pytest.fixture
-def view() -> Any:
-    return np.random.default_rng(0).standard_normal((1, *CLIP)).astype(np.float32)
 
 
 class Clock:
