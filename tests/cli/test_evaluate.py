@@ -235,26 +235,55 @@ class TestRun:
         assert metrics_of("w")["warning"] == "labels in another order"
 
     def test_a_table_on_a_terminal(self, finished: Path, material: Path) -> None:
-        pty = pytest.importorskip("pty")
-        text = b""
-
-        def read(descriptor: int) -> bytes:
-            nonlocal text
-            data = os.read(descriptor, 1024)
-            text += data
-            return data
-
-        environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"}
-        arguments = [
-            "env",
-            *(f"{name}={value}" for name, value in environment.items() if name in ("COLUMNS", "NO_COLOR")),
-        ]
-        pty.spawn([*arguments, *COMMAND, "runs", "rescore", str(finished)], read)
-        shown = text.decode()
+        shown = on_terminal("runs", "rescore", finished)
         accuracy = metrics_of(finished)["top_1"]["accuracy"]["value"]
         assert f"{100 * accuracy:.2f} %" in shown
         assert f"Videos: {VIDEOS} evaluated of {VIDEOS} listed." in shown
         assert "Most confused: " in shown
+
+    def test_nine_of_nine_are_not_certain(self, run: Run) -> None:
+        """All interval forms: what is a share, what is none, and a comparison in which no video flips."""
+        write_scores(Path("scores.npz"), videos=9)
+        outcome = run("evaluate", "--from-predictions", "scores.npz", "-o", "all")
+        for found in (json.loads(outcome.out), json.loads(run("runs", "rescore", "all").out), metrics_of("all")):
+            accuracy = found["top_1"]["accuracy"]
+            assert (accuracy["value"], accuracy["high"], accuracy["method"]) == (1, 1, "wilson")
+            assert accuracy["low"] == pytest.approx(0.7009, abs=5e-5)
+            assert found["top_1"]["failures_as_wrong_interval"] == [accuracy["low"], 1]
+            assert found["mean_class_accuracy"]["low"] == 1
+            assert "the mean class accuracy has no width" in found["interval_note"]
+        fused = json.loads(run("runs", "fuse", "all", "all").out)
+        assert fused["top_1"]["accuracy"]["low"] == pytest.approx(0.7009, abs=5e-5)
+        (compared,) = json.loads(run("runs", "compare", "all", "all").out)["comparisons"]
+        assert (compared["difference"]["low"], compared["difference"]["high"]) == (0, 0)
+        assert "the difference has no width" in compared["interval_note"]
+
+        shown = on_terminal("runs", "rescore", "all")
+        assert "70.09 to 100.00" in shown
+        assert "The 95 % interval of the mean class accuracy has no width" in shown
+        assert "all: The 95 % interval of the difference has no width" in on_terminal("runs", "compare", "all", "all")
+
+
+def on_terminal(*args: str | Path) -> str:
+    """What a command shows on a terminal of 100 columns."""
+    pty = pytest.importorskip("pty")
+    text = b""
+
+    def read(descriptor: int) -> bytes:
+        nonlocal text
+        data = os.read(descriptor, 1024)
+        text += data
+        return data
+
+    pty.spawn(["env", "COLUMNS=100", "NO_COLOR=1", *COMMAND, *map(str, args)], read)
+    return text.decode()
+
+
+def write_scores(file: Path, *, videos: int) -> None:
+    """Scores of videos of three classes in turn, all right, as `evaluate` leaves them."""
+    targets = np.arange(videos) % 3
+    paths = np.array([f"{number}.mp4" for number in range(videos)])
+    np.savez(file, path=paths, labels=np.array(LABELS[:3]), target=targets, logits=np.eye(3, dtype=np.float32)[targets])
 
 
 class TestWhatIsMissing:

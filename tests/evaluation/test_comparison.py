@@ -40,6 +40,27 @@ def test_interval_is_that_of_a_paired_bootstrap() -> None:
     assert again != compare(first, second, seed=2).difference
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "point"),
+    [
+        ([True] * 9, [True] * 9, True),
+        ([True, False, True], [True, False, True], True),
+        ([False] * 9, [True] * 9, True),  # every video tells them apart, in the same way
+        ([True] * 9, [True] * 8 + [False], False),
+    ],
+)
+def test_an_interval_without_width_is_explained(first: list[bool], second: list[bool], point: bool) -> None:
+    found = compare(np.array(first), np.array(second)).difference
+    assert found is not None
+    assert (found.low == found.high) is point
+    note = found.no_width("the difference")
+    if point:
+        assert note is not None
+        assert note.startswith("The 95 % interval of the difference has no width")
+    else:
+        assert note is None
+
+
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (0, 7), (5, 5), (30, 12), (400, 500)])
 def test_mcnemars_test_is_the_exact_one(gained: int, lost: int) -> None:
     first = np.repeat([False, True, True], [gained, lost, 40])

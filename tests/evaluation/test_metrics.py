@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, softmax
-from scipy.stats import binom, bootstrap
+from scipy.stats import binom, binomtest
 from sklearn import metrics as sk
 from sklearn.exceptions import UndefinedMetricWarning
 
@@ -24,6 +24,7 @@ from timesformer_cli.evaluation.metrics import (
     per_class,
     reliability,
     restrict,
+    wilson,
 )
 
 
@@ -186,7 +187,7 @@ def test_failures_count_as_wrong_beside_the_accuracy() -> None:
 def test_metrics_go_to_json() -> None:
     found = json.loads(json.dumps(measure(*draw(80, 5), failed=2).to_json(), allow_nan=False))
     assert found["top_1"]["accuracy"]["low"] < found["top_1"]["accuracy"]["value"] < found["top_1"]["accuracy"]["high"]
-    assert set(found["top_5"]) == {"correct", "accuracy", "failures_as_wrong"}
+    assert set(found["top_5"]) == {"correct", "accuracy", "failures_as_wrong", "failures_as_wrong_interval"}
     assert set(found["definitions"]) >= {name for name, value in found.items() if isinstance(value, float)}
 
 
@@ -240,13 +241,52 @@ def test_several_labels_that_do_not_fit_are_refused() -> None:
 # Intervals
 
 
-def test_interval_of_accuracy_is_that_of_a_bootstrap() -> None:
+@pytest.mark.parametrize("trials", [1, 2, 3, 7, 9, 50, 360, 1000, 19_881])
+def test_wilsons_interval_is_scipys(trials: int) -> None:
+    for successes in {0, 1, trials // 3, trials // 2, trials - 1, trials}:
+        expected = binomtest(successes, trials).proportion_ci(method="wilson")
+        low, high = wilson(successes, trials)
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        assert 0 <= low < high <= 1
+    assert wilson(0, trials)[0] == 0
+    assert wilson(trials, trials)[1] == 1
+
+
+def test_shares_of_videos_have_wilsons_interval() -> None:
     scores, targets = draw(400, 10)
-    top = measure(scores, targets, resamples=20_000).top[0]
-    right = scores.argmax(axis=1) == targets
-    expected = bootstrap((right,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
-    assert top.accuracy is not None
-    np.testing.assert_allclose([top.accuracy.low, top.accuracy.high], list(expected), atol=2 / 400)
+    for top in measure(scores, targets, failed=25, ks=(1, 3, 10)).top:
+        low, high = binomtest(top.correct, 400).proportion_ci(method="wilson")
+        assert top.accuracy is not None
+        assert top.accuracy.method == "wilson"
+        assert (top.accuracy.low, top.accuracy.high) == pytest.approx((low, high), abs=1e-12)
+        low, high = binomtest(top.correct, 425).proportion_ci(method="wilson")
+        assert top.failures_as_wrong_interval == pytest.approx((low, high), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("targets", "predicted", "point"),
+    [
+        ([0] * 4 + [1] * 5, [0] * 4 + [1] * 5, True),  # all are right
+        ([0] * 4 + [1] * 5, [1] * 4 + [0] * 5, True),  # all are wrong
+        ([1], [1], True),
+        ([0, 0, 0], [0, 0, 0], True),
+        ([0, 0, 0], [0, 0, 1], False),
+        ([0] * 4 + [1] * 5, [0] * 4 + [1] * 4 + [0], False),
+    ],
+)
+def test_a_bootstrap_that_is_a_point_is_explained(targets: list[int], predicted: list[int], point: bool) -> None:
+    scores = np.eye(2, dtype=np.float32)[predicted]
+    found = measure(scores, np.array(targets)).to_json()
+    mean, share = found["mean_class_accuracy"], found["top_1"]["accuracy"]
+    assert (mean["low"] == mean["high"]) is point
+    assert mean["method"] == "bootstrap"
+    assert share["low"] < share["high"]
+    note = found["interval_note"]
+    if point:
+        assert note.startswith("The 95 % interval of the mean class accuracy has no width because every resample")
+        assert note.endswith("This does not make the value certain.")
+    else:
+        assert note is None
 
 
 def test_interval_of_mean_class_accuracy_is_that_of_a_bootstrap() -> None:

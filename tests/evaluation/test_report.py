@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.stats import binomtest
 
 from testing.clips import LABELS, write_model, write_video
 from testing.command import Run as Command
@@ -98,12 +97,6 @@ def facts_of(run: Run, *args: Any, **options: Any) -> dict[str, Any]:
 
 
 class TestClasses:
-    @pytest.mark.parametrize("trials", [1, 2, 7, 50, 1000])
-    def test_intervals_are_wilsons(self, trials: int) -> None:
-        for successes in {0, 1, trials // 3, trials - 1, trials}:
-            expected = binomtest(successes, trials).proportion_ci(method="wilson")
-            assert report.wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-7)
-
     def test_rows_are_those_of_the_metrics(self) -> None:
         run = make()
         assert facts_of(run)["classes"] == [
@@ -111,8 +104,8 @@ class TestClasses:
                 "videos": found.videos,
                 "correct": found.correct,
                 "value": found.accuracy,
-                "low": report.wilson(found.correct, found.videos)[0] if found.videos else None,
-                "high": report.wilson(found.correct, found.videos)[1] if found.videos else None,
+                "low": metrics.wilson(found.correct, found.videos)[0] if found.videos else None,
+                "high": metrics.wilson(found.correct, found.videos)[1] if found.videos else None,
                 "precision": found.precision,
                 "taken": [list(pair) for pair in found.confusions],
             }
@@ -435,6 +428,25 @@ def test_without_published_numbers_nothing_is_said_of_them(show_report: Open) ->
     assert page.texts(".warning") == ["this looks like guessing"]
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_an_interval_without_width_is_explained(show_report: Open, right: bool) -> None:
+    page = show_report(make(((4, 0), (0, 5)) if right else ((4, 0), (1, 4))))
+    assert page.run("return document.querySelector('#no-width').checkVisibility()") is right
+    if right:
+        first, _, mean, *_ = page.texts("#numbers table > tr:not(:first-child)")
+        assert first.startswith("Top-1 accuracy100.00 %70.09 % to 100.00 %")
+        assert mean.startswith("Mean class accuracy100.00 %100.00 % to 100.00 %")
+        assert page.texts("#no-width")[0].startswith("The 95 % interval of the mean class accuracy has no width")
+
+
+def test_failures_as_wrong_have_an_interval_of_their_own(show_report: Open) -> None:
+    run = make(((4, 0), (0, 5)))
+    failure = {"path": "x.mp4", "status": "error", "target": [0], "error": {"kind": "decode", "message": "bad"}}
+    first = show_report(replace(run, failed=(failure,))).texts("#numbers table > tr:not(:first-child)")[0]
+    low, high = (f"{100 * end:.2f} %" for end in metrics.wilson(9, 10))
+    assert first.endswith(f"90.00 % ({low} to {high})")
+
+
 def test_classes_are_sorted_and_found(show_report: Open) -> None:
     page = show_report(make(((8, 0, 2), (1, 3, 0), (0, 0, 5), (0, 0, 0), (9, 0, 1))))
     labels = "#classes tbody .label"
@@ -466,7 +478,7 @@ def test_classes_are_sorted_and_found(show_report: Open) -> None:
     widths = page.run(
         "return Array.from(document.querySelectorAll('#classes .bar span'), (e) => parseFloat(e.style.width))"
     )
-    low, high = report.wilson(5, 5)
+    low, high = metrics.wilson(5, 5)
     assert widths == pytest.approx([100, 100 * (high - low)], abs=0.01)
 
 
@@ -555,7 +567,8 @@ def test_where_all_is_right_no_mistakes_are_shown(show_report: Open) -> None:
     page = show_report(make(((3, 0), (0, 3))))
     seen = "return arguments[0].map((part) => document.querySelector(part).checkVisibility())"
     assert page.run(seen, [".map svg", "#confusion table", "#mistakes"]) == [True, False, False]
-    assert page.texts("#numbers .scale") == []
+    rows = page.texts("#numbers tr:has(.scale) td:first-child")
+    assert rows == ["Top-1 accuracy", "Top-5 accuracy"]  # the mean class accuracy has an interval without width
 
 
 def test_mistakes_with_pictures(show: Show, run: Command, here: Path) -> None:

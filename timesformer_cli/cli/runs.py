@@ -105,7 +105,8 @@ def compare(
     """Compare runs with the first one, on the videos that both have.
 
     The difference of the top-1 accuracies comes with its 95 % interval, by a bootstrap over pairs, and with the p-value
-    of McNemar's exact test. Gained are the videos that the later run alone has right, lost those that the first has.
+    of McNemar's exact test. If no video tells the runs apart, that interval has no width, and a note says so. Gained
+    are the videos that the later run alone has right, lost those that the first has.
     """
     talk.choose()
     _check_several(folders)
@@ -130,6 +131,7 @@ def compare(
                 "first_top_1": found.first,
                 "top_1": found.second,
                 "difference": None if found.difference is None else asdict(found.difference),
+                "interval_note": None if found.difference is None else found.difference.no_width("the difference"),
                 "p_value": found.p_value,
                 "gained": [flip.path for flip in flips if flip.gained],
                 "lost": [flip.path for flip in flips if not flip.gained],

@@ -97,6 +97,8 @@ def show(summary: dict[str, Any], *, as_json: bool) -> None:
         write_json(summary)
     else:
         _print(_table(summary))
+        if summary["interval_note"]:
+            print(summary["interval_note"])
         print(f"Videos: {_counts(summary['counts'])}.")
         if confused := [_pair(pair) for pair in summary["most_confused"][:_CONFUSED]]:
             print(f"Most confused: {'; '.join(confused)}.")
@@ -128,6 +130,9 @@ def show_comparisons(comparisons: Sequence[dict[str, Any]], *, as_json: bool) ->
             f"{len(row['lost']):,}",
         )
     _print(table)
+    for row in comparisons:
+        if row["interval_note"]:
+            print(f"{printable(row['run'])}: {row['interval_note']}")
 
 
 def write_json(content: dict[str, Any]) -> None:
@@ -161,7 +166,7 @@ def _table(summary: dict[str, Any]) -> "Table":
             table.add_row(
                 f"Top-{name[4:]} accuracy",
                 *_estimate(top["accuracy"]),
-                _percent(top["failures_as_wrong"]),
+                _failures(top, summary["failed"]),
                 f"{_percent(shown['value'])}, {'within' if shown['within_interval'] else 'outside'}" if shown else "",
             )
     if summary["mean_class_accuracy"] is not None:
@@ -176,9 +181,18 @@ def _table(summary: dict[str, Any]) -> "Table":
     return table
 
 
-def _estimate(estimate: dict[str, float]) -> tuple[str, str]:
-    low, high = (f"{100 * estimate[end]:.2f}" for end in ("low", "high"))
-    return _percent(estimate["value"]), f"{low} to {high}"
+def _estimate(estimate: dict[str, Any]) -> tuple[str, str]:
+    return _percent(estimate["value"]), _interval(estimate["low"], estimate["high"])
+
+
+def _failures(top: dict[str, Any], failed: int) -> str:
+    """The share with failures as wrong, and its interval if it is not that of the accuracy."""
+    share = _percent(top["failures_as_wrong"])
+    return f"{share} ({_interval(*top['failures_as_wrong_interval'])})" if failed else share
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.2f} to {100 * high:.2f}"
 
 
 def _percent(share: float) -> str:

@@ -22,7 +22,7 @@ from timesformer_cli.specs import Combine
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Accuracies of two runs, and the `difference` second minus first with its 95 % interval.
+    """Accuracies of two runs, and the `difference` second minus first with its 95 % interval by a bootstrap.
 
     `gained` and `lost`, int64, are the rows of the videos that the second alone has right, or the first
     alone. `p_value` is of McNemar's test, None without videos as the rest is.
@@ -54,9 +54,9 @@ def common_rows(runs: Sequence[Sequence[str]]) -> list[NDArray[np.int64]]:
 def compare(first: NDArray[np.bool_], second: NDArray[np.bool_], *, resamples: int = 1000, seed: int = 0) -> Comparison:
     """Compare two runs by which videos, bool (N,) in the same order, each has right.
 
-    The interval is of a bootstrap over pairs. McNemar's test is the exact one, two-sided: the
-    videos that one run alone has right are as many heads and tails of a fair coin. It is not the mid-p
-    variant, so that it errs towards no difference.
+    The interval is of a bootstrap over pairs, and so a point if no video tells the runs apart. McNemar's
+    test is the exact one, two-sided: the videos that one run alone has right are as many heads and tails of
+    a fair coin. It is not the mid-p variant, so that it errs towards no difference.
     """
     videos = len(first)
     gained, lost = np.flatnonzero(second & ~first), np.flatnonzero(first & ~second)

@@ -8,7 +8,7 @@ Equal scores rank as everywhere in this tool: the lower class number comes first
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,11 @@ _ROWS = 8192  # videos whose float64 copies are in memory at once
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 _DEFINITIONS = {
-    "intervals": "95 % percentile intervals of a bootstrap over the evaluated videos",
+    "intervals": "95 % intervals; by their method, wilson: the score interval of a share of the videos, "
+    "bootstrap: percentiles of resamples of the evaluated videos",
     "accuracy": "share of the evaluated videos whose label is among the k best; of equal scores the lower class leads",
-    "failures_as_wrong": "the same share, with the videos that failed counted as wrong",
+    "failures_as_wrong": "the same share, with the videos that failed counted as wrong; "
+    "failures_as_wrong_interval is its interval, low and high",
     "mean_class_accuracy": "mean of the top-1 accuracies of the classes that have evaluated videos",
     "negative_log_likelihood": "mean of -ln(probability of the label)",
     "expected_calibration_error": f"mean |top-1 accuracy - confidence| over {_BINS} bins of equal width, by videos",
@@ -34,24 +36,40 @@ _DEFINITIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % interval: percentiles of resamples of the videos.
+    """A value with its 95 % interval.
 
-    A bootstrap sees no other videos than these: where all are right, the interval is a point.
+    `method`: "wilson" for a share of the videos, and "bootstrap", percentiles of resamples of the videos, for what is
+    no share. A bootstrap sees no videos but these: if all are right, its interval is a point. Wilson's never is.
     """
 
     value: float
     low: float
     high: float
+    method: Literal["wilson", "bootstrap"]
+
+    def no_width(self, what: str) -> str | None:
+        """Two sentences if the interval of `what`, such as "the difference", is a point; None otherwise."""
+        if self.low < self.high:
+            return None
+        return (
+            f"The 95 % interval of {what} has no width because every resample of the evaluated videos gives the same "
+            "value. This does not make the value certain."
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class TopK:
-    """Videos whose label is among the `k` best, and their share; None without videos."""
+    """Videos whose label is among the `k` best, and their share; None without videos.
+
+    `failures_as_wrong` is their share of the evaluated and the failed videos, and `failures_as_wrong_interval` its 95 %
+    interval (low, high) by Wilson.
+    """
 
     k: int
     correct: int
     accuracy: Estimate | None
     failures_as_wrong: float | None
+    failures_as_wrong_interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +91,12 @@ class Metrics:
     mean_average_precision: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields with what they mean; `top` as `top_1`, `top_5`, ..."""
+        """The fields with what they mean; `top` as `top_1`, `top_5`, ...; `interval_note`: see `Estimate.no_width`."""
         record = asdict(self)
         tops = {f"top_{top.pop('k')}": top for top in record.pop("top")}
-        return {**tops, **record, "definitions": _DEFINITIONS}
+        mean = self.mean_class_accuracy
+        note = None if mean is None else mean.no_width("the mean class accuracy")
+        return {**tops, **record, "interval_note": note, "definitions": _DEFINITIONS}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,7 +187,7 @@ def measure(
         failed=failed,
         classes=classes,
         classes_with_videos=int((supports > 0).sum()),
-        top=tuple(_top(found.ranks < k, k, failed, resamples, seed) for k in sorted(set(ks))),
+        top=tuple(_top(found.ranks < k, k, failed) for k in sorted(set(ks))),
         mean_class_accuracy=_mean_class_accuracy(right, targets, resamples, seed),
         negative_log_likelihood=float(found.losses.mean()) if videos else None,
         expected_calibration_error=reliability(found.confidences, right).error if videos else None,
@@ -351,23 +371,40 @@ def binomial_tail(successes: int, trials: int, chance: float) -> float:
     return min(float(np.exp(logs[successes:]).sum()), 1.0)
 
 
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval (low, high) of a share of independent videos, `trials` above 0. Wilson 1927.
+
+    It is no point even if all or none are right.
+    """
+    z = 1.959963984540054  # the normal distribution's quantile of 0.975
+    share = successes / trials
+    middle = share + z**2 / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    low, high = ((middle + side * half) / (1 + z**2 / trials) for side in (-1, 1))
+    # None and all right are exactly 0 and 1, which rounding would miss.
+    return low if successes else 0.0, high if successes < trials else 1.0
+
+
 def interval(value: float, resampled: NDArray[np.float64]) -> Estimate:
-    """A value with the percentiles 2.5 and 97.5 of its resamples."""
+    """A value with the percentiles 2.5 and 97.5 of its resamples by a bootstrap."""
     low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
-    return Estimate(value, low, high)
+    return Estimate(value, low, high, "bootstrap")
+
+
+def _top(right: NDArray[np.bool_], k: int, failed: int) -> TopK:
+    videos, correct = len(right), int(right.sum())
+    listed = videos + failed
+    return TopK(
+        k=k,
+        correct=correct,
+        accuracy=Estimate(correct / videos, *wilson(correct, videos), "wilson") if videos else None,
+        failures_as_wrong=correct / listed if listed else None,
+        failures_as_wrong_interval=wilson(correct, listed) if listed else None,
+    )
 
 
 # Resampled videos are counted by what the metric asks of them, without drawing each: how many of N
 # draws fall on the n_i videos of kind i is multinomial, with n_i / N.
-
-
-def _top(right: NDArray[np.bool_], k: int, failed: int, resamples: int, seed: int) -> TopK:
-    videos, correct = len(right), int(right.sum())
-    accuracy = None
-    if videos:
-        drawn = np.random.default_rng(seed).binomial(videos, correct / videos, resamples)
-        accuracy = interval(correct / videos, drawn / videos)
-    return TopK(k, correct, accuracy, correct / (videos + failed) if videos + failed else None)
 
 
 def _mean_class_accuracy(

@@ -74,17 +74,6 @@ def worst(run: Run) -> list[int]:
     return order
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share, which is no point even where all or none are right. Wilson 1927."""
-    z = 1.959964
-    share = successes / trials
-    middle = share + z**2 / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
-    # Rounding must not leave 0 to 1.
-    low, high = ((middle + side * half) / (1 + z**2 / trials) for side in (-1, 1))
-    return max(low, 0.0), min(high, 1.0)
-
-
 def alike(confusion: NDArray[np.int64]) -> list[int]:
     """The classes in an order that has those beside one another that are taken for each other.
 
@@ -119,7 +108,7 @@ def _classes(run: Run) -> Iterator[Json]:
             yield {"videos": videos, "value": precision if videos else None}
         return
     for result in metrics.per_class(run.confusion):
-        low, high = wilson(result.correct, result.videos) if result.videos else (None, None)
+        low, high = metrics.wilson(result.correct, result.videos) if result.videos else (None, None)
         yield {
             "videos": result.videos,
             "correct": result.correct,

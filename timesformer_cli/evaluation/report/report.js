@@ -38,6 +38,8 @@ function showNumbers() {
   find("#numbers table").append(row("th", head), ...lines.map((cells) => row("td", cells.slice(0, head.length))));
   for (const cell of document.querySelectorAll("#numbers td")) cell.dataset.head = head[cell.cellIndex];
   find("#numbers dl").append(...terms(Object.entries(summary.definitions).map(([key, text]) => [reason(key), text])));
+  find("#no-width").hidden = !summary.interval_note;
+  find("#no-width").append(summary.interval_note ?? "");
   find("#numbers .note").hidden = !published;
   if (!published) return;
   const { checkpoint, data, clips, crops } = published;
@@ -56,18 +58,20 @@ function seen(clips, crops) {
   return `${number} of ${plural(crops, "crop")}`;
 }
 
-function measured(title, found, { failures_as_wrong: failures } = {}, published = undefined) {
+function measured(title, found, { failures_as_wrong: failures, failures_as_wrong_interval: ends } = {}, published) {
   const { value, low, high } = typeof found === "number" ? { value: found } : found;
-  const ends = [low, high].filter(known).map((end) => percent(end, 2));
-  const interval = ends.length ? [ends.join(" to ")] : [];
+  const interval = known(low) ? [stretch(low, high)] : [];
   if (low < high) interval.push(scale(low, high, value, published?.value));
-  const cells = [title, make("b", {}, percent(value, 2)), interval, known(failures) ? percent(failures, 2) : ""];
+  const wrong = known(failures) ? [percent(failures, 2), summary.failed ? ` (${stretch(...ends)})` : ""] : "";
+  const cells = [title, make("b", {}, percent(value, 2)), interval, wrong];
   if (!published) return [...cells, "", ""];
   const { difference, within_interval: within } = published;
   const verdict = make("span", { class: within ? "within" : "over" }, within ? "within" : "outside");
   const points = `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(2)} `;
   return [...cells, percent(published.value, 2), [points, verdict]];
 }
+
+const stretch = (low, high) => `${percent(low, 2)} to ${percent(high, 2)}`;
 
 // The interval as a stretch of a line, with a mark at the value and another at what was published.
 function scale(low, high, value, published = low) {
