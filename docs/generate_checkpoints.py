@@ -65,12 +65,21 @@ down says nothing. State how many videos there were.
 
 {presets}
 
-`transformers` takes size, colours and statistics from the model's `preprocessor_config.json`; the line above is what
-that file says for `base-k400`. Its pipeline refuses videos with fewer frames than a clip; here they are repeated.
+`transformers` and `transformers-4` take size, colours and statistics from the model's `preprocessor_config.json`; the
+lines above are what that file says for `base-k400`. Which of them a user of transformers has seen depends on the
+version: the video-classification pipeline of 4.x takes the first frames of a video, by default one after the other
+(`frame_sampling_rate` 1, here `--stride`), and so does that of 5.x if it has an image processor and no video
+processor. The pipeline of 5.x makes a video processor of the same file, and then takes frames from the whole video and
+ignores `frame_sampling_rate`.
+
+If a video has too few frames, the pipeline of 5.x refuses it, and that of 4.x gives the network fewer frames than it
+was built for, which fails or comes to wrong scores. Here `transformers` repeats frames evenly, and `transformers-4`
+repeats the last one. Frames of a video that is stored rotated are upright here, and rotated there.
 
 ```sh
 timesformer predict clips --recipe paper                        # a preset
 timesformer predict clips --recipe mmaction2 --crops 1          # with one part changed
+timesformer predict clips --recipe transformers-4 --stride 4    # the pipeline of 4.x with frame_sampling_rate=4
 timesformer predict clips --recipe original --set resize=opencv # any field of `timesformer models show`
 ```
 
@@ -238,6 +247,8 @@ def frames(spec: SamplingSpec) -> str:
     if spec.method == "segments":
         return f"the middle one of each of {spec.num_frames} equal parts, {rate}"
     span = f"{spec.num_frames} spread over {spec.num_frames * spec.stride:g}"
+    if spec.stride == 1:
+        span = f"{spec.num_frames} in a row"
     if spec.method == "strided":
         span = f"{spec.num_frames}, each {spec.stride:g} after the last"
     short = {"repeat": "", "loop": "; a short video starts again"}[spec.overrun]

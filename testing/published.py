@@ -94,6 +94,11 @@ def transformers_frames(frames: int, count: int) -> list[int]:
     return [i * frames // count for i in range(count)]
 
 
+def transformers_4_frames(frames: int, count: int, rate: int) -> list[int]:
+    """What its pipeline takes in version 4, and in 5 with an image processor; the last frame fills short videos."""
+    return np.minimum(np.linspace(0, count * rate - 1, num=count, dtype=np.int64), frames - 1).tolist()
+
+
 def mmaction2_frames(frames: int, count: int, stride: int) -> list[int]:
     """SampleFrames of mmaction2 in test mode with one clip and `out_of_bound_opt="loop"`."""
     offset = max(frames - ((count - 1) * stride + 1), 0) // 2

@@ -1,6 +1,7 @@
 """Each preset against the pipeline it is named after, as `pipelines` states it: frames and pixels, whole."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from testing.published import SHAPES, pictures
 from timesformer_cli.checkpoints.recipes import (
     RECIPES,
     RecipeName,
+    changed,
     original_preprocess,
     preset,
     published_stride,
@@ -82,6 +84,23 @@ class TestFrames:
 
     @pytest.mark.parametrize("dataset", [None, SSV2])
     @pytest.mark.parametrize(("frames", "fps"), VIDEOS)
+    @pytest.mark.parametrize("config", [BASE, HR, LARGE, LARGE_SSV2])
+    @pytest.mark.parametrize("rate", [1, 4, 8, 20])
+    def test_transformers_4(self, dataset: Any, frames: int, fps: float, config: TimesformerConfig, rate: int) -> None:
+        """The rate that a model was trained with means nothing to it."""
+        video, count = info(frames, fps), config.num_frames
+        recipe = preset("transformers-4", config, dataset=dataset, stride=7)
+        assert numbers("transformers-4", config, video, stride=7) == pipelines.transformers_4_frames(frames, count, 1)
+        recipe = changed(recipe, {"stride": rate})
+        assert plan(video, recipe.sampling)[0].clips.tolist() == [pipelines.transformers_4_frames(frames, count, rate)]
+        by_fields = changed(
+            preset("transformers", config, dataset=dataset), {"method": "window", "fps": None, "stride": rate}
+        )
+        assert (by_fields.sampling, by_fields.preprocess) == (recipe.sampling, recipe.preprocess)
+        assert by_fields.combine == recipe.combine
+
+    @pytest.mark.parametrize("dataset", [None, SSV2])
+    @pytest.mark.parametrize(("frames", "fps"), VIDEOS)
     @pytest.mark.parametrize(("config", "stride"), [(BASE, 32), (HR, 16), (LARGE, 4)])
     def test_mmaction2(
         self, dataset: str | None, frames: int, fps: float, config: TimesformerConfig, stride: int
@@ -139,7 +158,7 @@ class TestPixels:
         processor = PreprocessSpec(size=(32, 32), short_side=40, mean=(0.5,) * 3, std=(0.5,) * 3, resize="antialias")
         for name in RECIPES:
             uses_it = preset(name, SMALL, processor=processor).preprocess == processor
-            assert uses_it == (name == "transformers")
+            assert uses_it == name.startswith("transformers")
 
 
 class TestPresets:
@@ -147,7 +166,9 @@ class TestPresets:
         assert [preset(name, BASE).name for name in RECIPES] == list(RECIPES)
 
     def test_an_unknown_name_lists_the_known(self) -> None:
-        with pytest.raises(ValueError, match=r"'pytorchvideo'; known are original, paper, transformers, mmaction2, un"):
+        with pytest.raises(
+            ValueError, match=r"'pytorchvideo'; known are original, paper, transformers, transformers-4, mm"
+        ):
             preset("pytorchvideo", BASE)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
@@ -156,6 +177,7 @@ class TestPresets:
             ("original", "logits"),
             ("paper", "probabilities"),
             ("transformers", "logits"),
+            ("transformers-4", "logits"),
             ("mmaction2", "probabilities"),
             ("uniform", "logits"),
         ],

@@ -292,12 +292,15 @@ def test_presets(tmp_path: Path, name: recipes.RecipeName) -> None:
     assert changed.recipe.name == name
 
 
-def test_the_preset_of_transformers_is_what_the_model_s_processor_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "method"), [("transformers", "uniform"), ("transformers-4", "window")])
+def test_the_presets_of_transformers_are_what_the_model_s_processor_says(
+    tmp_path: Path, name: recipes.RecipeName, method: str
+) -> None:
     checkpoint = resolve(make_folder(tmp_path, FACEBOOK | NEWER | {"resample": 3}, num_frames=8))
     assert checkpoint.preprocess.resize == "float"
-    changed = with_overrides(checkpoint, recipe="transformers")
+    changed = with_overrides(checkpoint, recipe=name)
     assert (changed.preprocess.resize, changed.preprocess.interpolation) == ("antialias", "bicubic")
-    assert changed.sampling.method == "uniform"
+    assert changed.sampling.method == method
 
 
 @pytest.mark.parametrize(

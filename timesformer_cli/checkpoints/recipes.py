@@ -19,14 +19,15 @@ from timesformer_cli.specs import (
     require_known,
 )
 
-RecipeName = Literal["original", "paper", "transformers", "mmaction2", "uniform"]
+RecipeName = Literal["original", "paper", "transformers", "transformers-4", "mmaction2", "uniform"]
 
 # What each is, in a line of help.
 RECIPES: Mapping[RecipeName, str] = MappingProxyType(
     {
         "original": "the authors' released code: a clip at the start of the video, three crops, logits averaged",
         "paper": "the paper's appendix: as original, but the clip in the middle, probabilities averaged",
-        "transformers": "its video-classification pipeline: frames from the whole video, one centre crop",
+        "transformers": "its pipeline of version 5: frames from the whole video, one centre crop",
+        "transformers-4": "its pipeline of version 4, or 5 with an image processor: the first frames, one centre crop",
         "mmaction2": "its tests: a clip in the middle, three crops, colours scaled to -1..1, probabilities averaged",
         "uniform": "frames from the whole video, pixels and scores as original",
     }
@@ -44,8 +45,9 @@ def preset(
     """A published pipeline for a model of that shape.
 
     `dataset`: what the weights were trained on, if it is known; Something-Something has frames and
-    colours of its own. `stride`: the one they were trained with, if it is not the published one.
-    `processor`: what the model's image processor says, which `transformers` alone goes by.
+    colours of its own. `stride`: the one they were trained with, if it is not the published one;
+    `transformers-4` takes every frame all the same. `processor`: what the model's image processor says, which
+    only `transformers` and `transformers-4` go by.
 
     Raises:
         ValueError: no such pipeline, or a stride that cannot be.
@@ -55,10 +57,13 @@ def preset(
     frames = config.num_frames
     if stride is None:
         stride = published_stride(frames)
-    if name == "transformers":
+    if name in ("transformers", "transformers-4"):
+        whole = SamplingSpec(num_frames=frames, method="uniform", clips=1)
+        # The stride is what the pipeline calls frame_sampling_rate, which is 1 unless it is told.
+        start = SamplingSpec(num_frames=frames, stride=1, fps=None, clips=1)
         return Recipe(
             base=name,
-            sampling=SamplingSpec(num_frames=frames, method="uniform", clips=1),
+            sampling=whole if name == "transformers" else start,
             # Without a processor, what the Hub has beside the published checkpoints.
             preprocess=processor or _preprocess(config.image_hw, config.num_channels, "antialias"),
         )

@@ -77,6 +77,8 @@ def _windows(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
     the video and a single one sits at its start. Both ends are included, so frames are
     (clip - 1) / (T - 1) apart: 36.43 for "8x32" at 30 fps. The original repeats the last frame of a
     short video.
+
+    The original always has a rate. Without one, a clip at the start has the frames of transformers' older pipeline.
     """
     # No less than one frame, or the clip would run backwards: a video of one frame in ten seconds, say.
     clip = max(_source_frames(spec.stride * spec.num_frames, info, spec), 1.0)
@@ -87,6 +89,9 @@ def _windows(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
         if count > 1:  # side by side, from the first frame to the last
             return np.stack([_span(spare * i / (count - 1), clip, spec.num_frames) for i in range(count)])
     if count == 1:
+        if spec.fps is None and spec.placement == "first":
+            # NumPy's linspace differs from PyTorch's by a frame here and there, for 64 frames 8 apart, say.
+            return np.linspace(0, clip - 1, spec.num_frames, dtype=np.int64)
         return _span(spare / 2 if spec.placement == "middle" else 0.0, clip, spec.num_frames)
     starts = [spare * i / count for i in range(count)]
     if info.has_stream_duration:

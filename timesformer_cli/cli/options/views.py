@@ -37,13 +37,14 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 RecipeName = Annotated[
-    Literal["original", "paper", "transformers", "mmaction2", "uniform"] | None,
+    Literal["original", "paper", "transformers", "transformers-4", "mmaction2", "uniform"] | None,
     typer.Option(
         "--recipe",
         metavar="NAME",
         help=(
-            "A whole published way to feed the model: original, paper, transformers, mmaction2 or uniform; "
-            "the options below change single parts of it."
+            "Feed the model in a published way: original, paper, transformers (its pipeline of version 5: frames "
+            "from the whole video), transformers-4 (that of version 4, or 5 with an image processor: the first frames; "
+            "its frame_sampling_rate is the stride), mmaction2 or uniform. The options below change single parts of it."
         ),
         rich_help_panel=VIEWS,
     ),
