@@ -87,6 +87,15 @@ def test_transformers_4_is_its_pipeline(folder: Path, name: str, rate: int, monk
     assert probabilities(folder / name, other) == found
 
 
+@pytest.mark.parametrize("name", ["arm_wrestling.mp4", "flipping_pancake.mkv", "ucf_apply_eye_makeup.avi"])
+def test_transformers_4_is_its_pipeline_on_real_clips(folder: Path, shared_videos: Path, name: str) -> None:
+    pipeline = transformers.pipeline("video-classification", model=network_of(folder), image_processor=processor())
+    for rate in RATES:
+        theirs = pipeline(str(shared_videos / name), frame_sampling_rate=rate, top_k=len(LABELS))
+        expected = {row["label"]: row["score"] for row in theirs}
+        assert probabilities(shared_videos / name, fed(folder, rate)) == pytest.approx(expected, abs=TOLERANCE)
+
+
 @pytest.mark.parametrize("name", VIDEOS)
 def test_the_rate_changes_the_answer(folder: Path, name: str) -> None:
     """So that the tolerance above means something."""
