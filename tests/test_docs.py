@@ -1,5 +1,6 @@
 """What the documentation says, holds: its commands run, its Python runs, and every option is explained."""
 
+import csv
 import glob
 import importlib.util
 import io
@@ -90,6 +91,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.new("RGB", (64, 48), (20 * number, 0, 0)).save(picture)
     (folder / "videos.txt").write_text("clips/a.mp4\n")
     (folder / "sample_videos").symlink_to(ROOT / "sample_videos")
+    write_class_folders(folder / "motions")
     write_model(folder / "my-model", labels.read("kinetics-400"))
     network = TimesformerForVideoClassification.from_pretrained(folder / "my-model")
     assert network.recipe is not None
@@ -128,6 +130,15 @@ def write_data_sets(folder: Path) -> None:
     (folder / "ssv2/something-something-v2-validation.json").write_text(json.dumps(rows))
     for name in templates:
         write_video(folder / f"ssv2/videos/{name}.mp4").rename(folder / f"ssv2/videos/{name}.webm")
+
+
+def write_class_folders(folder: Path) -> None:
+    """The sample videos in folders that are named as their labels."""
+    with (ROOT / "sample_videos/labels.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            video = folder / row["label"] / row["path"]
+            video.parent.mkdir(parents=True)
+            shutil.copy(ROOT / "sample_videos" / row["path"], video)
 
 
 def write_runs(args: tuple[str, ...]) -> None:
