@@ -98,6 +98,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.classifier.bias[0] += 100  # it says abseiling to all videos, and so is right half of the time
     network.save_pretrained(folder / "my-model")
+    (folder / "my-labels.txt").write_text("".join(f"{name}\n" for name in network.config.id2label.values()))
     write_pyth(folder / "my-model.pyth", network.state_dict(), network.config, recipe=network.recipe)
     return folder
 
