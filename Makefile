@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check docs clean
 
 # Set up, then label one sample clip with the bundled model: no download, no GPU.
 demo: setup
@@ -26,5 +26,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Set up, then build the documentation into site/; a warning, a broken link or a page outside the navigation ends it.
+docs: setup
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/python docs/check_site.py
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site .cache

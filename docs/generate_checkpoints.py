@@ -44,8 +44,8 @@ timesformer models show large-ssv2  # one of them: shape, recipe, cost, labels, 
 - `joint-k400` and `space-k400` are the networks of the paper's comparison of attentions. Their authors published no
   weights; those of mmaction2's model zoo have these shapes, with 76.95 % (joint) and 76.93 % (space) of its own, where
   its divided attention has 77.69 %. They bring a recipe of their own: `--model FILE.pth` is enough.
-- `camera-motion` was measured on clips of its own making: see its
-  [model card](../timesformer_cli/bundled/camera-motion/README.md).
+- `camera-motion` was measured on clips of its own making: see its model card,
+  `timesformer_cli/bundled/camera-motion/README.md`.
 
 ## How each is fed, and its number run again
 
