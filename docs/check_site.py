@@ -2,9 +2,9 @@
 
 python docs/check_site.py [FOLDER]
 
-FOLDER is that of zensical.toml; its site is built already. Every page of docs/ must be in the navigation, every link and
-image of the site must lead to a file and an anchor there, and nothing that a browser fetches by itself may come from
-another host.
+FOLDER is that of zensical.toml; its site is built already. Every page of docs/ must be in the navigation, every link
+and image of the site must lead to a file and an anchor there, and nothing that a browser fetches by itself may come
+from another host.
 """
 
 import sys
@@ -55,7 +55,9 @@ def faults(folder: Path) -> Iterator[str]:
     listed = list(navigated(config["nav"]))
     written = {path.relative_to(folder / "docs").as_posix() for path in (folder / "docs").rglob("*.md")}
     yield from (f"docs/{name} is not in the navigation of zensical.toml" for name in sorted(written - set(listed)))
-    yield from (f"the navigation of zensical.toml names {name}, which is not in docs/" for name in set(listed) - written)
+    yield from (
+        f"the navigation of zensical.toml names {name}, which is not in docs/" for name in set(listed) - written
+    )
     yield from (f"the navigation of zensical.toml names {name} twice" for name in set(listed) if listed.count(name) > 1)
 
     site = folder / "site"
@@ -72,7 +74,9 @@ def faults(folder: Path) -> Iterator[str]:
                 continue
             target = path
             if parts.path:
-                target = (site / parts.path[1:] if parts.path[0] == "/" else path.parent / unquote(parts.path)).resolve()
+                target = (
+                    site / parts.path[1:] if parts.path[0] == "/" else path.parent / unquote(parts.path)
+                ).resolve()
                 target = target / "index.html" if target.is_dir() else target
             if not target.is_file() or site.resolve() not in target.resolve().parents:
                 yield f"{name} refers to {address}, which does not exist"
