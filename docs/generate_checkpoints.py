@@ -16,52 +16,55 @@ PAGE = Path(__file__).with_name("checkpoints.md")
 
 TEXT = """# Published checkpoints
 
-This page is made by `python docs/generate_checkpoints.py`; its tables come from `zoo.py` and `recipes.py` in
-`timesformer_cli/checkpoints/`, its words from the script.
-
-A name of the first column goes wherever a command takes `--model`. What is on the Hugging Face Hub is downloaded when
-it is first used, and found in the cache from then on.
+Use a name of the first column as `--model`. A checkpoint on the Hugging Face Hub is downloaded on first use; after that
+the cached files are used. `python docs/generate_checkpoints.py` writes this page.
 
 ```sh
-timesformer models list             # the same, and which of them are on this machine
+timesformer models list             # this table, and which of them are on this machine
 timesformer models show large-ssv2  # one of them: shape, recipe, cost, labels, files
 ```
 
 {checkpoints}
 
-- Frames: their number x the stride, counted at 30 frames a second; without a stride, one frame from each of as many
-  equal parts of the video.
-- Top-1 and top-5, in percent, are those of the model zoo in the README of
-  [facebookresearch/TimeSformer](https://github.com/facebookresearch/TimeSformer), whose models were trained anew after
-  the paper; those of `joint-k400` and `space-k400` are the paper's. They are on the validation sets (HowTo100M: the
-  test set), in the views of the next column, clips x crops. **None of them has been measured with this tool.**
-- TFLOPs are 10^12 multiply-adds for one view, as the paper counts them (for `joint-k400` and `space-k400`: mmaction2).
-  Parameters are counted in the network that this tool builds, classifier included.
-- The file is what the model zoo of the README calls the same weights. Facebook's account on the Hub has no large
-  models: these are copies by the one who converted all of them, who has copies of the others too.
-- `howto100m-*` are not on the Hub, and the names of their 1059 classes were never published. The README says 448 pixels
-  for 64 frames; the name of its file says 224, as do the others.
-- `joint-k400` and `space-k400` are the networks of the paper's comparison of attentions. Their authors published no
-  weights; those of mmaction2's model zoo have these shapes, with 76.95 % (joint) and 76.93 % (space) of its own, where
-  its divided attention has 77.69 %. They bring a recipe of their own: `--model FILE.pth` is enough.
-- `camera-motion` was measured on clips of its own making: see its model card,
+- **Frames:** the number of frames x the stride, counted at 30 frames per second. Without a stride, one frame from each
+  of as many equal parts of the video.
+- **Top-1 and top-5** are in percent, on the validation sets (HowTo100M: the test set), for clips x crops views. They
+  are those of the model zoo in the README of
+  [facebookresearch/TimeSformer](https://github.com/facebookresearch/TimeSformer), whose models were trained again after
+  the paper; those of `joint-k400` and `space-k400` are the paper's. **None of them has been measured with this tool.**
+- **TFLOPs** are 10^12 multiply-adds for one view, as the paper counts them (for `joint-k400` and `space-k400`:
+  mmaction2).
+- **Parameters** are counted in the network that this tool builds, classifier included.
+- `joint-k400` and `space-k400` are the networks that the paper compares divided attention with. Their authors published
+  no weights. Those of mmaction2's model zoo have these shapes, and top-1 accuracies of 76.95 % (joint) and 76.93 %
+  (space) there, where divided attention has 77.69 %. They bring their own recipe: `--model FILE.pth` is enough.
+- `camera-motion` was measured on clips made for it: see its model card,
   `timesformer_cli/bundled/camera-motion/README.md`.
+
+## Where the weights are
+
+{files}
+
+- **File** is the name of the same weights in the model zoo.
+- Facebook's account on the Hub has no large models. These are copies by the person who converted all of them.
+- `howto100m-*` are not on the Hub, and the names of their 1,059 classes were never published. The README says 448
+  pixels for 64 frames; its file name says 224, as the others do.
 
 ## How each is fed, and its number run again
 
 {recipes}
 
-`VIDEOS` stands for the validation set, and a number is the share of videos whose first label is the right one.
-`--recipe original` is the test of the released code. Without it a model is fed the same, but in as many clips as cover
-the video, since a long video seldom shows in its first seconds what it is about.
+`VIDEOS` stands for the validation set. `--recipe original` is the test of the released code. Without it, a model sees
+the same pixels in as many clips as cover the video, because the first seconds of a long video seldom show what it is
+about.
 
-Copies of Kinetics differ, because videos vanish from YouTube: with another copy than Facebook's, half a percent up or
-down says nothing. State how many videos there were.
+Copies of Kinetics differ, because videos disappear from YouTube. With a copy that is not Facebook's, half a percent up
+or down means nothing. State how many videos you had; [kinetics](kinetics.md) goes through it step by step.
 
 ## Presets
 
-`--recipe NAME` feeds any model in one of these ways; options after it change single parts. Here they are for
-`base-k400`:
+`--recipe NAME` feeds any model in one of these ways. Options after it change single parts. [Recipes](recipes.md)
+explains what a recipe is. For `base-k400` they are:
 
 {presets}
 
@@ -83,78 +86,73 @@ timesformer predict clips --recipe transformers-4 --stride 4    # the pipeline o
 timesformer predict clips --recipe original --set resize=opencv # any field of `timesformer models show`
 ```
 
-## Something-Something: BGR and 30 frames a second
+## Something-Something: BGR and 30 frames per second
 
-The released code reads the pictures of Something-Something with OpenCV, which gives blue, green and red in this order.
-Its settings ask to turn them round (`REVERSE_INPUT_CHANNEL`), but only one function acts on that, and it is skipped for
-vision transformers. So by the code, these models were trained and tested on BGR, and that is how they are fed here.
-**This is read from the code, and no published number settles it**: transformers feeds the same weights RGB, and no
-comparison of the two on the validation set is known. To make one: `--model base-ssv2 --set channel_order=rgb`.
+These models were trained on BGR: [recipes](recipes.md#why-bgr) says how that is known, and how to check it.
 
-The pictures were extracted at 30 frames a second from videos of 12, so most frames are there more than once before one
-is taken from each part. The tool takes the frames that such an extraction would give; `--set fps=none` takes them from
-the video as it is. The two differ by a frame here and there.
+Their frames were extracted at 30 per second from videos of 12 per second, so most frames exist more than once before
+one is taken from each part. The tool takes the frames that such an extraction would give. `--set fps=none` takes them
+from the video as it is. The two differ by a frame here and there.
 
 ```sh
-timesformer predict clips --model my-model --set channel_order=bgr  # as a model of your own, trained on BGR, wants it
+timesformer predict clips --model my-model --set channel_order=bgr  # your own model, trained on BGR
 timesformer predict clips --model my-model --set method=segments --set fps=none
 ```
 
 ## Where the code differs from the paper
 
-The `original` preset follows the code; `paper` the paper where the two contradict each other. It is not known which of
-them the published numbers were obtained with.
+The `original` preset follows the code. `paper` follows the paper where the two contradict each other. It is not known
+which of them gave the published numbers.
 
-- **Which clip.** The paper tests a clip in the middle of the video. The code, asked for one clip, takes the first
-  frames.
-- **Scores.** The paper averages the probabilities of the crops; the code adds up logits, which can order close classes
+- **Clip.** The paper tests a clip in the middle of the video. The code, asked for one clip, takes the first frames.
+- **Scores.** The paper averages the probabilities of the crops. The code adds up logits, which can rank close classes
   differently.
-- **Stride.** "8x32" is not a frame in every 32: the first and the last of 256 frames are both taken, so that 8 of them
-  lie 36.43 apart. 16x16 has 17 between frames, 96x4 has 4.03. In videos of another rate than 30 a second, the span is
-  as long in seconds.
+- **Stride.** "8x32" is not one frame in every 32: the first and the last of 256 frames are both taken, so the 8 frames
+  are 36.43 apart. In 16x16 they are 17 apart, in 96x4 4.03. If the video does not have 30 frames per second, the span
+  is equally long in seconds.
 - **Short videos** repeat their last frame until the clip is full.
-- **Pixels** are normalised first and then resized by bilinear interpolation without antialiasing. Image processors
-  smooth when they shrink, so the larger a video, the further their pixels are from those that the models were trained
-  on: in synthetic pictures of 640 x 360 by 5 of 255 levels on average, of 1920 x 1080 by 15.
-- **Numbers.** The README's are up to half a percent below the paper's.
+- **Pixels** are normalised first, then resized by bilinear interpolation without antialiasing. Image processors smooth
+  when they shrink, so the larger a video, the more their pixels differ from those of the training: on synthetic images
+  of 640 x 360 by 5 of 255 levels on average, of 1920 x 1080 by 15.
+- **Numbers.** Those of the README are up to half a percent below those of the paper.
 
 ## Which files are read
 
 - A folder, or a repository on the Hub: `config.json` with `model.safetensors` or `pytorch_model.bin`, in one file or in
   shards with an index.
-- Checkpoints of the original code, `.pyth`: the model alone, or with optimiser state and settings. Shape, stride and
+- Checkpoints of the original code, `.pyth`: only the model, or with optimiser state and settings. Shape, stride and
   statistics come from the weights and the settings.
 - Checkpoints of mmaction2, `.pth`, with divided, joint or space-only attention. They are fed by the `mmaction2` preset.
 
-Weights are read from safetensors, or from files of PyTorch that hold tensors and plain data; a file that would run code
-is refused. `timesformer models convert` writes a folder or a `.pyth` of either.
+Weights are read from safetensors, or from files of PyTorch that hold tensors and plain data. A file that would run code
+is refused. `timesformer models convert` turns any of them into a folder or a `.pyth` file.
 
-A folder says how to feed its model in `recipe.json`, which this tool writes; else in `preprocessor_config.json` or
-`video_preprocessor_config.json` of transformers, in all their generations: short side or height and width, crop,
-statistics, scale and filter are done as VideoMAE's image processors and TimeSformer's video processor do them. Means of
-0.45 with deviations of 0.225 are the original code's alone, so a file that states them stands for the `original`
-pixels.
+A folder says how to feed its model in `recipe.json`, which this tool writes, or in `preprocessor_config.json` or
+`video_preprocessor_config.json` of transformers, of any version: short side or height and width, crop, statistics,
+scale and filter are applied as VideoMAE's image processors and TimeSformer's video processor apply them. Only the
+original code uses means of 0.45 with deviations of 0.225, so a file that states them gets the pixels of the `original`
+preset.
 
 ## Labels
 
-The classes of Kinetics-400, Kinetics-600 and Something-Something v2 are built in, and used for their checkpoints
-whatever their files say: the labels of Kinetics-600 on the Hub were once in a wrong order. A `.pyth` or `.pth` file
-without names that has 400, 600 or 174 classes is taken for one of these. `--labels FILE` gives other names:
+The classes of Kinetics-400, Kinetics-600 and Something-Something v2 are built in. Their checkpoints use them whatever
+their files say: the labels of Kinetics-600 on the Hub were once in a wrong order. A `.pyth` or `.pth` file without
+names that has 400, 600 or 174 classes is taken for one of these. `--labels FILE` gives other names:
 
-- text in UTF-8, one name a line, in the order of the classes; or a number and a name with a tab between them, either
-  one first;
+- text in UTF-8, one name per line, in the order of the classes; or a number and a name with a tab between them, in
+  either order;
 - JSON: a list of names, `{{"0": "name"}}`, `{{"name": 0}}` (`kinetics_classnames.json`, the `labels.json` of
   Something-Something), or a `config.json` with `id2label`.
 
-Numbers go from 0 without gaps. Nothing is sorted: names of folders sort differently from the labels they stand for.
+Numbers go from 0 without gaps. Nothing is sorted: names of folders sort differently from the labels that they stand
+for.
 
 ## Licences
 
 The original code and Facebook's weights, converted or not, are under
-[CC-BY-NC-4.0](https://creativecommons.org/licenses/by-nc/4.0/), which excludes commercial use. What others trained has
-the licence that they give it. This tool, which has nothing of the original code in it, and `camera-motion` are under
-the Apache License 2.0.
-"""
+[CC-BY-NC-4.0](https://creativecommons.org/licenses/by-nc/4.0/), which excludes commercial use. Checkpoints by other
+people have the licence that they chose. This tool contains nothing of the original code. It and `camera-motion` are
+under the Apache License 2.0."""
 
 
 def page() -> str:
@@ -162,8 +160,6 @@ def page() -> str:
         checkpoints=table(
             (
                 "name",
-                "weights",
-                "file",
                 "data",
                 "frames",
                 "size",
@@ -172,10 +168,10 @@ def page() -> str:
                 "views",
                 "TFLOPs",
                 "parameters",
-                "licence",
             ),
             map(checkpoint_row, ZOO.values()),
         ),
+        files=table(("name", "weights", "file", "licence"), map(file_row, ZOO.values())),
         recipes=table(("name", "frames", "pixels", "scores", "command"), map(recipe_row, ZOO.values())),
         presets=table(("name", "what it is", "frames", "pixels", "scores"), map(preset_row, RECIPES)),
     )
@@ -187,11 +183,8 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def checkpoint_row(entry: Published) -> tuple[str, ...]:
-    weights = f"[{entry.repo}](https://huggingface.co/{entry.repo})" if entry.repo else "`--weights FILE`"
     return (
         f"`{entry.name}`",
-        "bundled" if entry.folder else weights,
-        f"`{entry.file}`" if entry.file else "",
         entry.data,
         f"{entry.num_frames}x{entry.stride}" if entry.stride else str(entry.num_frames),
         str(entry.size),
@@ -200,6 +193,15 @@ def checkpoint_row(entry: Published) -> tuple[str, ...]:
         f"{entry.clips} x 3" if entry.clips else "",
         number(entry.tflops),
         f"{entry.parameters:,}",
+    )
+
+
+def file_row(entry: Published) -> tuple[str, ...]:
+    weights = f"[{entry.repo}](https://huggingface.co/{entry.repo})" if entry.repo else "`--weights FILE`"
+    return (
+        f"`{entry.name}`",
+        "bundled" if entry.folder else weights,
+        f"`{entry.file}`" if entry.file else "",
         entry.licence,
     )
 
@@ -241,7 +243,7 @@ def in_words(recipe: Recipe) -> tuple[str, str, str]:
 
 
 def frames(spec: SamplingSpec) -> str:
-    rate = "at the video's own rate" if spec.fps is None else f"at {spec.fps:g} a second"
+    rate = "at the video's own rate" if spec.fps is None else f"at {spec.fps:g} per second"
     if spec.method == "uniform":
         return f"{spec.num_frames}, spread over the whole video"
     if spec.method == "segments":

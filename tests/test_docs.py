@@ -4,16 +4,16 @@ import csv
 import glob
 import importlib.util
 import io
+import itertools
 import json
 import re
 import runpy
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -45,14 +45,56 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def commands() -> Iterator[tuple[str, ...]]:
-    """The arguments of every `timesformer` in a shell block, without what else is in its pipe."""
-    for line in "".join(block for page in PAGES for block in blocks(page, "sh")).splitlines():
-        words = [word for part in shlex.split(line, comments=True) for word in re.split("(;)", part) if word]
-        words = [word.replace("${film%.mp4}", "films/d").replace("$film", "films/d.mp4") for word in words]
-        if "timesformer" in words:
-            args = words[words.index("timesformer") + 1 :]
-            yield tuple(args[: min((args.index(word) for word in ("|", ">", ";") if word in args), default=None)])
+# What starts a command somewhere else than here, or runs what no test machine has.
+ELSEWHERE = {"torchrun", "sbatch", "srun", "docker", "podman"}
+DEVICES = {"--device": ("cuda", "mps"), "--provider": ("cuda", "tensorrt", "coreml", "directml", "openvino")}
+
+# What ends the arguments of a command.
+ENDS = {"|", "||", "&&", ">", "2>", "<", ";", "&"}
+
+
+def commands(*, runnable: bool) -> list[tuple[str, ...]]:
+    """The arguments of each `timesformer` on the pages, without what else is in its pipe, each once.
+
+    Those in blocks of `sh` run here, unless they need a scheduler, a container or a GPU. Those of `bash` do not.
+    """
+    found = {
+        args: runs and language == "sh"
+        for language in ("bash", "sh")
+        for line in lines(language)
+        for runs, args in called(shlex.split(line, comments=True))
+    }
+    return sorted(args for args, runs in found.items() if runs == runnable)
+
+
+def lines(language: str) -> list[str]:
+    text = "".join(block for page in PAGES for block in blocks(page, language))
+    return text.replace("\\\n", " ").splitlines()
+
+
+def called(words: list[str]) -> Iterator[tuple[bool, tuple[str, ...]]]:
+    """Whether a command can run here, and its arguments, of all in a line of the shell; those in quotes too."""
+    elsewhere = bool(ELSEWHERE & set(words))
+    words = [part for word in words for part in (re.split("(;)", word) if " " not in word else [word]) if part]
+    for number, word in enumerate(words):
+        if re.match(r"timesformer\s", word):
+            yield from ((False, args) for _, args in called(shlex.split(word)))
+        if word != "timesformer":
+            continue
+        args = words[number + 1 :]
+        args = args[: min((args.index(end) for end in ENDS & set(args)), default=None)]
+        args = [arg.replace("${film%.mp4}", "films/d").replace("$film", "films/d.mp4") for arg in args]
+        needs = any(value.startswith(DEVICES.get(option, ())) for option, value in itertools.pairwise(args))
+        yield not (elsewhere or needs), tuple(args)
+
+
+def check_options(args: Sequence[str]) -> None:
+    """Read a command line as the program does, and run nothing. Raises Exception for what it does not know."""
+    name, command, rest = "timesformer", get_command(app), list(args)
+    while hasattr(command, "commands"):
+        name = rest.pop(0)
+        command = command.commands[name]
+    command.make_context(name, rest)
 
 
 @pytest.fixture(scope="module")
@@ -176,25 +218,73 @@ def write_shards(count: int) -> None:
         )
 
 
+def before_merge(args: tuple[str, ...]) -> tuple[str, ...]:
+    write_shards(8)
+    return args
+
+
+def before_runs(args: tuple[str, ...]) -> tuple[str, ...]:
+    write_runs(args)
+    return args
+
+
+# What is made for a command before it runs, by its name; and the arguments that it then has.
+BEFORE: dict[str, Callable[[tuple[str, ...]], tuple[str, ...]]] = {
+    "merge": before_merge,
+    "runs": before_runs,
+    "benchmark": lambda args: (*args, "--seconds", "0.01"),  # here it is only to run
+}
+
+
 def test_the_commands_are_found() -> None:
-    assert len(set(commands())) >= 15
+    assert len(commands(runnable=True)) >= 15
+    assert "predict footage -o labels.jsonl --shard auto --resume" in map(" ".join, commands(runnable=False))
 
 
-@pytest.mark.parametrize("args", sorted(set(commands())), ids=" ".join)
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("find . | timesformer predict - | jq .", [(True, ("predict", "-"))]),
+        ("timesformer models list; timesformer predict a > b", [(True, ("models", "list")), (True, ("predict", "a"))]),
+        ("sbatch --wrap 'timesformer predict a'", [(False, ("predict", "a"))]),
+        ("docker run --rm image timesformer models list", [(False, ("models", "list"))]),
+        ("timesformer predict a --device cuda:1", [(False, ("predict", "a", "--device", "cuda:1"))]),
+        ("timesformer predict a --device cpu", [(True, ("predict", "a", "--device", "cpu"))]),
+        ("pip install timesformer-cli", []),
+    ],
+)
+def test_which_commands_a_line_calls(line: str, found: list[tuple[bool, tuple[str, ...]]]) -> None:
+    assert list(called(shlex.split(line))) == found
+
+
+@pytest.mark.parametrize("args", commands(runnable=False), ids=" ".join)
+@pytest.mark.usefixtures("place")
+def test_commands_that_cannot_run_here_have_options_that_exist(args: tuple[str, ...]) -> None:
+    check_options(args)
+
+
+@pytest.mark.parametrize("args", [["predict", "a.mp4", "--no-such"], ["predict", "a.mp4", "--batch-size", "many"]])
+def test_options_that_do_not_exist_are_found(args: list[str]) -> None:
+    with pytest.raises(Exception, match=r"no-such|many"):
+        check_options(args)
+
+
+def test_commands_that_do_not_exist_are_found() -> None:
+    with pytest.raises(KeyError, match="forecast"):
+        check_options(["forecast", "a.mp4"])
+
+
+@pytest.mark.parametrize("args", commands(runnable=True), ids=" ".join)
 @pytest.mark.usefixtures("place")
 def test_commands_run(
     args: tuple[str, ...], capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     if "decord" in args and importlib.util.find_spec("decord") is None:
         pytest.skip("decord has no wheel for this platform")
-    if args[0] == "merge":
-        write_shards(8)
     if ("exported" in args and args[0] != "export") or "--check" in args:
         shutil.copytree(request.getfixturevalue("exported"), "exported")
-    if args[0] == "benchmark":
-        args += ("--seconds", "0.01")  # here it is only to run
-    if args[0] == "runs":
-        write_runs(args)
+    if args[0] in BEFORE:
+        args = BEFORE[args[0]](args)
     args = tuple(name for arg in args for name in sorted(glob.glob(arg) if "-of-" in arg else []) or [arg])
     assert (finish(args), "error" in capsys.readouterr().err) == (0, False)
 
@@ -205,22 +295,6 @@ def test_python_runs(code: str) -> None:
     exec(compile(code, "documentation", "exec"), {})
 
 
-@pytest.mark.usefixtures("place")
-def test_the_readme_shows_the_records_that_are_written(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["predict", str(write_video(Path("long.mp4"), frames=300, rate=30)), "missing.mp4"])
-    written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    shown = [json.loads(block) for block in blocks(ROOT / "README.md", "json") if '"path"' in block]
-    assert [keys(record) for record in shown] == [keys(record) for record in written]
-
-
-def keys(value: Any) -> Any:
-    """The names in a record, in their order, at every level."""
-    if isinstance(value, dict):
-        return [(key, keys(content)) for key, content in value.items()]
-    return keys(value[0]) if isinstance(value, list) else None
-
-
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {
@@ -229,7 +303,7 @@ def test_make_targets_exist() -> None:
         for block in blocks(page, "sh")
         for target in re.findall(r"^make (\w+)", block, re.MULTILINE)
     }
-    assert {"demo", "test"} <= named <= targets
+    assert {"demo", "docs", "test"} <= named <= targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
