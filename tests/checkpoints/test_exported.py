@@ -119,7 +119,7 @@ class TestDamage:
         path = tmp_path / "model.pt2"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("notes.txt", "x")
-        assert refusal(path) == "not a program that torch.export saved"
+        assert refusal(path) == "not a program saved by torch.export"
 
     def test_no_file(self, tmp_path: Path) -> None:
         assert "No such file" in refusal(tmp_path / "model.onnx")
@@ -246,7 +246,7 @@ class TestResolve:
 
     def test_it_is_no_weights_of_a_published_model(self, tmp_path: Path) -> None:
         path = write_linear(tmp_path / "model.onnx")
-        with pytest.raises(UsageError, match="an exported model is no weights of another; give it with `model`"):
+        with pytest.raises(UsageError, match="an exported model is not a weight file; give it with `model`"):
             resolve("base-k400", weights=path)
 
     def test_a_folder_without_any(self, tmp_path: Path) -> None:

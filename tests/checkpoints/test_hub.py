@@ -436,7 +436,7 @@ class TestRefusals:
     def test_a_wrong_token(self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hub.connect(monkeypatch, cache, token="hf_expired")
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
-        assert "the access token was refused; log in anew with `hf auth login`, or correct or" in refusal()
+        assert "the access token was refused; log in again with `hf auth login`, or correct or" in refusal()
 
     def test_not_a_name(self, hub: Hub, cache: Path) -> None:
         assert "that is not the name of a repository" in refusal("owner")
@@ -487,8 +487,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("status", "expected"),
         [
-            (500, "the server answered 500 Internal Server Error; try again in some minutes"),
-            (503, "the server answered 503 Service Unavailable; try again in some minutes"),
+            (500, "the server answered 500 Internal Server Error; try again in a few minutes"),
+            (503, "the server answered 503 Service Unavailable; try again in a few minutes"),
             (403, "the server answered 403 Forbidden; the access token may not read it"),
             (404, "the server answered 404 Not Found; check HF_ENDPOINT"),
         ],
@@ -517,7 +517,7 @@ class TestRefusals:
 
     def test_too_many_requests(self, hub: Hub, cache: Path) -> None:
         hub.add_fault("/api/models/", status=429)
-        assert "429 Too Many Requests; wait some minutes; to be allowed more, run `hf auth login`" in refusal()
+        assert "429 Too Many Requests; wait a few minutes; for a higher limit, run `hf auth login`" in refusal()
 
     @pytest.mark.parametrize(
         "body",
@@ -535,14 +535,14 @@ class TestRefusals:
         hub.add_fault("/", body=body, status=200)
         message = refusal()
         assert message.startswith(
-            f"config.json of owner/model cannot be had from {hub.url} (HF_ENDPOINT): what answers is"
+            f"config.json of owner/model cannot be had from {hub.url} (HF_ENDPOINT): the server is not a"
         )
         assert message.endswith("; check HF_ENDPOINT and the network")
 
     def test_a_file_of_another_commit(self, hub: Hub, cache: Path) -> None:
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
         hub.add_fault("/config.json", body=SMALL["config.json"], headers={"X-Repo-Commit": "0" * 40})
-        assert "what answers is not a Hub (it sent a file of another commit)" in refusal()
+        assert "the server is not a Hub (it sent a file of another commit)" in refusal()
 
     def test_the_real_hub_is_named_so(self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(constants, "ENDPOINT", "https://huggingface.co")
@@ -663,7 +663,7 @@ class TestDisk:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=room * len(SAFE)))
         message = refusal()
         assert message.startswith(f"{missing} of owner/model")
-        assert f"0.0 MB are needed, and {cache} has 0.0 MB free; make room there, or name another" in message
+        assert f"0.0 MB are needed, and {cache} has 0.0 MB free; free space there, or name another" in message
         assert hub.files("cdn") == []
 
     def test_what_is_there_takes_no_more_room(self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -701,7 +701,7 @@ class TestDisk:
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE * 1000})
         done = run(hub, tmp_path, before="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))")
         assert done.stdout.startswith("model.safetensors of owner/model cannot be had")
-        assert f"{tmp_path}/hub: {os.strerror(errno.EFBIG)}; make room there" in done.stdout
+        assert f"{tmp_path}/hub: {os.strerror(errno.EFBIG)}; free space there" in done.stdout
         assert done.stderr == ""
 
 

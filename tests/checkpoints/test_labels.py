@@ -146,7 +146,7 @@ def error_of(path: Path) -> str:
         ("0\ta\n2\tb\n", "2 labels up to number 2, but none has the number 1"),
         ("{", "not valid JSON"),
         ('["a", ', "not valid JSON"),
-        ("[" * 100_000 + '"', "without end"),
+        ("[" * 100_000 + '"', "nested too deeply"),
         ("[]", "no labels"),
         ("{}", "no labels"),
         ("[1, 2]", "item 0 is 1; a name was expected"),
@@ -154,10 +154,10 @@ def error_of(path: Path) -> str:
         ('["a", null]', "item 1 is None"),
         ('{"0": "a", "2": "b"}', "none has the number 1"),
         ('{"0": "a", "00": "b"}', "two labels have the number 0"),
-        ('{"0": "a", "0": "b"}', "'0' is there twice"),
+        ('{"0": "a", "0": "b"}', "'0' is listed twice"),
         ('{"0": "a", "1": ""}', "key '1' has no name"),
         ('{"a": 0, "b": 0}', "two labels have the number 0: 'a' and 'b'"),
-        ('{"a": 0, "a": 1}', "'a' is there twice"),
+        ('{"a": 0, "a": 1}', "'a' is listed twice"),
         ('{"a": 0, "b": true}', "'b' stands for True"),
         ('{"a": 0, "b": 1.0}', "'b' stands for 1.0"),
         ('{"a": 0, "b": "x"}', "'b' stands for 'x'"),
@@ -181,7 +181,7 @@ def test_json_files_hold_json(tmp_path: Path) -> None:
     (tmp_path / "labels.JSON").write_text("[something]\n")
     assert "not valid JSON" in error_of(tmp_path / "labels.JSON")
     (tmp_path / "labels.JSON").write_text('"archery"')
-    assert "'archery' is no list of labels" in error_of(tmp_path / "labels.JSON")
+    assert "'archery' is not a list of labels" in error_of(tmp_path / "labels.JSON")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

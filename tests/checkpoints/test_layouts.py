@@ -237,13 +237,13 @@ class TestInferredConfig:
         whole = network(CONFIG)
         headless = {name: t for name, t in whole.state_dict().items() if not name.startswith("classifier")}
         for state in (whole.timesformer.state_dict(), headless):
-            with pytest.raises(ValueError, match="without a head for classes"):
+            with pytest.raises(ValueError, match="without a classification head"):
                 infer_config(state, TrainingFacts(num_heads=2))
 
     @pytest.mark.parametrize(
         ("state", "message"),
         [
-            ({}, "not those of a TimeSformer: there is no embeddings.* among no names at all"),
+            ({}, "not those of a TimeSformer: no embeddings.* among no names at all"),
             ({"fc.bias": torch.zeros(1)}, "among fc.bias"),
             ({f"layer.{i}": torch.zeros(1) for i in range(9)}, r"among layer\.0, layer\.1, layer\.2, \.\.\.$"),
         ],

@@ -173,7 +173,7 @@ def test_a_recipe_may_state_a_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["no-such-model", "", "x" * 5000, "nul\0", "a/b/c", "../models/x"])
 def test_unknown_names_say_what_can_be_given(name: str) -> None:
     message = error_of(name)
-    assert message.startswith(f"{name}: no model of that name, and no such folder or file")
+    assert message.startswith(f"{name}: no model of that name and no such folder or file")
     assert "`model=camera-motion` works without a download" in message
 
 

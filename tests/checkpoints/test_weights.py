@@ -190,13 +190,15 @@ class TestKeysThatDoNotFit:
 
     def test_misshapen(self, folder: Path, state: dict[str, Tensor]) -> None:
         state["classifier.weight"] = torch.zeros(7, 16)
-        assert "1 of another shape: classifier.weight (7, 16) for (3, 16)" in self.refusal(folder, state)
+        assert "1 of a different shape: classifier.weight (7, 16) for (3, 16)" in self.refusal(folder, state)
 
     def test_all_at_once(self, folder: Path, state: dict[str, Tensor]) -> None:
         state["head.bias"] = state.pop("classifier.bias")
         state["classifier.weight"] = torch.zeros(16, 3)
         message = self.refusal(folder, state)
-        assert "1 missing: classifier.bias; 1 unexpected: head.bias; 1 of another shape: classifier.weight" in message
+        assert (
+            "1 missing: classifier.bias; 1 unexpected: head.bias; 1 of a different shape: classifier.weight" in message
+        )
 
     def test_many_are_counted_and_some_named(self) -> None:
         expected = {f"layer.{i}": torch.zeros(1) for i in range(100)}
@@ -261,7 +263,7 @@ class TestBrokenFiles:
 
     def test_activation_that_nobody_knows(self, folder: Path) -> None:
         (folder / "config.json").write_text('{"hidden_act": "swoosh"}')
-        assert "hidden_act is 'swoosh'; known are gelu" in self.refusal(folder)
+        assert "hidden_act is 'swoosh'; expected one of gelu" in self.refusal(folder)
 
     def test_config_that_is_no_text(self, folder: Path) -> None:
         (folder / "config.json").write_bytes(b"\xff\xfe\x00")
@@ -557,9 +559,9 @@ class TestRefusedFiles:
         [
             ([STATE], "it is not a mapping"),
             (torch.ones(1), "it is not a mapping"),
-            ({"epoch": 3}, "it is not a mapping of names to tensors ('epoch' is no tensor)"),
-            ({**STATE, "step": 3}, "('step' is no tensor)"),
-            ({3: torch.ones(1)}, "(3 is no tensor)"),
+            ({"epoch": 3}, "it is not a mapping of names to tensors ('epoch' is not a tensor)"),
+            ({**STATE, "step": 3}, "('step' is not a tensor)"),
+            ({3: torch.ones(1)}, "(3 is not a tensor)"),
             ({"model_state": {"a": {"b": torch.ones(1)}}}, "its model_state is not a mapping"),
             ({"state_dict": {}, "model_state": {"a": None}}, "its model_state is not a mapping"),
             ({"a": torch.ones(1, device="meta")}, "'a' is not an ordinary tensor"),

@@ -1,4 +1,4 @@
-"""The files of a model folder: config, processor, recipe, and which of them holds the weights."""
+"""The files of a model folder: config, processor, recipe, and the file that holds the weights."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ RECIPE_FILE = "recipe.json"
 
 
 def find_weights(folder: Path) -> Path:
-    """The weight file of `folder` to read, or the exported model. Raises CheckpointError when there is none."""
+    """The weight file of `folder` to read, or the exported model. Raises CheckpointError if there is none."""
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
@@ -32,7 +32,7 @@ def find_exported(folder: Path) -> Path | None:
 
 
 def save_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write `recipe.json`, and for transformers as much of it as a `preprocessor_config.json` can say."""
+    """Write `recipe.json`, and a `preprocessor_config.json` for transformers with as much of it as that can express."""
     content = recipe.to_dict()
     for name, values in ((RECIPE_FILE, content), (processors.FILES[0], processors.write(recipe.preprocess))):
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -82,7 +82,7 @@ def _object(content: object, where: str) -> dict[str, Any]:
 
 
 def overlaid(recipe: Recipe, stated: Mapping[str, Any], path: Path) -> Recipe:
-    """`recipe` with the fields that a recipe's file states. Raises CheckpointError."""
+    """`recipe` with the fields that a recipe file states. Raises CheckpointError."""
     try:
         return Recipe.from_dict({"name": path.name, **stated}, recipe)
     except ValueError as error:
@@ -90,15 +90,15 @@ def overlaid(recipe: Recipe, stated: Mapping[str, Any], path: Path) -> Recipe:
 
 
 def weight_checksums(weights: Path | None) -> dict[str, str]:
-    """The sha256, in hex, of each file that holds weights, by its name: shards and companions beside `weights` too.
+    """The sha256 in hex of each file that holds weights, by file name, including shards and companions of `weights`.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: a file cannot be read.
     """
     if weights is None:
         return {}
     names = {file.name for file in exported.files_of(weights)}
     if weights.name.endswith(".index.json"):
-        with suppress(ValueError, KeyError, AttributeError):  # whoever loads it says what is wrong
+        with suppress(ValueError, KeyError, AttributeError):  # loading it reports what is wrong
             names |= set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
     return {name: checksum([weights.with_name(name)]) for name in sorted(names)}

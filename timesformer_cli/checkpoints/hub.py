@@ -1,8 +1,8 @@
-"""The Hugging Face Hub: models in its cache, their download, and one clear line when one cannot be had.
+"""The Hugging Face Hub: models in its cache, downloads, and a one-line error if a model cannot be had.
 
-The cache is the one that every program of Hugging Face shares, in the layout that huggingface_hub documents: for each
-repository `blobs`, `snapshots/<commit>/<file>`, `refs/<revision>` (a file that holds the commit), and
-`.no_exist/<commit>/<file>` for files that a commit does not have.
+All programs of Hugging Face share this cache. huggingface_hub documents its layout; each repository has `blobs`,
+`snapshots/<commit>/<file>`, `refs/<revision>` (a file that holds the commit), and `.no_exist/<commit>/<file>` for
+files that a commit does not have.
 """
 
 import json
@@ -25,25 +25,25 @@ from timesformer_cli.checkpoints import exported
 from timesformer_cli.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
-# What says how to feed a model, besides config.json. A repository may have any of them, or none.
+# Files besides config.json that tell how to feed a model. A repository may have any of them, or none.
 SIDE_FILES = ("recipe.json", "preprocessor_config.json", "video_preprocessor_config.json")
 
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-# Where there is neither; the first is where onnx-community has it. A .pt2 may be a program, and is never fetched.
+# Used if there is neither; onnx-community has the first. A .pt2 may hold machine code, and is never fetched.
 _ONNX = ("onnx/model.onnx", "model.onnx")
 
-# Who converts weights on the Hub, and how its pull requests begin; transformers looks for the same.
+# The Hub's account that converts weights, and how the titles of its pull requests begin; transformers uses the same.
 _CONVERTER, _CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant"
 
 _MAIN = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO_PART = re.compile(r"\w|\w[\w.-]*\w", re.ASCII)
-# Weights that the Hub's libraries do not read, but this package does when it is given the file.
+# Weights that the Hub's libraries do not read. This package reads them if it is given the file.
 _ORIGINAL_SUFFIXES = (".pyth", ".pth")
 
-# A connection that breaks in the middle of a file, in the words of the HTTP clients that versions of huggingface_hub
-# use: requests, httpx. None of them resumes after all of these; some leave what arrived for the next attempt.
+# Errors of a connection that breaks in the middle of a file, as the HTTP clients of huggingface_hub's versions
+# (requests, httpx) name them. No version resumes after all of these; some keep the received bytes for the next attempt.
 _BROKEN_TRANSFERS = ("ReadError", "RemoteProtocolError", "ConnectionError", "ChunkedEncodingError")
 
 _T = TypeVar("_T")
@@ -53,9 +53,9 @@ _T = TypeVar("_T")
 class Snapshot:
     """A model in the cache.
 
-    `folder` holds `config.json` and, as far as the repository has them, `SIDE_FILES`, all at
-    `commit`. `weights` is the file to read (an index stands for shards, which lie beside it); it
-    may be in the folder of another commit, that of the Hub's own conversion to safetensors.
+    `folder` holds `config.json` and those of `SIDE_FILES` that the repository has, all at `commit`. `weights`
+    is the file to read; an index stands for its shards, which lie beside it. It may lie in the folder of
+    another commit: that of the Hub's own conversion to safetensors.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class Snapshot:
 
 
 def is_repo_id(name: str) -> bool:
-    """Whether `name` has the form owner/repository. Says nothing of whether there is one."""
+    """Whether `name` has the form owner/repository. The repository need not exist."""
     parts = name.split("/")
     return (
         len(parts) == 2
@@ -76,24 +76,24 @@ def is_repo_id(name: str) -> bool:
 
 
 def find_cached(repo: str, revision: str | None = None) -> Snapshot | None:
-    """The model in the cache, if it is complete; never touches the network.
+    """The model in the cache, if it is complete; never uses the network.
 
-    `revision` is a branch, a tag, `refs/pr/N` or a commit; None is `main`. Complete are a
+    `revision` is a branch, a tag, `refs/pr/N` or a commit; None is `main`. A complete model has a
     `config.json`, weights with all their shards, and at least one of `SIDE_FILES`, unless the cache
-    knows that the repository has none: a program that asked for the weights alone leaves out how
-    to feed them. Safetensors go before `.bin`, and both before ONNX.
+    knows that the repository has none of these: a program that needs only the weights does not
+    download them. Safetensors are preferred to `.bin`, and both to ONNX.
     """
     found = _look_up(_Source.of(repo, revision))
     return found if isinstance(found, Snapshot) else None
 
 
 def fetch(repo: str, revision: str | None = None, *, offline: bool = False, quiet: bool = False) -> Snapshot:
-    """The model from the cache, or else from the Hub; a complete one in the cache costs no request.
+    """The model from the cache, or else from the Hub; a complete one in the cache needs no request.
 
     `offline`, like the variable HF_HUB_OFFLINE, forbids the network. `quiet` hides progress bars.
 
     Raises:
-        CheckpointError: as `download`, or a file that is not in the cache when offline.
+        CheckpointError: as `download`; or offline, and a file is not in the cache.
     """
     source = _Source.of(repo, revision)
     found = _look_up(source)
@@ -105,16 +105,16 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False, quie
 
 
 def download(repo: str, revision: str | None = None, *, quiet: bool = False) -> Snapshot:
-    """Bring the model's files into the cache, those that are not there yet, as `revision` is on the Hub now.
+    """Download the model's missing files into the cache, as `revision` is on the Hub now.
 
-    Weights are the repository's safetensors; else the Hub's own conversion of its weights to
-    safetensors, in a pull request; else its `.bin`; else its model of ONNX, with the files that hold
-    its weights. The cache learns what `revision` stands for after the last file, so an interrupted
-    download leaves an older, complete one in use. Tokens are huggingface_hub's: HF_TOKEN or a saved
-    login. Progress bars go to a terminal's standard error.
+    Weights are the first that exists of: the repository's safetensors; the Hub's own conversion of its
+    weights to safetensors, in a pull request; its `.bin`; its ONNX model, with the files that hold its
+    weights. The cache records the commit of `revision` after the last file, so after an interrupted
+    download an older, complete one stays in use. Tokens are huggingface_hub's: HF_TOKEN or a saved
+    login. Progress bars go to standard error if it is a terminal.
 
     Raises:
-        CheckpointError: which file of which repository could not be had, why, and what to do.
+        CheckpointError: a file could not be had; says which file of which repository, why, and what to do.
     """
     from huggingface_hub import constants
 
@@ -129,7 +129,7 @@ def download(repo: str, revision: str | None = None, *, quiet: bool = False) -> 
 
 
 def cached_bytes(snapshot: Snapshot) -> int:
-    """Bytes that the model takes on disk: every file of its folder, and its weights where they lie elsewhere."""
+    """Bytes that the model takes on disk: every file of its folder, and its weights if they lie elsewhere."""
     files = {*snapshot.folder.rglob("*"), snapshot.weights}
     with suppress(ValueError):
         files |= {snapshot.weights.with_name(name) for name in _shards(snapshot.weights)}
@@ -138,9 +138,9 @@ def cached_bytes(snapshot: Snapshot) -> int:
 
 @dataclass(frozen=True)
 class _Source:
-    """A repository at a revision, as the user named them; where it is on the network and in the cache.
+    """A repository at a revision, as the user named them, and its places on the network and in the cache.
 
-    `seconds` is how long one request may take that downloads nothing (HF_HUB_ETAG_TIMEOUT).
+    `seconds` limits each request that downloads nothing (HF_HUB_ETAG_TIMEOUT).
     """
 
     repo: str
@@ -166,14 +166,14 @@ class _Source:
 
     @property
     def on_the_hub(self) -> bool:
-        """False when HF_ENDPOINT names another server."""
+        """False if HF_ENDPOINT names another server."""
         return self.endpoint == "https://huggingface.co"
 
     def snapshot(self, commit: str) -> Path:
         return self.cache / "snapshots" / commit
 
     def commit_of(self, revision: str) -> str | None:
-        """The commit that the cache has for a revision."""
+        """The commit that the cache records for a revision."""
         if _COMMIT.fullmatch(revision):
             return revision
         try:
@@ -183,7 +183,7 @@ class _Source:
         return commit if _COMMIT.fullmatch(commit) else None
 
     def remember(self, revision: str, commit: str) -> None:
-        """Store the commit of a revision, where the cache can be written; otherwise the next run asks again."""
+        """Store the commit of a revision. If the cache cannot be written, the next run asks the Hub again."""
         if self.commit_of(revision) == commit:
             return
         path = self.cache / "refs" / revision
@@ -194,13 +194,13 @@ class _Source:
             partial.replace(path)
 
     def absent(self, commit: str, name: str) -> Path:
-        """The empty file that says that a commit does not have a file."""
+        """The empty file that marks a file as absent from a commit."""
         return self.cache / ".no_exist" / commit / name
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """A commit on the Hub with its files: size in bytes, and the hash of the content."""
+    """A commit on the Hub with its files: their sizes in bytes, and the hashes of their contents."""
 
     commit: str
     sizes: Mapping[str, int]
@@ -215,7 +215,7 @@ class _Listing:
 
 
 def _look_up(source: _Source) -> Snapshot | str:
-    """The model in the cache, or what is missing there."""
+    """The model in the cache, or the name of the file that is missing there."""
     commit = source.commit_of(source.revision)
     if commit is None or not os.path.isfile(source.snapshot(commit) / CONFIG_FILE):
         return CONFIG_FILE
@@ -244,7 +244,7 @@ def _missing_shard(weights: Path) -> str | None:
 
 
 def _shards(weights: Path) -> list[str]:
-    """The files beside `weights` that an index of shards lists, or that hold the weights of a model of ONNX.
+    """The files beside `weights` that an index of shards lists, or that hold the weights of an ONNX model.
 
     Raises ValueError for an index that cannot be read.
     """
@@ -269,7 +269,7 @@ def _conversion_ref(commit: str) -> str:
 
 def _download(source: _Source, *, bars: bool) -> Snapshot:
     if not is_repo_id(source.repo):
-        raise _cannot(source, CONFIG_FILE, "that is not the name of a repository", "one has the form owner/name")
+        raise _cannot(source, CONFIG_FILE, "that is not the name of a repository", "names have the form owner/name")
     if ".." in source.revision or source.revision.startswith("/"):  # git has no such names, and they are paths here
         raise _cannot(source, CONFIG_FILE, *_NO_REVISION)
     with _wanted(source, CONFIG_FILE):
@@ -299,7 +299,7 @@ def _download(source: _Source, *, bars: bool) -> Snapshot:
 
 
 def _note_absence(path: Path) -> None:
-    with suppress(OSError):  # a cache that cannot be written serves all the same
+    with suppress(OSError):  # a read-only cache works too
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
@@ -338,11 +338,11 @@ def _choose_weights(source: _Source, listing: _Listing) -> tuple[str, _Listing]:
 
 
 def _find_conversion(source: _Source, listing: _Listing) -> _Listing | None:
-    """The conversion of these very weights to safetensors by the Hub's own bot, from its pull request.
+    """The Hub bot's conversion of exactly these weights to safetensors, from its pull request.
 
-    Anyone can open a pull request and put other weights into it, so its author must be the bot, and
-    the weights that it was made from must be those of `listing`, hash for hash. It is a better
-    choice among two good ones: whatever goes wrong here, the answer is None.
+    Anyone can open a pull request with different weights. So its author must be the bot, and it must
+    be made from the weights of `listing`, hash for hash. Without it, the listed weights are read: any
+    failure here gives None.
     """
     pickles = listing.pickles()
     if None in pickles.values():
@@ -358,7 +358,7 @@ def _find_conversion(source: _Source, listing: _Listing) -> _Listing | None:
 
 
 def _conversion_requests(source: _Source) -> list[int]:
-    """Numbers of the bot's pull requests that were not turned down."""
+    """Numbers of the bot's pull requests that were not rejected."""
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=source.endpoint)
@@ -387,8 +387,8 @@ def _get(source: _Source, origin: _Listing, name: str, *, bars: bool) -> Path:
     _require_space(source, origin, [name])
     seconds = source.seconds
     with _wanted(source, name), _progress(bars):
-        # hf_hub_download sends this request too, but repeats one that fails for half a minute, and longer one
-        # that is not answered. Asked here first, it fails at once.
+        # hf_hub_download sends this request too, but retries a failed one for half a minute, and an
+        # unanswered one for longer. Sent here first, it fails at once.
         url = hf_hub_url(source.repo, name, revision=origin.commit, endpoint=source.endpoint)
         _within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds))
         for last in (False, True):
@@ -407,9 +407,9 @@ def _get(source: _Source, origin: _Listing, name: str, *, bars: bool) -> Path:
 
 
 def _require_space(source: _Source, origin: _Listing, names: Sequence[str]) -> None:
-    """Raise CheckpointError unless the files fit on the disk; the library would find out when it is full."""
+    """Raise CheckpointError unless the files fit on the disk; the library notices only when the disk is full."""
     folder = next(folder for folder in (source.cache, *source.cache.parents) if os.path.exists(folder))
-    blobs = source.cache / "blobs"  # a file that did not change since another commit is there already
+    blobs = source.cache / "blobs"  # a file unchanged since another commit is already here
     missing = [name for name in names if not os.path.isfile(blobs / str(origin.hashes.get(name)))]
     needed, free = sum(origin.sizes.get(name, 0) for name in missing), shutil.disk_usage(folder).free
     if needed > free:
@@ -418,10 +418,10 @@ def _require_space(source: _Source, origin: _Listing, names: Sequence[str]) -> N
 
 
 def _within(seconds: float, call: Callable[[], _T]) -> _T:
-    """What `call` returns, or TimeoutError when that takes longer, all in all.
+    """The result of `call`, or TimeoutError if it takes longer in total.
 
-    The library's own timeouts count anew for each address of the server, and not at all for the
-    search for its addresses: without a network those add up to minutes.
+    The library's own timeouts start again for each address of the server, and do not cover the lookup
+    of these addresses: without a network that can take minutes.
     """
     answer: Future[_T] = Future()
 
@@ -442,9 +442,9 @@ def _within(seconds: float, call: Callable[[], _T]) -> _T:
 
 @contextmanager
 def _tamed() -> Iterator[None]:
-    """Keep the library's warnings, of retries or logins or symbolic links, off standard error.
+    """Keep the library's warnings (of retries, logins, symbolic links) off standard error.
 
-    What comes of them is in the result or in the error. HF_HUB_VERBOSITY and HF_DEBUG still work.
+    The result or the error tells what they mean. HF_HUB_VERBOSITY and HF_DEBUG still work.
     """
     from huggingface_hub.utils import logging as hub_logging
 
@@ -461,7 +461,7 @@ def _tamed() -> Iterator[None]:
 
 @contextmanager
 def _progress(shown: bool) -> Iterator[None]:
-    """Progress bars of the library, which hide by themselves where there is no terminal."""
+    """Progress bars of the library, which are hidden without a terminal."""
     from huggingface_hub import utils
 
     if shown or utils.are_progress_bars_disabled():  # type: ignore[attr-defined]
@@ -475,7 +475,7 @@ def _progress(shown: bool) -> Iterator[None]:
 
 
 _NO_DOWNLOAD = "`model=camera-motion` works without a download"
-_OTHER_CACHE = "make room there, or name another folder in HF_HOME"
+_OTHER_CACHE = "free space there, or name another folder in HF_HOME"
 _LOGIN = "run `hf auth login` or set HF_TOKEN"
 _NO_REVISION = ("no such revision", "give a branch, a tag or a commit of the repository with `revision`")
 
@@ -494,7 +494,7 @@ def _not_cached(source: _Source, missing: str, switch: str) -> CheckpointError:
 
 
 def _other_choice(source: _Source, listing: _Listing) -> str:
-    """What to do about a repository without what is needed, by what it has."""
+    """What to do about a repository that lacks a needed file, depending on its other files."""
     for name in listing.sizes:
         if name.endswith(_ORIGINAL_SUFFIXES):
             return f"download its {name} with `hf download {source.repo} {name}` and give the path of that file"
@@ -505,7 +505,7 @@ def _other_choice(source: _Source, listing: _Listing) -> str:
 
 @contextmanager
 def _wanted(source: _Source, name: str) -> Iterator[None]:
-    """Turn what the library raises into the one line that says that file `name` could not be had."""
+    """Turn the library's errors into one line: file `name` could not be had, and why."""
     try:
         yield
     except Exception as error:
@@ -515,17 +515,17 @@ def _wanted(source: _Source, name: str) -> Iterator[None]:
 def _explain(error: BaseException, source: _Source) -> tuple[str, str]:
     """Why a request or a download failed, and what to do.
 
-    Errors of the network come from the HTTP client that the library's version uses, so they are
-    told by what they were raised from.
+    The errors of the network belong to the HTTP client of the library's version, so they are
+    recognised by their causes.
     """
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    if isinstance(error, LocalEntryNotFoundError):  # a failed request, and a look in the cache after it
+    if isinstance(error, LocalEntryNotFoundError):  # a request failed, and the cache has no such file
         error = error.__cause__ or error
     if isinstance(error, HfHubHTTPError):
         return _explain_answer(error, source)
     if isinstance(error, OSError) and error.errno is not None:
-        # Clients wrap what their sockets raise; this comes from the file system.
+        # Clients wrap the errors of their sockets; this one is from the file system.
         return f"{error.filename or source.cache.parent}: {os.strerror(error.errno)}", _OTHER_CACHE
     check = _check(source)
     message = str(error).strip().split("\n")[0] or type(error).__name__
@@ -534,7 +534,7 @@ def _explain(error: BaseException, source: _Source) -> tuple[str, str]:
     if type(error) is TimeoutError:
         return message, f"{check}, and try again"
     if isinstance(error, (ValueError, KeyError, TypeError, AttributeError)):
-        return f"what answers is not a Hub ({message})", check
+        return f"the server is not a Hub ({message})", check
     causes = list(_causes(error))
     if any("timeout" in type(cause).__name__.lower() for cause in causes):
         return f"the server stopped answering ({message})", f"{check}, and try again"
@@ -552,7 +552,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _explain_answer(error: Any, source: _Source) -> tuple[str, str]:
-    """The same for an answer of the server that says no."""
+    """The same for an error status of the server."""
     from http.client import responses
 
     from huggingface_hub import errors
@@ -568,14 +568,14 @@ def _explain_answer(error: Any, source: _Source) -> tuple[str, str]:
     if isinstance(error, errors.RepositoryNotFoundError) or (status == 401 and not with_token):
         return "no such repository, or a private one", f"check the name; for a private one, {_LOGIN}"
     if status == 401:
-        return "the access token was refused", "log in anew with `hf auth login`, or correct or unset HF_TOKEN"
+        return "the access token was refused", "log in again with `hf auth login`, or correct or unset HF_TOKEN"
     answer = f"the server answered {status} {responses.get(status, '')}".rstrip()
     if status == 403:
         return answer, f"the access token may not read it: {_LOGIN} for one that may"
     if status == 429:
-        return answer, f"wait some minutes; to be allowed more, {_LOGIN}"
+        return answer, f"wait a few minutes; for a higher limit, {_LOGIN}"
     if status >= 500:
-        return answer, "try again in some minutes"
+        return answer, "try again in a few minutes"
     return answer, _check(source)
 
 

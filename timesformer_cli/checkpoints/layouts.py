@@ -1,7 +1,7 @@
-"""Layouts of published weights: what each calls its tensors, and what training code says beside them.
+"""Layouts of published weights: the names of the tensors in each.
 
-The Hub's, the original code's (.pyth) and mmaction2's (.pth) differ in names alone. In all of them query,
-key and value are one matrix (3 * D, D), in this order, so converting renames and copies nothing.
+The layouts of the Hub, of the original code (.pyth) and of mmaction2 (.pth) differ only in names. All of them keep
+query, key and value in one matrix (3 * D, D), in this order, so converting only renames and copies nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,10 +13,10 @@ Layout = Literal["hub", "original", "mmaction2"]
 
 
 class _Names(NamedTuple):
-    """A layout's names and the Hub's for the same. One that ends in a mark stands for a weight and a bias."""
+    """A layout's names with the Hub's names. A name that ends in "." or "_" stands for a weight and a bias."""
 
     encoder: Mapping[str, str]  # outside the layers
-    layers: str  # what stands before the number of a layer
+    layers: str  # the prefix of a layer's number
     layer: Mapping[str, str]  # inside a layer
     head: str
 
@@ -49,7 +49,7 @@ _ORIGINAL = _Names(
 _MMACTION2_ENCODER = _EMBEDDINGS | {"patch_embed.projection.": "embeddings.patch_embeddings.projection."}
 _MMACTION2_MLP = {"ffns.0.layers.0.0.": "intermediate.dense.", "ffns.0.layers.1.": "output.dense."}
 
-# divided_space_time has attention in time before attention in space, each with a norm of its own.
+# divided_space_time has temporal attention before spatial attention, each with its own norm.
 _MMACTION2_DIVIDED = _Names(
     encoder=_MMACTION2_ENCODER,
     layers="transformer_layers.layers.",
@@ -75,14 +75,14 @@ _MMACTION2_JOINT = _MMACTION2_DIVIDED._replace(
         "norms.1.": "layernorm_after.",
     }
 )
-# Pixel statistics that mmaction2 keeps among the weights; they belong to the recipe.
+# Pixel statistics that mmaction2 stores with the weights; they belong to the recipe.
 _MMACTION2_PIXELS = ("data_preprocessor.mean", "data_preprocessor.std")
 
 ENCODER = "timesformer."
 LAYERS = "encoder.layer."
 HEAD = "classifier."
 
-# How names begin in one layout alone.
+# Prefixes of names that only one layout has.
 _BEGINNINGS: dict[Layout, tuple[str, ...]] = {
     "hub": (ENCODER, LAYERS, "embeddings."),
     "original": (_ORIGINAL.layers, "patch_embed.proj."),
@@ -91,16 +91,16 @@ _BEGINNINGS: dict[Layout, tuple[str, ...]] = {
 
 
 def layout_of(names: Iterable[str]) -> Layout:
-    """Whose names most of these are; the Hub's where they are nobody's."""
+    """The layout that most of these names belong to; the Hub's if none fits."""
     names = tuple(names)
     votes = {layout: sum(name.startswith(begin) for name in names) for layout, begin in _BEGINNINGS.items()}
-    return max(votes, key=lambda layout: votes[layout])  # the first of equals
+    return max(votes, key=lambda layout: votes[layout])  # the first if equal
 
 
 def to_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under the names of the Hub's classification checkpoints.
 
-    Names of the Hub, an encoder's alone among them, and names that no layout has, stay as they are.
+    Names that already are the Hub's, also of an encoder only, and names of no layout stay as they are.
     """
     layout = layout_of(state)
     if layout == "hub":
@@ -117,9 +117,9 @@ def to_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the names of the original code, from the Hub's names, an encoder's alone or all.
+    """The same tensors under the names of the original code, from the Hub's names, of an encoder only or of all.
 
-    The original's own files have `model.` before each of these. Names that the Hub does not have stay.
+    The original's own files have `model.` before each name. Names that the Hub does not have stay as they are.
     """
     bare = {name.removeprefix(ENCODER): tensor for name, tensor in state.items()}
     pairs = _pairs(_ORIGINAL, numbers(bare, LAYERS))
@@ -128,12 +128,12 @@ def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def numbers(names: Iterable[str], layers: str) -> set[str]:
-    """The numbers of the layers, as they stand in the names."""
+    """The numbers of the layers, as text, as in the names."""
     return {name.removeprefix(layers).partition(".")[0] for name in names if name.startswith(layers)}
 
 
 def _pairs(names: _Names, numbers: Iterable[str], backbone: str = "") -> Iterator[tuple[str, str]]:
-    """A layout's name and the Hub's for every tensor of a network with those layers."""
+    """A layout's name and the Hub's name of every tensor of a network with those layers."""
     stems = [(backbone + theirs, ENCODER + ours) for theirs, ours in names.encoder.items()]
     for number in numbers:
         theirs, ours = f"{backbone}{names.layers}{number}.", f"{ENCODER}{LAYERS}{number}."

@@ -1,17 +1,17 @@
-"""Files of transformers' image and video processors: how they make network input, and how to tell them."""
+"""Files of transformers' image and video processors: what preprocessing they describe, and how to recognise them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timesformer_cli.specs import Interpolation, PreprocessSpec, TimesformerConfig
 
-# What image processors and, since version 5, video processors save; the first that is there is read.
-# (processor_config.json belongs to models that take more than video, such as text.)
+# Saved by image processors and, since version 5, by video processors; the first that exists is read.
+# (processor_config.json belongs to models with other inputs than video, such as text.)
 FILES = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 _Statistics = Mapping[str, Sequence[float]]
 
-# What the classes assume where a file states no statistics.
+# The defaults of the classes, if a file states no statistics.
 _HALF: _Statistics = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 _IMAGENET: _Statistics = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 _CLASSES = {
@@ -23,19 +23,19 @@ _CLASSES = {
 _CLASS_KEYS = ("video_processor_type", "image_processor_type", "feature_extractor_type")
 
 _DEFAULT_SIZE = 224
-# Pillow's filters, by the number that it and `resample` give them.
+# Pillow's filters, by the number that Pillow and `resample` give them.
 _FILTERS: tuple[Interpolation, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
-# Mean and standard deviation of every checkpoint that the original code trained. No processor of
-# transformers has them as its own, so a file that states them belongs to such a checkpoint.
+# Mean and standard deviation of every checkpoint that the original code trained. No processor class of
+# transformers has them as its default, so a file that states them belongs to such a checkpoint.
 _ORIGINAL_MEAN, _ORIGINAL_STD = 0.45, 0.225
 
 
 def read(values: Mapping[str, Any], config: TimesformerConfig) -> PreprocessSpec:
-    """What a processor makes of a frame for a network of `config.num_channels`, by the content of its file.
+    """The preprocessing that a processor's file describes, for a network of `config.num_channels`.
 
     Raises:
-        ValueError: a field that is not understood or not supported, by name.
+        ValueError: a field that is not understood or not supported; the message names it.
     """
     values = {key: value for key, value in values.items() if value is not None}  # a null means the default
     assumed = _assumed_statistics(values)
@@ -54,9 +54,9 @@ def read(values: Mapping[str, Any], config: TimesformerConfig) -> PreprocessSpec
 
 
 def write(preprocess: PreprocessSpec) -> dict[str, Any]:
-    """A `preprocessor_config.json` that says as much of a recipe as transformers understands.
+    """A `preprocessor_config.json` with as much of a recipe as transformers understands.
 
-    It has no words for three crops, BGR, or resizing without antialiasing.
+    It cannot express three crops, BGR, or resizing without antialiasing.
     """
     size = {"shortest_edge": preprocess.short_side}
     if preprocess.stretch is not None:
@@ -81,35 +81,35 @@ def _height_and_width(size: tuple[int, int]) -> dict[str, int]:
 
 
 def has_original_statistics(preprocess: PreprocessSpec) -> bool:
-    """Whether mean and standard deviation are those of the original code, so that its checkpoints are meant."""
+    """Whether mean and standard deviation are those of the checkpoints that the original code trained."""
     return set(preprocess.mean) == {_ORIGINAL_MEAN} and set(preprocess.std) == {_ORIGINAL_STD}
 
 
 def _assumed_statistics(values: Mapping[str, Any]) -> _Statistics:
-    """Mean and standard deviation that the class of a processor has when its file states none."""
+    """The default mean and standard deviation of a processor's class, for a file that states none."""
     key = next((key for key in _CLASS_KEYS if key in values), None)
     if key is None:
         return _HALF
     name = values[key]
-    # The same classes once more, by the library they compute with.
+    # The same classes, with the name of the library that computes them.
     known = _CLASSES.get(name.removesuffix("Fast").removesuffix("Pil")) if isinstance(name, str) else None
-    if known is None:  # others resize, crop or scale in ways of their own
-        raise ValueError(f"{key} is {name!r}; known are {', '.join(_CLASSES)}")
+    if known is None:  # other classes resize, crop or scale differently
+        raise ValueError(f"{key} is {name!r}; expected one of {', '.join(_CLASSES)}")
     return known
 
 
 def _sizes(values: Mapping[str, Any]) -> tuple[tuple[int, int], int, tuple[int, int] | None]:
-    """(height, width) of the crops, the short side before cropping, and what frames are stretched to, if they are."""
+    """Crops' (height, width), the short side before cropping, and the size that frames are stretched to, if any."""
     if not values.get("do_resize", True):
         raise ValueError("do_resize is false, but videos differ in size; true was expected")
     size = values.get("size", _DEFAULT_SIZE)
-    # The first generation stated one number, for the short side and for the crop.
+    # The first generation stated one number, for both the short side and the crop.
     default_crop = size if isinstance(size, int) else _DEFAULT_SIZE
     if isinstance(size, dict) and list(size) == ["shortest_edge"]:
         size = size["shortest_edge"]
     resized = _height_width("size", size)
     stretch = resized if isinstance(size, dict) else None
-    # Without a crop only square frames fit the network, and to those a square crop does nothing.
+    # Without a crop, only square frames fit the network, and a square crop leaves these as they are.
     crop = resized
     if values.get("do_center_crop", True):
         crop = _height_width("crop_size", values.get("crop_size", default_crop))
@@ -117,7 +117,7 @@ def _sizes(values: Mapping[str, Any]) -> tuple[tuple[int, int], int, tuple[int, 
     if too_large:
         stated = "" if "crop_size" in values else ", which is the default"
         raise ValueError(
-            f"crop_size is {crop}{stated}: more than frames of size {size} have; black borders are not supported"
+            f"crop_size is {crop}{stated}: larger than frames of size {size}; black borders are not supported"
         )
     return crop, resized[0] if stretch is None else min(crop), stretch
 
@@ -134,14 +134,14 @@ def _height_width(name: str, value: object) -> tuple[int, int]:
 def _interpolation(resample: object) -> Interpolation:
     if type(resample) is not int or not 0 <= resample < len(_FILTERS):
         known = ", ".join(f"{number} {name}" for number, name in enumerate(_FILTERS))
-        raise ValueError(f"resample is {resample!r}; known are {known}")
+        raise ValueError(f"resample is {resample!r}; expected one of {known}")
     return _FILTERS[resample]
 
 
 def _statistics(
     values: Mapping[str, Any], assumed: _Statistics, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel on the 0..1 scale, whatever scale the processor uses."""
+    """Mean and standard deviation of each channel on the 0..1 scale, for any scale that the processor uses."""
     scale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0
     stated = {name: values.get(name, fallback) for name, fallback in assumed.items()}
     if not values.get("do_normalize", True):
@@ -154,6 +154,6 @@ def _statistics(
             numbers = tuple(number * (1 / 255 / scale) for number in numbers)
         except (TypeError, ArithmeticError) as error:
             raise ValueError(f"{name} is {numbers!r} and rescale_factor {scale!r}; numbers were expected") from error
-        # Gray frames are taken as three equal channels, so their statistics may be stated three times.
+        # Gray frames count as three equal channels, so a file may state their statistics three times.
         statistics.append(numbers[:1] if channels == 1 and len(set(numbers)) == 1 else numbers)
     return statistics[0], statistics[1]

@@ -1,4 +1,4 @@
-"""Files of training code (.pyth, .pth): what their weights and stored settings tell, and how one is written."""
+"""Files of training code (.pyth, .pth): reading the facts in their weights and stored settings, and writing one."""
 
 import ast
 import json
@@ -22,10 +22,10 @@ from timesformer_cli.specs import AttentionType, Dataset, Recipe, TimesformerCon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFacts:
-    """What a weight file says beside its tensors; None is what it does not say.
+    """Facts that a weight file states beside its tensors; None if it does not state them.
 
-    `image_size` is a side or (height, width), in pixels. `stride` is in frames, `mean` and `std` are on
-    the 0..1 scale, a number for each channel. Files that `write_pyth` wrote say all in `config`,
+    `image_size` is a side or (height, width), in pixels. `stride` is in frames; `mean` and `std` are on
+    the 0..1 scale, one number per channel. Files written by `write_pyth` state everything in `config`,
     `recipe`, `labels` and `dataset`.
     """
 
@@ -61,24 +61,24 @@ def _read_own(text: Any, path: Path) -> TrainingFacts:
         config, recipe = TimesformerConfig.from_dict(values["config"]), Recipe.from_dict(values["recipe"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: its {_OWN} settings cannot be read ({error}); is it of a newer version?"
+            f"{path}: its {_OWN} settings cannot be read ({error}); was it written by a newer version?"
         ) from error
     names = tuple(config.id2label.values())
     return TrainingFacts(config=config, recipe=recipe, labels=names, dataset=labels.dataset_of(names))
 
 
-# The Kinetics data sets of published checkpoints, by their number of classes.
+# The Kinetics datasets of published checkpoints, by their number of classes.
 _KINETICS: dict[int | None, Dataset] = {400: "kinetics-400", 600: "kinetics-600"}
 
 
 def read_cfg(text: str) -> TrainingFacts:
-    """The facts in the YAML that the original code stores; nothing where they are malformed."""
+    """The facts in the YAML that the original code stores; none if it is malformed."""
     import yaml
 
     try:
         with without_collection():
             values = yaml.safe_load(text)
-    except Exception:  # text that claims to be a date, a truth value and so on provokes almost anything
+    except Exception:  # malformed dates, truth values and so on raise almost anything
         return TrainingFacts()
 
     def stated(section: str, name: str) -> Any:
@@ -86,14 +86,14 @@ def read_cfg(text: str) -> TrainingFacts:
         return part.get(name) if isinstance(part, Mapping) else None
 
     name, classes = str(stated("TRAIN", "DATASET")).lower(), _count(stated("MODEL", "NUM_CLASSES"))
-    # The names are those of the original's readers: that of Something-Something samples other frames, in
-    # other colours, for whatever classes a model has.
+    # These are the names of the original's dataset readers. Something-Something's reader samples different
+    # frames, in different colours, for any model.
     datasets: dict[str, Dataset | None] = {"kinetics": _KINETICS.get(classes), "ssv2": "something-something-v2"}
     heads = (_count(stated(section, "NUM_HEADS")) for section in ("TIMESFORMER", "VIT", "MODEL"))
     return TrainingFacts(
         num_heads=next(filter(None, heads), None),
         num_frames=_count(stated("DATA", "NUM_FRAMES")),
-        # The original builds the network for the size that it trains with.
+        # The original builds the network for the image size of training.
         image_size=_size(stated("DATA", "TRAIN_CROP_SIZE")) or _size(stated("DATA", "TEST_CROP_SIZE")),
         # Something-Something has no stride, but every configuration states one.
         stride=None if name == "ssv2" else _positive(stated("DATA", "SAMPLING_RATE")),
@@ -103,7 +103,7 @@ def read_cfg(text: str) -> TrainingFacts:
     )
 
 
-# How folders and lists of mmaction2's data sets are called.
+# Folders and lists of mmaction2's datasets have these names.
 _MMACTION2_DATASETS: dict[str, Dataset] = {
     "kinetics400": "kinetics-400",
     "kinetics600": "kinetics-600",
@@ -112,10 +112,10 @@ _MMACTION2_DATASETS: dict[str, Dataset] = {
 
 
 def _read_meta(meta: Mapping[str, Any]) -> TrainingFacts:
-    """The facts in mmaction2's `meta`: names of classes, and the text of the configuration, Python code.
+    """The facts in mmaction2's `meta`: class names, and the text of the configuration, which is Python code.
 
-    The code is parsed, never run. `cfg` and `dataset_meta` are of version 1, `config` and `CLASSES`
-    of version 0.
+    The code is parsed, never run. Version 1 has `cfg` and `dataset_meta`, version 0 `config` and
+    `CLASSES`.
     """
     dataset_meta = meta.get("dataset_meta")
     classes = dataset_meta.get("classes") if isinstance(dataset_meta, Mapping) else meta.get("CLASSES")
@@ -141,10 +141,10 @@ def _read_meta(meta: Mapping[str, Any]) -> TrainingFacts:
 
 
 def _literals(code: str) -> dict[str, list[Any]]:
-    """What literals a Python text gives to each name, as a variable or an argument, outermost first."""
+    """The literals that a Python text assigns to each name, as a variable or an argument, outermost first."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about escapes in strangers' strings
+            warnings.simplefilter("ignore")  # of escapes in the strings of others
             tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
@@ -191,19 +191,19 @@ def _each(values: Any, read: Any, scale: float = 1) -> tuple[float, ...] | None:
 def infer_config(state: Mapping[str, Tensor], facts: TrainingFacts) -> TimesformerConfig:
     """The config of a network with these weights, under the Hub's names.
 
-    Shapes and names tell all but the number of heads, the frames of space_only, and the sides of images that
-    are not square; these are taken from `facts`, else 64 dimensions a head and 8 frames, as in all
-    published checkpoints. What `facts` say against the shapes is passed over.
+    Shapes and names determine everything except the number of heads, the frames of space_only, and the sides
+    of images that are not square. These are taken from `facts`, or else are 64 dimensions per head and 8
+    frames, as in all published checkpoints. If `facts` contradict the shapes, the shapes count.
 
     Raises:
-        ValueError: not a classification checkpoint of TimeSformer, or one whose config must be given.
+        ValueError: not a classification checkpoint of TimeSformer, or a config must be given.
     """
     state = {name.removeprefix(ENCODER): tensor for name, tensor in state.items()}
     kernel = _shape(state, "embeddings.patch_embeddings.projection.weight", 4)
     positions = _shape(state, "embeddings.position_embeddings", 3)
     mlp = _shape(state, f"{LAYERS}0.intermediate.dense.weight", 2)
     if f"{HEAD}weight" not in state:
-        raise ValueError("the weights are an encoder's alone, without a head for classes; a config.json is needed")
+        raise ValueError("the weights are of an encoder only, without a classification head; a config.json is needed")
     classes, hidden = _shape(state, f"{HEAD}weight", 2)
     frames, attention = _frames_and_attention(state, facts)
     config = TimesformerConfig(
@@ -227,10 +227,10 @@ def infer_config(state: Mapping[str, Tensor], facts: TrainingFacts) -> Timesform
 
 def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     if name not in state:
-        raise ValueError(f"the weights are not those of a TimeSformer: there is no {name} among {_some(state)}")
+        raise ValueError(f"the weights are not those of a TimeSformer: no {name} among {_some(state)}")
     shape = tuple(state[name].shape)
     if len(shape) != dimensions or 0 in shape:
-        raise ValueError(f"{name} has the shape {shape}; one of {dimensions} dimensions was expected")
+        raise ValueError(f"{name} has the shape {shape}; {dimensions} dimensions were expected")
     return shape
 
 
@@ -255,7 +255,7 @@ def _image_size(patches: int, patch: tuple[int, ...], facts: TrainingFacts) -> i
     side = math.isqrt(patches)
     if side * side != patches or patch[0] != patch[1]:
         raise ValueError(
-            f"{patches} patches of {patch[0]}x{patch[1]} pixels do not tell the size of the images; "
+            f"{patches} patches of {patch[0]}x{patch[1]} pixels do not determine the image size; "
             "a config.json with image_size is needed"
         )
     return side * patch[0]
@@ -266,7 +266,7 @@ def _heads(hidden: int, facts: TrainingFacts) -> int:
         return facts.num_heads
     if hidden % 64:
         raise ValueError(
-            f"a hidden size of {hidden} does not tell the number of attention heads; "
+            f"a hidden size of {hidden} does not determine the number of attention heads; "
             "a config.json with num_attention_heads is needed"
         )
     return hidden // 64
@@ -276,10 +276,10 @@ _OWN = "timesformer_cli"
 
 
 def write_pyth(path: Path, state: Mapping[str, Tensor], config: TimesformerConfig, *, recipe: Recipe) -> None:
-    """Write a file of the original code's form, which its loader and `weights.read_stored` read.
+    """Write a file in the original code's format, which its loader and `weights.read_stored` read.
 
-    `state` has the Hub's names; tensors are written as they are. What the original's own settings
-    cannot say of `config` and `recipe` goes along under a name that the original does not look at. An
+    `state` has the Hub's names; tensors are written as they are. The parts of `config` and `recipe`
+    that the original's settings cannot express are stored under a name that the original ignores. An
     existing file is replaced when the new one is whole; tensors may be mapped from it.
 
     Raises:
@@ -295,12 +295,12 @@ def write_pyth(path: Path, state: Mapping[str, Tensor], config: TimesformerConfi
     try:
         with whole(path) as part, part.open("wb") as file:
             torch.save(content, file)
-    except RuntimeError as error:  # torch's, when a write was cut short
+    except RuntimeError as error:  # torch raises this if a write fails
         raise OSError(f"{path}: cannot be written; is the disk full? ({error})") from error
 
 
 def _alone(tensor: Tensor) -> Tensor:
-    """The tensor with no more memory behind it than its own, since torch saves all that is behind it."""
+    """The tensor in memory of its own, since torch saves all memory that backs a tensor."""
     tensor = tensor.detach().contiguous()
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
@@ -321,7 +321,7 @@ def _write_cfg(config: TimesformerConfig, recipe: Recipe) -> str:
         },
         "MODEL": {"ARCH": "vit", "MODEL_NAME": "vit_base_patch16_224", "NUM_CLASSES": config.num_labels},
         "TIMESFORMER": {"ATTENTION_TYPE": config.attention_type, "NUM_HEADS": config.num_attention_heads},
-        # The original has two readers of data; they differ in how frames are sampled.
+        # The original has two dataset readers, which sample frames differently.
         "TRAIN": {"DATASET": "ssv2" if recipe.sampling.method == "segments" else "kinetics"},
     }
     return str(yaml.safe_dump(values))

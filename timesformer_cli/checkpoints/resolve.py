@@ -1,4 +1,4 @@
-"""From what a user calls a model to the whole of it: config, recipe, labels and weights, on disk or from the Hub."""
+"""From the name of a model to all of it: config, recipe, labels and weights, on disk or from the Hub."""
 
 import os
 from dataclasses import replace
@@ -23,7 +23,7 @@ from timesformer_cli.specs import WEIGHT_FILES, Checkpoint, Dataset, PreprocessS
 if TYPE_CHECKING:
     from timesformer_cli.checkpoints.pyth import TrainingFacts
 
-# Published data sets, by the number of classes that a head for them has.
+# Published datasets, by the number of classes of their heads.
 _BY_CLASSES: dict[int, Dataset] = {400: "kinetics-400", 600: "kinetics-600", 174: "something-something-v2"}
 
 
@@ -39,30 +39,30 @@ def resolve(
 ) -> Checkpoint:
     """The model that `name` stands for.
 
-    That is a short name of the zoo, a folder, a file of weights, an exported model, or an id on the Hub, in
-    this order. `revision` and `offline` are for the Hub, `quiet` hides the bars of its downloads. `weights` is a
-    file for a short name without weights of its own on the Hub. `config` is a config.json in place
-    of the model's own, or of what its weights tell. `labels_file` names the classes.
+    `name` is a short name of the zoo, a folder, a weight file, an exported model, or an id on the Hub; they are
+    tried in this order. `revision` and `offline` are for the Hub, and `quiet` hides its progress bars.
+    `weights` is a file to use instead of the published weights of a short name. `config` is a config.json to use
+    instead of the model's own or the inferred one. `labels_file` names the classes.
 
-    How to feed the model is the original's way for published checkpoints, and for others with the
-    classes of a published data set and the original's statistics; what `preprocessor_config.json`
-    says for the rest. `recipe.json` in the folder goes before both.
+    The recipe is the original's for published checkpoints, and for others that have the classes of a published
+    dataset and the original's statistics. For all others it follows `preprocessor_config.json`. A `recipe.json`
+    in the folder overrides both.
 
     Raises:
-        UsageError: an option that means nothing to this kind of model.
-        CheckpointError: no such model, or a file of it that is missing, unreadable or contradictory.
+        UsageError: an option that does not apply to this kind of model.
+        CheckpointError: no such model, or one of its files is missing, unreadable or contradictory.
     """
     entry = zoo.ZOO.get(name)
     on_disk = entry is None and os.path.exists(name)
     if not on_disk:
         entry = zoo.find(name)
     if weights is not None and entry is None:
-        raise UsageError(f"`weights` goes with a short name of `timesformer models list`, and {name} is none")
+        raise UsageError(f"`weights` goes with a short name of `timesformer models list`, and {name} is not one")
     if exported.has_exported_name(weights):
-        raise UsageError(f"`weights={weights}`: an exported model is no weights of another; give it with `model`")
+        raise UsageError(f"`weights={weights}`: an exported model is not a weight file; give it with `model`")
     from_hub = weights is None and not on_disk and not (entry and entry.folder)
     if revision is not None and not from_hub:
-        raise UsageError(f"`revision` is for models on the Hub, and {name} is none")
+        raise UsageError(f"`revision` is for models on the Hub, and {name} is not one")
 
     changes = _Changes(config, labels_file)
     if weights is not None:
@@ -77,10 +77,10 @@ def resolve(
 
 
 def download(name: str, *, revision: str | None = None, quiet: bool = False) -> Path:
-    """Fetch a model from the Hub, also where an older state of it is in the cache; the folder of its config.
+    """Fetch a model from the Hub, even if the cache has an older state of it; returns the folder of its config.
 
     Raises:
-        CheckpointError: not on the Hub, or it cannot be had.
+        CheckpointError: the model is not on the Hub, or it cannot be had.
     """
     entry = zoo.find(name)
     if entry is not None and entry.folder is not None:
@@ -97,7 +97,7 @@ def preview(
     config: Path | None = None,
     labels_file: Path | None = None,
 ) -> Checkpoint:
-    """What `resolve` would give, without a download: a published model that is not here has no `weights`.
+    """The result of `resolve`, without a download: a published model that is not cached has no `weights`.
 
     Raises:
         UsageError, CheckpointError: as `resolve` does, offline.
@@ -126,12 +126,12 @@ def _is_cached(name: str, entry: zoo.Published, revision: str | None) -> bool:
 
 
 def _repo(name: str, entry: zoo.Published | None) -> str | None:
-    """The Hub id for `name`: itself, unless it is a short name. None where nothing was published there."""
+    """The Hub id for `name`: itself, unless it is a short name. None if nothing was published there."""
     return entry.repo if entry is not None and entry.name == name else name
 
 
 def _hub_repo(name: str, entry: zoo.Published | None) -> str:
-    """The Hub id to fetch for `name`. Raises CheckpointError when there is none."""
+    """The Hub id to fetch for `name`. Raises CheckpointError if there is none."""
     repo = _repo(name, entry)
     if repo is None:
         assert entry is not None
@@ -139,7 +139,7 @@ def _hub_repo(name: str, entry: zoo.Published | None) -> str:
     if not hub.is_repo_id(repo):
         near = zoo.suggest(name)
         raise CheckpointError(
-            f"{name}: no model of that name, and no such folder or file; "
+            f"{name}: no model of that name and no such folder or file; "
             + (f"is it {near}? " if near else "")
             + "`timesformer models list` shows the names; a folder holds config.json and weights; "
             "`model=camera-motion` works without a download"
@@ -148,7 +148,7 @@ def _hub_repo(name: str, entry: zoo.Published | None) -> str:
 
 
 class _Changes:
-    """What a user states in place of a model's own config and labels."""
+    """The config and the labels that a user gives instead of a model's own."""
 
     def __init__(self, config: Path | None, labels_file: Path | None) -> None:
         self.config = None if config is None else read_config(config)
@@ -156,7 +156,7 @@ class _Changes:
         self.labels = None if labels_file is None else labels.read_file(labels_file)
 
     def apply(self, own: TimesformerConfig, known: tuple[str, ...] | None) -> TimesformerConfig:
-        """The config with the names of its classes: the user's, else those `known` for them, else its own."""
+        """The config with the names of its classes: the user's, else the `known` ones, else its own."""
         config = own if self.config is None else self.config
         names = self.labels
         if names is None and self.config is None and known is not None and len(known) == config.num_labels:
@@ -165,8 +165,8 @@ class _Changes:
             return config
         if len(names) != config.num_labels:
             raise CheckpointError(
-                f"{self.labels_file}: {len(names)} labels for a model of {config.num_labels} classes; "
-                "one for each class, in their order, was expected"
+                f"{self.labels_file}: {len(names)} labels for a model with {config.num_labels} classes; "
+                "one for each class, in class order, was expected"
             )
         return replace(config, id2label=dict(enumerate(names)))
 
@@ -188,13 +188,13 @@ def _from_folder(
     if weights is None and not (folder / "config.json").is_file() and (found := find_exported(folder)):
         return _from_exported(found, name, source, changes)
     own = changes.config or read_config(folder / "config.json")
-    # Labels in config.json of the published checkpoints were wrong once, and are right by the data set.
+    # The labels in config.json of the published checkpoints were once wrong; the dataset's list is right.
     config = changes.apply(own, labels.read(entry.dataset) if entry and entry.dataset else None)
     names = tuple(config.id2label.values())
     dataset = entry.dataset if entry else labels.dataset_of(names)
     path = folder / RECIPE_FILE
     stated = read_json(path) if path.is_file() else None
-    # A recipe that states all of it makes do with any processor file, also one that is not understood.
+    # If the recipe states all preprocessing, the processor file is not needed, and may be one that cannot be read.
     processor = None if stated and "preprocess" in stated else read_processor(folder, config)
     recipe = _folder_recipe(config, entry, dataset, processor)
     if stated is not None:
@@ -226,12 +226,12 @@ def _from_named_file(path: Path, changes: _Changes) -> Checkpoint:
 
 
 def _from_exported(path: Path, name: str, source: str, changes: _Changes) -> Checkpoint:
-    """An exported model that says itself what it is, or is told by the user."""
+    """An exported model, described by its own metadata or by the user."""
     texts = exported.read_metadata(path)
     stated = {key: parse_json(texts[key], path, key) for key in ("config", "recipe") if texts.get(key)}
     if changes.config is None and "config" not in stated:
         raise CheckpointError(
-            f"{path}: says nothing of its frames and classes, and no config.json lies beside it; give one with "
+            f"{path}: does not state its frames and classes, and no config.json lies beside it; give one with "
             "`config=FILE`, and names of the classes with `labels_file=FILE` if it has none"
         )
     try:
@@ -250,7 +250,7 @@ def _from_exported(path: Path, name: str, source: str, changes: _Changes) -> Che
 
 
 def _from_file(path: Path, name: str, entry: zoo.Published | None, changes: _Changes) -> Checkpoint:
-    """A checkpoint of training code: its config and recipe follow from names, shapes and stored settings."""
+    """A checkpoint of training code: names, shapes and stored settings determine its config and recipe."""
     from timesformer_cli.checkpoints.layouts import layout_of, to_hub
     from timesformer_cli.checkpoints.pyth import facts_of, infer_config
     from timesformer_cli.checkpoints.weights import read_stored
@@ -283,11 +283,11 @@ def _from_file(path: Path, name: str, entry: zoo.Published | None, changes: _Cha
 def _known_classes(
     count: int, facts: "TrainingFacts", entry: zoo.Published | None
 ) -> tuple[tuple[str, ...] | None, Dataset | None]:
-    """The names of a head's classes, as far as its file or their number tells, and the data set that has them."""
+    """The names of a head's classes, if its file or their number tells them, and the dataset that has them."""
     if facts.labels is not None:
         return facts.labels, labels.dataset_of(facts.labels)
     dataset = entry.dataset if entry else facts.dataset
-    if entry is None and dataset is None and facts.stride is None:  # no settings that name another
+    if entry is None and dataset is None and facts.stride is None:  # no settings that name another dataset
         dataset = _BY_CLASSES.get(count)
     if dataset is None or len(labels.read(dataset)) != count:
         return None, None
@@ -297,7 +297,7 @@ def _known_classes(
 def _training_recipe(
     config: TimesformerConfig, layout: str, facts: "TrainingFacts", entry: zoo.Published | None, dataset: Dataset | None
 ) -> Recipe:
-    """How the code that wrote a checkpoint in `layout` tests it."""
+    """The recipe with which the code that wrote a checkpoint in `layout` tests it."""
     stride = facts.stride or (entry.stride if entry else None)
     name: recipes.RecipeName = "mmaction2" if layout == "mmaction2" else "original"
     recipe = recipes.preset(name, config, dataset=dataset, stride=stride)
@@ -319,10 +319,10 @@ def _folder_recipe(
     if published:
         recipe = covering(recipe)
     elif processor is None:
-        # Other models may be fed otherwise, but nothing says how; one crop is what image processors cut.
+        # Other models may need a different one, but nothing tells which; image processors cut one crop.
         recipe = changed(covering(recipe), {"crops": 1})
     elif original and processor.stretch is None:
-        # No processor of transformers has these statistics as its own, so the file belongs to a
+        # No processor class of transformers has these statistics as its default, so the file belongs to a
         # checkpoint that the original code trained.
         preprocess = recipes.original_preprocess(processor.size, config.num_channels, 1)
         recipe = replace(changed(covering(recipe), {"crops": 1}), preprocess=preprocess)

@@ -1,4 +1,4 @@
-"""Weights on disk: state dicts in and out, whatever wrote them. Nothing is unpickled but tensors and plain data."""
+"""Weights on disk: reading and writing state dicts of any origin. Only tensors and plain data are unpickled."""
 
 import gc
 import json
@@ -18,18 +18,18 @@ from torch import Tensor
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.files import whole
 
-# Where training code keeps the state dict among other things, in the order that they are looked for.
+# Keys under which training code stores the state dict, in the order in which they are tried.
 _WRAPPERS = ("model_state", "state_dict", "model", "module")
 
-# What a wrapper of a network puts before all of its names: parallel training, torch.compile, the original code.
+# Prefixes that wrappers of a network put before all names: parallel training, torch.compile, the original code.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
-# What may lie beside the state dict and tells how it was trained: texts and plain data, no tensors.
+# Entries beside the state dict that tell how it was trained: text and plain data, no tensors.
 _EXTRAS = ("cfg", "meta", "timesformer_cli")
 
 
 class _Inert:
-    """Stands for an object of bookkeeping that nothing here reads; whatever it is made of is dropped."""
+    """Stands for an object that only training code needs; its content is dropped."""
 
     def __init__(self, *ignored: object) -> None:
         pass
@@ -38,8 +38,8 @@ class _Inert:
         pass
 
 
-# Losses and scores that training code kept as NumPy's numbers, and the class that mmengine keeps them
-# in. torch would call these by name; under the same names it finds a class that does nothing.
+# Losses and scores that training code stored as NumPy numbers, and the class in which mmengine stores them.
+# The unpickler looks these names up, and finds a class that does nothing.
 _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_Inert, name)
     for name in (
@@ -56,11 +56,11 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the weight file `path` holds: tensors under the names they are stored with, and what lies beside them.
+    """The content of the weight file `path`: tensors under their stored names, and what lies beside them.
 
-    `state` is memory-mapped on the CPU where the file's form allows it, in the dtypes that are stored;
-    wrappers and the prefixes that all names share are removed. `extras` has, of `cfg`, `meta` and
-    `timesformer_cli`, what the file has, as it is: nothing in it is checked.
+    `state` is memory-mapped on the CPU if the file's form allows it, in the stored dtypes; wrappers and
+    prefixes that all names share are removed. `extras` holds those of `cfg`, `meta` and
+    `timesformer_cli` that the file has, unchecked.
     """
 
     path: Path
@@ -74,13 +74,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def read_stored(path: Path) -> Stored:
-    """Read `path`: safetensors, an index of shards, or what torch saved (.bin, .pyth, .pth, .pt).
+    """Read `path`: safetensors, an index of shards, or a file saved by torch (.bin, .pyth, .pth, .pt).
 
     A file of torch is a state dict, or training code's mapping with one under `model_state`,
-    `state_dict`, `model` or `module`; optimizer state and the like are passed over.
+    `state_dict`, `model` or `module`; optimizer state and the like are ignored.
 
     Raises:
-        CheckpointError: no such file, a missing shard, a file that is not what its name says, is
+        CheckpointError: no such file, a missing shard, or a file that does not match its name, is
             damaged, or holds more than tensors and plain data, which is never run.
     """
     if not path.name.endswith(".index.json"):
@@ -107,10 +107,10 @@ def _shards(index: Path) -> list[Path]:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Keep the garbage collector still.
+    """Pause the garbage collector.
 
-    The many small objects of a checkpoint set off a full collection of all that `import torch` left,
-    which takes longer than opening the checkpoint does.
+    A checkpoint's many small objects trigger a full collection of everything that `import torch` left,
+    which takes longer than opening the checkpoint.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -131,21 +131,21 @@ def _read_file(path: Path) -> Stored:
     except CheckpointError:
         raise
     except UnpicklingError as error:
-        # The message of torch advises to load without weights_only, so it is left to the traceback.
+        # torch's message advises loading without weights_only, so it stays in the traceback.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"holds {named[1]}, more than" if named else "is damaged, or holds more than"
         raise CheckpointError(
             f"{path}: refused, it {what} tensors and plain data; nothing in it was run; "
-            "ask for a safetensors file, or for the state dict alone"
+            "ask for a safetensors file, or for only the state dict"
         ) from error
-    except Exception as error:  # damaged files provoke almost anything
+    except Exception as error:  # damaged files raise almost anything
         reason = re.split(r"\n|\. |\.$", str(error))[0] or type(error).__name__
         raise CheckpointError(f"{path}: cannot be read as weights; is the file complete? ({reason})") from error
     return _unwrap(content, path)
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Raise CheckpointError for what is put, or left, in the place of weights most often."""
+    """Raise CheckpointError for files that are often found, by mistake, where weights should be."""
     if path.is_dir():
         raise CheckpointError(f"{path}: a folder; a weight file was expected")
     try:
@@ -159,13 +159,13 @@ def _refuse_other_files(path: Path) -> None:
         raise CheckpointError(f"{path}: a Git LFS pointer, not the weights; `git lfs pull` fetches them")
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise CheckpointError(f"{path}: a web page, not weights; download the file itself")
-    # Weight files of every form have control characters early on; text has none but white space.
+    # Weight files of every form have control characters near the start; in text, only white space.
     if not any(byte < 32 and byte not in b"\t\n\f\r" for byte in start):
         raise CheckpointError(f"{path}: a text file, not weights")
 
 
 def _can_be_mapped(path: Path) -> bool:
-    """Whether torch can map `path`. Raises CheckpointError for a program, which torch would warn of first."""
+    """Whether torch can map `path`. Raises CheckpointError for a program, which torch would only warn about."""
     # Files written before torch 1.6 are not zip archives, and a repacked archive may be compressed.
     if not zipfile.is_zipfile(path):
         return False
@@ -188,15 +188,15 @@ def _unwrap(content: object, path: Path) -> Stored:
         raise CheckpointError(f"{path}: {what} is not a mapping of names to tensors")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{path}: {what} is not a mapping of names to tensors ({name!r} is no tensor)")
-        # A file can describe tensors without content, or sparse or quantised ones.
+            raise CheckpointError(f"{path}: {what} is not a mapping of names to tensors ({name!r} is not a tensor)")
+        # A file can describe tensors that have no content, or are sparse or quantised.
         if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
             raise CheckpointError(f"{path}: {name!r} is not an ordinary tensor")
     return Stored(path, {name: tensor.detach() for name, tensor in content.items()}, extras)
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without the wrapping names that all of its names begin with."""
+    """The state dict without the wrappers' prefixes that all of its names share."""
     while prefix := next((p for p in _PREFIXES if state and all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
@@ -213,7 +213,7 @@ def write_state_dict(folder: Path, state: dict[str, Tensor]) -> Path:
 
 
 def check_state_dict(state: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
-    """Raise CheckpointError, naming the keys, unless `state` fits `expected` key by key and shape by shape."""
+    """Raise CheckpointError unless `state` has the keys and shapes of `expected`; the message names the keys."""
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
     misshapen = [
@@ -221,7 +221,7 @@ def check_state_dict(state: dict[str, Tensor], expected: dict[str, Tensor], wher
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
     ]
-    found = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    found = (("missing", missing), ("unexpected", unexpected), ("of a different shape", misshapen))
     problems = [f"{len(names)} {what}: {_abridge(names)}" for what, names in found if names]
     if problems:
         raise CheckpointError(f"{where}: the weights do not fit the config; keys {'; '.join(problems)}")

@@ -1,7 +1,7 @@
-"""The published checkpoints: where they are, what they are, and the numbers they were published with.
+"""The published checkpoints: where they are, what they are, and their published numbers.
 
 Accuracies are those of the README of github.com/facebookresearch/TimeSformer, whose models were trained
-anew; the paper's own differ by up to 0.5. TFLOPs are the paper's totals for three crops, by three. None
+again; the paper's own differ by up to 0.5. TFLOPs are a third of the paper's totals, which are for three crops. None
 of these numbers was measured with this package.
 """
 
@@ -21,13 +21,13 @@ _NON_COMMERCIAL = "CC-BY-NC-4.0"
 class Published:
     """One checkpoint.
 
-    `name` is what users call it, `repo` and `revision` where the Hub has it (None: it does not),
-    `file` what the original's model zoo calls it, and `where` says in words where it is. `folder` is
-    that of a model inside this package. `data` names what it was trained on, and `dataset` the class
-    list of that, if it was published. `stride` counts in frames at 30 a second; None is one frame
-    from each of `num_frames` segments. `clips` is the number of windows of a video that its number
-    was tested with, in three crops each. `top1` and `top5` are percent, `tflops` 10^12 multiply-adds
-    of one view; None is unknown. `licence` is that of the weights.
+    `name` is the short name for users. `repo` and `revision` are its place on the Hub; None if it is not
+    there. `file` is its name in the original's model zoo, and `where` says in words where it is. `folder` is
+    that of a model inside this package. `data` names the training data, and `dataset` its class list, if
+    that was published. `stride` counts in frames at 30 per second; None means one frame from each of
+    `num_frames` segments. `clips` is the number of windows per video, with three crops each, in the test
+    that gave its accuracy. `top1` and `top5` are percent, `tflops` 10^12 multiply-adds of one view; None if
+    unknown. `licence` is that of the weights.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Published:
     licence: str = _NON_COMMERCIAL
 
     def config(self) -> TimesformerConfig:
-        """The shape of the network, with the names of its classes as far as they are known."""
+        """The shape of the network, with the names of its classes if they are known."""
         if self.folder is not None:
             return TimesformerConfig.from_pretrained(self.folder)
         names = labels.read(self.dataset) if self.dataset else ()
@@ -64,7 +64,7 @@ class Published:
         )
 
 
-# By the last part of names: what the data is called here, as a class list, in file names; and its classes.
+# By the last part of a short name: the data's name here, its class list, its name in file names, and its classes.
 _DATA: dict[str, tuple[str, Dataset, str, int]] = {
     "k400": ("Kinetics-400", "kinetics-400", "K400", 400),
     "k600": ("Kinetics-600", "kinetics-600", "K600", 600),
@@ -86,7 +86,7 @@ def _on_the_hub(
     kind, tag = name.split("-")
     data, dataset, short, num_labels = _DATA[tag]
     window = f"{frames}x{stride}" if stride else str(frames)
-    # Facebook's account has no large models; these are the copies of the one who converted all of them.
+    # Facebook's account has no large models; these are the copies of the user who converted all of them.
     owner = "fcakyon" if kind == "large" else "facebook"
     return Published(
         name=name,
@@ -107,14 +107,14 @@ def _on_the_hub(
 
 
 def _howto100m(frames: int, *, clips: int, top1: float, parameters: int) -> Published:
-    # The README says 448 pixels for 64 frames; the name of that file says 224, as do the others.
+    # The README says 448 pixels for 64 frames; the name of that file says 224, as those of the others do.
     file = f"TimeSformer_divST_{frames}x32_224_HowTo100M.pyth"
     return Published(
         name=f"howto100m-{frames}",
         file=file,
         where=f"{file} is in the model zoo of github.com/facebookresearch/TimeSformer",
         data="HowTo100M",
-        num_labels=1059,  # their names were never published
+        num_labels=1059,  # the class names were never published
         num_frames=frames,
         stride=32,
         size=224,
@@ -125,7 +125,7 @@ def _howto100m(frames: int, *, clips: int, top1: float, parameters: int) -> Publ
 
 
 def _ablation(name: str, attention_type: AttentionType, *, top1: float, tflops: float, parameters: int) -> Published:
-    """A network of the paper's comparison of attentions. Its top-1 is the paper's, its cost mmaction2's."""
+    """A network of the paper's comparison of attention types. Its top-1 is the paper's, its cost mmaction2's."""
     return Published(
         name=name,
         where="its authors published no weights, and mmaction2's model zoo has some of its own training",
@@ -168,8 +168,8 @@ _ENTRIES = (
         num_frames=8,
         stride=4,
         size=96,
-        clips=None,  # as many as cover the video
-        top1=None,  # its card has what was measured, on clips of its own
+        clips=None,  # enough to cover the video
+        top1=None,  # its card has the measured accuracy, on its own clips
         parameters=901_385,
         licence="Apache-2.0",
     ),
@@ -177,7 +177,7 @@ _ENTRIES = (
 
 ZOO: Mapping[str, Published] = {entry.name: entry for entry in _ENTRIES}
 
-# The account of the one who converted them has copies of what Facebook's has.
+# The user who converted them has copies of Facebook's.
 _BY_REPO = {
     repo: entry
     for entry in _ENTRIES
@@ -187,13 +187,13 @@ _BY_REPO = {
 
 
 def find(name_or_repo: str) -> Published | None:
-    """The checkpoint of that short name, or of that repository on the Hub, copies of it included."""
+    """The checkpoint with that short name, or with that repository on the Hub or a copy of it."""
     return ZOO.get(name_or_repo) or _BY_REPO.get(name_or_repo)
 
 
 def suggest(name: str) -> str | None:
-    """The short name that was perhaps meant by `name`, which is unknown; None when nothing is like it."""
-    asked = name.lower().split("/")[-1]  # whose repository it is says little
+    """The short name that the unknown `name` perhaps meant; None if nothing is similar."""
+    asked = name.lower().split("/")[-1]  # the owner of the repository says little
     known = {entry.name: entry.name for entry in _ENTRIES}
     known |= {repo.split("/")[1]: entry.name for repo, entry in _BY_REPO.items()}
     likeness = {other: SequenceMatcher(None, asked, other).ratio() for other in known}

@@ -1,4 +1,4 @@
-"""Names of classes: the lists of the published data sets, and files that users have."""
+"""Names of classes: the lists of the published datasets, and users' own files."""
 
 import json
 import re
@@ -10,37 +10,37 @@ from typing import Any, get_args
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.specs import Dataset
 
-# Far more than any list of labels: weights that are named by mistake are not read whole.
+# Far larger than any list of labels: a weight file that is named by mistake is not read whole.
 _LARGEST_FILE = 2**24  # bytes
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _LINE_END = re.compile(r"\r\n|\r|\n")
-# Templates of Something-Something, which are text, begin with a bracket too, and a letter after it.
+# Something-Something's templates, which are text, begin with a bracket too, but a letter follows it.
 _JSON = re.compile(r"\s*(\{|\[\s*([^\w\s]|\d))")
 
 
 @cache
 def read(dataset: Dataset) -> tuple[str, ...]:
-    """The classes of a published data set, in the order of the published heads."""
+    """The classes of a published dataset, in the order of the published heads."""
     text = (Path(__file__).parent / f"{dataset}.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
 
 
 def dataset_of(names: Sequence[str]) -> Dataset | None:
-    """The data set whose classes these are, name by name and in its order."""
+    """The dataset that has exactly these classes in this order."""
     return next((dataset for dataset in get_args(Dataset) if read(dataset) == tuple(names)), None)
 
 
 def read_file(path: Path) -> tuple[str, ...]:
     """The classes that a file lists, in the order of their numbers.
 
-    Text in UTF-8: a name a line, or a number and a name (in either order) with a tab between them.
+    Text in UTF-8: one name per line, or a number and a name (in either order) with a tab between them.
     JSON: a list of names, numbers to names, names to numbers, or a `config.json` with `id2label`.
-    Numbers go from 0 to n - 1, in any order. Quotation marks around a whole name are taken off: the
-    class names of SlowFast and the tables of Kinetics have them.
+    Numbers go from 0 to n - 1, in any order. Quotation marks around a whole name, as in the class names
+    of SlowFast and the tables of Kinetics, are removed.
 
     Raises:
-        CheckpointError: no such file, not one of these forms, or numbers that leave a class out.
+        CheckpointError: no such file, none of these forms, or numbers that skip a class.
     """
     text = _read_text(path)
     try:
@@ -64,13 +64,13 @@ def _read_text(path: Path) -> str:
     if len(content) > _LARGEST_FILE:
         raise CheckpointError(f"{path}: larger than {_LARGEST_FILE >> 20} MB; is it a list of labels?")
     try:
-        text = content.decode("utf-8-sig")  # spreadsheets put a mark before the first name
+        text = content.decode("utf-8-sig")  # spreadsheets write a byte order mark first
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: not text in UTF-8; is it a list of labels?") from error
     if "\0" in text:
         raise CheckpointError(f"{path}: not text; is it a list of labels?")
     if not text.strip():
-        raise CheckpointError(f"{path}: empty; one label a line was expected")
+        raise CheckpointError(f"{path}: empty; one label per line was expected")
     return text
 
 
@@ -79,14 +79,14 @@ def _from_lines(lines: list[str]) -> tuple[str, ...]:
         lines = lines[:-1]
     if any("\t" in line.strip() for line in lines):
         return _from_columns(lines)
-    # A blank line between names would give every class after it the name of its neighbour.
+    # If a blank line between names were skipped, each later class would get its neighbour's name.
     return tuple(_name(line, f"line {number}") for number, line in enumerate(lines, 1))
 
 
 def _from_columns(lines: list[str]) -> tuple[str, ...]:
-    """Numbers and names, in the order that all lines share."""
+    """Numbers and names, in the same order on every line."""
     rows = [[cell.strip() for cell in line.strip().split("\t")] for line in lines]
-    # Names of digits alone fit both orders; the number is taken to come first.
+    # If the first name has only digits, both orders fit; then the number is taken to come first.
     first = _NUMBER.fullmatch(rows[0][0]) is not None
     found: dict[int, str] = {}
     for line, row in enumerate(rows, 1):
@@ -102,7 +102,7 @@ def _from_json(text: str) -> tuple[str, ...]:
     try:
         content = json.loads(text, object_pairs_hook=_without_doubles)
     except RecursionError as error:
-        raise ValueError("not a list of labels, but JSON nested without end") from error
+        raise ValueError("not a list of labels, but JSON nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error})") from error
     if isinstance(content, dict) and isinstance(content.get("id2label"), dict):
@@ -112,19 +112,19 @@ def _from_json(text: str) -> tuple[str, ...]:
     elif isinstance(content, dict):
         names = _from_mapping(content)
     else:
-        raise ValueError(f"{_short(content)} is no list of labels; a JSON list or object was expected")
+        raise ValueError(f"{_short(content)} is not a list of labels; a JSON list or object was expected")
     if not names:
         raise ValueError("it lists no labels")
     return names
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are all different; Python would keep the last of two."""
+    """An object whose keys all differ; of two equal keys, Python would keep only the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         double = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{_short(double)} is there twice")
+        raise ValueError(f"{_short(double)} is listed twice")
     return content
 
 
@@ -168,7 +168,7 @@ def _name(value: object, where: str) -> str:
     if len(name) >= 2 and name[0] == name[-1] == '"' and '"' not in name[1:-1]:
         name = name[1:-1].strip()
     if not name:
-        raise ValueError(f"{where} has no name; a class without one would shift all that follow")
+        raise ValueError(f"{where} has no name; without it, all following classes would shift")
     return name
 
 
