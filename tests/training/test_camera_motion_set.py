@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_files_however_often_it_is_stopped(
 
 def test_another_set_is_not_mixed_in(folder: Path, small: None) -> None:
     before = contents(folder)
-    with pytest.raises(SystemExit, match="clips of another set or of a larger one"):
+    with pytest.raises(SystemExit, match="clips of a different or a larger set"):
         test_set.write(folder, CLIPS - 1, seed=1)
     assert contents(folder) == before
 
@@ -224,7 +224,7 @@ def test_a_run_is_not_trained_on_with_other_settings(tmp_path: Path, monkeypatch
     kept = (tmp_path / "checkpoint.pt").read_bytes()
     train.train(tmp_path, **options)  # is done already
     for changed in ({"steps": 4}, {"seed": 4}, {"attention": "space_only"}):
-        with pytest.raises(SystemExit, match="take another folder"):
+        with pytest.raises(SystemExit, match="use a different folder"):
             train.train(tmp_path, **(options | changed))
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
 

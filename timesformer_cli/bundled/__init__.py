@@ -1,8 +1,8 @@
-"""What comes with the package: a model, and a clip to measure and to verify with."""
+"""Files that come with the package: a model, and a clip for measuring and verifying."""
 
 from pathlib import Path
 
-# A folder of config.json, weights, processor and recipe.
+# A folder with config.json, weights, processor and recipe.
 CAMERA_MOTION = Path(__file__).parent / "camera-motion"
 
 # Four seconds of 360 x 640 pixels.

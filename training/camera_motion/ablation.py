@@ -1,11 +1,11 @@
-"""TimeSformer's central ablation on camera motion: divided, joint and space-only attention, all else the same.
+"""TimeSformer's central ablation on camera motion: divided, joint and space-only attention, with all else equal.
 
     python training/camera_motion/test_set.py training/camera_motion/runs/test_set
     python training/camera_motion/ablation.py training/camera_motion/runs/test_set training/camera_motion/runs/ablation
 
 Trains one network after the other on the same clips, for as many steps, from the same kind of start; makes a model
-folder of each; measures them with `timesformer evaluate` on what `test_set.py` left, compares them with the first, and
-prints the table of docs/results.md. Stopped anywhere, the same line goes on.
+folder of each; measures them with `timesformer evaluate` on the output of `test_set.py`, compares them with the first,
+and prints the table of docs/results.md. If it is stopped, run the same command again to continue.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def call(*command: str | Path) -> None:
 
 
 def measured(test_set: Path, folder: Path, attention: AttentionType, steps: int, seed: int) -> Path:
-    """Train, bundle and evaluate one network; the folder of its evaluation."""
+    """Train, bundle and evaluate one network; returns the folder of its evaluation."""
     run, model, evaluation = folder / attention, folder / attention / "model", folder / attention / "evaluation"
     call(HERE / "train.py", "--out", run, "--attention", attention, f"--steps={steps}", f"--seed={seed}")
     call(HERE / "bundle.py", run, model)
@@ -40,7 +40,7 @@ def measured(test_set: Path, folder: Path, attention: AttentionType, steps: int,
 
 
 def compared(evaluations: list[Path]) -> list[dict[str, Any]]:
-    """What `timesformer evaluate compare` says of each but the first, against the first."""
+    """The results of `timesformer evaluate compare` for each but the first, against the first."""
     command = [sys.executable, "-m", "timesformer_cli", "evaluate", "compare", *evaluations, "--json"]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     comparisons: list[dict[str, Any]] = found["comparisons"]
@@ -76,9 +76,9 @@ def network(attention: AttentionType) -> TimesformerForVideoClassification:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("test_set", type=Path, help="folder that test_set.py has left")
-    parser.add_argument("folder", type=Path, help="folder for the three networks and what was measured")
-    parser.add_argument("--steps", type=int, default=2000, help="batches that each is trained on")
+    parser.add_argument("test_set", type=Path, help="folder that test_set.py wrote")
+    parser.add_argument("folder", type=Path, help="folder for the three networks and their measurements")
+    parser.add_argument("--steps", type=int, default=2000, help="number of batches to train each network on")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     evaluations = [measured(options.test_set, options.folder, a, options.steps, options.seed) for a in ATTENTIONS]

@@ -1,4 +1,4 @@
-"""Pictures to real video files."""
+"""Frames to real video files."""
 
 from collections.abc import Iterable
 from io import BytesIO
@@ -9,8 +9,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-# What makes H.264 the same each time: one thread, whatever the number of cores, and no tree of macroblocks, whose
-# assembler code gives other numbers from one run to the next.
+# With these settings H.264 is the same each time: one thread, for any number of cores, and no tree of macroblocks,
+# whose assembler code gives different numbers from one run to the next.
 REPEATABLE = {"threads": "1", "mbtree": "0"}
 
 
@@ -21,7 +21,7 @@ def encode(
     options: dict[str, str],
     codec: str = "libx264",
 ) -> None:
-    """Write pictures of one size, uint8, gray (H, W) or RGB (H, W, 3), as 8-bit 4:2:0 video.
+    """Write frames of one size, uint8, gray (H, W) or RGB (H, W, 3), as 8-bit 4:2:0 video.
 
     The suffix of `target` names the container; in memory it is MP4. `options` are the codec's.
     """

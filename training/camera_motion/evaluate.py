@@ -30,7 +30,7 @@ FRAME_RATES = (12, 15, 24, 25, 30, 30, 50, 60)
 
 
 def draw_clear(rng: np.random.Generator, label: str) -> Motion:
-    """A motion of one kind that a viewer would name at once, with a little of the others in it."""
+    """A motion of one kind that a viewer would name at once, with a little of the others mixed in."""
     fastest = 0.9 if label.startswith(("pan", "tilt")) else 0.4
     speed = math.exp(rng.uniform(math.log(0.08), math.log(fastest)))
     others = rng.normal(0, 0.05, 4) * (0.1 if label == "static" else speed)
@@ -47,7 +47,7 @@ def draw_mixed(rng: np.random.Generator) -> Motion:
 
 
 def draw_tiny(rng: np.random.Generator) -> Motion:
-    """A motion at the border of standing still: three to four picture heights in 100 seconds."""
+    """A motion that hardly differs from standing still: three to four picture heights in 100 seconds."""
     return motion_of(LABELS[rng.integers(1, len(LABELS))], float(rng.uniform(0.03, 0.04)))
 
 
@@ -72,7 +72,7 @@ class Clip:
 
 def draw_clip(rng: np.random.Generator, pictures: Sequence[Gray], motion: Motion) -> Clip:
     """A clip of 2 to 10 seconds that shows `motion`."""
-    # Slow moves may go on for long; fast ones would leave the still.
+    # Slow moves may take long; fast ones would leave the still.
     longest = min(10.0, max(2.0, 1.6 / max(np.abs(motion.speeds()).max(), 0.01)))
     seconds = float(rng.uniform(2, longest))
     scene = make_scene(rng, pictures, motion, seconds, difficulty=float(rng.uniform(0, 1)))
@@ -104,7 +104,7 @@ def add_grain(rng: np.random.Generator, pixels: NDArray[np.uint8], deviation: fl
 
 
 def predict(folder: Path, model: str) -> dict[str, list[tuple[str, float]]]:
-    """File name to (label, score), best first, as `timesformer predict` says it."""
+    """File name to (label, score), best first, from `timesformer predict`."""
     command = [sys.executable, "-m", "timesformer_cli", "predict", str(folder), "--model", model]
     output = subprocess.run([*command, "--format", "jsonl"], stdout=subprocess.PIPE, text=True, check=True).stdout
     records = [json.loads(line) for line in output.splitlines()]

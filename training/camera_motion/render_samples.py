@@ -23,7 +23,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One file: its moves in a row, and how it is encoded."""
+    """One file: its consecutive moves, and its encoding."""
 
     name: str
     label: str
@@ -82,7 +82,7 @@ def coloured(sprite: Sprite, rng: np.random.Generator) -> Sprite:
 
 
 def frames_of(sample: Sample, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """All frames, uint8 (T, H, W, 3). Each move begins where the one before it ended."""
+    """All frames, uint8 (T, H, W, 3). Each move begins where the previous one ended."""
     picture = still(sample.still, rng)
     rows, columns = picture.shape[1:]
     gray = [np.asarray(Image.fromarray(picture.mean(0).numpy().astype(np.uint8)))]
@@ -106,7 +106,7 @@ def frames_of(sample: Sample, rng: np.random.Generator) -> NDArray[np.uint8]:
             duration=seconds,
             scale=sample.scale,
             centre=(float(middle[0]), float(middle[1])),
-            focal=50.0,  # so long that moves in a row join without a jump in perspective
+            focal=50.0,  # so long that consecutive moves join without a jump in perspective
             wobble=make_wobble(rng, 0.002) if len(sample.moves) == 1 else None,
             sprites=sprites,
         )
@@ -121,7 +121,7 @@ def frames_of(sample: Sample, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def path_of(motion: Motion, seconds: float, unit: float, rows: int, columns: int) -> NDArray[np.float64]:
-    """How far a move takes the middle of the frame across the still, in grid_sample's coordinates (x, y)."""
+    """The way of the frame's middle across the still during a move, in grid_sample's coordinates (x, y)."""
     return np.array([motion.pan * unit / columns, -motion.tilt * unit / rows]) * seconds
 
 

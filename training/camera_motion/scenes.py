@@ -1,9 +1,9 @@
-"""Clips with a known camera motion, rendered from still pictures.
+"""Clips with a known camera motion, rendered from still images.
 
 Lengths are in picture heights, x to the right, y down, origin in the middle of the picture; angles in
 radians, clockwise positive; times in seconds. A camera that only turns, rolls and zooms sees its
 surroundings through a homography (Hartley and Zisserman, Multiple View Geometry, section 8.4), so
-every frame is one perspective warp of a flat picture, with moving objects laid over it.
+every frame is one perspective warp of a flat image, with moving objects laid over it.
 """
 
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ LABELS = (
 
 # Speed at which a motion and "static" are equally good answers: a few picture heights in 100 seconds.
 STILL = 0.035
-# Mean distance of a pixel from the middle: turns zoom and roll rates into picture heights a second.
+# Mean distance of a pixel from the middle: turns zoom and roll rates into picture heights per second.
 LEVER = 0.38
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Rates: `pan` (right positive) and `tilt` (up positive) in picture heights a second, `zoom` (in
-    positive) in natural logarithm of scale a second, `roll` (clockwise positive) in radians a second.
+    """Rates: `pan` (right positive) and `tilt` (up positive) in picture heights per second, `zoom` (in
+    positive) in natural logarithm of scale per second, `roll` (clockwise positive) in radians per second.
     """
 
     pan: float = 0.0
@@ -46,7 +46,7 @@ class Motion:
     roll: float = 0.0
 
     def speeds(self) -> NDArray[np.float64]:
-        """How fast the picture moves for each part, picture heights a second, signed (4,)."""
+        """The speed of the image for each rate, in picture heights per second, signed (4,)."""
         return np.array([self.pan, self.tilt, self.zoom * LEVER, self.roll * LEVER])
 
     def shares(self) -> NDArray[np.float32]:
@@ -67,7 +67,7 @@ class Motion:
 
 
 def motion_of(label: str, speed: float) -> Motion:
-    """The motion that `label` names, at `speed` picture heights a second."""
+    """The motion that `label` names, at `speed` picture heights per second."""
     match label:
         case "pan left" | "pan right":
             return Motion(pan=speed if label == "pan right" else -speed)
@@ -101,12 +101,12 @@ class Sprite:
     velocity: tuple[float, float]
     spin: float
     size: float
-    follows: float  # share of the background's path that carries it along; more than 1 for near things
+    follows: float  # share of the background's path that it follows; more than 1 for near objects
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides a clip; `render` turns it into frames at any times and size."""
+    """Everything that determines a clip; `render` makes frames of it at any times and size."""
 
     picture: Tensor  # float32 (C, h, w), 0..255: one channel of gray, or red, green and blue
     motion: Motion
@@ -126,7 +126,7 @@ class Scene:
         return self.duration * (u + self.easing * (u * u - u))
 
     def homographies(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(T, 3, 3): from a point of the frame to the point of the still that is seen there."""
+        """(T, 3, 3): from a point of the frame to the point of the still seen there."""
         path = self.progress(times)
         shake = self.wobble.at(times) if self.wobble else np.zeros((3, len(times)))
         # Symmetric around the middle of the clip, so that long moves stay inside the still.
@@ -139,7 +139,7 @@ class Scene:
         for z, r, a, b in zip(zoom, roll, yaw, pitch, strict=True):
             lens = np.diag([1 / (self.focal * z), 1 / (self.focal * z), 1.0])
             rolled = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1.0]])
-            # Turning happens in the frame of the viewer, whatever way the still is turned.
+            # Turning happens in the frame of the viewer, however the still is turned.
             turn = np.array([[np.cos(self.turned), -np.sin(self.turned)], [np.sin(self.turned), np.cos(self.turned)]])
             a, b = turn @ (a, b)
             pan = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
@@ -198,7 +198,7 @@ class Scene:
         return pictures + (sampled[:, :-1] - pictures) * sampled[:, -1:]
 
     def flow(self, times: NDArray[np.float64], cells: int) -> NDArray[np.float32]:
-        """Where the camera moves the middles of a `cells` x `cells` grid over the central square, from each
+        """The camera's motion of the cell centres of a `cells` x `cells` grid over the central square, from each
         frame to the next: float32 (T - 1, cells, cells, 2), picture heights. Moving objects are ignored.
         """
         points = frame_points(cells, cells).numpy().astype(np.float64)
@@ -209,7 +209,7 @@ class Scene:
 
 
 def frame_points(height: int, width: int) -> Tensor:
-    """Middles of the pixels of a frame, homogeneous, float32 (3, height * width)."""
+    """Centres of the pixels of a frame, homogeneous, float32 (3, height * width)."""
     down = (torch.arange(height) + 0.5 - height / 2) / height
     across = (torch.arange(width) + 0.5 - width / 2) / height
     y, x = torch.meshgrid(down, across, indexing="ij")
@@ -225,7 +225,7 @@ def make_wobble(rng: np.random.Generator, amplitude: float) -> Wobble:
 
 
 def make_sprite(rng: np.random.Generator, pictures: Sequence[Gray], size: float, speed: float) -> Sprite:
-    """An object of a random shape, cut from a random picture."""
+    """An object of a random shape, cut from a random image."""
     picture = pictures[rng.integers(len(pictures))]
     side = min(96, min(picture.shape))
     top, left = (int(rng.integers(0, extent - side + 1)) for extent in picture.shape)
@@ -270,7 +270,7 @@ def make_scene(
         scale=float(np.exp(rng.uniform(np.log(0.25), np.log(0.7)))),
         turned=float(rng.uniform(-np.pi, np.pi)) if rng.random() < 0.5 else 0.0,
         centre=(float(rng.uniform(-0.5, 0.5)), float(rng.uniform(-0.5, 0.5))),
-        # A wide angle only where the move stays well short of a right angle.
+        # A wide angle only if the move stays well below a right angle.
         focal=float(max(rng.uniform(1.0, 4.0), 1.2 * travel)),
         wobble=make_wobble(rng, float(rng.exponential(0.006) * difficulty)),
         sprites=tuple(sprites),

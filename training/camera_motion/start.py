@@ -1,12 +1,12 @@
-"""Starting weights that know a little about motion, so that training takes minutes and not days.
+"""Starting weights that know a little about motion, so that training takes minutes instead of days.
 
-From the usual small random weights the network sits at chance for thousands of steps: nothing in it
-compares two frames. Three things help, all ordinary values of ordinary parameters that training then
-changes as it likes:
+From the usual small random weights the network stays at chance for thousands of steps: nothing in it
+compares two frames. Three things help. All are ordinary values of ordinary parameters, and training may
+change them freely:
 
 - patches start as oriented band-pass filters in pairs a quarter wave apart (Gabor), whose phases turn
-  when the picture moves: the front end of motion energy models (Adelson and Bergen, 1985);
-- positions and times start as sines and cosines in channels of their own;
+  when the image moves: the front end of motion energy models (Adelson and Bergen, 1985);
+- positions and times start as sines and cosines in separate channels;
 - temporal heads of the first layers start by looking a fixed number of frames back or ahead, which
   sines and cosines of time can express exactly.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from timesformer_cli import TimesformerForVideoClassification
 
-CODE = 16  # channels that hold the position, and as many that hold the time
+CODE = 16  # channels that hold the position, and the same number for the time
 SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4)  # frames, one for each head
 
 
@@ -52,7 +52,7 @@ def start_weights(model: TimesformerForVideoClassification) -> None:
         if number < 2:
             qkv = (layer.temporal_attention if divided else layer.attention).attention.qkv.weight
             qkv[: 2 * width] = shift_heads(width, config.num_attention_heads, config.num_frames, places=not divided)
-            qkv[2 * width :, content:] = 0  # carry what is seen, not where and when
+            qkv[2 * width :, content:] = 0  # carry the content, not its place and time
 
 
 def gabor_filters(side: int) -> Tensor:
@@ -90,9 +90,9 @@ def frequencies(num_frames: int) -> Tensor:
 def shift_heads(width: int, heads: int, num_frames: int, *, places: bool, gain: float = 2.5) -> Tensor:
     """Query and key rows (2 * width, width): head h at frame t looks at frame t + SHIFTS[h].
 
-    The key of a frame is its time code and the query that of the frame wanted, made by turning each
-    pair (cos wt, sin wt) by w * shift; their product is largest where the two agree. With `places`, for
-    heads of 2 * CODE channels, positions are compared beside: among all patches of that frame, the head then
+    The key of a frame is its time code. The query is that of the wanted frame, made by turning each
+    pair (cos wt, sin wt) by w * shift; the product is largest where the two agree. With `places`, for
+    heads of 2 * CODE channels, positions are compared too: among all patches of that frame, the head then
     looks at its own and those around it.
     """
     query, key = torch.zeros(width, width), torch.zeros(width, width)

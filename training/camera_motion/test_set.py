@@ -1,9 +1,9 @@
-"""Make a labelled test set for `camera-motion`, laid out as well-known data sets are.
+"""Make a labelled test set for `camera-motion`, in the layouts of well-known datasets.
 
     python training/camera_motion/test_set.py training/camera_motion/runs/test_set --clips 360 --seed 1
 
-Clear clips as `evaluate.py` has them, of 2 to 10 seconds and as many of each label as of any other, rendered from
-stills that were never trained on and encoded to H.264. All is a function of the seed. Each clip is one file with a
+Clear clips like those of `evaluate.py`, of 2 to 10 seconds and equally many of each label, rendered from stills that
+were never used in training, and encoded to H.264. The seed determines everything. Each clip is one file with a
 name in every layout (hard links):
 
     kinetics/test.csv     label,youtube_id,time_start,time_end,split, and test/ID_START_END.mp4
@@ -11,7 +11,7 @@ name in every layout (hard links):
     list/test.txt         path and class number, as SlowFast and mmaction2 have it; labels.txt has the names
     videofolder/test/     metadata.csv beside the videos, as Hugging Face has it
 
-A run that is stopped goes on where it was; more clips may be asked for later.
+A stopped run continues where it was; more clips may be asked for later.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 
 def layouts(folder: Path) -> dict[str, list[str]]:
-    """What `timesformer evaluate` is told of each layout."""
+    """The arguments of `timesformer evaluate` for each layout."""
     return {
         "kinetics": [f"{folder}/kinetics/test", "--annotations", f"{folder}/kinetics/test.csv"],
         "folders": [f"{folder}/folders"],
@@ -54,7 +54,7 @@ def layouts(folder: Path) -> dict[str, list[str]]:
 
 
 def write(folder: Path, clips: int, seed: int) -> None:
-    """Write the clips that are not there yet, then all layouts. SystemExit where `folder` has clips of another set."""
+    """Write the missing clips, then all layouts. SystemExit if `folder` has clips of a different set."""
     videos = folder / "kinetics" / "test"
     videos.mkdir(parents=True, exist_ok=True)
     pictures = library(TEST_PHOTOS, PROCEDURAL_PICTURES, (SEED, seed), unseen=True)
@@ -71,17 +71,17 @@ def write(folder: Path, clips: int, seed: int) -> None:
             part.rename(videos / entry.name)
             print(f"{number + 1} of {clips} clips", end="\r", file=sys.stderr)
     if others := written - {entry.name for entry in entries}:
-        raise SystemExit(f"{videos}: holds clips of another set or of a larger one, such as {min(others)}")
+        raise SystemExit(f"{videos}: holds clips of a different or a larger set, such as {min(others)}")
     lay_out(folder, entries)
 
 
 def youtube_id(seed: int, number: int) -> str:
-    """Eleven letters, digits, dashes and underscores, as real ones have; some begin with a dash."""
+    """Eleven letters, digits, dashes and underscores, as in real ids; some begin with a dash."""
     return urlsafe_b64encode(sha256(f"{seed} {number}".encode()).digest()).decode()[:11]
 
 
 def lay_out(folder: Path, entries: Sequence[Entry]) -> None:
-    """Write the annotations of every layout, and give each clip its names there."""
+    """Write the annotations of every layout, and link each clip under its names there."""
     for entry in entries:
         source = folder / "kinetics" / "test" / entry.name
         for place in (f"folders/test/{entry.label}", "list/videos", "videofolder/test"):

@@ -1,7 +1,7 @@
-"""Still pictures for the clip generator: procedural textures, and photographs that come with PyPI packages.
+"""Still images for the clip generator: procedural textures, and photographs that come with PyPI packages.
 
-A picture is uint8 (H, W), gray. Training and test never share one: procedural pictures differ by seed
-and by family (`UNSEEN_FAMILIES` are never trained on), photographs by name.
+An image is uint8 (H, W), gray. Training and test never share one: procedural images differ by seed
+and by family (`UNSEEN_FAMILIES` are never used in training), photographs by name.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-SIZE = 640  # pixels, both sides of a procedural picture
+SIZE = 640  # pixels, both sides of a procedural image
 
 TRAIN_PHOTOS = {
     "skimage": (
@@ -39,19 +39,19 @@ Gray = NDArray[np.uint8]
 
 
 def photograph(package: str, name: str) -> Gray:
-    """One picture that a package ships, in gray. Raises FileNotFoundError without the package."""
+    """An image that a package ships, in gray. Raises FileNotFoundError without the package."""
     return np.asarray(Image.open(photograph_path(package, name)).convert("L"))
 
 
 def photograph_path(package: str, name: str) -> Path:
-    """Where a package keeps a picture, without importing the package."""
+    """The place where a package keeps an image, without importing the package."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f"{package} is not installed; pip install -e '.[training]'")
     folder = Path(spec.submodule_search_locations[0])
     matches = [path for path in (folder / "data" / name, folder / "datasets" / "images" / name) if path.is_file()]
     if not matches:
-        raise FileNotFoundError(f"{package} has no picture {name}; the training extra pins the version that has")
+        raise FileNotFoundError(f"{package} has no image {name}; the training extra pins a version that has it")
     return matches[0]
 
 
@@ -168,7 +168,7 @@ UNSEEN_FAMILIES = (town,)
 
 
 def procedural(family: Callable[[np.random.Generator], NDArray[np.float64]], rng: np.random.Generator) -> Gray:
-    """One picture of a family; half of them get a second texture as grain or shade."""
+    """One image of a family; half of them get a second texture as grain or shade."""
     values = family(rng)
     if rng.random() < 0.5:
         values = values + rng.uniform(0.1, 0.5) * (_noise(rng, rng.uniform(0.5, 1.5)) - 0.5)
@@ -176,7 +176,7 @@ def procedural(family: Callable[[np.random.Generator], NDArray[np.float64]], rng
 
 
 def library(photos: dict[str, tuple[str, ...]], count: int, seed: int | Sequence[int], *, unseen: bool) -> list[Gray]:
-    """`count` procedural pictures, the families in turn, and photographs, repeated to be a third of the list."""
+    """`count` procedural images, the families in turn, and photographs, repeated to be a third of the list."""
     rng = np.random.default_rng(seed)
     families = UNSEEN_FAMILIES + TRAIN_FAMILIES if unseen else TRAIN_FAMILIES
     taken = [photograph(package, name) for package, names in photos.items() for name in names]

@@ -1,10 +1,10 @@
-"""Train the bundled camera-motion model, or a network with another attention, on rendered clips.
+"""Train the bundled camera-motion model, or a network with a different attention, on rendered clips.
 
     python training/camera_motion/train.py --out training/camera_motion/runs/divided
     python training/camera_motion/train.py --out training/camera_motion/runs/space_only --attention space_only
 
-A stopped run goes on from its last checkpoint. Every clip is a function of (seed, step, place in the
-batch), so a run that was stopped sees the same clips as one that was not, and so does another network.
+A stopped run continues from its last checkpoint. Every clip is a function of (seed, step, place in the
+batch), so a stopped run sees the same clips as an uninterrupted one, and so does a different network.
 """
 
 import argparse
@@ -43,7 +43,7 @@ PREPROCESS = PreprocessSpec(
 )
 PROCEDURAL_PICTURES = 400
 SAVE_EVERY = 50  # steps
-CLEAR_PART = 0.75  # of the steps; in the rest every other clip is one that a viewer would be unsure of
+CLEAR_PART = 0.75  # of the steps; in the rest, every other clip leaves a viewer in doubt
 FRAME_RATES = (10, 12, 15, 24, 25, 25, 30, 30, 30, 50, 60)
 
 
@@ -63,7 +63,7 @@ def make_config(attention: AttentionType) -> TimesformerConfig:
 
 
 def draw_motion(rng: np.random.Generator) -> Motion:
-    """Four in five clear, with up to a sixth of other motion mixed in; the rest mixed or tiny."""
+    """Four in five clear, with up to a sixth of a different motion mixed in; the rest mixed or tiny."""
     label = LABELS[rng.integers(len(LABELS))]
     fastest = 1.2 if label.startswith(("pan", "tilt")) else 0.5
     speed = math.exp(rng.uniform(math.log(0.07), math.log(fastest)))
@@ -81,7 +81,7 @@ def draw_motion(rng: np.random.Generator) -> Motion:
 
 
 def draw_doubtful(rng: np.random.Generator) -> Motion:
-    """Two kinds of motion at nearly the same speed, or one at the border of standing still."""
+    """Two kinds of motion at nearly the same speed, or one that hardly differs from standing still."""
     kinds = rng.permutation(4)
     if rng.random() < 0.5:
         speed = math.exp(rng.uniform(math.log(0.07), math.log(0.5)))
@@ -106,7 +106,7 @@ def draw_times(rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
 
 
 def degrade(rng: np.random.Generator, pixels: Gray) -> Gray:
-    """What cameras and files do to frames (T, H, W): noise, black bars, compression."""
+    """The effects of cameras and files on frames (T, H, W): noise, black bars, compression."""
     if rng.random() < 0.7:
         noise = rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.exponential(4))
         pixels = (pixels + noise).clip(0, 255).astype(np.uint8)
@@ -162,9 +162,9 @@ class Clips(IterableDataset[Batch]):
 
 
 class FlowHead(nn.Linear):
-    """Reads the camera's flow off every patch token. A guide for training alone: it is not kept.
+    """Reads the camera's flow from every patch token. A guide for training only: it is not kept.
 
-    One label a clip says little; where each patch goes next says the same thing hundreds of times.
+    One label per clip says little; the next place of each patch says the same thing hundreds of times.
     """
 
     def __init__(self, width: int) -> None:
@@ -174,13 +174,13 @@ class FlowHead(nn.Linear):
         """`tokens` (B, 1 + N*T, D) of the last layer, normalised; `flow` (B, T - 1, h, w, 2)."""
         batch, steps = flow.shape[:2]
         found = self(tokens[:, 1:].unflatten(1, (-1, steps + 1))[:, :, :-1])  # (B, N, T - 1, 2)
-        # asinh: slow motion counts by its size, fast by its order of magnitude.
+        # asinh: slow motion counts by its size, fast motion by its order of magnitude.
         wanted = torch.asinh(flow * 10).view(batch, steps, -1, 2).transpose(1, 2)
         return F.smooth_l1_loss(found, wanted)
 
 
 def tokens_of(model: TimesformerForVideoClassification, hidden: Tensor, frames: int) -> Tensor:
-    """The last layer's tokens, normalised, in the order of divided attention whatever the attention."""
+    """The last layer's tokens, normalised, in the order of divided attention for any attention."""
     if model.config.attention_type == "space_only":  # (B*T, 1 + N, D)
         patches = hidden[:, 1:].unflatten(0, (-1, frames)).transpose(1, 2).flatten(1, 2)
         hidden = torch.cat([hidden[::frames, :1], patches], 1)
@@ -196,9 +196,9 @@ def learning_rate(step: int, steps: int, rate: float) -> float:
 
 
 def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: float, seed: int) -> None:
-    """Train, or go on, until `out/checkpoint.pt` has seen `steps` batches; `out/log.jsonl` tells how it went.
+    """Train, or continue, until `out/checkpoint.pt` has seen `steps` batches; `out/log.jsonl` records the progress.
 
-    SystemExit where `out` holds a run with other settings.
+    SystemExit if `out` holds a run with different settings.
     """
     settings = {"attention": attention, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
     out.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: flo
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         if (others := state.get("settings", "unknown settings")) != settings:
-            raise SystemExit(f"{checkpoint}: was trained with {others}, not {settings}; take another folder")
+            raise SystemExit(f"{checkpoint}: was trained with {others}, not {settings}; use a different folder")
         model.load_state_dict(state["model"])
         guide.load_state_dict(state["guide"])
         optimizer.load_state_dict(state["optimizer"])
@@ -254,7 +254,7 @@ def train(out: Path, attention: AttentionType, steps: int, batch: int, rate: flo
                 state = {"model": model.state_dict(), "guide": guide.state_dict()}
                 fresh = checkpoint.with_suffix(".new")
                 torch.save({**state, "optimizer": optimizer.state_dict(), "step": step, "settings": settings}, fresh)
-                fresh.replace(checkpoint)  # a run that is stopped here keeps the old one or the new one, whole
+                fresh.replace(checkpoint)  # a run stopped here keeps the old or the new one, whole
 
 
 if __name__ == "__main__":
@@ -262,7 +262,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the log")
     parser.add_argument("--attention", default="divided_space_time", choices=get_args(AttentionType))
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=32, help="clips a step")
+    parser.add_argument("--batch", type=int, default=32, help="clips per step")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate after warm-up")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
