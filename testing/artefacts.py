@@ -1,4 +1,4 @@
-"""Exported models for the tests, each made once, and by the libraries alone: nothing here comes from our own export."""
+"""Exported models for the tests, each made once, and only with the libraries: nothing here uses our own export."""
 
 import atexit
 import contextlib
@@ -45,7 +45,7 @@ def scratch() -> Path:
 
 @functools.cache
 def torch_folder() -> Path:
-    """The model that the others are made of: config.json and weights of PyTorch."""
+    """The model that the others are made from: config.json and weights of PyTorch."""
     return write_model(scratch() / "torch")
 
 
@@ -59,7 +59,7 @@ def _program() -> torch.export.ExportedProgram:
 
 @functools.cache
 def exported(format: str) -> Path:
-    """The model in that format, alone in a folder: no config.json. Skips where the library is not installed."""
+    """The model in that format, in a folder without config.json. Skips the test if the library is not installed."""
     folder = scratch() / format
     folder.mkdir()
     with _quiet():
@@ -81,7 +81,7 @@ def exported(format: str) -> Path:
 
 
 def folder_of(format: str, target: Path) -> Path:
-    """A folder of its own with that model and the config.json of the one it was made of."""
+    """A folder of its own with that model and the config.json of the source model."""
     shutil.copytree(exported(format).parent, target)
     shutil.copy(torch_folder() / "config.json", target)
     return target
@@ -89,7 +89,7 @@ def folder_of(format: str, target: Path) -> Path:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters warn of what they themselves do, and of packages that they do without."""
+    """The exporters warn of their own doings, and of missing optional packages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -100,13 +100,13 @@ def _quiet() -> Iterator[None]:
 
 
 def weights(classes: int = CLASSES, clip: Sequence[int] = CLIP) -> NDArray[np.float32]:
-    """Of `write_linear`: (numbers of a clip, classes)."""
+    """The weights of `write_linear`: (numbers of a clip, classes)."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((int(np.prod(clip)), classes)).astype(np.float32) / 10
 
 
 class Matrix(torch.nn.Module):
-    """One matrix: what is left of a network when only its inputs and outputs matter."""
+    """One matrix: enough of a network for tests of inputs and outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,9 +131,9 @@ def write_linear(
     extra_inputs: Sequence[str] = (),
     scale: float = 1.0,
 ) -> Path:
-    """An ONNX file of one matrix: the numbers of a `clip` times `weights`, and `outputs` made of that by their names.
+    """An ONNX file of one matrix: the numbers of a `clip` times `weights`, and `outputs` made from that by name.
 
-    `probabilities` go through softmax, `embedding` is all numbers, every other output is the logits. A model of uint8
+    `probabilities` are the softmax, `embedding` is all numbers, every other output is the logits. A model of uint8
     (B, T, H, W, 3) takes `channels` of its pixels, and normalises them with `mean` and `std`.
     """
     onnx = pytest.importorskip("onnx")
@@ -185,6 +185,6 @@ def write_linear(
 
 
 def metadata_of(folder: Path, **others: str) -> dict[str, str]:
-    """What an export writes into a file, as far as the running side reads it."""
+    """The metadata that an export writes into a file, as far as reading it needs."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return {"config": json.dumps(config), "precision": "fp32", "output": "logits", **others}

@@ -1,4 +1,4 @@
-"""A browser without a window, for the pages that are made to be looked at."""
+"""A headless browser, for pages made to be looked at."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ _OPTIONS = [
 
 @contextmanager
 def open_browser(profile: Path) -> Iterator[webdriver.Chrome]:
-    """The browser of this machine, with its `profile` in an empty folder; `BROWSER` and `DRIVER` must be there."""
+    """The browser of this machine, with its `profile` in an empty folder; `BROWSER` and `DRIVER` must exist."""
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER or ""
     for option in [*_OPTIONS, f"--user-data-dir={profile}"]:
@@ -40,6 +40,6 @@ def open_browser(profile: Path) -> Iterator[webdriver.Chrome]:
 
 
 def resize(browser: webdriver.Chrome, width: int, height: int = 900) -> None:
-    """Give the page that many CSS pixels; windows of their own cannot be as narrow as a phone."""
+    """Give the page that many CSS pixels; normal windows cannot be as narrow as a phone."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -1,4 +1,4 @@
-"""Small videos and models for the tests, made when they are asked for."""
+"""Small videos and models for the tests, made on demand."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -21,7 +21,7 @@ LABELS = ("waving", "größer, schneller", "a\tb", "sitting", "running")
 def write_video(
     path: Path, *, frames: int = 12, width: int = 64, height: int = 48, rate: int = 10, level: int = 0
 ) -> Path:
-    """An H.264 video of noise that grows brighter frame by frame; `level` makes another video of it."""
+    """An H.264 video of noise that grows brighter frame by frame; different `level`s give different videos."""
     rng = np.random.default_rng(level)
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate), options={"preset": "ultrafast", "crf": "20"})
@@ -35,13 +35,13 @@ def write_video(
 
 
 def noise(width: int, height: int, frames: int = 2, seed: int = 0) -> Frames:
-    """Frames of random bytes, a second apart."""
+    """Frames of random bytes, one per second."""
     pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
     return Frames(pixels, np.arange(frames, dtype=np.float64))
 
 
 def write_audio(path: Path) -> Path:
-    """An MP4 of half a second of sound and no picture."""
+    """An MP4 of half a second of sound, without video."""
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
         for start in range(0, 8192, 1024):
@@ -74,7 +74,7 @@ def write_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
 
 
 def write_random_model(folder: Path, labels: Sequence[str]) -> Path:
-    """Another, of which biases and embeddings of time are random too."""
+    """A different one, with random biases and time embeddings too."""
     torch.manual_seed(2)
     model = TimesformerForVideoClassification(tiny_config(labels, num_hidden_layers=1))
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""What is known of the files in the collection of real, odd and broken videos."""
+"""Facts about the files in the collection of real, odd and broken videos."""
 
-# What each file of the collection that must be refused is refused as.
+# The error kind of each file of the collection that must be refused.
 KINDS = {
     "audio_only.mp4": "no_video_stream",
     "audio_with_cover.m4a": "no_video_stream",

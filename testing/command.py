@@ -1,4 +1,4 @@
-"""The command as the tests call it: in their own process with the fixture `run`, or in one of its own."""
+"""The command as the tests call it: in their own process with the fixture `run`, or in a separate one."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ class Run(Protocol):
 
 
 def exit_code(*args: str | Path) -> int:
-    """Calls the command in this process, and leaves to others what it prints."""
+    """Call the command in this process; its output goes where the caller captures it."""
     with pytest.raises(SystemExit) as stop:
         main([str(arg) for arg in args])
     assert isinstance(stop.value.code, int)
@@ -40,9 +40,9 @@ def exit_code(*args: str | Path) -> int:
 
 @contextmanager
 def started(*command: str | Path, **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """A program in a process of its own, which has ended when the block has; a failing test kills it.
+    """A program in a separate process, which has ended when the block ends; a failing test kills it.
 
-    Otherwise it would run on, and the next test would be told of pipes that no one has closed.
+    Otherwise it would run on, and the next test would get warnings of pipes left open.
     """
     with subprocess.Popen(command, **options) as process:
         try:
@@ -60,7 +60,7 @@ def only_line(text: str) -> str:
 
 
 def scores(run: Run, *args: str | Path) -> list[float]:
-    """The logits that all classes get for a.mp4, in their order."""
+    """The logits of all classes for a.mp4, in their order."""
     code, out, err = run("predict", "a.mp4", "--raw-logits", "-k", "1000", *args)
     assert (code, err) == (0, ""), err
     predictions = json.loads(out)["predictions"]

@@ -1,4 +1,4 @@
-"""How the stamped videos are encoded, one file for each kind that decoders treat differently."""
+"""The encodings of the stamped videos: one file for each kind that decoders treat differently."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ X265 = {"preset": "ultrafast", "x265-params": "log-level=none:keyint=12:min-keyi
 X265_OPEN = {"preset": "ultrafast", "x265-params": "log-level=none:keyint=12:min-keyint=12:bframes=3:b-adapt=0"}
 VPX = {"deadline": "realtime", "cpu-used": "8", "g": "12", "b": "500k"}
 
-# File name to how it is encoded, and whether decord is trusted with it.
+# File name, its encoding, and whether decord is trusted with it.
 RECIPES: dict[str, tuple[dict[str, Any], bool]] = {
     "short.mp4": ({}, True),
     "long.mp4": ({"options": LONG_GOP}, True),

@@ -3,11 +3,11 @@
     with serve() as hub:
         commit = hub.add_repo("owner/name", {"config.json": b"{}", "model.safetensors": b"..."})
         hub.connect(monkeypatch, tmp_path / "cache")       # this process
-        subprocess.run(..., env=hub.environment(tmp_path))  # another one
+        subprocess.run(..., env=hub.environment(tmp_path))  # a different process
         hub.add_fault("model.safetensors", status=503)
         assert hub.files() == ["config.json"]
 
-It serves what huggingface_hub asks for: the models API with and without a revision, trees, discussions, and `resolve`
+It serves the requests of huggingface_hub: the models API with and without a revision, trees, discussions, and `resolve`
 with HEAD, GET, Range and the Hub's headers. Weights (*.bin, *.safetensors) are LFS files: `resolve` redirects to a
 second port, as the real Hub does to its CDN, where no token may arrive.
 """
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose path contains `match`, the next `times` times."""
+    """A fault for requests whose path contains `match`, for the next `times` times."""
 
     match: str
     method: str | None
@@ -76,9 +76,9 @@ class Hub:
 
     def __init__(self) -> None:
         self.log: list[Request] = []
-        # Access tokens, and whether they may read what is private or gated.
+        # Access tokens, and whether they may read private and gated repositories.
         self.tokens = {"hf_member": True, "hf_stranger": False}
-        # A repository's owner may switch its discussions, and with them pull requests, off.
+        # A repository's owner may disable its discussions, and with them its pull requests.
         self.discussions = True
         self._repos: dict[str, _Repo] = {}
         self._faults: list[Fault] = []
@@ -98,8 +98,8 @@ class Hub:
     ) -> str:
         """Commit `files`, a mapping or a folder, to a branch of a repository, new or not; returns the commit.
 
-        A gated one shows its list of files to all, but its files, as a private one its very
-        existence, only to a token that may.
+        A gated repository shows its list of files to all. Its files, and a private repository altogether, are
+        visible only to a token that may read them.
         """
         if isinstance(files, Path):
             files = {path.relative_to(files).as_posix(): path.read_bytes() for path in _files_below(files)}
@@ -152,11 +152,11 @@ class Hub:
         reset: int | None = None,
         hang: bool = False,
     ) -> None:
-        """Answer requests whose path contains `match` wrongly, the next `times` times.
+        """Answer requests whose path contains `match` wrongly, for the next `times` times.
 
-        `status` with `headers` and `body` (JSON unless the headers say otherwise) in place of the
-        answer; `body` alone in place of the content, complete; `cut` and `reset`: close, or break,
-        the connection after that many bytes of the content; `hang`: never answer.
+        `status` with `headers` and `body` (JSON unless the headers say otherwise) replaces the answer.
+        Only `body` replaces the content, complete. `cut` and `reset` close, or break, the connection after
+        that many bytes of the content; `hang`: never answer.
         """
         self._faults.append(Fault(match, method, server, times, status, headers or {}, body, cut, reset, hang))
 
@@ -164,7 +164,7 @@ class Hub:
         self._faults.clear()
 
     def files(self, server: str | None = None) -> list[str]:
-        """Names of the files that were sent or begun (GET), in order, each time they were; redirects are none."""
+        """Names of the files that were sent or begun (GET), in order and each time; redirects do not count."""
         sent = [request for request in self.log if request.method == "GET" and server in (None, request.server)]
         paths = [unquote(urlsplit(request.path).path) for request in sent]
         return [path.rsplit("/", 1)[1] for path in paths if "/resolve/" in path or path.startswith("/lfs/")]
@@ -174,7 +174,7 @@ class Hub:
         connect(self.url, monkeypatch, cache, token=token)
 
     def environment(self, home: Path, *, token: str | None = None) -> dict[str, str]:
-        """Variables for another process; its cache folder is `home/hub`."""
+        """Environment variables for another process; its cache folder is `home/hub`."""
         return environment(self.url, home, token=token)
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ class Hub:
         for server in self._servers.values():
             server.stop()
 
-    # What the handlers call.
+    # Called by the handlers.
 
     def fault_for(self, request: Request) -> Fault | None:
         for fault in self._faults:
@@ -237,8 +237,8 @@ def connect(url: str, monkeypatch: pytest.MonkeyPatch, cache: Path, *, token: st
         monkeypatch.setattr(constants, name, value)
         if hasattr(file_download, name):  # a copy, in versions before 1.0
             monkeypatch.setattr(file_download, name, value)
-    # The HTTP client has read the proxies of the environment once and for all.
-    for name in {"close_session", "reset_sessions"} & set(dir(utils)):  # before 1.0 the latter
+    # The HTTP client has already read the proxies from the environment, once.
+    for name in {"close_session", "reset_sessions"} & set(dir(utils)):  # the latter before 1.0
         getattr(utils, name)()
 
 
@@ -323,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
         if commit is None:
             return
         files = repo.commits[commit]
-        if kind == "tree":  # what snapshot_download asks for
+        if kind == "tree":  # requested by snapshot_download
             self._json([_tree_entry(file, content) for file, content in files.items()])
             return
         if "blobs" in parse_qs(address.query):
@@ -333,7 +333,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"id": f"{owner}/{name}", "sha": commit, "siblings": siblings, "private": repo.private, "tags": []})
 
     def _discussions(self, repo: _Repo) -> None:
-        """All of them, whatever filter was asked for, as a mirror might."""
+        """All of them, whatever the filter of the request, as a mirror might."""
         if not self.server.hub.discussions:
             self._refuse(403, "", "Discussions are disabled for this repo")
         else:
@@ -418,7 +418,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[: self._fault.cut]
         if self._fault and self._fault.reset is not None:
             self.wfile.write(body[: self._fault.reset])
-            time.sleep(0.1)  # what is not read yet is lost with the connection
+            time.sleep(0.1)  # unread data is lost with the connection
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         else:

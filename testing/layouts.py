@@ -1,8 +1,8 @@
 """Checkpoints as the original code and mmaction2 write them, made without the package's own tables.
 
 `original_state` and `mmaction2_state` rename by replacing parts of names, one after the other. `Original` and
-`Mmaction2` are the two networks in the build of their code, small and slow: the names of their state dicts follow
-from their parts, and what they compute shows which part is which.
+`Mmaction2` are the two networks in the structure of their code, small and slow: the names of their state dicts follow
+from their modules, and their outputs show which module is which.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ _MMACTION2_NORMS = {
 
 
 def original_state(hub: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a classification state dict of the Hub under the names in a .pyth file."""
+    """The tensors of the Hub's classification state dict, under the names in a .pyth file."""
     return {"model." + _replaced(name, _ORIGINAL): tensor for name, tensor in hub.items()}
 
 
@@ -77,7 +77,7 @@ def _replaced(name: str, steps: list[tuple[str, str]]) -> str:
 
 
 def save_pyth(path: Path, hub: Mapping[str, Tensor], **beside: Any) -> Path:
-    """A file as the original code saves it, optimizer and all; `beside` are further entries, such as `cfg`."""
+    """A file as the original code saves it, with an optimizer; `beside` gives further entries, such as `cfg`."""
     state = original_state(hub)
     momentum = {i: {"momentum_buffer": torch.zeros_like(tensor)} for i, tensor in enumerate(state.values())}
     groups = [{"lr": 0.005, "momentum": 0.9, "nesterov": True, "params": list(momentum)}]
@@ -87,13 +87,13 @@ def save_pyth(path: Path, hub: Mapping[str, Tensor], **beside: Any) -> Path:
 
 
 def save_mmaction2(path: Path, hub: Mapping[str, Tensor], **meta: Any) -> Path:
-    """A file as mmaction2 publishes it; `meta` as in version 1, with `dataset_meta` and `cfg`, or as in 0."""
+    """A file as mmaction2 publishes it; `meta` as in version 1, with `dataset_meta` and `cfg`, or as in version 0."""
     torch.save({"meta": {"epoch": 15, "iter": 4, **meta}, "state_dict": mmaction2_state(hub)}, path)
     return path
 
 
 class _Block(nn.Module):
-    """One layer: three ways from sequences (..., L, D) to what is added to them, under a layout's names."""
+    """One layer: three maps from sequences (..., L, D) to what is added to them, under a layout's names."""
 
     def temporal(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -147,7 +147,7 @@ class _OriginalBlock(_Block):
 
 
 class _MultiHead(nn.Module):
-    """mmcv's wrapper: the attention of torch, here for sequences with any leading dimensions."""
+    """mmcv's wrapper: torch's attention, here for sequences with any leading dimensions."""
 
     def __init__(self, config: TimesformerConfig, normed: bool, mixed: bool) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class _FeedForward(nn.Module):
 
 
 class _Mmaction2Block(_Block):
-    """Divided: attention in time, then in space, then the layers, normed inside. Others: two norms outside."""
+    """Divided: temporal attention, spatial attention, then the layers, each normed inside. Others: two outer norms."""
 
     def __init__(self, config: TimesformerConfig) -> None:
         super().__init__()

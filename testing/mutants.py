@@ -1,4 +1,4 @@
-"""Damaged copies of videos, by the ways files are damaged: flipped bytes, cuts, holes, parts in another order."""
+"""Damaged copies of videos, by the ways in which files get damaged: flipped bytes, cuts, holes, reordered parts."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ def _flip(data: bytearray, rng: random.Random) -> None:
 
 
 def _flip_head(data: bytearray, rng: random.Random) -> None:
-    """Where the headers are, a few bytes do more."""
+    """Flip a few bytes of the headers, where they do more damage."""
     for _ in range(rng.choice([1, 3, 10])):
         data[rng.randrange(min(len(data), 2000))] = rng.randrange(256)
 
@@ -32,7 +32,7 @@ def _blank(data: bytearray, rng: random.Random) -> None:
 
 
 def _shuffle(data: bytearray, rng: random.Random) -> None:
-    """The boxes of an MP4 in another order, or blocks of any other file."""
+    """The boxes of an MP4 in a different order, or blocks of any other file."""
     parts = list(_boxes(data)) if data[4:8] == b"ftyp" else [data[i : i + 4096] for i in range(0, len(data), 4096)]
     rng.shuffle(parts)
     data[:] = b"".join(parts)
@@ -51,7 +51,7 @@ WAYS: tuple[Callable[[bytearray, random.Random], None], ...] = (_flip, _flip_hea
 
 
 def write_mutants(clips: list[Path], folder: Path, count: int, seed: int = 0) -> list[Path]:
-    """`count` files in `folder`, the clips and the ways taking turns; the same for the same seed."""
+    """`count` files in `folder`, made from the clips and ways in turn; the same files for the same seed."""
     rng = random.Random(seed)
     written = []
     for number in range(count):

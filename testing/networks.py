@@ -1,4 +1,4 @@
-"""Tiny networks all of whose parameters matter, what goes in, all that comes out, and how close that must be.
+"""Tiny networks whose every parameter matters, their inputs and outputs, and how close the outputs must be.
 
 A relative difference is max|a - b| / max|b| over a whole tensor. Tolerances: 2e-5 in float32, where only the order of
 sums may differ (a fused attention kernel against three steps), and 1e-10 in float64.
@@ -33,7 +33,7 @@ def tiny(attention_type: str = "divided_space_time", **changes: Any) -> Timesfor
 
 
 def build(config: TimesformerConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
-    """A classifier all of whose parameters matter."""
+    """A classifier whose every parameter matters."""
     network = TimesformerForVideoClassification(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     network.load_state_dict({name: torch.from_numpy(x) for name, x in random_weights(shapes, seed).items()})
@@ -61,7 +61,7 @@ def everything(network: Any, pixels: Tensor) -> Any:
 
 @torch.no_grad()
 def without_attentions(network: Any, pixels: Tensor) -> Any:
-    """The other way through the network: the fused attention kernel, which returns no weights."""
+    """The other path through the network: the fused attention kernel, which returns no weights."""
     return network(pixels, output_hidden_states=True)
 
 

@@ -1,4 +1,4 @@
-"""HTML pages as text and in a real browser: what the tests of all that write them share."""
+"""HTML pages as text and in a real browser, shared by the tests of all that write them."""
 
 import base64
 import hashlib
@@ -22,7 +22,7 @@ TEXTS = [
 
 
 class Elements(HTMLParser):
-    """The tags of a page in their order, and what stands in the JSON of its scripts."""
+    """The tags of a page in order, and the JSON in its scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Elements(HTMLParser):
         self.close()
 
     def within(self, tag: str, **attributes: str) -> list[str]:
-        """What stands directly in the elements of that tag with those attributes."""
+        """The text directly in the elements of that tag with those attributes."""
         return [
             content
             for (name, found), content in zip(self.tags, self.content, strict=True)
@@ -76,7 +76,7 @@ def _digest(source: str) -> str:
 
 
 class Page:
-    """A page in a browser that looks at it as `selectors` of CSS do."""
+    """A page in a browser, looked up by CSS `selectors`."""
 
     def __init__(self, browser: Any, path: Path) -> None:
         self.browser = browser
@@ -101,7 +101,7 @@ class Page:
         WebDriverWait(self.browser, 10, poll_frequency=0.02).until(lambda _: self.run(f"return {condition}"))
 
     def focused(self) -> str:
-        """What has the focus, which must be seen: the name, class, label or text of the element."""
+        """The focused element, whose focus must be visible: its name, class, label or text."""
         name, outline = self.run(
             "const e = document.activeElement;"
             "const name = e.name || e.getAttribute('class') || e.ariaLabel || e.textContent;"
@@ -111,7 +111,7 @@ class Page:
         return str(name)
 
     def brightness(self, scheme: str) -> int:
-        """The red of its ground, 0 to 255, for people who want it `light` or `dark`."""
+        """The red of its background, 0 to 255, for users who prefer `light` or `dark`."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         try:
@@ -121,7 +121,7 @@ class Page:
             self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     def check_width(self, width: int) -> None:
-        """Nothing sticks out of a window of that width."""
+        """Nothing extends beyond a window of that width."""
         from testing.browser import resize
 
         resize(self.browser, width)
@@ -129,7 +129,7 @@ class Page:
         assert wide == visible <= width
 
     def without_javascript(self) -> str:
-        """What it shows then."""
+        """The page's text without JavaScript."""
         from selenium.webdriver.common.by import By
 
         self.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})

@@ -1,4 +1,4 @@
-"""The same network, and the same views of frames, by transformers. Whoever imports this waits for it, or is skipped."""
+"""The same network, and the same views of frames, made by transformers. Importing this is slow, or skips the test."""
 
 from typing import Any
 

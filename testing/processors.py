@@ -1,10 +1,10 @@
-"""What files of image processors say, and what that means."""
+"""Contents of image processor files, and their meaning."""
 
 from typing import Any
 
 from timesformer_cli.specs import PreprocessSpec
 
-# What the published checkpoints carry, in the two generations of the file.
+# The files of the published checkpoints, in the two generations of the format.
 PUBLISHED = {
     "do_center_crop": True,
     "do_normalize": True,

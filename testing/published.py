@@ -1,6 +1,6 @@
-"""The published pipelines once more, step by step on whole frames, for the tests to compare with.
+"""The published pipelines again, step by step on whole frames, as a reference for the tests.
 
-They share nothing with the package. Pixels go in as uint8 (T, H, W, 3), RGB, and come out as float32
+They share no code with the package. Pixels go in as uint8 (T, H, W, 3), RGB, and come out as float32
 (crops, T, C, S, S), crops from left to right or from top to bottom.
 """
 
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Views = NDArray[np.float32]
 
-# (width, height) of frames to compare them on.
+# (width, height) of frames for the comparison.
 SHAPES = [(64, 48), (48, 64), (50, 50), (32, 32), (340, 256), (341, 256), (45, 97), (9, 7), (1280, 720)]
 
 
 def pictures(width: int, height: int, count: int = 2) -> Pixels:
-    """A coloured slope under noise, another in each frame."""
+    """Frames with a coloured slope under noise, each different."""
     rng = np.random.default_rng(width * height)
     y, x = np.mgrid[0:height, 0:width]
     slope = np.stack([x * 180 / width, y * 180 / height, (x + y) * 90 / (width + height)], axis=-1)
@@ -28,7 +28,7 @@ def pictures(width: int, height: int, count: int = 2) -> Pixels:
 
 
 def original_frames(frames: int, fps: float, count: int, stride: float, *, middle: bool = False) -> list[int]:
-    """The released code's single clip for Kinetics; `middle` is where the paper puts it."""
+    """The released code's single clip for Kinetics; with `middle`, where the paper places it."""
     clip = stride * count / 30 * fps
     start = max(frames - clip, 0) / 2 if middle else 0.0
     return torch.linspace(start, start + clip - 1, count).clamp(0, frames - 1).long().tolist()
@@ -58,7 +58,7 @@ def original_views(pixels: Pixels, size: int, *, bgr: bool = False) -> Views:
 
 
 def extracted(times: Sequence[float], duration: float, rate: float) -> list[int]:
-    """The frames of a video that FFmpeg 4, asked for `rate` pictures a second, writes one after the other.
+    """The frames of a video that FFmpeg 4, at an output rate of `rate` per second, writes one after the other.
 
     `times` and `duration` of each frame are in seconds.
     """
@@ -80,7 +80,7 @@ def extracted(times: Sequence[float], duration: float, rate: float) -> list[int]
 
 
 def something_frames(pictures: Sequence[int], count: int) -> list[int]:
-    """The released code's clip for Something-Something, of the pictures that FFmpeg extracted."""
+    """The released code's clip for Something-Something, of the images that FFmpeg extracted."""
     part = float(len(pictures) - 1) / count
     chosen = []
     for i in range(count):
@@ -90,7 +90,7 @@ def something_frames(pictures: Sequence[int], count: int) -> list[int]:
 
 
 def transformers_frames(frames: int, count: int) -> list[int]:
-    """What the video-classification pipeline of transformers 5 takes from a video."""
+    """The frames that the video-classification pipeline of transformers 5 takes from a video."""
     return [i * frames // count for i in range(count)]
 
 

@@ -1,7 +1,7 @@
-"""TimeSformer once more: slow, in NumPy float64, a loop per index, written from what the paper and the original do.
+"""TimeSformer again: slow, in NumPy float64, one loop per index, written from the paper and the original's behaviour.
 
-It shares no code with `timesformer_cli.network.model`, so an error has to be made twice to go unseen. A video is
-handled alone; its tokens are `cls`, a vector (D,), and `patches[t][n]`, vectors (D,), n counting row by row.
+It shares no code with `timesformer_cli.network.model`, so only an error made twice can go unseen. Videos are handled
+one by one; the tokens of a video are `cls`, a vector (D,), and `patches[t][n]`, vectors (D,), n counting row by row.
 """
 
 import math
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from timesformer_cli.specs import TimesformerConfig
 
 Array = NDArray[np.float64]
-State = dict[str, Array]  # under the names of the Hub's classification checkpoints
+State = dict[str, Array]  # with the names of the Hub's classification checkpoints
 
 
 @dataclass
 class Reference:
-    """What the network should return; names and shapes are those of the outputs of `timesformer_cli.network.model`."""
+    """The expected outputs; names and shapes are those of the outputs of `timesformer_cli.network.model`."""
 
     logits: Array
     last_hidden_state: Array
@@ -29,7 +29,7 @@ class Reference:
 
 
 def relative_difference(actual: object, expected: object) -> float:
-    """max|actual - expected| / max|expected| over a whole tensor; inf where shapes differ or a number is not finite."""
+    """max|actual - expected| / max|expected| over a whole tensor; inf if shapes differ or a number is not finite."""
     a, b = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return math.inf
@@ -37,7 +37,7 @@ def relative_difference(actual: object, expected: object) -> float:
 
 
 def random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> State:
-    """Weights of so large a scale that every one of them tells in the output, biases, norms and embeddings included."""
+    """Weights of so large a scale that each affects the output, including biases, norms and embeddings."""
     generator = np.random.default_rng(seed)
     state = {}
     for name, shape in shapes.items():
@@ -53,7 +53,7 @@ def random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> State:
 def run(state: State, config: TimesformerConfig, videos: Array) -> Reference:
     """Classify videos (B, T, C, H, W)."""
     if config.hidden_act != "gelu":
-        raise ValueError("the reference knows gelu alone")
+        raise ValueError("the reference knows only gelu")
     runs = [_Run(state, config, video) for video in videos]
     depth = range(config.num_hidden_layers)
     divided = config.attention_type == "divided_space_time"
@@ -67,7 +67,7 @@ def run(state: State, config: TimesformerConfig, videos: Array) -> Reference:
 
 
 class _Run:
-    """One video through the network, noting everything on the way."""
+    """One video through the network, with all intermediate results."""
 
     def __init__(self, state: State, config: TimesformerConfig, video: Array) -> None:
         self.state, self.config = state, config
@@ -85,7 +85,7 @@ class _Run:
         self.logits = weight @ self.last[0] + bias
 
     def _patches(self, video: Array) -> list[list[Array]]:
-        """Embedded patches, each with the position of its place; no time yet."""
+        """Embedded patches, each with the position of its place; without time."""
         name = "timesformer.embeddings.patch_embeddings.projection"
         weight, bias = self.state[name + ".weight"], self.state[name + ".bias"]
         tall, wide = self.config.patch_hw
@@ -149,7 +149,7 @@ class _Run:
         self.temporal.append(np.stack(weights))
 
     def _attend_in_space(self, layer: str, cls: Array) -> Array:
-        """Every frame attends within itself and a copy of the class token; what the copies gain is averaged."""
+        """Every frame attends within itself and to a copy of the class token; the copies' updates are averaged."""
         weights = []
         gain = np.zeros_like(cls)
         for t in range(self.frames):
@@ -172,7 +172,7 @@ class _Run:
         return cls + outputs[0]
 
     def _space_only(self, cls: Array) -> None:
-        """Every frame by itself; the frames are averaged token by token before the last norm."""
+        """Every frame by itself; frames are averaged token by token before the last norm."""
         hidden: list[list[Array]] = [[] for _ in range(self.config.num_hidden_layers + 1)]
         spatial: list[list[Array]] = [[] for _ in range(self.config.num_hidden_layers)]
         for t in range(self.frames):

@@ -1,4 +1,4 @@
-"""A model that is trained again in its place."""
+"""A model that is trained again in place."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from timesformer_cli import TimesformerForVideoClassification
 
 
 def train_again(folder: Path) -> None:
-    """Leave other weights under the same names, and nothing else changed."""
+    """Replace the weights under the same names; everything else stays as it is."""
     network = TimesformerForVideoClassification.from_pretrained(folder)
     with torch.no_grad():
         network.classifier.bias[0] += 1

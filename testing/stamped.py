@@ -19,9 +19,9 @@ LONG_GOP = {**SHORT_GOP, "g": "250", "keyint_min": "250"}
 
 
 def stamp(number: int) -> Pixels:
-    """A picture (64, 192, 3) of `number`, below 1024: a white bar, its bits, a black bar, and grey below.
+    """An image (64, 192, 3) of `number`, below 1024: a white bar, its bits, a black bar, and grey below.
 
-    The white, the black and the grey tell a picture that is turned or mirrored.
+    The white, the black and the grey reveal an image that is turned or mirrored.
     """
     bits = [1, *(number >> bit & 1 for bit in reversed(range(_BITS))), 0]
     picture = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
@@ -30,7 +30,7 @@ def stamp(number: int) -> Pixels:
 
 
 def read_stamp(picture: Pixels) -> int:
-    """The number on a picture of any size. Raises AssertionError if it is not an upright stamp."""
+    """The number on an image of any size. Raises AssertionError if it is not an upright stamp."""
     height, width = picture.shape[:2]
     grey = picture.mean(2)
     below = grey[height * 3 // 4 : height * 7 // 8]
@@ -44,7 +44,7 @@ def read_stamp(picture: Pixels) -> int:
 
 
 def read_stamps(pictures: Pixels) -> list[int]:
-    """The numbers on pictures (T, H, W, 3)."""
+    """The numbers on images (T, H, W, 3)."""
     return [read_stamp(picture) for picture in pictures]
 
 
@@ -60,16 +60,16 @@ def write_video(
     matrix: Sequence[int] | None = None,
     muxer_options: dict[str, str] | None = None,
 ) -> Path:
-    """Encode pictures, or that many stamps from 0 on; the container follows from the name's ending.
+    """Encode images, or that many stamps from 0 on; the container follows from the name's ending.
 
-    `milliseconds`: when each is shown, for a variable frame rate. `matrix`: a display matrix.
+    `milliseconds`: when each frame is shown, for a variable frame rate. `matrix`: a display matrix.
     """
     frames = map(stamp, range(pictures)) if isinstance(pictures, int) else iter(pictures)
     with av.open(str(path), "w", options=muxer_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=SHORT_GOP if options is None else options)
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = pixel_format
-        stream.codec_context.thread_count = 1  # for pictures this small, starting threads is most of the work
+        stream.codec_context.thread_count = 1  # for frames this small, starting threads is most of the work
         if milliseconds is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number, picture in enumerate(frames):

@@ -1,4 +1,4 @@
-"""What workers are asked to do in the tests. They import this file by its name."""
+"""Tasks for workers in the tests. The workers import this file by its name."""
 
 import ctypes
 import errno
@@ -14,7 +14,7 @@ from timesformer_cli.pipeline.workers import Done
 
 
 class OddError(Exception):
-    """An error that does not survive pickling: it asks for two arguments and keeps one."""
+    """An error that does not survive pickling: it needs two arguments and keeps one."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(first)
@@ -33,7 +33,7 @@ def act(item: str, threads: int) -> Generator[Done]:
         ctypes.PyDLL(None).sleep(1000)
     elif verb == "segfault":
         os.kill(os.getpid(), 11)
-    elif verb == "kill":  # as someone else does; with the name of a file, once
+    elif verb == "kill":  # from outside; with the name of a file, only once
         if not os.path.exists(number):
             open(number or os.devnull, "w").close()
             os.kill(os.getpid(), 9)
@@ -61,7 +61,7 @@ def act(item: str, threads: int) -> Generator[Done]:
         for part in range(int(number)):
             time.sleep(0.25)
             yield Done(part, np.zeros(1000, np.float32), more=True)
-    elif verb == "break":  # after a part that was good
+    elif verb == "break":  # after a good part
         yield Done(0, np.zeros(1000, np.float32), more=True)
         yield from act(number, threads)
         return

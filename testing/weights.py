@@ -1,4 +1,4 @@
-"""Weights of a tiny network in all the forms that the Hub has them in."""
+"""Weights of a tiny network in all forms on the Hub."""
 
 import json
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def save_sharded_bin(state: dict[str, Tensor], folder: Path, shards: int = 3) ->
 def _save_shards(
     state: dict[str, Tensor], folder: Path, name: str, save: Callable[[Any, Path], None], count: int = 3
 ) -> None:
-    """Several files and their index, by the names that transformers gives the parts of `name`."""
+    """Several files and their index, with transformers' names for the parts of `name`."""
     stem, suffix = name.split(".")
     names = list(state)
     files = [f"{stem}-{i + 1:05}-of-{count:05}.{suffix}" for i in range(count)]
