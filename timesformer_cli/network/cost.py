@@ -1,4 +1,4 @@
-"""What a network costs: parameters and operations."""
+"""The cost of a network: parameters and operations."""
 
 from typing import NamedTuple
 
@@ -6,14 +6,14 @@ from timesformer_cli.specs import TimesformerConfig
 
 
 class Cost(NamedTuple):
-    """`parameters` of a network; `flops` of one view (T frames) as torch counts them: a multiply-add is two."""
+    """`parameters` of a network; `flops` of one view (T frames) as torch counts them: a multiply-add counts as two."""
 
     parameters: int
     flops: int
 
 
 def measure_cost(config: TimesformerConfig) -> Cost:
-    """Parameters and operations of a network, counted on shapes alone: no weights, and no time worth the name."""
+    """Parameters and operations of a network, counted from shapes only: no weights, and hardly any time."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

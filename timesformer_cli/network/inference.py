@@ -1,16 +1,16 @@
-"""The network as it is run: the function of `model.py` up to rounding, with fewer operations and less memory.
+"""The network for inference: the function of `model.py` up to rounding, with fewer operations and less memory.
 
-What is left out has no effect on the logits:
+What it saves does not affect the logits:
 
-- nothing stands between the projection of temporal attention and `temporal_dense`, so that both are one matrix;
-- of the last layer only the class token is looked at. Its query q takes the place of all keys, for
-  q . (K x + b) = (K' q) . x + q . b, of which softmax does not see the second part; and attention weights add
-  up to one, so that values are made of one weighted sum of tokens;
-- activations live for some hundred tokens at a time, in the processor's cache, and are added in place.
+- the projection of temporal attention and `temporal_dense` follow directly on each other, so they are one matrix;
+- in the last layer, only the class token is computed. Its query q replaces all keys, since
+  q . (K x + b) = (K' q) . x + q . b, and softmax cancels the second term. Attention weights add up to one, so
+  values are computed from one weighted sum of tokens;
+- activations are computed for a few hundred tokens at a time, so they fit the processor's cache, and added in place.
 
-`model.py` is the reference that this is tested against, and what is trained. Shapes below use B videos, D = hidden
-size, H heads, and G groups of L tokens that attend to each other in space, the class token first: each of the T frames
-with a class token of its own, or one group of all frames for joint attention.
+`model.py` is the reference for tests, and the network for training. Shapes below use B videos, D = hidden size, H
+heads, and G groups of L tokens, the class token first, that attend to each other in space. A group is one of the T
+frames with its own class token; for joint attention, all frames are one group.
 """
 
 from collections.abc import Callable
@@ -23,19 +23,19 @@ from torch import Tensor
 
 from timesformer_cli.network.model import ACTIVATIONS, Attention, Layer, TimesformerForVideoClassification
 
-# Tokens that go through the parts of a layer at a time, for each core; more no longer fit its cache.
+# Tokens per core that go through the parts of a layer at a time; more do not fit its cache.
 _TILE = 1024
 
-# Layers whose weights are in memory twice while they are laid out.
+# Layers laid out at a time; only their weights are in memory twice.
 _LAYERS_AT_A_TIME = 3
 
 
 class InferenceNetwork:
     """The logits of a network in eval mode, on a device and in a dtype; the classifier keeps its own dtype.
 
-    `open_model` opens the network, and is called again for every few layers. They are laid out anew, and then the
-    model goes and the memory that its weights were mapped to: at no time are all weights there twice. It must be a
-    model that may be changed.
+    `open_model` opens the network; it is called again for every few layers. After they are laid out anew, the model
+    is released, with the memory that its weights were mapped to: never are all weights in memory twice. It must
+    return a model that may be changed.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class InferenceNetwork:
 
     @torch.inference_mode()
     def __call__(self, pixel_values: Tensor) -> Tensor:
-        """Logits (B, K) in the classifier's dtype, of pixels (B, T, C, H, W), normalised."""
+        """Logits (B, K) in the classifier's dtype, for normalised pixels (B, T, C, H, W)."""
         return self._classifier(self.embed(pixel_values))  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def embed(self, pixel_values: Tensor) -> Tensor:
-        """The class tokens (B, D) after the last LayerNorm, which the classifier reads, in its dtype."""
+        """The class tokens (B, D) after the last LayerNorm, the classifier's input, in its dtype."""
         x = self._tokens(pixel_values)
         for layer in self._layers:
             layer(x)
@@ -78,7 +78,7 @@ class InferenceNetwork:
         return cls.to(self._classifier.weight.dtype)
 
     def _tokens(self, pixel_values: Tensor) -> Tensor:
-        """Tokens (B, G, L, D), in memory in that order."""
+        """Tokens (B, G, L, D), contiguous in that order."""
         embeddings = self._embeddings
         project = embeddings.patch_embeddings.projection
         batch, frames = pixel_values.shape[:2]
@@ -101,10 +101,10 @@ class InferenceNetwork:
 
 
 class Linear:
-    """A linear map, and on request the network's activation, by oneDNN with a weight laid out for it where it can."""
+    """A linear map, and optionally the network's activation, by oneDNN with a packed weight if it supports that."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str | None = None) -> None:
-        # oneDNN knows two of the activations, and computes them while the product is still in the cache.
+        # oneDNN supports two of the activations, and applies them while the product is still in the cache.
         fused = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_new": ("gelu", "tanh"), "relu": ("relu", "")}
         self._packed = _packs(weight) and activation in fused
         self._activation = None if activation is None else ACTIVATIONS[activation]
@@ -130,7 +130,7 @@ def _packs(weight: Tensor) -> bool:
 
 
 class SelfAttention:
-    """Attention within groups, and a linear map of what comes out."""
+    """Attention within groups, and a linear map of its output."""
 
     def __init__(self, attention: Attention, weight: Tensor, bias: Tensor) -> None:
         qkv = attention.attention.qkv
@@ -139,9 +139,9 @@ class SelfAttention:
         self._output = Linear(weight, bias)
 
     def __call__(self, tokens: Tensor, groups: int) -> Tensor:
-        """Of tokens (A, B, D): attention along dimension 1 - `groups`; what it adds to each."""
+        """The update for tokens (A, B, D): attention along dimension 1 - `groups`, then the linear map."""
         qkv = self._qkv(tokens).unflatten(-1, (3, self._heads, -1))
-        # Groups, heads, tokens, D/H each.
+        # Each has groups, heads, tokens, D/H.
         query, key, value = qkv.permute(2, groups, 3, 1 - groups, 4)
         context = F.scaled_dot_product_attention(query, key, value)
         context = context.permute(*((0, 2) if groups == 0 else (2, 0)), 1, 3).flatten(2)
@@ -155,12 +155,12 @@ class Mlp:
         self._inner, self._outer = Linear(inner.weight, inner.bias, activation), Linear(outer.weight, outer.bias)
 
     def add(self, tokens: Tensor) -> None:
-        """Change tokens (..., D)."""
+        """Add the update to tokens (..., D) in place."""
         tokens += self._outer(self._inner(self._layernorm(tokens)))
 
 
 class TemporalAttention:
-    """Attention of each patch to itself across the frames, with its two projections in one."""
+    """Attention of each patch to itself across the frames, with the two projections as one."""
 
     def __init__(self, layer: Layer) -> None:
         first, second = layer.temporal_attention.output.dense, layer.temporal_dense
@@ -172,7 +172,7 @@ class TemporalAttention:
         )
 
     def add(self, x: Tensor) -> None:
-        """Change the patches of tokens (B, T, L, D)."""
+        """Add the update to the patches of tokens (B, T, L, D) in place."""
         patches = max(_tokens_at_a_time(x) // x.shape[1], 1)
         for video in x:
             for tile in video[:, 1:].split(patches, 1):  # (T, N', D)
@@ -190,19 +190,19 @@ class InferenceLayer:
         self._mlp = Mlp(layer, activation)
 
     def __call__(self, x: Tensor) -> None:
-        """Change tokens (B, G, L, D)."""
+        """Change tokens (B, G, L, D) in place."""
         if self._temporal is not None:
             self._temporal.add(x)
         for tile in x.flatten(0, 1).split(_groups_at_a_time(x)):
             tile += self._attention(self._layernorm(tile), 0)
-        if self._temporal is not None:  # what the frames made of their copies is averaged
+        if self._temporal is not None:  # average the frames' copies of the class token
             x[:, :, 0] = x[:, :, 0].mean(1, keepdim=True)
         for tile in x.flatten(0, 2).split(_tokens_at_a_time(x)):
             self._mlp.add(tile)
 
 
 class LastLayer:
-    """The last block, for the class tokens alone. Its attention computes in float32, as kernels for whole layers do."""
+    """The last block, for class tokens only. Its attention computes in float32, as the kernels for whole layers do."""
 
     def __init__(self, layer: Layer, activation: str) -> None:
         self._temporal = TemporalAttention(layer) if layer.divided else None
@@ -215,7 +215,7 @@ class LastLayer:
         self._mlp = Mlp(layer, activation)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Class tokens (B, G, D) of tokens (B, G, L, D); (B, 1, D) where the frames share one."""
+        """Class tokens (B, G, D) of tokens (B, G, L, D); (B, 1, D) if the frames share one."""
         if self._temporal is not None:
             self._temporal.add(x)
         cls = x[:, :, 0] if self._temporal is None else x[:, :1, 0]
@@ -237,12 +237,12 @@ class LastLayer:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """In float32 at least."""
+    """In float32 or wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _tokens_at_a_time(x: Tensor) -> int:
-    """All of them on a GPU, which has more to do at a time."""
+    """A GPU takes all of them, since it works on more at a time."""
     return _TILE * torch.get_num_threads() if x.device.type == "cpu" else x.shape[:-1].numel()
 
 

@@ -1,8 +1,8 @@
-"""TimeSformer in plain PyTorch, whole, in one file.
+"""TimeSformer in plain PyTorch, complete in one file.
 
 Bertasius, Wang and Torresani, "Is Space-Time Attention All You Need for Video Understanding?" (2021).
-Parameter names are those of the checkpoints on the Hugging Face Hub; numbers are those of the
-original code. Shapes below use B videos, T frames, N patches a frame, D = hidden size, H heads.
+Parameter names are those of the checkpoints on the Hugging Face Hub; the arithmetic is that of the
+original code. Shapes below use B videos, T frames, N patches per frame, D = hidden size, H heads.
 Tokens are (B, 1 + N*T, D): the class token, then patch by patch, the frames of a patch together.
 """
 
@@ -26,7 +26,7 @@ from timesformer_cli.specs import Checkpoint, Recipe, TimesformerConfig
 
 
 class TimesformerModelOutput(NamedTuple):
-    """What the encoder returns.
+    """The output of the encoder.
 
     `last_hidden_state` (B, 1 + N*T, D), normalised; (B, 1 + N, D) for space_only, which averages
     frames. `hidden_states`: the embeddings and every layer's output, (B, 1 + N*T, D) each, not
@@ -42,7 +42,7 @@ class TimesformerModelOutput(NamedTuple):
 
 
 class TimesformerClassifierOutput(NamedTuple):
-    """`logits` (B, K), `loss` when labels were given; the rest as in `TimesformerModelOutput`."""
+    """`logits` (B, K); `loss` if labels were given; the rest as in `TimesformerModelOutput`."""
 
     loss: Tensor | None
     logits: Tensor
@@ -119,8 +119,8 @@ class Embeddings(nn.Module):
     def positions(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Position embeddings of the class token (1, 1, D) and of a grid of patches (1, N, D)."""
         cls, position = self.position_embeddings[:, :1], self.position_embeddings[:, 1:]
-        # The original compares token counts, so that a 2x8 grid would take a 4x4 grid's embeddings as
-        # they lie; comparing grids differs from it only there.
+        # The original compares token counts, so a 2x8 grid would take the embeddings of a 4x4 grid
+        # unchanged. Comparing grids differs from it only in such cases.
         if grid != self.grid:
             table = position.transpose(1, 2).unflatten(2, self.grid)
             position = F.interpolate(table, size=grid, mode="nearest").flatten(2).transpose(1, 2)
@@ -251,14 +251,14 @@ class Encoder(nn.Module):
 
 
 class PretrainedModule(nn.Module):
-    """Reading and writing of checkpoint folders, shared by the two networks."""
+    """Reads and writes checkpoint folders; both networks share it."""
 
     def __init__(self, config: TimesformerConfig) -> None:
         super().__init__()
         if config.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act is {config.hidden_act!r}; known are {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"hidden_act is {config.hidden_act!r}; expected one of {', '.join(ACTIVATIONS)}")
         self.config = config
-        # How the checkpoint that it was opened from wants to be fed.
+        # The preprocessing and sampling for the checkpoint that it was opened from.
         self.recipe: Recipe | None = None
 
     @classmethod
@@ -270,25 +270,25 @@ class PretrainedModule(nn.Module):
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:
-        """Open a published checkpoint by its short name, a Hub id, a folder, or a file of weights.
+        """Open a published checkpoint by its short name, a Hub id, a folder, or a weight file.
 
-        In eval mode, on the CPU. `dtype` None keeps what is stored. See `checkpoint.resolve`.
+        In eval mode, on the CPU. `dtype` None keeps the stored dtypes. See `checkpoints.resolve`.
 
         Raises:
-            CheckpointError: a model that cannot be had, a config the network cannot have, or
-                missing, unexpected or misshapen keys, each by name.
+            CheckpointError: the model cannot be had, its config is invalid, or keys are missing,
+                unexpected or misshapen; the message names them.
         """
         return cls.from_checkpoint(resolve(str(name), revision=revision, offline=offline), dtype)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32) -> Self:
-        """The network of `checkpoint`, as `from_pretrained` gives it.
+        """The network of `checkpoint`, as from `from_pretrained`.
 
-        It is built without memory and takes the memory-mapped tensors as they are; only those that
-        are not of `dtype` are copied.
+        It is built without memory and takes the memory-mapped tensors as they are; only those with a
+        dtype other than `dtype` are copied.
         """
         if checkpoint.weights is None:
-            raise CheckpointError(f"{checkpoint.name}: its weights are not on this machine")
+            raise CheckpointError(f"{checkpoint.name}: the weights are not on this machine")
         try:
             with torch.device("meta"):
                 model = cls(checkpoint.config)
@@ -303,11 +303,11 @@ class PretrainedModule(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, which transformers reads as well.
+        """Write `config.json` and `model.safetensors`, which transformers can read as well.
 
-        A network that was opened from a checkpoint also leaves its recipe there.
+        If the network was opened from a checkpoint, its recipe is written too.
         """
-        # transformers reads weights into the dtype of the config; torch_dtype is its older name.
+        # transformers converts weights to the config's dtype; torch_dtype is its older name.
         dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
         extra = {key: value for key, value in self.config.extra.items() if key != "torch_dtype"}
         extra |= {"architectures": [type(self).__name__], "dtype": dtype}
@@ -323,7 +323,7 @@ class PretrainedModule(nn.Module):
 
 @torch.no_grad()
 def _initialise(module: nn.Module, std: float) -> None:
-    """The starting weights of transformers: truncated normal of `initializer_range`, zero biases."""
+    """The initial weights of transformers: truncated normal of `initializer_range`, zero biases."""
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Conv2d)):
             nn.init.trunc_normal_(part.weight, std=std)
@@ -335,7 +335,7 @@ def _initialise(module: nn.Module, std: float) -> None:
 
 
 class TimesformerModel(PretrainedModule):
-    """The encoder. Build from a config for random weights, or `from_pretrained` from a folder."""
+    """The encoder. A config gives random weights; `from_pretrained` reads a checkpoint."""
 
     def __init__(self, config: TimesformerConfig) -> None:
         super().__init__(config)
@@ -352,7 +352,7 @@ class TimesformerModel(PretrainedModule):
         """Encode videos. `pixel_values`: floating point (B, T, C, H, W), normalised.
 
         T, H and W may differ from the config: embeddings are then interpolated (nearest), as in
-        the original. Rows and columns of pixels beyond the last whole patch are not seen.
+        the original. Pixel rows and columns beyond the last whole patch are ignored.
         """
         frames = pixel_values.shape[1]
         per_frame = self.config.attention_type == "space_only"
@@ -369,7 +369,7 @@ class TimesformerModel(PretrainedModule):
                 attentions.append(spatial)
                 if temporal is not None:
                     temporal_attentions.append(temporal)
-        if per_frame:  # the original averages the frames, which transformers leaves out
+        if per_frame:  # the original averages the frames; transformers does not
             tokens = tokens.unflatten(0, (-1, frames)).mean(1)
         return TimesformerModelOutput(
             last_hidden_state=self.layernorm(tokens),
@@ -405,9 +405,9 @@ class TimesformerForVideoClassification(PretrainedModule):
     ) -> TimesformerClassifierOutput:
         """Classify videos. `pixel_values`: floating point (B, T, C, H, W), normalised.
 
-        `labels` (B,) of class numbers gives a cross-entropy loss; (B, K) of numbers between 0 and 1
-        a binary cross-entropy for each class; any of one-class models a squared error. The config's
-        `problem_type` decides when it is set, as in transformers.
+        `labels` (B,) of class numbers give a cross-entropy loss. (B, K) of numbers between 0 and 1
+        give a binary cross-entropy for each class. Models with one class get a squared error. The
+        config's `problem_type` decides if it is set, as in transformers.
         """
         outputs = self.timesformer(pixel_values, output_attentions, output_hidden_states)
         logits = self.classifier(outputs.last_hidden_state[:, 0])
