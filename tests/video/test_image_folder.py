@@ -230,21 +230,21 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("names", "kind", "message"),
         [
-            (["1.jpg", "2.jpg", "4.jpg"], "decode", "pictures are missing between 2.jpg and 4.jpg"),
-            (["0.jpg", "10.jpg", "30.jpg", "40.jpg"], "decode", "pictures are missing between 10.jpg and 30.jpg"),
-            (["1.jpg", "01.jpg"], "decode", "two pictures have the number 1: 01.jpg and 1.jpg"),
-            (["1.jpg", "2.jpg", "2.png"], "decode", "two pictures have the number 2: 2.jpg and 2.png"),
+            (["1.jpg", "2.jpg", "4.jpg"], "decode", "images are missing between 2.jpg and 4.jpg"),
+            (["0.jpg", "10.jpg", "30.jpg", "40.jpg"], "decode", "images are missing between 10.jpg and 30.jpg"),
+            (["1.jpg", "01.jpg"], "decode", "two images have the number 1: 01.jpg and 1.jpg"),
+            (["1.jpg", "2.jpg", "2.png"], "decode", "two images have the number 2: 2.jpg and 2.png"),
             (
                 ["img_1.jpg", "img_2.jpg", "flow_x_1.jpg", "flow_x_2.jpg"],
                 "unsupported",
-                "pictures of several series, flow_x_* and img_*; give each a folder of its own",
+                "images of several series, flow_x_* and img_*; give each its own folder",
             ),
             (
                 ["a1_1.jpg", "a1_2.jpg", "a2_1.jpg", "a2_2.jpg"],
                 "unsupported",
-                "names that differ in more than one number, as a1_1.jpg and a2_2.jpg; they may in one",
+                "names differ in more than one number, as a1_1.jpg and a2_2.jpg; they must differ in one",
             ),
-            ([], "no_video_stream", "no numbered pictures in this folder; looked for .jpg, .jpeg, .png, "),
+            ([], "no_video_stream", "no numbered images in this folder; looked for .jpg, .jpeg, .png, "),
         ],
         ids=str,
     )
@@ -262,7 +262,7 @@ class TestRefusals:
 
     def test_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "a.mp4").touch()
-        message = "not a folder of numbered pictures, which `frames` asks for"
+        message = "not a folder of numbered images, which `frames` needs"
         assert error_of(tmp_path / "a.mp4") == ("unreadable", message)
         assert error_of(tmp_path / "a.mp4" / "b") == ("unreadable", message)
 
@@ -282,7 +282,7 @@ class TestRefusals:
         path = folder / f"1.{ending}"
         content = path.read_bytes()
         path.write_bytes(content[: int(len(content) * part)])
-        message = f"1.{ending} is no picture that can be decoded; is it damaged?"
+        message = f"1.{ending} cannot be decoded as an image; is it damaged?"
         assert error_of(folder, [0, 1, 2]) == ("decode", message)
         assert read(folder, [0, 2])[0] == [0, 2]
         assert capfd.readouterr() == ("", "")
@@ -293,7 +293,7 @@ class TestRefusals:
     def test_no_picture(self, tmp_path: Path, content: bytes) -> None:
         folder = write(tmp_path / "a", [])
         (folder / "1.jpg").write_bytes(content)
-        assert error_of(folder) == ("decode", "1.jpg is no picture that can be decoded; is it damaged?")
+        assert error_of(folder) == ("decode", "1.jpg cannot be decoded as an image; is it damaged?")
 
     def test_noise_in_every_format(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         """Whatever it is, pixels or a VideoError come of it, and no other word."""
@@ -331,7 +331,7 @@ class TestRefusals:
 
     def test_too_many_frames(self, tmp_path: Path) -> None:
         folder = write(tmp_path / "a", ["0.png", "1.png", "2.png"])
-        assert error_of(folder, max_frames=2) == ("too_large", "more pictures than `max_frames`, which is 2")
+        assert error_of(folder, max_frames=2) == ("too_large", "more images than `max_frames`, which is 2")
         assert read(folder, [2], max_frames=3)[0] == [2]
 
     def test_pillow_is_left_as_it_was(self, tmp_path: Path) -> None:

@@ -301,13 +301,13 @@ class TestFolders:
         assert paths("frames/sub", frames=True) == ["frames/sub", "frames/sub/a"]
 
     def test_without_them(self) -> None:
-        with pytest.raises(InputError, match=r"^videos: no folder with numbered pictures"):
+        with pytest.raises(InputError, match=r"^videos: no folder with numbered images"):
             paths("frames/9", "videos", frames=True)
 
     def test_globs(self) -> None:
         assert paths("frames/*", frames=True) == ["frames/10", "frames/10/flow", "frames/9", "frames/sub/a"]
         assert paths("frames/1*", frames=True) == ["frames/10", "frames/10/flow"]
-        with pytest.raises(InputError, match=r"^frames/\*\.csv: no folder of numbered pictures matches"):
+        with pytest.raises(InputError, match=r"^frames/\*\.csv: no folder of numbered images matches"):
             paths("frames/*.csv", frames=True)
 
     def test_what_is_none_is_an_item_that_will_fail(self) -> None:

@@ -556,5 +556,5 @@ class TestStream:
         assert packets.choose_stream(self.container(*streams)).index == chosen
 
     def test_cover_alone(self) -> None:
-        with pytest.raises(VideoError, match="only a cover picture"):
+        with pytest.raises(VideoError, match="only a cover image"):
             packets.choose_stream(self.container((300, 300, 1024)))

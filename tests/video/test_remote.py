@@ -330,7 +330,9 @@ class TestFile:
                 file.check()
         with RemoteFile(web.add("/b", self.CONTENT, ranges=False), reading) as file:
             file.read()
-            with pytest.raises(VideoError, match="3,000,000 bytes that the server sends only whole; down") as caught:
+            with pytest.raises(
+                VideoError, match="3,000,000 bytes, which the server sends only as a whole; down"
+            ) as caught:
                 file.check()
         assert caught.value.kind == "too_large"
         with pytest.raises(VideoError, match="more than 2,000,000 bytes"):
@@ -433,7 +435,7 @@ class TestVideos:
     @pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
     def test_other_decoders(self, memory: Any, clips: dict[str, Path], decoder: Decoder) -> None:
         memory.pipe_file("/a.mp4", clips["mp4"].read_bytes())
-        message = f"{decoder} reads local files alone; try `decoder=pyav`"
+        message = f"{decoder} reads only local files; try `decoder=pyav`"
         assert error_of("memory://a.mp4", Reading(decoder=decoder)) == ("unsupported", message)
 
     def test_no_folder_of_pictures(self) -> None:
@@ -493,11 +495,15 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "broken": ({"status": 500}, "unreadable", "the server answers 500 Internal Server Error"),
     "busy": ({"status": 503}, "unreadable", "the server answers 503 Service Unavailable"),
     "strange": ({"status": 520}, "unreadable", "the server answers 520"),
-    "loop": ({"redirect": "/loop"}, "unreadable", "redirects without an end, or to what is no web address"),
+    "loop": (
+        {"redirect": "/loop"},
+        "unreadable",
+        "endless redirects, or a redirect to something other than a web address",
+    ),
     "elsewhere": (
         {"redirect": "ftp://127.0.0.1/a.mp4"},
         "unreadable",
-        "redirects without an end, or to what is no web address",
+        "endless redirects, or a redirect to something other than a web address",
     ),
     "page": (
         {"content": b"\n <!DOCTYPE html><html>...", "type": "text/html"},
@@ -541,7 +547,7 @@ class TestFaults:
 
         monkeypatch.setattr(socket, "getaddrinfo", unknown)
         kind, message = error_of("http://nowhere.invalid/a.mp4")
-        assert (kind, message.startswith("the server's name is not known")) == ("unreadable", True)
+        assert (kind, message.startswith("the server's name is unknown")) == ("unreadable", True)
 
     def test_no_secure_connection(self, web: Web) -> None:
         kind, message = error_of(web.add("/a").replace("http://", "https://"))

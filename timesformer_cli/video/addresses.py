@@ -1,10 +1,10 @@
-"""Addresses and paths: which of the two a source is."""
+"""Addresses and paths: telling the two apart."""
 
 import os
 import re
 from urllib.request import url2pathname
 
-# Two letters at least: one is a drive of Windows.
+# At least two letters, since one is a drive of Windows.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 _FILE = re.compile(r"(?:file|local)://(?:localhost(?=/))?", re.IGNORECASE)
@@ -13,12 +13,12 @@ HTTP = ("http", "https")
 
 
 def is_address(path: str) -> bool:
-    """Whether this is no local path. `a:b.mp4`, `C:/a.mp4` and whatever exists under its name are local."""
+    """Whether this is not a local path. `a:b.mp4`, `C:/a.mp4` and any name that exists as a file are local."""
     return _SCHEME.match(path) is not None and not os.path.lexists(path) and not _FILE.match(path)
 
 
 def local_path(path: str) -> str:
-    """The path in a `file://` address, percent-encoded or plain; another path is returned as it is."""
+    """The path in a `file://` address, percent-encoded or plain; any other path is returned unchanged."""
     match = _FILE.match(path)
     if match is None or os.path.lexists(path):
         return path
@@ -27,7 +27,7 @@ def local_path(path: str) -> str:
 
 
 def is_folder(address: str) -> bool:
-    """Whether an address stands for many files: it ends in a slash or holds a star, where folders can be listed."""
+    """Whether an address names many files: it ends in a slash or contains a star, and its scheme can list folders."""
     return scheme_of(address) not in HTTP and (address.endswith("/") or "*" in address)
 
 

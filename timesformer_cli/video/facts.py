@@ -1,4 +1,4 @@
-"""What a file says of itself, its packets and its first frame."""
+"""Facts from a file, its packets and its first frame."""
 
 import math
 import os
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from timesformer_cli.video.decoders.packets import Packets, Source
 
 
-# A stream may begin anywhere; where so many packets give no picture, none will come soon.
+# A stream may begin anywhere; if this many packets give no frame, none will come soon.
 _PACKETS_TO_A_PICTURE = 500
 
-# Transfer characteristics of high dynamic range, by their numbers in ITU-T H.273.
+# High-dynamic-range transfer characteristics, by their numbers in ITU-T H.273.
 _HDR = {16: "PQ", 18: "HLG"}
 
 
 @dataclass(frozen=True, slots=True)
 class VideoStreamFacts:
-    """What a file says of one of its video streams. None: it does not say.
+    """The facts that a file states about one of its video streams. None: not stated.
 
     `frames`, `duration` (seconds) and `fps` are claims. `width` and `height` are as stored, in pixels,
-    and `pixel_aspect` is width:height of one. `cover`: a picture to go with the file. `read`: the
-    stream that is read.
+    and `pixel_aspect` is a pixel's width:height. `cover`: an image that goes with the file. `read`:
+    this stream is the one read.
     """
 
     index: int
@@ -56,7 +56,7 @@ class VideoStreamFacts:
 
 @dataclass(frozen=True, slots=True)
 class AudioStreamFacts:
-    """What a file says of one of its audio streams; `sample_rate` in hertz."""
+    """The facts that a file states about one of its audio streams; `sample_rate` in hertz."""
 
     index: int
     codec: str
@@ -67,7 +67,7 @@ class AudioStreamFacts:
 
 @dataclass(frozen=True, slots=True)
 class KeyFrames:
-    """How many frames decoding can start at, and from one of them to the next (None: there is one at most)."""
+    """The number of frames at which decoding can start, and the distances between them (None for fewer than two)."""
 
     count: int
     smallest: int | None
@@ -77,9 +77,9 @@ class KeyFrames:
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """What the first picture says.
+    """Facts from the first frame.
 
-    To stand upright it is turned by `rotation` degrees clockwise, and then, if `mirrored`, its left
+    To stand upright, it is turned by `rotation` degrees clockwise, and then, if `mirrored`, its left
     and right are exchanged. `hdr` is PQ or HLG.
     """
 
@@ -91,10 +91,10 @@ class PictureFacts:
 
 @dataclass(frozen=True, slots=True)
 class PacketFacts:
-    """What the packets of the stream that is read say, without decoding.
+    """Facts from the packets of the stream that is read, without decoding.
 
-    `count` of them, of which `hidden` are decoded and not shown; `edited`: by an edit list.
-    `b_frames` is None where that takes decoding.
+    There are `count` of them, and `hidden` of these are decoded but not shown; `edited`: by an edit list.
+    `b_frames` is None if only decoding could tell.
     """
 
     count: int
@@ -108,9 +108,9 @@ class PacketFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file is. `format` and `format_name` are FFmpeg's; `start` and `duration` are claims, in seconds.
+    """All facts of a file. `format` and `format_name` are FFmpeg's; `start` and `duration` are claims, in seconds.
 
-    `picture` and `packets` are None where there are none.
+    `picture` and `packets` are None if the file has none.
     """
 
     bytes: int
@@ -130,10 +130,10 @@ class Facts:
 
 
 def read_facts(item: Item, reading: Reading) -> Facts | None:
-    """What the file says of itself, its packets and its first picture; None for what is not one file.
+    """Facts from the file, its packets and its first frame; None if the item is not one file.
 
     Raises:
-        VideoError: it cannot be opened or fetched.
+        VideoError: the file cannot be opened or fetched.
     """
     path = local_path(item.path)
     if is_address(path) and not item.frames:
@@ -141,7 +141,7 @@ def read_facts(item: Item, reading: Reading) -> Facts | None:
             facts = _read_facts(cast(BinaryIO, file), reading)
             file.check()
             return facts
-    # Never a named pipe, which would keep whoever opens it waiting.
+    # Never a named pipe, which would block the reader.
     return _read_facts(path, reading) if os.path.isfile(path) else None
 
 
@@ -151,7 +151,7 @@ def _read_facts(source: "Source", reading: Reading) -> Facts:
     picture = read = None
     with closing(open_container(source, reading)) as container:
         moving = {stream.index for stream in moving_streams(container)}
-        # What is refused, for its size or for want of a decoder, is still described.
+        # Streams refused for their size or for lack of a decoder are described too.
         with suppress(VideoError):
             read = choose_stream(container, reading)
             picture = _picture_facts(container, read)
@@ -200,7 +200,7 @@ def _seconds(ticks: int | None) -> float | None:
 
 def _video_stream(stream: "VideoStream", *, cover: bool, read: bool) -> VideoStreamFacts:
     context = stream.codec_context
-    if context is None:  # no decoder, and then PyAV does not say what it is
+    if context is None:  # without a decoder, PyAV does not describe the stream
         return VideoStreamFacts(stream.index, "unknown", None, None, 0, 0, None, None, None, None, cover, read)
     aspect = context.sample_aspect_ratio
     duration = stream.duration
@@ -231,7 +231,7 @@ def _audio_stream(stream: "AudioStream") -> AudioStreamFacts:
 
 
 def _picture_facts(container: "InputContainer", stream: "VideoStream") -> PictureFacts | None:
-    """From the first picture that can be decoded, if one comes soon."""
+    """From the first frame that can be decoded, if one comes soon."""
     from av.error import FFmpegError
 
     context = stream.codec_context
@@ -250,7 +250,7 @@ def _picture_facts(container: "InputContainer", stream: "VideoStream") -> Pictur
 
 
 def _turn(frame: "VideoFrame") -> tuple[int, bool]:
-    """The rotation, degrees clockwise, and the reflection after it, that make a picture stand upright.
+    """The rotation, degrees clockwise, and the reflection after it, that turn a frame upright.
 
     The display matrix holds (a, b, c, d) in [0], [1], [3], [4]: the stored point (x, y) is shown at
     (a x + c y, b x + d y), with y pointing down (ISO/IEC 14496-12, 6.2.2).
@@ -260,21 +260,21 @@ def _turn(frame: "VideoFrame") -> tuple[int, bool]:
         return 0, False
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
     mirrored = a * d - b * c < 0
-    if mirrored:  # its left and right exchanged, what is left is a rotation
+    if mirrored:  # with left and right exchanged, a rotation remains
         a, c = -a, -c
     return round(math.degrees(math.atan2(b - c, a + d)) / 90) % 4 * 90, mirrored
 
 
 def _packet_facts(packets: "Packets", *, reorders: bool, timed: bool) -> PacketFacts:
-    """`reorders`: the decoder is ready for pictures to be shown in another order than they are stored.
+    """`reorders`: the decoder is prepared for frames shown in a different order than stored.
 
-    `timed`: the format has time stamps, so that it can be seen whether they are.
+    `timed`: the format has time stamps, so they show whether frames are reordered.
     """
     from timesformer_cli.video.decoders.packets import NO_PTS
 
     shown = packets.pts[~packets.hidden]
     reordered = bool((np.diff(shown) < 0).any()) if timed and NO_PTS not in shown else None
-    # Counted in frames that are shown.
+    # Counted in shown frames.
     keys = np.cumsum(~packets.hidden)[packets.key]
     apart = np.diff(keys)
     return PacketFacts(

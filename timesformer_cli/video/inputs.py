@@ -1,4 +1,4 @@
-"""What the user named, as items: files, folders, globs, addresses, folders of pictures, and lists of all these."""
+"""The user's inputs as items: files, folders, globs, addresses, folders of images, and lists of all these."""
 
 import glob
 import os
@@ -15,7 +15,7 @@ from timesformer_cli.files import PathSet
 from timesformer_cli.flow import Item
 from timesformer_cli.video import addresses, remote
 
-# Files in a folder are taken by these extensions, in any case; a file that is named itself is always taken.
+# Files in a folder are taken by these extensions, in any case; a file named directly is always taken.
 _EXTENSIONS = (
     "3g2 3gp asf avi f4v flv gif h264 h265 264 265 hevc ivf m2t m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf nut"
     " obu ogg ogv ts vob webm wmv y4m"
@@ -26,15 +26,15 @@ STDIN = "-"
 
 
 def find(sources: Sequence[str], lists: Sequence[Path] = (), *, frames: bool = False) -> Iterator[Item]:
-    """The videos that `sources` and then the files of paths in `lists` name, in that order.
+    """The videos that `sources`, and then the files of paths in `lists`, name, in that order.
 
     A source is a file, a folder (searched with its subfolders, sorted, without hidden entries), a
-    glob when no file of that name exists, an address, or `-` for one path a line on standard input,
-    which is read as it comes. An address that ends in a slash or holds a star stands for the videos
-    there, where they can be listed (http cannot). A path that does not exist is an item too: reading
-    it fails, and that becomes its record. A file that was named before, by whatever path, is left out.
+    glob if no file of that name exists, an address, or `-` for one path per line on standard input,
+    which is read as it arrives. An address that ends in a slash or contains a star stands for the videos
+    there, if its scheme can list them (http cannot). A path that does not exist is an item too: reading
+    it fails, and the failure becomes its record. A file that was named before, by any path, is skipped.
 
-    With `frames`, what is looked for are folders of numbered pictures in place of files.
+    With `frames`, folders of numbered images are searched for instead of files.
 
     Raises:
         InputError: a folder without videos, a glob that matches nothing, an unreadable list.
@@ -48,10 +48,10 @@ def find(sources: Sequence[str], lists: Sequence[Path] = (), *, frames: bool = F
 
 
 class Listing:
-    """Items that a thread lists ahead of whoever takes them, so that their number is known early.
+    """Items that a thread lists ahead of their consumer, so that their number is known early.
 
-    The first can be taken before the last is found; those in between wait as compressed blocks, which
-    is some ten bytes for each. It can be gone through once.
+    The first can be taken before the last is found. Those in between wait in compressed blocks, some ten
+    bytes each. It can be iterated once.
     """
 
     _BLOCK = 1000
@@ -59,7 +59,7 @@ class Listing:
     def __init__(self, items: Iterable[Item]) -> None:
         self._items = items
         self._blocks: deque[bytes] = deque()
-        self._last: list[Item] = []  # the block that is being filled
+        self._last: list[Item] = []  # the block being filled
         self._count = 0
         self._ended = False
         self._error: BaseException | None = None
@@ -68,11 +68,11 @@ class Listing:
 
     @property
     def total(self) -> int | None:
-        """How many items there are, once that is known."""
+        """The number of items, once it is known."""
         return self._count if self._ended and self._error is None else None
 
     def wait(self, seconds: float) -> None:
-        """Until all is listed, but no longer than that. Raises what listing them raised."""
+        """Wait until all is listed, but at most `seconds`. Raises what listing raised."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended, seconds)
         if self._error is not None:
@@ -115,18 +115,18 @@ class Listing:
 
 
 class _Search:
-    """What is looked for in folders: files of videos, or with `frames` folders of pictures."""
+    """What folders are searched for: video files, or with `frames` folders of images."""
 
     def __init__(self, frames: bool) -> None:
         self.frames = frames
         self.missing = (
-            "no folder with numbered pictures in this folder; a number is what their names have to differ in"
+            "no folder with numbered images in this folder; their names must differ in a number"
             if frames
             else f"no video files in this folder; looked for the extensions {_EXTENSIONS}"
         )
 
     def below(self, folder: str) -> Iterator[str]:
-        """Paths of what is to be found below a folder, sorted."""
+        """Paths of the matches below a folder, sorted."""
         return _walk_pictures(folder, set()) if self.frames else _walk(folder, set())
 
 
@@ -148,10 +148,10 @@ def _paths(sources: Sequence[str], lists: Sequence[Path], search: _Search) -> It
 
 
 def _standard_input() -> Iterable[bytes]:
-    """A reader of our own: a thread that waits in `sys.stdin`'s when the program ends makes Python abort."""
+    """Our own reader: a thread that waits in `sys.stdin`'s when the program ends makes Python abort."""
     try:
         return open(sys.stdin.fileno(), "rb", closefd=False)
-    except OSError:  # not a file of the system
+    except OSError:  # without a file descriptor
         return sys.stdin.buffer
 
 
@@ -193,15 +193,15 @@ def _globbed(pattern: str, search: _Search) -> Iterator[str]:
         for path in below:
             found = True
             yield path
-    if not found and not {"*", "?"} & set(pattern):  # brackets alone are common in file names: one that is missing
+    if not found and not {"*", "?"} & set(pattern):  # only brackets, which are common in file names: a missing file
         yield pattern
     elif not found:
-        kind = "folder of numbered pictures" if search.frames else "file"
+        kind = "folder of numbered images" if search.frames else "file"
         raise InputError(f"{pattern}: no {kind} matches this pattern")
 
 
 def _listed(paths: Iterable[str], search: _Search) -> Iterator[str]:
-    # A long list must not stop half way: what is wrong with one of its lines becomes that line's record.
+    # A long list must not stop half way: an error in one of its lines becomes that line's record.
     for path in paths:
         local = addresses.local_path(path)
         if addresses.is_address(path):
@@ -225,11 +225,11 @@ def _listed_at(address: str, search: _Search) -> Iterator[str]:
 
 
 def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
-    """Video files below `folder`, sorted name by name; links are followed, each folder is entered once."""
+    """Video files below `folder`, sorted by name; links are followed, and each folder is entered once."""
     try:
         names, folders = _names(folder, visited)
     except OSError:
-        yield folder  # a folder that cannot be listed is not passed over: reading it fails, with a record
+        yield folder  # a folder that cannot be listed is not skipped: reading it fails, with a record
         return
     for name in names:
         path = os.path.join(folder, name)
@@ -240,9 +240,9 @@ def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
 
 
 def _names(folder: str, visited: set[tuple[int, int]]) -> tuple[list[str], set[str]]:
-    """Names of the videos and folders in a folder, sorted, and which of them are folders.
+    """Names of the videos and folders in a folder, sorted, and the set of those that are folders.
 
-    There may be a million, so no more is kept of each.
+    There may be a million, so only names are kept.
     """
     names: list[str] = []
     folders: set[str] = set()
@@ -257,8 +257,8 @@ def _names(folder: str, visited: set[tuple[int, int]]) -> tuple[list[str], set[s
 
 
 def _walk_pictures(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
-    """The same for folders that hold pictures, `folder` itself the first of them."""
-    from timesformer_cli.video.decoders.image_folder import is_numbered  # which loads Pillow
+    """The same for folders that hold images, beginning with `folder` itself."""
+    from timesformer_cli.video.decoders.image_folder import is_numbered  # imports Pillow
 
     try:
         entries = sorted(_shown(folder, visited), key=lambda entry: entry.name)
@@ -274,7 +274,7 @@ def _walk_pictures(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
 
 
 def _shown(folder: str, visited: set[tuple[int, int]]) -> "Iterator[os.DirEntry[str]]":
-    """What is in a folder, without what is hidden; nothing if it was visited before."""
+    """The entries of a folder without hidden ones; none if it was visited before."""
     status = os.stat(folder)
     if (status.st_dev, status.st_ino) in visited:
         return
@@ -299,10 +299,10 @@ def _read_list(path: Path) -> Iterator[str]:
 
 
 def _lines(file: Iterable[bytes], name: str) -> Iterator[str]:
-    """Lines that are not blank, as paths: any bytes are a path, but for the zero byte."""
+    """Lines that are not blank, as paths: a path may have any bytes except the zero byte."""
     for number, line in enumerate(file, 1):
         if b"\0" in line:
-            raise InputError(f"{name}: line {number} holds a zero byte; give one path a line, as plain text")
+            raise InputError(f"{name}: line {number} holds a zero byte; give one path per line, as plain text")
         path = os.fsdecode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip("\r\n")
         if path.strip():
             yield path

@@ -1,4 +1,4 @@
-"""RGB frames to network input: resize, crop, normalise. NumPy and Pillow alone, so that workers need no torch."""
+"""RGB frames to network input: resize, crop, normalise. Only NumPy and Pillow, so that workers need no torch."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from timesformer_cli.specs import PreprocessSpec
 # ITU-R 601 luma of red, green and blue.
 LUMA = (0.299, 0.587, 0.114)
 
-# Beyond this many pixels a frame of extreme shape is not resized whole: 64 MB, at Pillow's 4 bytes a pixel.
+# Beyond this many pixels a frame of extreme shape is not resized whole: 64 MB, at Pillow's 4 bytes per pixel.
 _LARGEST_RESIZED = 2**24
 
 
@@ -28,9 +28,9 @@ def make_views(clips: Sequence[Frames], spec: PreprocessSpec, *, levels: bool = 
     """Network input of one or more clips of T frames each: contiguous float32 (V, T, C, H, W).
 
     V goes clip by clip, and inside a clip in the order of `crop_names`. The mean and standard
-    deviation of `spec` are in the order of the network's channels. With `levels` it is uint8, not normalised yet, for
-    models that do it themselves: the bytes that frames were resized to or, if they are normalised before that
-    (`float`), the nearest.
+    deviation of `spec` are in the order of the network's channels. With `levels` it is uint8 and not normalised, for
+    models that normalise it themselves: the bytes of the resized frames or, if frames are normalised before resizing
+    (`float`), the nearest bytes.
     """
     if levels and spec.resize == "float":
         return to_levels(make_views(clips, spec), spec)
@@ -50,9 +50,9 @@ def make_views(clips: Sequence[Frames], spec: PreprocessSpec, *, levels: bool = 
 
 
 def to_levels(views: Pixels, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Bytes (..., C, H, W), in the network's channels, that `spec` would normalise to these views.
+    """The bytes (..., C, H, W), in the network's channels, that `spec` would normalise to these views.
 
-    Exact if views were made of bytes; if they were interpolated after they had been normalised, the nearest.
+    Exact if views were made from bytes; the nearest bytes if they were interpolated after normalising.
     """
     if views.dtype == np.uint8:
         return views
@@ -62,7 +62,7 @@ def to_levels(views: Pixels, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
 
 def normalised(levels: Pixels, spec: PreprocessSpec) -> NDArray[np.float32]:
-    """What the network is fed, float32 (..., C, H, W), of levels from 0 to 255 in its channels."""
+    """Network input, float32 (..., C, H, W), from levels 0 to 255 in the network's channels."""
     mean, std = statistics_of(spec)
     views: NDArray[np.float32] = (levels.astype(np.float32) / np.float32(255) - mean) / std
     return views
@@ -79,7 +79,7 @@ def crop_names(width: int, height: int, spec: PreprocessSpec) -> tuple[CropName,
 
 
 def _resized(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
-    """Height and width that a frame is resized to before it is cropped."""
+    """The height and width to which a frame is resized before it is cropped."""
     if spec.stretch is not None:
         return spec.stretch
     portrait = height > width
@@ -87,7 +87,7 @@ def _resized(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
     # A crop that is not square may need more than `short_side`; the published crops never do.
     crop_short, crop_long = (spec.size[1], spec.size[0]) if portrait else spec.size
     new_short = max(spec.short_side, crop_short, math.ceil(crop_long * short / long))
-    # The pipelines round the same length in different ways, which can differ by one pixel.
+    # The pipelines round the same length differently, which can make a difference of one pixel.
     if new_short == short:
         new_long = long
     elif spec.resize == "float":
@@ -101,12 +101,12 @@ def _resized(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
 
 
 def _crops(height: int, width: int, spec: PreprocessSpec) -> list[_Crop]:
-    """Where the crops lie in a resized frame.
+    """The places of the crops in a resized frame.
 
-    An odd margin puts the centre crop one pixel further right and down in the original code
+    If a margin is odd, the centre crop is one pixel further right and down in the original code
     (ceil) than in the image processors of transformers and in mmaction2 (int). The last of
-    mmaction2's three crops is as far from the centre as the first, so that it then leaves out the
-    last row or column.
+    mmaction2's three crops is as far from the centre as the first, so it then omits the last row or
+    column.
     """
     margins = (height - spec.size[0], width - spec.size[1])
     top, left = (-(-margin // 2) if spec.resize == "float" else margin // 2 for margin in margins)
@@ -119,7 +119,7 @@ def _crops(height: int, width: int, spec: PreprocessSpec) -> list[_Crop]:
     return [_Crop("left", top, 0), center, _Crop("right", top, right)]
 
 
-# For each channel of the network: the channels of a frame that it is the sum of, with the
+# For each channel of the network: the channels of a frame that add up to it, each with the
 # normalised value, float32 (256,), that each byte contributes; or uint8, the byte itself.
 _Channels = list[list[tuple[int, Pixels]]]
 
@@ -132,16 +132,16 @@ def _channels(spec: PreprocessSpec, levels: bool) -> _Channels:
     if levels:
         tables = [np.arange(256, dtype=np.uint8)] * len(tables)
     if spec.channel_order == "gray" and spec.resize != "float":
-        return [[(0, tables[0])]]  # of bytes that _gray has mixed
+        return [[(0, tables[0])]]  # bytes already mixed by _gray
     if spec.channel_order == "gray":
-        # The weights add up to one, so normalised values mix as the plain ones do.
+        # The weights add up to one, so normalised values mix as plain ones do.
         return [[(source, np.float32(weight) * tables[0]) for source, weight in enumerate(LUMA)]]
     sources = (0, 1, 2) if spec.channel_order == "rgb" else (2, 1, 0)
     return [[(source, table)] for source, table in zip(sources, tables, strict=True)]
 
 
 def _mix(pixels: NDArray[np.uint8], parts: list[tuple[int, Pixels]]) -> Pixels:
-    """One channel (H, W), normalised or not, of bytes (H, W, channels)."""
+    """One channel (H, W), normalised or not, from bytes (H, W, channels)."""
     source, table = parts[0]
     plane = table[pixels[..., source]]
     for source, table in parts[1:]:
@@ -155,7 +155,7 @@ def _gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class _Corners(NamedTuple):
-    """What a crop of H x W pixels is interpolated from, and nothing else of the frame.
+    """The pixels from which a crop of H x W pixels is interpolated, and no others of the frame.
 
     `pixels`: bytes (2H, 2W, 3), first the upper rows and left columns, then the lower rows and right
     columns. `down`, float32 (H,), and `right`, float32 (W,): the weights of the latter.
@@ -177,13 +177,13 @@ def _neighbours(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """The two source pixels of each resized pixel from `start` on along one axis, and the second's weight.
 
-    `scale` is in source pixels for a resized one. PyTorch computes the position in float32 with a
-    fused multiply-add, OpenCV in float64; float64 rounded once is the same as either.
+    `scale` is source pixels per resized pixel. PyTorch computes the position in float32 with a
+    fused multiply-add, OpenCV in float64; float64 rounded once equals both.
     """
     position = ((np.arange(start, start + count) + 0.5) * scale - 0.5).astype(np.float32)
     before = np.floor(position)
     first = before.astype(np.int64)
-    # Beyond an edge both are the pixel at the edge. OpenCV mixes it with itself, which its rounding shows.
+    # Beyond an edge, both are the edge pixel. OpenCV mixes it with itself, which its rounding shows.
     return np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1), position - before
 
 
@@ -198,8 +198,8 @@ def _cut_float(
     """Write the crops of one frame to `out` (crops, C, H, W), as the original code makes them.
 
     That is: normalise, `F.interpolate(mode="bilinear", align_corners=False)` without antialiasing,
-    crop. Each pixel of a crop depends on four pixels of the frame, so only those are looked up:
-    equal to float32 rounding, and neither time nor memory grows with the size of the frame.
+    crop. Each pixel of a crop depends on four pixels of the frame, so only those are read. The result
+    is equal up to float32 rounding, and neither time nor memory grows with the size of the frame.
     """
     height, width = spec.size
     scales = (_float_scale(frame.shape[0], resized[0]), _float_scale(frame.shape[1], resized[1]))
@@ -226,10 +226,10 @@ def _cut_opencv(
     """Write the crops of one frame to `out` (crops, C, H, W), as mmaction2 makes them.
 
     That is: resize bytes with OpenCV's `INTER_LINEAR`, which does not antialias, crop, normalise.
-    OpenCV has weights of 11 bits and cuts the sums down to 18 and then 10 bits before it rounds.
+    OpenCV uses 11-bit weights, and truncates the sums to 18 and then 10 bits before rounding.
     """
     height, width = spec.size
-    # In this order, as OpenCV divides: it can differ in the last place.
+    # Divided in this order, as in OpenCV: the last place can differ.
     scales = (1 / (resized[0] / frame.shape[0]), 1 / (resized[1] / frame.shape[1]))
     for crop, planes in zip(crops, out, strict=True):
         corners = _corners(frame, scales, crop, spec.size)
@@ -260,8 +260,8 @@ def _cut_antialias(
         picture = picture.convert("L")
     resample = Image.Resampling[spec.interpolation.upper()]
     height, width = spec.size
-    # Resizing only what a crop needs can round a byte differently, by a level or, much enlarged, two; whole frames are
-    # exact.
+    # Resizing only the part that a crop needs can change a byte by one level, or two if much enlarged; whole frames
+    # are exact.
     whole = resized[0] * resized[1] <= _LARGEST_RESIZED
     if whole:
         picture = picture.resize((resized[1], resized[0]), resample)
@@ -273,6 +273,6 @@ def _cut_antialias(
         else:
             box = (crop.left * per_column, crop.top * per_row, right * per_column, bottom * per_row)
             part = picture.resize((width, height), resample, box=box)
-        pixels = np.asarray(part).reshape(height, width, -1)  # gray comes without an axis for its one channel
+        pixels = np.asarray(part).reshape(height, width, -1)  # gray has no channel axis
         for parts, plane in zip(channels, planes, strict=True):
             plane[:] = _mix(pixels, parts)

@@ -1,4 +1,4 @@
-"""Opening a video. The only way in: nothing else in the package knows a decoder."""
+"""Opens videos. All other code goes through here: no other module knows a decoder."""
 
 import os
 import stat
@@ -20,25 +20,25 @@ class VideoReader(Protocol):
     def info(self) -> VideoInfo: ...
 
     def read(self, frame_numbers: Sequence[int]) -> Frames:
-        """The frames of these numbers, in the order asked; numbers may repeat.
+        """The frames with these numbers, in the requested order; numbers may repeat.
 
-        Should the video change its resolution, later pictures are scaled to the size of the first.
+        If the video changes its resolution, later frames are scaled to the size of the first.
 
         Raises:
-            VideoError: a frame cannot be had; no other is put in its place.
-            IndexError: a number outside the video.
+            VideoError: a frame cannot be decoded; no other frame replaces it.
+            IndexError: a number is outside the video.
         """
 
 
 @contextmanager
 def open_video(item: Item, reading: Reading = Reading()) -> Iterator[VideoReader]:
-    """Open a video file, here or at an address, or a folder of numbered pictures.
+    """Open a video file, local or at an address, or a folder of numbered images.
 
     Raises:
-        VideoError: `not_found` and `unreadable` for what is no readable file; `no_video_stream`;
-            `decode` for what is no video, or damaged; `too_large` for what is beyond the limits of
+        VideoError: `not_found` and `unreadable` if it is not a readable file; `no_video_stream`;
+            `decode` if it is not a video, or damaged; `too_large` if it exceeds the limits of
             `reading`; `unsupported` for playlists, encrypted files, addresses of an unknown kind and
-            what the chosen decoder does not read.
+            files that the chosen decoder does not read.
         TimesformerError: the chosen decoder is not installed.
     """
     path = local_path(item.path)
@@ -54,7 +54,7 @@ class _ClosingReader(VideoReader, Protocol):
     def close(self) -> None: ...
 
 
-# Decoders are imported where they are used: a run that reads no video, as for its help, should not load FFmpeg.
+# Decoders are imported only where they are used: a command that reads no video, as for help, should not load FFmpeg.
 
 
 def _open(path: str, reading: Reading) -> _ClosingReader:
@@ -70,7 +70,7 @@ def _open(path: str, reading: Reading) -> _ClosingReader:
     if reading.decoder == "torchcodec":
         try:
             from timesformer_cli.video.decoders.torchcodec import TorchcodecReader
-        except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: it finds no FFmpeg to its liking
+        except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: it finds no FFmpeg that it supports
             raise TimesformerError(
                 "torchcodec cannot be imported: `pip install 'timesformer-cli[torchcodec]'`, and FFmpeg with its"
                 " libraries, or use `decoder=pyav`"
@@ -90,9 +90,9 @@ def _open_pictures(path: str, reading: Reading) -> _ClosingReader:
 @contextmanager
 def _open_remote(item: Item, reading: Reading) -> Iterator[VideoReader]:
     if item.frames:
-        raise VideoError("unsupported", "a folder of pictures is read from a local disk alone; download it")
+        raise VideoError("unsupported", "a folder of images is read only from a local disk; download it")
     if reading.decoder not in ("auto", "pyav"):
-        raise VideoError("unsupported", f"{reading.decoder} reads local files alone; try `decoder=pyav`")
+        raise VideoError("unsupported", f"{reading.decoder} reads only local files; try `decoder=pyav`")
     from timesformer_cli.video.decoders.pyav import PyavReader
 
     with RemoteFile(item.path, reading) as file:
@@ -109,7 +109,7 @@ def _open_remote(item: Item, reading: Reading) -> Iterator[VideoReader]:
 
 
 class _CheckedReader:
-    """A reader of a remote file. What could not be fetched is an error, whatever the decoder made of its absence."""
+    """A reader of a remote file. If a part could not be fetched, that is an error, whatever the decoder returned."""
 
     def __init__(self, reader: VideoReader, file: RemoteFile) -> None:
         self.info = reader.info
@@ -124,7 +124,7 @@ class _CheckedReader:
 
 
 def _check_file(path: str) -> None:
-    """Refuse what is no readable, regular file, in words of our own rather than FFmpeg's."""
+    """Refuse anything but a readable, regular file, in our own words instead of FFmpeg's."""
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -143,8 +143,8 @@ def _check_file(path: str) -> None:
 
 
 def _check_head(head: bytes) -> None:
-    """Refuse what is known from the first bytes of a file to be no video."""
+    """Refuse files whose first bytes show that they are not a video."""
     if not head:
         raise VideoError("decode", "the file is empty")
     if head.startswith(b"#EXTM3U"):
-        raise VideoError("unsupported", "a playlist, which names other files or addresses; give it the video itself")
+        raise VideoError("unsupported", "a playlist, which names other files or addresses; give the video itself")

@@ -1,4 +1,4 @@
-"""Videos at addresses, `https://`, `s3://`, `hf://` and the others of fsspec, fetched as far as they are read."""
+"""Videos at addresses (`https://`, `s3://`, `hf://` and others of fsspec), of which only the parts read are fetched."""
 
 import contextlib
 import errno
@@ -21,21 +21,21 @@ from timesformer_cli.video.addresses import HTTP, scheme_of
 
 _DOWNLOAD = "download it and give the file"
 
-# Bytes of a piece, and the most pieces in one request: each that goes on where the last one ended is twice as long.
+# Bytes of a piece, and the most pieces in one request: a request that continues the last one is twice as long.
 _PIECE = 2**18
 _LONGEST = 16
 
-# Fragments of less media than that are quicker fetched on the way than left out.
+# Fragments with less media than this are faster to fetch than to skip.
 _WORTH_SKIPPING = 2**20
 
 
 def search(address: str, reading: Reading = Reading()) -> list[str]:
-    """The files below a remote folder, or of a pattern with stars; sorted, without hidden ones.
+    """The files below a remote folder, or that match a pattern with stars; sorted, without hidden ones.
 
     Raises:
         VideoError: the folder cannot be listed.
     """
-    # Nothing but stars is special.
+    # Only stars are special.
     pattern = re.sub(r"[?\[]", r"[\g<0>]", address)
     base = address[: address.index("*")] if "*" in address else address
     base = base[: base.rindex("/") + 1]
@@ -50,23 +50,23 @@ def search(address: str, reading: Reading = Reading()) -> list[str]:
         raise
     except Exception as error:
         raise _failure(error, base) from error
-    # As the address was typed, as far as it goes.
+    # The beginning stays as the user typed it.
     names = sorted(name.removeprefix(root).split("/") for name in found)
     return [base + "/".join(parts) for parts in names if not any(part.startswith(".") for part in parts)]
 
 
 class RemoteFile(io.RawIOBase):
-    """The file at an address, to be read and sought in; `fetched` counts the bytes that were had for it.
+    """The file at an address, readable and seekable; `fetched` counts the bytes that were fetched for it.
 
-    What is fetched is kept in a temporary file without a name, and so fetched once. A server that
-    sends only whole files sends it whole.
+    Fetched data is kept in a nameless temporary file, so it is fetched only once. A server that sends
+    only whole files sends it whole.
 
-    When something cannot be fetched, now or later, FFmpeg would take that for the end of the file.
-    So reads only end there, and `check` raises why; ask it before what was read is believed.
+    If something cannot be fetched, now or later, FFmpeg would take that for the end of the file. So
+    reads just end there, and `check` raises the reason; call it before trusting the data.
 
     Raises:
-        VideoError: `not_found`, `unreadable`; `unsupported` for an unknown kind of address, or one
-            whose package is not installed; `too_large` for what is sent whole.
+        VideoError: `not_found`, `unreadable`; `unsupported` for an unknown kind of address, or if its
+            package is not installed; `too_large` for files sent whole.
     """
 
     def __init__(self, address: str, reading: Reading = Reading()) -> None:
@@ -78,7 +78,7 @@ class RemoteFile(io.RawIOBase):
         self._position = 0
         self._skimming = False
         self._failure: VideoError | MemoryError | None = None
-        self._places: dict[int, int] = {}  # of the pieces that are there: where in the temporary file
+        self._places: dict[int, int] = {}  # of fetched pieces: their position in the temporary file
         self._wanted_next, self._length = -1, 1
         self._boxes = _MediaBoxes(self)
         with contextlib.ExitStack() as stack:
@@ -105,7 +105,7 @@ class RemoteFile(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            with contextlib.suppress(Exception):  # of a connection that is of no more use
+            with contextlib.suppress(Exception):  # of a connection that is no longer needed
                 self._closing.close()
         super().close()
 
@@ -130,16 +130,16 @@ class RemoteFile(io.RawIOBase):
         return data
 
     def check(self) -> None:
-        """Raise what went wrong since the file was opened, if anything did."""
+        """Raise the error that occurred since the file was opened, if any."""
         if self._failure is not None:
             raise self._failure
 
     @contextlib.contextmanager
     def skimming(self) -> Iterator[None]:
-        """While this lasts, what an MP4 file holds in its `mdat` boxes reads as zeros, and is not fetched.
+        """Meanwhile, the content of an MP4 file's `mdat` boxes reads as zeros, and is not fetched.
 
-        For a walk over the packets of a file whose index is elsewhere, without their content.
-        Whoever reads the file through a buffer has zeros in it afterwards.
+        For reading the packets of a file whose index is elsewhere, without their content.
+        A buffer over this file holds zeros afterwards.
         """
         self._skimming = True
         try:
@@ -148,7 +148,7 @@ class RemoteFile(io.RawIOBase):
             self._skimming = False
 
     def read_at(self, start: int, count: int) -> bytes:
-        """As many bytes from `start` on as there are; none if they cannot be fetched."""
+        """The bytes from `start` on, at most `count`; none if they cannot be fetched."""
         stop = min(start + count, self.size)
         parts: list[bytes] = []
         while start < stop:
@@ -161,14 +161,14 @@ class RemoteFile(io.RawIOBase):
         return b"".join(parts)
 
     def _skimmed(self, count: int) -> bytes:
-        """What lies at the position: zeros or what there is, up to where one becomes the other."""
+        """Data at the position: zeros or content, up to where one becomes the other."""
         start, stop = self._boxes.after(self._position)
         if self._position < start:
             return self.read_at(self._position, min(count, start - self._position))
         return bytes(max(min(count, stop - self._position), 0))
 
     def _ensure(self, piece: int) -> bool:
-        """Fetch a piece unless it is there; False if that fails, or something has failed before."""
+        """Fetch a piece unless it is already here; False if that fails, or something failed before."""
         if self._failure is None and piece not in self._places:
             try:
                 self._fetch(piece)
@@ -179,7 +179,7 @@ class RemoteFile(io.RawIOBase):
         return self._failure is None
 
     def _fetch(self, piece: int) -> None:
-        """Fetch a piece that is missing, and the more of those behind it the longer the file is read on end."""
+        """Fetch a missing piece, with more of the following ones the longer the file is read in sequence."""
         self._length = min(self._length * 2, _LONGEST) if piece == self._wanted_next else 1
         end = piece + 1
         while end - piece < self._length and end * _PIECE < self.size and end not in self._places:
@@ -190,7 +190,7 @@ class RemoteFile(io.RawIOBase):
         try:
             self._file.seek(start)
             data = self._file.read(stop - start)
-        except ValueError:  # how fsspec says that the server does not know ranges
+        except ValueError:  # fsspec raises this if the server does not support ranges
             self._fetch_whole()
             return
         if len(data) != stop - start:
@@ -201,7 +201,7 @@ class RemoteFile(io.RawIOBase):
 
     def _fetch_whole(self) -> None:
         if self.size > self._most:
-            raise VideoError("too_large", f"{self.size:,} bytes that the server sends only whole; {_DOWNLOAD}")
+            raise VideoError("too_large", f"{self.size:,} bytes, which the server sends only as a whole; {_DOWNLOAD}")
         self._kept.seek(0)
         with self._fs.open(self._path, "rb", block_size=0) as stream:
             while data := stream.read(_PIECE):
@@ -217,7 +217,7 @@ class RemoteFile(io.RawIOBase):
 
 
 class _MediaBoxes:
-    """Where the `mdat` boxes of an MP4 file lie (ISO/IEC 14496-12, 4.2), found one after another."""
+    """The places of the `mdat` boxes in an MP4 file (ISO/IEC 14496-12, 4.2), found one after another."""
 
     def __init__(self, file: RemoteFile) -> None:
         self._file = file
@@ -226,7 +226,7 @@ class _MediaBoxes:
         self._ends: list[int] = []
 
     def after(self, position: int) -> tuple[int, int]:
-        """Where the content of the first one that ends behind `position` starts and ends; both are the file's end if
+        """Start and end of the content of the first box that ends after `position`; both are the end of the file if
         there is none."""
         while not self._ends or self._ends[-1] <= position:
             if not self._step():
@@ -235,7 +235,7 @@ class _MediaBoxes:
         return self._starts[number], self._ends[number]
 
     def _step(self) -> bool:
-        """Look at the next box; False if there is none."""
+        """Read the next box; False if there is none."""
         header = self._file.read_at(self._next, 16)
         if len(header) < 16:
             return False
@@ -243,7 +243,7 @@ class _MediaBoxes:
         start = self._next + (16 if size == 1 else 8)
         end = self._next + (int.from_bytes(header[8:]) if size == 1 else size or self._file.size)
         if not start <= end <= self._file.size:
-            end = self._file.size  # cut off, or no MP4
+            end = self._file.size  # truncated, or not an MP4
         if kind == b"mdat" and end - start >= _WORTH_SKIPPING:
             self._starts.append(start)
             self._ends.append(end)
@@ -252,10 +252,10 @@ class _MediaBoxes:
 
 
 def _filesystem(address: str, reading: Reading) -> tuple[Any, str]:
-    """The file system of fsspec for an address, and the path in it.
+    """fsspec's file system for an address, and the path in it.
 
     Raises:
-        VideoError: `unsupported` for a kind of address that is not known, or whose package is missing.
+        VideoError: `unsupported` if the kind of address is unknown, or its package is missing.
     """
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
     from fsspec.registry import available_protocols  # type: ignore[import-untyped]
@@ -281,13 +281,13 @@ def _http_options(address: str, timeout: float) -> dict[str, Any]:
             "timeout": aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
             "trust_env": True,  # proxies, and passwords in .netrc
         },
-        # A valid address is asked for as it is, for a signature may hold for its very characters.
+        # A valid address is requested unchanged, since a signature may cover its exact characters.
         "encoded": re.fullmatch(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})+", address) is not None,
     }
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from, on and on."""
+    """An error and the chain of its causes."""
     link: BaseException | None = error
     while link is not None:
         yield link
@@ -295,15 +295,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _failure(error: Exception, address: str) -> VideoError:
-    """What went wrong, in words without the address, which may hold a password."""
+    """The reason for a failure, without the address, which may contain a password."""
     chain = list(_chain(error))
     if any("Redirect" in type(link).__name__ for link in chain):
-        return VideoError("unreadable", "redirects without an end, or to what is no web address")
+        return VideoError("unreadable", "endless redirects, or a redirect to something other than a web address")
     statuses = [status for status in map(_http_status, chain) if status is not None]
     if statuses:
         return _refusal(statuses[0])
     if any(isinstance(link, socket.gaierror) for link in chain):
-        return VideoError("unreadable", "the server's name is not known; is the address right, and the network up?")
+        return VideoError("unreadable", "the server's name is unknown; is the address right, and the network up?")
     if any(isinstance(link, ssl.SSLError) for link in chain):
         return VideoError("unreadable", "no secure connection; is the server's certificate valid?")
     if any(isinstance(link, TimeoutError) or "Timeout" in type(link).__name__ for link in chain):
@@ -313,7 +313,7 @@ def _failure(error: Exception, address: str) -> VideoError:
     numbers = [link.errno for link in chain if isinstance(link, OSError) and link.errno not in (None, errno.ENOENT)]
     if numbers:
         return VideoError("unreadable", f"it cannot be fetched ({os.strerror(numbers[0] or 0)})")
-    http = scheme_of(address) in HTTP  # where fsspec has this for every error, and its cause says more
+    http = scheme_of(address) in HTTP  # fsspec raises this for every error there; its cause tells more
     if isinstance(error, FileNotFoundError) and not (http and error.__cause__):
         hint = "" if http else "; the address of a folder ends in a slash"
         return VideoError("not_found", f"no such file{hint}")
@@ -323,7 +323,7 @@ def _failure(error: Exception, address: str) -> VideoError:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """As aiohttp and httpx have it."""
+    """The HTTP status, as aiohttp and httpx store it."""
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) and status >= 400 else None
 

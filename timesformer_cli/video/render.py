@@ -1,4 +1,4 @@
-"""Frames for people, from what the network is fed."""
+"""Network input as images for people."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -11,15 +11,15 @@ from timesformer_cli.flow import Pixels, ViewLabel
 from timesformer_cli.specs import PreprocessSpec
 from timesformer_cli.video.preprocess import to_levels
 
-# Ten thousand thumbnails of four frames go into one page, at some 3 kB each.
+# Ten thousand thumbnails of four frames fit into one page, at some 3 kB each.
 _THUMBNAIL_HEIGHT = 72
 _THUMBNAIL_QUALITY = 55
 
 
 def picture(pixels: Pixels, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """What the network is fed as people can look at it: (C, H, W) to RGB (H, W, 3).
+    """Network input (C, H, W) as an image for people, RGB (H, W, 3).
 
-    Channels that the network takes in another order are put right, and gray is shown as gray.
+    Channels that the network takes in a different order are put back in order, and gray is shown as gray.
     """
     levels = to_levels(pixels, spec)
     if spec.channel_order == "bgr":
@@ -28,13 +28,14 @@ def picture(pixels: Pixels, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
 
 def thumbnail(pixels: Pixels, labels: Sequence[ViewLabel], spec: PreprocessSpec, count: int) -> bytes:
-    """A WebP picture of `count` frames side by side, of those that the network is fed, in order of time.
+    """A WebP image of `count` of the network's frames side by side, in order of time.
 
-    `pixels` (V, T, C, H, W) as the network gets them, `labels` of its views. Of several crops it is the middle one.
+    `pixels` (V, T, C, H, W) are the network's input, `labels` those of its views. Of several crops, it shows the
+    middle one.
     """
     shown = [number for number, label in enumerate(labels) if label.crop == "center"]
     places = [(view, frame) for view in shown for frame in range(pixels.shape[1])]
-    # The middle frames of as many equal parts.
+    # The middle frames of `count` equal parts.
     chosen = [places[len(places) * (2 * part + 1) // (2 * count)] for part in range(count)]
     tiles = [Image.fromarray(picture(pixels[place], spec)) for place in chosen]
     width, height = (max(round(side * _THUMBNAIL_HEIGHT / tiles[0].height), 1) for side in tiles[0].size)

@@ -1,4 +1,4 @@
-"""Which frames of a video the network sees: arithmetic on frame counts and rates, without reading a pixel."""
+"""The choice of a video's frames for the network: arithmetic on frame counts and rates, without reading pixels."""
 
 import math
 from dataclasses import replace
@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 from timesformer_cli.flow import Span, VideoInfo
 from timesformer_cli.specs import SamplingSpec, Timeline
 
-# Windows that `clips=None` places at most: more would seldom change the answer, but always the time.
+# The most windows that `clips=None` places: more would seldom change the answer, but always take time.
 MAX_AUTO_CLIPS = 10
 
-# Ticks of an MP4 file's clock for each frame, as FFmpeg writes it for 25 or 30 frames a second.
+# Ticks per frame of an MP4 file's clock, as FFmpeg writes it for 25 or 30 frames per second.
 _TICKS = 512
 
 
 def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None) -> list[Span]:
     """The spans of a video in order of time, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1.
 
-    Within a clip they never fall, unless it starts the span again (`overrun="loop"`). Without a `timeline` the only
-    span is the video; with one, its segments cover the video, and the last is shorter where it ends.
+    Within a clip, numbers never decrease, unless it starts the span again (`overrun="loop"`). Without a `timeline`,
+    the only span is the video. With one, its segments cover the video, and the last may be shorter.
     """
     if timeline is None:
         return [Span(start=0.0, end=info.duration, clips=_clips(info, spec))]
     hop = timeline.length if timeline.hop is None else timeline.hop
-    # What is left of the video must last a frame to be worth a segment.
+    # The rest of the video must last at least a frame to be a segment.
     more = max(math.ceil((info.duration - timeline.length - 1 / info.fps) / hop), 0)
     starts = [number * hop for number in range(more + 1)]
     ends = [start + timeline.length for start in starts[:-1]] + [info.duration]
@@ -33,10 +33,10 @@ def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None) 
 
 
 def _segment(info: VideoInfo, spec: SamplingSpec, start: float, end: float) -> Span:
-    """The span from `start` to `end` seconds, sampled as a video that has only its frames."""
+    """The span from `start` to `end` seconds, sampled as a video of only its frames."""
     # Times are sums of fractions: a frame at 4 seconds may be at 3.9999999.
     first, last = np.searchsorted(info.times - info.times[0], np.array([start, end]) - 1e-6).tolist()
-    if first == last:  # within a gap, the frame before it is shown
+    if first == last:  # within a gap: the frame before it is shown
         first = max(first - 1, 0)
         last = first + 1
     part = replace(info, times=info.times[first:last])
@@ -60,12 +60,12 @@ def _clips(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
 
 
 def _source_frames(frames: float, info: VideoInfo, spec: SamplingSpec) -> float:
-    """How many frames of the video last as long as that many at the rate of `spec`."""
+    """The number of the video's frames that last as long as `frames` at the rate of `spec`."""
     return frames if spec.fps is None else frames / spec.fps * info.fps
 
 
 def _side_by_side(span: float, info: VideoInfo) -> int:
-    """How many clips of `span` frames cover the video, within reason."""
+    """The number of clips of `span` frames that cover the video, within reason."""
     return min(max(round(info.num_frames / span), 1), MAX_AUTO_CLIPS)
 
 
@@ -74,13 +74,13 @@ def _windows(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
 
     With N frames, a clip of `stride * num_frames / fps` seconds is `clip` frames long, a real
     number. Clip i of n starts at `max(N - clip, 0) * i / n`, so the last does not reach the end of
-    the video and a single one sits at its start. Both ends are included, so frames are
-    (clip - 1) / (T - 1) apart: 36.43 for "8x32" at 30 fps. The original repeats the last frame of a
-    short video.
+    the video, and a single one is at its start. Both ends are included, so frames are
+    (clip - 1) / (T - 1) apart: 36.43 for "8x32" at 30 fps. In a short video, the last frame is
+    repeated, as by the original.
 
     The original always has a rate. Without one, a clip at the start has the frames of transformers' older pipeline.
     """
-    # No less than one frame, or the clip would run backwards: a video of one frame in ten seconds, say.
+    # At least one frame, or the clip would run backwards: a video of one frame in ten seconds, for example.
     clip = max(_source_frames(spec.stride * spec.num_frames, info, spec), 1.0)
     spare = max(info.num_frames - clip, 0.0)
     count = spec.clips
@@ -95,20 +95,20 @@ def _windows(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
         return _span(spare / 2 if spec.placement == "middle" else 0.0, clip, spec.num_frames)
     starts = [spare * i / count for i in range(count)]
     if info.has_stream_duration:
-        # From such a container (MP4) the original decodes the frames from the time of `start` on, and
-        # then counts from the first of them; others (Matroska, WebM) it decodes from the beginning.
-        # The time is cut down to a whole tick of the clock, so that rounding does not cost a frame.
+        # From such a container (MP4), the original decodes frames from the time of `start` on, and
+        # counts from the first of them. Others (Matroska, WebM) it decodes from the beginning.
+        # The time is rounded down to a whole tick of the clock, so that rounding does not lose a frame.
         firsts = [math.ceil(math.floor(start * _TICKS) / _TICKS) for start in starts]
         return np.stack([first + _span(0.0, clip, spec.num_frames) for first in firsts])
     return np.stack([_span(start, clip, spec.num_frames) for start in starts])
 
 
 def _span(start: float, length: float, count: int) -> NDArray[np.int64]:
-    """`count` frame numbers spread from `start` to `start + length - 1`, cut down to whole numbers.
+    """`count` frame numbers spread from `start` to `start + length - 1`, rounded down to whole numbers.
 
     These are the numbers of `torch.linspace(start, start + length - 1, count).long()`: float32,
     upwards from the first in the lower half and downwards from the last in the upper, with a fused
-    multiply-add, which float64 rounded once equals. NumPy's linspace is off by one now and then.
+    multiply-add, which equals float64 rounded once. NumPy's linspace is sometimes off by one.
     """
     first, last = np.float32(start), np.float32(start + length - 1)
     if count == 1:
@@ -123,10 +123,10 @@ def _span(start: float, length: float, count: int) -> NDArray[np.int64]:
 def _strided(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
     """Clips of `num_frames` frames exactly `stride` apart, as mmaction2's `SampleFrames` takes them for tests.
 
-    A clip spans (T - 1) * stride + 1 frames. A single one begins at the first frame or leaves as many
-    before it as after it, one less if they are odd; several begin at even distances, from the first
-    frame to the last that leaves room. Strides that come to part of a frame, at another rate than the
-    video's own, lead to the frame that is nearest.
+    A clip spans (T - 1) * stride + 1 frames. A single one begins at the first frame or is centred, with one
+    frame less before it than after it if they are odd. Several begin at even distances, from the first
+    frame to the last possible one. A stride that is not whole at the video's own rate leads to the
+    nearest frames.
     """
     step = _source_frames(spec.stride, info, spec)
     within = np.floor(np.arange(spec.num_frames) * step + 0.5).astype(np.int64)
@@ -144,7 +144,7 @@ def _strided(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
 def _segments(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
     """The middle frame of each of `num_frames` equal parts, as the original reads Something-Something.
 
-    It reads pictures that FFmpeg has extracted at `fps` frames a second.
+    It reads images that FFmpeg has extracted at `fps` frames per second.
     """
     if spec.fps is None:
         return _middles(info.num_frames, spec.num_frames)
@@ -153,28 +153,28 @@ def _segments(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
 
 
 def _middles(frames: int, count: int) -> NDArray[np.int64]:
-    # np.round sends halves to the even neighbour, and the original relies on it.
+    # np.round rounds halves to even, and the original relies on it.
     edges = np.round((frames - 1) / count * np.arange(count + 1)).astype(np.int64)
     return (edges[:-1] + edges[1:]) // 2
 
 
 def _constant_rate(info: VideoInfo, fps: float) -> NDArray[np.int64]:
-    """How `ffmpeg -i video -r fps` repeats and drops frames to make as many pictures a second.
+    """How `ffmpeg -i video -r fps` repeats and drops frames to make `fps` output frames per second.
 
-    int64 (frames,): for each frame how many pictures there are up to the last that shows it, so that
-    picture i shows the first frame whose number here is above i.
+    int64 (frames,): for each frame, the number of output frames up to the last that shows it; so
+    output frame i shows the first frame whose number here is above i.
 
-    The rule is FFmpeg 4's for a constant rate. Times are in pictures, and a frame lasts a whole number
-    of them unless that is none. A frame that ends more than 1.1 after the pictures that are there is
-    repeated up to its end; if it also begins more than 1.1 after them, the frame before it fills
-    that gap. One that ends more than 1.1 before them is dropped.
-    FFmpeg takes each frame's duration from the file. Here all last 1 / `info.fps`: the same if the
-    rate is steady, and otherwise a few pictures more or less.
+    The rule is FFmpeg 4's for a constant rate. Times are in output frames, and a frame lasts a whole
+    number of them, unless that is zero. A frame that ends more than 1.1 after the existing output is
+    repeated up to its end; if it also begins more than 1.1 after it, the frame before it fills that
+    gap. A frame that ends more than 1.1 before it is dropped.
+    FFmpeg takes each frame's duration from the file. Here each lasts 1 / `info.fps`: the same if the
+    rate is steady, and otherwise a few output frames more or less.
     """
     # FFmpeg's times are multiples of 2**-16, moved off the middle between two whole numbers.
     begins = np.rint((info.times - info.times[0]) * fps * 2**16) / 2**16 + 2**-17
     seconds = 1 / info.fps
-    if not info.has_stream_duration:  # Matroska and WebM cut it down to milliseconds
+    if not info.has_stream_duration:  # Matroska and WebM truncate it to milliseconds
         seconds = math.floor(seconds * 1000 + 1e-6) / 1000
     exact = float(np.float32(seconds * fps))  # FFmpeg rounds it in single precision, halves to even
     duration = round(exact) or min(fps / info.fps, 1.0)

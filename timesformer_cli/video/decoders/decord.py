@@ -1,8 +1,8 @@
-"""The second reader: decord, for the files on which it shows the same frames as PyAV.
+"""The second reader: decord, for files from which it reads the same frames as PyAV.
 
-decord's bundled FFmpeg is of 2018. It seeks by key frames that it does not check, counts frames that are
-never shown, and can wait for ever, deaf to interrupts, for frames that a container claims and does
-not hold. So PyAV looks at the file first, and what is known to go wrong is refused.
+decord bundles FFmpeg of 2018. It seeks to key frames without checking them, counts frames that are never
+shown, and can wait for ever, ignoring interrupts, for frames that a container claims but does not hold. So
+PyAV inspects the file first, and cases known to go wrong are refused.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from timesformer_cli.video.decoders.support import Abilities, check, failed, uns
 
 _ABILITIES = Abilities(
     name="decord",
-    # Not among them: MPEG-TS and MPEG-PS, ASF, Ogg, GIF and raw streams (wrong frames, or none).
+    # Excluded: MPEG-TS and MPEG-PS, ASF, Ogg, GIF and raw streams (wrong frames, or none).
     containers=frozenset(["mov", "matroska", "avi", "flv"]),
-    # Not among them: AV1 and VVC (no decoder), H.263 and Windows Media (wrong frames after a seek), MPEG-2.
+    # Excluded: AV1 and VVC (no decoder), H.263 and Windows Media (wrong frames after a seek), MPEG-2.
     codecs=frozenset(["h264", "hevc", "vp8", "vp9", "mpeg4", "flv1", "ffv1", "mjpeg"]),
     reorders=lambda container, codec: container != "avi" and codec != "mpeg4",
     starts=starts_afresh,
@@ -34,35 +34,35 @@ class DecordReader:
     """Reads frames of one video by number.
 
     Raises:
-        VideoError: as PyavReader; `unsupported` for what decord does not read, or reads differently.
+        VideoError: as PyavReader; `unsupported` for files that decord does not read, or reads differently.
     """
 
     def __init__(self, source: Source, reading: Reading = Reading()) -> None:
         if not isinstance(source, str):
-            raise unsupported("decord reads local files alone")
+            raise unsupported("decord reads only local files")
         check(source, reading, _ABILITIES)
         pyav = PyavReader(source, reading)
         pyav.close()
         self.info = pyav.info
         if pyav.orientation.mirrors:
-            raise unsupported("the picture is mirrored")
+            raise unsupported("the frames are mirrored")
         decord.logging.set_level(decord.logging.QUIET)
         try:
             self._video = decord.VideoReader(file_url(source), num_threads=1)
         except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
             raise failed(error, "decord cannot open it") from error
         if len(self._video) != self.info.num_frames:
-            raise unsupported(f"decord counts {len(self._video)} frames where {self.info.num_frames} are shown")
+            raise unsupported(f"decord counts {len(self._video)} frames, but {self.info.num_frames} are shown")
 
     def close(self) -> None:
         del self._video
 
     def read(self, frame_numbers: Sequence[int]) -> Frames:
-        """The frames asked for, in the order asked; numbers may repeat.
+        """The requested frames, in the requested order; numbers may repeat.
 
         Raises:
-            VideoError: decord fails, or shows pictures of another size.
-            IndexError: a number outside the video.
+            VideoError: decord fails, or returns frames of a different size.
+            IndexError: a number is outside the video.
         """
         numbers = np.asarray(frame_numbers, np.int64)
         shape = (len(numbers), self.info.height, self.info.width, 3)
@@ -75,5 +75,5 @@ class DecordReader:
         except (decord.DECORDError, RuntimeError) as error:
             raise failed(error, "decord cannot decode it") from error
         if pixels.shape != shape:
-            raise unsupported(f"decord shows pictures of {pixels.shape[2]} x {pixels.shape[1]} pixels")
+            raise unsupported(f"decord returns frames of {pixels.shape[2]} x {pixels.shape[1]} pixels")
         return Frames(pixels, self.info.times[numbers])

@@ -1,7 +1,7 @@
-"""A folder of numbered pictures, read as the video whose frames they are.
+"""A folder of numbered images, read as a video.
 
-Frames count from the picture with the lowest number on, whatever that is. Pictures are what OpenCV would
-read from the files, and with it the original code: turned upright as Exif says, in 8 bits, without alpha.
+The image with the lowest number, whatever it is, is frame 0. Images are read as OpenCV, and so the original
+code, reads them: turned upright by their Exif data, with 8 bits, without alpha.
 """
 
 import os
@@ -20,10 +20,10 @@ from timesformer_cli.flow import Frames, VideoInfo
 from timesformer_cli.specs import Reading
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-# Whatever else Pillow opens may be more than a picture, PostScript a program.
+# Other formats that Pillow opens may be more than an image; PostScript is a program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
-# How a picture is stored, by the number that Exif has for it, and what turns it upright.
+# How an image is stored, by its number in Exif, and the operation that turns it upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,7 +36,7 @@ _UPRIGHT = {
 
 
 def is_numbered(entry: "os.DirEntry[str]") -> bool:
-    """Whether an entry of a folder is a picture with a number in its name; hidden ones are not."""
+    """Whether an entry of a folder is an image with a number in its name; hidden ones are not."""
     stem, ending = os.path.splitext(entry.name)
     return (
         ending.lower() in _ENDINGS
@@ -47,14 +47,14 @@ def is_numbered(entry: "os.DirEntry[str]") -> bool:
 
 
 class PicturesReader:
-    """Reads frames by number; `reading.frame_rate` says how many a second there are.
+    """Reads frames by number; `reading.frame_rate` gives the frames per second.
 
-    Pictures of another size than the first are scaled to the first one's.
+    Images of a different size than the first are scaled to the first one's.
 
     Raises:
-        VideoError: `not_found` and `unreadable` for what is no readable folder; `no_video_stream` for one
-            without numbered pictures; `unsupported` for several series of them; `decode` for numbers that
-            are missing or there twice, and a picture that cannot be read; `too_large`.
+        VideoError: `not_found` and `unreadable` if it is not a readable folder; `no_video_stream` if it has
+            no numbered images; `unsupported` if it has several series of them; `decode` if numbers are
+            missing or repeated, or an image cannot be read; `too_large`.
     """
 
     def __init__(self, folder: str, reading: Reading = Reading()) -> None:
@@ -71,11 +71,11 @@ class PicturesReader:
         """Nothing stays open."""
 
     def read(self, frame_numbers: Sequence[int]) -> Frames:
-        """The frames asked for, in the order asked; numbers may repeat.
+        """The requested frames, in the requested order; numbers may repeat.
 
         Raises:
-            VideoError: `decode`, `too_large` or `unreadable`, with the name of the picture.
-            IndexError: a number outside the video.
+            VideoError: `decode`, `too_large` or `unreadable`, with the name of the image.
+            IndexError: a number is outside the video.
         """
         numbers = np.asarray(frame_numbers, np.int64)
         wanted = np.unique(numbers)
@@ -92,7 +92,7 @@ class PicturesReader:
         return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
 
     def _image(self, number: int) -> Image.Image:
-        """A picture, RGB and upright."""
+        """An image, RGB and upright."""
         name = self._names[number]
         try:
             with _quiet(), Image.open(os.path.join(self._folder, name), formats=_FORMATS) as image:
@@ -107,12 +107,12 @@ class PicturesReader:
             raise
         except PermissionError as error:
             raise VideoError("unreadable", f"{name}: permission denied") from error
-        except Exception as error:  # Pillow raises whatever comes of the file: ValueError, SyntaxError, struct.error
-            raise VideoError("decode", f"{name} is no picture that can be decoded; is it damaged?") from error
+        except Exception as error:  # Pillow raises anything for a damaged file: ValueError, SyntaxError, struct.error
+            raise VideoError("decode", f"{name} cannot be decoded as an image; is it damaged?") from error
 
 
 def _names(folder: str, max_frames: int) -> list[str]:
-    """The numbered pictures in a folder, in no order."""
+    """The numbered images in a folder, in no order."""
     names: list[str] = []
     try:
         with os.scandir(folder) as entries:
@@ -120,48 +120,48 @@ def _names(folder: str, max_frames: int) -> list[str]:
                 if is_numbered(entry):
                     names.append(entry.name)
                 if len(names) > max_frames:
-                    raise VideoError("too_large", f"more pictures than `max_frames`, which is {max_frames:,}")
+                    raise VideoError("too_large", f"more images than `max_frames`, which is {max_frames:,}")
     except (FileNotFoundError, ValueError) as error:  # ValueError: a zero byte in the name
         raise VideoError("not_found", "no such folder") from error
     except NotADirectoryError as error:
-        raise VideoError("unreadable", "not a folder of numbered pictures, which `frames` asks for") from error
+        raise VideoError("unreadable", "not a folder of numbered images, which `frames` needs") from error
     except PermissionError as error:
         raise VideoError("unreadable", "permission denied") from error
     except OSError as error:
         raise VideoError("unreadable", error.strerror or "cannot be opened") from error
     if not names:
-        raise VideoError("no_video_stream", f"no numbered pictures in this folder; looked for {', '.join(_ENDINGS)}")
+        raise VideoError("no_video_stream", f"no numbered images in this folder; looked for {', '.join(_ENDINGS)}")
     return names
 
 
 def _ordered(names: list[str]) -> list[str]:
-    """By number: the one run of digits in which the names differ.
+    """By number: the only run of digits in which the names differ.
 
     Raises:
-        VideoError: there is no such run, or a number is missing or there twice.
+        VideoError: there is no such run, or a number is missing or repeated.
     """
     split = {name: re.split(r"(\d+)", os.path.splitext(name)[0]) for name in names}
     series = sorted({"*".join(parts[::2]) for parts in split.values()})
     if len(series) > 1:
         raise VideoError(
-            "unsupported", f"pictures of several series, {series[0]} and {series[1]}; give each a folder of its own"
+            "unsupported", f"images of several series, {series[0]} and {series[1]}; give each its own folder"
         )
     runs = np.array([[int(digits) for digits in parts[1::2]] for parts in split.values()], object)
     differing = [place for place in range(runs.shape[1]) if len(set(runs[:, place])) > 1]
     if len(differing) > 1:
         raise VideoError(
             "unsupported",
-            f"names that differ in more than one number, as {min(names)} and {max(names)}; they may in one",
+            f"names differ in more than one number, as {min(names)} and {max(names)}; they must differ in one",
         )
     numbers = runs[:, differing[0] if differing else -1].tolist()
     ordered = sorted(zip(numbers, names, strict=True))
     for (number, name), (following, other) in pairwise(ordered):
         if number == following:
-            raise VideoError("decode", f"two pictures have the number {number}: {name} and {other}")
+            raise VideoError("decode", f"two images have the number {number}: {name} and {other}")
     steps = [following - number for (number, _), (following, _) in pairwise(ordered)]
     for (_, name), (_, other), step in zip(ordered, ordered[1:], steps, strict=False):
         if step != min(steps):
-            raise VideoError("decode", f"pictures are missing between {name} and {other}")
+            raise VideoError("decode", f"images are missing between {name} and {other}")
     return [name for _, name in ordered]
 
 
@@ -179,15 +179,15 @@ def _quiet() -> Iterator[None]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """RGB, turned; a copy that needs the file no longer, but knows its format."""
-    format = image.format if image.format in _FORMATS else "JPEG"  # MPO is a JPEG with more pictures behind it
+    """RGB, turned upright; a copy that no longer needs the file, but keeps its format."""
+    format = image.format if image.format in _FORMATS else "JPEG"  # MPO is a JPEG with more images after it
     image.load()
     rotation = _UPRIGHT.get(_orientation(image))
     if image.mode.startswith("I;16") or (image.mode == "I" and format == "PNG"):
-        # The high bytes, as for colours of 16 bits; Pillow itself would cut off what is above 255.
+        # The high bytes, as for 16-bit colours; Pillow itself would clip values above 255.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits: nothing says what is white")
+        raise ValueError("32-bit pixels: their white level is unknown")
     image = image.convert("RGB")
     if rotation is not None:
         image = image.transpose(rotation)
@@ -198,6 +198,6 @@ def _upright(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged Exif data: the picture may well be whole
+    except Exception:  # damaged Exif data: the image may still be whole
         return 1
     return value if isinstance(value, int) else 1

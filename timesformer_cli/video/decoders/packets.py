@@ -1,4 +1,4 @@
-"""What a file says of its video before anything is decoded: the stream to read and its packets."""
+"""The facts that a file states about its video before decoding: the stream to read and its packets."""
 
 import errno
 import os
@@ -18,24 +18,24 @@ from timesformer_cli.errors import VideoError
 from timesformer_cli.specs import Reading
 from timesformer_cli.video.decoders.nal_units import in_lowest_layer
 
-# A path, or a seekable binary file object, which is left open.
+# A path, or a seekable binary file object, which stays open.
 Source = str | BinaryIO
 
 
 @runtime_checkable
 class Skimmable(Protocol):
-    """A file object that can be told to read zeros for pictures and sound in MP4 files, rather than fetch them."""
+    """A file object that can be told to read zeros for the frames and sound of MP4 files, instead of fetching them."""
 
     def skimming(self) -> AbstractContextManager[None]: ...
 
 
 # Formats that hold their video themselves. Playlists (HLS, DASH, concat, SDP) would make FFmpeg open other
-# files or addresses, and its picture formats would pass a photograph off as a video.
+# files or addresses, and its image formats would read a photograph as a video.
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,gif,ogg,h264,hevc,vvc,mpegvideo,m4v,ivf,obu,mxf,nut,yuv4mpegpipe"
 )
 
-# Where what nothing refers to is marked, or of a kind that nothing refers to (B-pictures of MPEG).
+# Codecs whose packets mark frames that no other refers to, or have a type for them (B-pictures of MPEG).
 _SPARE = ("h264", "mpeg1video", "mpeg2video")
 
 NO_PTS = np.iinfo(np.int64).min
@@ -43,13 +43,13 @@ NO_PTS = np.iinfo(np.int64).min
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packets:
-    """The packets of one video stream in file order, empty ones left out. Each array is (packets,).
+    """The packets of one video stream in file order, without empty ones. Each array is (packets,).
 
-    `pts` int64: when its picture is shown, in the stream's time base; `NO_PTS` where the file does
-    not say. `key`: decoding can start there, or so the file says. `hidden`: its picture is decoded
-    and never shown. `edited`: an edit list is why some are hidden. `corrupt`: some packet is known to
-    be damaged. `encrypted`: the first packet is. `spare`: no picture refers to one that FFmpeg takes to be
-    no reference.
+    `pts` int64: when its frame is shown, in the stream's time base; `NO_PTS` if the file does not
+    state it. `key`: decoding can start there, according to the file. `hidden`: its frame is decoded
+    but never shown. `edited`: an edit list hides some of them. `corrupt`: some packet is known to be
+    damaged. `encrypted`: the first packet is. `spare`: FFmpeg's mark of frames that no other frame
+    refers to can be trusted.
     """
 
     pts: NDArray[np.int64]
@@ -62,21 +62,21 @@ class Packets:
 
 
 def file_url(path: str) -> str:
-    """How FFmpeg is told of a file: `concat:a.mp4`, `a:b.mp4` and `-x.mp4` are names and nothing else."""
+    """The URL of a file for FFmpeg, so that `concat:a.mp4`, `a:b.mp4` and `-x.mp4` are only names."""
     return "file:" + os.path.abspath(path)
 
 
 def open_container(source: Source, reading: Reading = Reading(), *, parse: bool = True) -> InputContainer:
-    """Open one video file, and nothing else: no address, pipe, playlist or picture.
+    """Open one video file, and nothing else: no address, pipe, playlist or image.
 
-    A file object is read from its beginning. What it raises passes through, here and later. Without
-    `parse` FFmpeg does not look into packets to say more of them than the container does.
+    A file object is read from its beginning. Errors that it raises pass through, here and later. Without
+    `parse`, FFmpeg does not look into packets for more than the container states.
 
     Raises:
-        VideoError: `decode` for a file that is no video, `unsupported` for a format that is not read.
-        MemoryError: it wants more than there is.
+        VideoError: `decode` if the file is not a video, `unsupported` if its format is not read.
+        MemoryError: not enough memory.
     """
-    # FFmpeg hands max_pixels on to the decoders with which it probes the streams.
+    # FFmpeg passes max_pixels to the decoders with which it probes the streams.
     options = {"format_whitelist": CONTAINERS, "max_pixels": str(reading.max_pixels)}
     if not parse:
         options["fflags"] = "noparse"
@@ -92,25 +92,25 @@ def open_container(source: Source, reading: Reading = Reading(), *, parse: bool 
     except FFmpegError as error:
         if error.errno == errno.EINVAL:
             raise VideoError(
-                "unsupported", "a playlist, a picture or another format that is not read as a video"
+                "unsupported", "a playlist, an image or another format that is not read as a video"
             ) from error
         if isinstance(error, PermissionError):
             raise VideoError("unreadable", "permission denied") from error
         raise VideoError(
-            "decode", "not a video that FFmpeg knows: a file of another kind, or one that was cut off"
+            "decode", "not a video that FFmpeg knows: a different kind of file, or a truncated one"
         ) from error
 
 
 def choose_stream(container: InputContainer, reading: Reading = Reading()) -> VideoStream:
-    """The largest video stream, the first of several; cover pictures do not count.
+    """The largest video stream, the first of several equal ones; cover images do not count.
 
     Raises:
-        VideoError: `no_video_stream`; `unsupported` without a decoder; `too_large` for pictures
-            beyond the limit or an index that cannot be true.
+        VideoError: `no_video_stream`; `unsupported` without a decoder; `too_large` if frames exceed
+            the limit or the index cannot be true.
     """
     streams = moving_streams(container)
     if not streams:
-        hint = "only a cover picture" if container.streams.video else "is it an audio file?"
+        hint = "only a cover image" if container.streams.video else "is it an audio file?"
         raise VideoError("no_video_stream", f"no video stream; {hint}")
     streams = [stream for stream in streams if stream.codec_context is not None]
     if not streams:
@@ -120,29 +120,29 @@ def choose_stream(container: InputContainer, reading: Reading = Reading()) -> Vi
     if pixels > reading.max_pixels:
         raise VideoError(
             "too_large",
-            f"pictures of {stream.width} x {stream.height} = {pixels:,} pixels; `max_pixels` is {reading.max_pixels:,}",
+            f"frames of {stream.width} x {stream.height} = {pixels:,} pixels; `max_pixels` is {reading.max_pixels:,}",
         )
-    # Walking an index of fifty million made-up frames takes gigabytes; a true one has a byte a frame at least.
+    # Reading an index of fifty million made-up frames takes gigabytes; a true one has at least one byte per frame.
     if stream.frames > container.size > 0:
         raise VideoError("too_large", f"the header claims {stream.frames:,} frames in {container.size:,} bytes")
     return stream
 
 
 def read_alone(container: InputContainer, stream: VideoStream) -> None:
-    """Pass over the packets of all other streams."""
+    """Discard the packets of all other streams."""
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
 
 
 def moving_streams(container: InputContainer) -> list[VideoStream]:
-    """The video streams less cover pictures and thumbnails."""
+    """The video streams except cover images and thumbnails."""
     still = Disposition.attached_pic | Disposition.timed_thumbnails
     return [stream for stream in container.streams.video if not stream.disposition & still]
 
 
 def skim_packets(source: Skimmable, reading: Reading) -> Packets | None:
-    """The packets of an MP4 file, fetching little more of it than its index; None for other files.
+    """The packets of an MP4 file, fetching hardly more than its index; None for other files.
 
     Raises:
         VideoError: as `choose_stream` and `read_packets`.
@@ -160,20 +160,20 @@ def _looks_inside(stream: VideoStream) -> bool:
 
 
 def read_packets(container: InputContainer, stream: VideoStream, max_frames: int, *, skimmed: bool = False) -> Packets:
-    """Read the rest of the file without decoding. What follows a damaged place is not seen.
+    """Read the rest of the file without decoding. Packets after a damaged place are not seen.
 
-    `skimmed`: the packets hold nothing but zeros.
+    `skimmed`: the packets hold only zeros.
 
     Raises:
-        VideoError: `decode` when there is no packet at all, `too_large` at the first one too many.
-        MemoryError: FFmpeg ran out of it.
+        VideoError: `decode` if there is no packet, `too_large` at the first packet too many.
+        MemoryError: FFmpeg ran out of memory.
     """
     pts: list[int] = []
     key: list[bool] = []
     hidden: list[bool] = []
     edited = corrupt = encrypted = False
     inside = _looks_inside(stream)
-    # In HEVC the mark speaks for a picture's own temporal layer alone.
+    # In HEVC the mark holds only for a picture's own temporal layer.
     layers = stream.codec_context.name == "hevc"
     spare = stream.codec_context.name in _SPARE or (layers and not skimmed)
     try:
@@ -185,7 +185,7 @@ def read_packets(container: InputContainer, stream: VideoStream, max_frames: int
             encrypted = encrypted or (not pts and packet.has_sidedata("encryption_info"))
             pts.append(NO_PTS if packet.pts is None else packet.pts)
             key.append(packet.is_keyframe)
-            # VP8 keeps reference pictures of no moment in time: show_frame in RFC 6386, 9.1.
+            # VP8 has reference frames that are never shown: show_frame in RFC 6386, 9.1.
             hidden.append(packet.is_discard or (inside and not memoryview(packet)[0] >> 4 & 1))
             edited = edited or packet.is_discard
             spare = spare and not (layers and not in_lowest_layer(packet, stream))
@@ -195,5 +195,5 @@ def read_packets(container: InputContainer, stream: VideoStream, max_frames: int
     except FFmpegError:
         corrupt = True
     if not pts:
-        raise VideoError("decode", "the video stream is empty; was the file cut off?")
+        raise VideoError("decode", "the video stream is empty; is the file truncated?")
     return Packets(np.array(pts, np.int64), np.array(key), np.array(hidden), edited, corrupt, encrypted, spare)

@@ -1,14 +1,14 @@
-"""The reference reader: PyAV, with shortcuts where they are safe and without where they are not.
+"""The reference reader: PyAV, with shortcuts only where they are safe.
 
-Frame numbers mean one of two things, decided when the file is opened.
+Frame numbers have one of two meanings, decided when the file is opened.
 
-By time: frame n is the picture with the n-th smallest time stamp. Frames are recognised by their time
-stamps, so that jumping and skipping cannot mistake one for another. It takes packets that can be
-relied on (see `numbering`), and first pictures that come out as the packets promise.
+By time: frame n is the frame with the n-th smallest time stamp. Frames are recognised by their time
+stamps, so jumping and skipping cannot confuse them. This requires packets that can be relied on
+(see `number_by_time`), and first frames that are decoded as the packets promise.
 
 By count: everything else (raw streams, AVI with B-frames, joined or damaged files). Frame n is the
-n-th picture that comes out when the file is decoded from its beginning, which is done once at
-opening to count them.
+n-th frame that comes out when the file is decoded from its beginning; this is done once at opening to
+count the frames.
 """
 
 from collections import deque
@@ -42,24 +42,24 @@ from timesformer_cli.video.decoders.packets import (
 )
 from timesformer_cli.video.decoders.rgb import Converter
 
-# Demuxers whose index can be trusted to jump; transport streams, AVI and the rest land somewhere near.
+# Demuxers whose index can be trusted for jumps; transport streams, AVI and the rest land only near the place.
 _INDEXED = ("mov", "matroska")
 
-# Pictures compared with what the packets promise before they are believed: two, in case a packet holds half a
-# picture, and more where there is no index.
+# The number of first frames compared with what the packets promise: two, in case a packet holds half a frame,
+# and more without an index.
 _PROBED = 2
 _PROBED_WITHOUT_INDEX = 50
 
-# What a decoder holds for each pixel: 16 pictures of up to three bytes.
-_BYTES_A_PIXEL = 48
+# Memory of a decoder for each pixel: 16 frames of up to three bytes.
+_BYTES_PER_PIXEL = 48
 
-# Takes a frame's number, its picture as decoded, and what converts it, which no other thread uses.
+# Takes a frame's number, the decoded frame, and its converter, which no other thread uses.
 _Put = Callable[[int, VideoFrame, Converter], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a stored picture is turned to stand upright: transposed first, then flipped."""
+    """How a stored frame is turned upright: transposed first, then flipped."""
 
     transpose: bool = False
     flip_rows: bool = False
@@ -77,9 +77,9 @@ class Orientation:
 
 
 def _orientation(frame: VideoFrame) -> Orientation:
-    """From the display matrix, rounded to quarter turns; reflections count.
+    """From the display matrix, rounded to quarter turns, reflections included.
 
-    The matrix is nine 32-bit numbers of which [0], [1], [3], [4] hold (a, b, c, d): the stored point
+    The matrix is nine 32-bit numbers; [0], [1], [3], [4] hold (a, b, c, d): the stored point
     (x, y) is shown at (a x + c y, b x + d y), up to a shift (ISO/IEC 14496-12, 6.2.2).
     """
     matrix = cast(Any, frame.side_data).get("DISPLAYMATRIX")  # PyAV's stub only lists motion vectors
@@ -92,13 +92,13 @@ def _orientation(frame: VideoFrame) -> Orientation:
 
 
 class _Unreliable(Exception):
-    """A shortcut did not lead where the packets said, or through damage: decode everything instead."""
+    """A shortcut did not lead where the packets said, or led through damage: decode everything instead."""
 
 
 class _Cursor:
-    """Decodes one open file forward and knows how far it has come.
+    """Decodes one open file forward and keeps its position.
 
-    `packets` and `pictures` count what went in and came out, `pts` is the last picture's time stamp;
+    `packets` and `pictures` count the packets in and the frames out, `pts` is the last frame's time stamp;
     `damaged`: some packet could not be decoded.
     """
 
@@ -111,17 +111,17 @@ class _Cursor:
         self.damaged = False
         self._container = container
         self._context = self.stream.codec_context
-        # FFmpeg's threads for one video cost more in all than they save, and hide damage in other ways.
+        # FFmpeg's threads for one video cost more in total than they save, and hide damage differently.
         self._context.thread_count = 1
         self._context.options = {"max_pixels": str(reading.max_pixels)}
         self._coming = container.demux(self.stream)
         self._peeked: Packet[VideoStream] | None = None
 
     def jump(self, pts: int) -> int:
-        """Go to a key packet at or before `pts` and return the time stamp of the packet found there.
+        """Go to a key packet at or before `pts`, and return the time stamp of the packet found there.
 
         Raises:
-            _Unreliable: there is none.
+            _Unreliable: there is no such packet.
         """
         try:
             self._container.seek(pts, stream=self.stream)
@@ -140,11 +140,11 @@ class _Cursor:
     def decode(
         self, wanted: Container[int | None] | None = None, last: int | None = None
     ) -> Iterator[list[tuple[int, VideoFrame]]]:
-        """What comes out after each packet, in the order shown: how many came before it, and the picture.
+        """The frames after each packet, in the order shown, each with the number of frames before it.
 
-        With `wanted`, time stamps, other pictures are left out if no picture refers to them. With
-        `last`, a packet's number, the decoder is given none behind that one, and only a jump leads on
-        from there. Packets that cannot be decoded are passed over, as FFmpeg's own tools do.
+        With `wanted`, a set of time stamps, other frames are skipped if no frame refers to them. With
+        `last`, a packet's number, decoding ends with that packet, and only a jump continues. Packets that
+        cannot be decoded are skipped, as by FFmpeg's own tools.
         """
         while (last is None or self.packets <= last) and (packet := self._next()):
             self.packets += 1
@@ -168,7 +168,7 @@ class _Cursor:
 
     def _next(self) -> "Packet[VideoStream] | None":
         packet, self._peeked = self._peeked, None
-        while packet is None or not packet.size:  # an empty packet would tell the decoder that all is over
+        while packet is None or not packet.size:  # an empty packet would mean the end to the decoder
             try:
                 packet = next(self._coming, None)
             except MemoryError:
@@ -181,13 +181,13 @@ class _Cursor:
 
 
 class PyavReader:
-    """Reads frames of one video by number; see the module for what the numbers mean.
+    """Reads frames of one video by number; the module explains what the numbers mean.
 
-    Pictures of another size than the first (a change of resolution) are scaled to the first one's.
+    Frames of a different size than the first (a change of resolution) are scaled to the first one's.
 
     Raises:
         VideoError: as `timesformer_cli.video.reader.open_video` says.
-        MemoryError: it wants more than there is; here and later.
+        MemoryError: not enough memory; here and later.
     """
 
     def __init__(self, source: Source, reading: Reading = Reading()) -> None:
@@ -220,11 +220,11 @@ class PyavReader:
         self._container.close()
 
     def read(self, frame_numbers: Sequence[int]) -> Frames:
-        """The frames asked for, in the order asked; numbers may repeat.
+        """The requested frames, in the requested order; numbers may repeat.
 
         Raises:
-            VideoError: `decode` when one of them cannot be had.
-            IndexError: a number outside the video.
+            VideoError: `decode` if one of them cannot be decoded.
+            IndexError: a number is outside the video.
         """
         numbers = np.asarray(frame_numbers, np.int64)
         wanted, slots = np.unique(numbers, return_inverse=True)
@@ -245,7 +245,7 @@ class PyavReader:
         return Frames(pixels, self.info.times[numbers])
 
     def _first_picture(self) -> tuple[VideoFrame, NDArray[np.int64]]:
-        """The first picture and the time stamps of all; settles what frame numbers mean."""
+        """The first frame and the time stamps of all; decides what frame numbers mean."""
         if self._numbering is not None:
             probed = _PROBED if self._indexed else _PROBED_WITHOUT_INDEX
             first = self._probe(self._numbering.pts[:probed].tolist())
@@ -255,7 +255,7 @@ class PyavReader:
         return self._count()
 
     def _probe(self, promised: list[int]) -> VideoFrame | None:
-        """The first picture; None if the first ones have other time stamps than the packets promise."""
+        """The first frame; None if the first ones have different time stamps than the packets promise."""
         self._restart()
         first: VideoFrame | None = None
         for pictures in self._cursor.decode():
@@ -270,7 +270,7 @@ class PyavReader:
         return None
 
     def _count(self) -> tuple[VideoFrame, NDArray[np.int64]]:
-        """Decode everything for the first picture and the time stamps of all."""
+        """Decode everything, for the first frame and the time stamps of all."""
         self._restart()
         first: VideoFrame | None = None
         pts: list[int] = []
@@ -288,10 +288,10 @@ class PyavReader:
             return first, np.array(pts, np.int64)
         if self._packets.encrypted:
             raise VideoError("unsupported", "the video is encrypted")
-        raise VideoError("decode", "no picture can be decoded; the file is damaged or was cut off")
+        raise VideoError("decode", "no frame can be decoded; the file is damaged or truncated")
 
     def _restart(self) -> None:
-        """Stand at the beginning of the file."""
+        """Return to the beginning of the file."""
         if self._numbering is not None and self._indexed:
             try:
                 self._jump(self._cursor, self._numbering, 0)
@@ -304,10 +304,10 @@ class PyavReader:
         self._cursor = _Cursor(self._container, self._reading)
 
     def _jump(self, cursor: _Cursor, numbering: Numbering, place: int) -> None:
-        """Place the cursor at the packet `place` of the file or at a key packet before it.
+        """Move the cursor to the packet `place` of the file, or to a key packet before it.
 
         Raises:
-            _Unreliable: the packet found there is later, no key, or unknown.
+            _Unreliable: the packet found there is later, not a key, or unknown.
         """
         pts = cursor.jump(int(self._packets.pts[place]))
         number = int(np.searchsorted(numbering.pts, pts))
@@ -319,7 +319,7 @@ class PyavReader:
         cursor.packets = landed
 
     def _read(self, numbers: list[int], put: _Put) -> None:
-        """Put the frames of these sorted numbers as far as they can be had; some may come twice, the last is right."""
+        """Read the frames with these sorted numbers that can be decoded; if one comes twice, the last is right."""
         if not numbers:
             return
         if self._shortcuts and self._numbering is not None:
@@ -333,12 +333,12 @@ class PyavReader:
             put(number, frame, self._converter)
 
     def _read_runs(self, numbering: Numbering, numbers: list[int], put: _Put) -> None:
-        """The same, decoding little else, by as many threads as that is worth.
+        """The same, decoding little else, with as many threads as the work is worth.
 
-        All threads together do what one would do, and every picture comes out of it as it would there.
+        The threads together do what one thread would do, and every frame comes out the same.
 
         Raises:
-            _Unreliable: a frame did not come out, or not whole.
+            _Unreliable: a frame was not decoded, or not whole.
         """
         runs = numbering.runs(numbers)
         last_start, _ = runs[-1]
@@ -357,7 +357,7 @@ class PyavReader:
         def read_waiting() -> None:
             with closing(open_container(self._source, self._reading)) as container:
                 cursor, converter = _Cursor(container, self._reading), Converter()
-                next(cursor.decode())  # x264 says there who it is, and decoders make up for what it did wrong
+                next(cursor.decode())  # x264 states its version there, and decoders work around its old bugs
                 for run in waiting:
                     read_run(cursor, converter, *run)
 
@@ -370,7 +370,7 @@ class PyavReader:
                 deque(waiting, maxlen=0)
 
     def _threads_for(self, numbering: Numbering, runs: list[tuple[int, list[int]]]) -> int:
-        """How many threads to read the runs with, each of which opens the file once more."""
+        """The number of threads to read the runs with; each opens the file again."""
         reading = self._reading
         if reading.threads == 1 or not isinstance(self._source, str):
             return 1
@@ -378,7 +378,7 @@ class PyavReader:
         work = size * sum(int(numbering.place[run].max()) + 1 - start for start, run in runs)
         if work < reading.min_shared_pixels:
             return 1
-        return max(min(reading.threads, len(runs), reading.max_decoder_bytes // (size * _BYTES_A_PIXEL)), 1)
+        return max(min(reading.threads, len(runs), reading.max_decoder_bytes // (size * _BYTES_PER_PIXEL)), 1)
 
     def _from_key(
         self, cursor: _Cursor, numbering: Numbering, start: int, numbers: list[int], *, jumps: bool
@@ -386,7 +386,7 @@ class PyavReader:
         """Frames that can be decoded from packet `start` on, decoding little else; `jumps`: a jump comes next.
 
         Raises:
-            _Unreliable: `start` or a frame wanted did not come out, or not whole.
+            _Unreliable: `start` or a wanted frame was not decoded, or not whole.
         """
         wanted = {int(numbering.pts[number]): number for number in numbers}
         places = numbering.place[numbers]
@@ -398,14 +398,14 @@ class PyavReader:
             self._restart()
             cursor = self._cursor
         started = contiguous or not start
-        # Pictures come out some packets late. Before a jump the decoder is told to hand out what it has.
+        # Frames come out some packets late. Before a jump, the decoder is flushed.
         last = int(places.max()) if jumps else None
         for pictures in cursor.decode(wanted if self._packets.spare else None, last):
             for _, frame in pictures:
                 started = started or frame.pts == start_pts
                 if frame.pts is None or (frame.is_corrupt and frame.pts >= start_pts):
                     raise _Unreliable
-                # Where pictures are refreshed bit by bit, the one at the so-called key does not come out.
+                # With gradual refresh, the frame at the so-called key does not come out.
                 if frame.pts in wanted:
                     if not started:
                         raise _Unreliable
@@ -417,7 +417,7 @@ class PyavReader:
         raise _Unreliable
 
     def _through(self, numbers: list[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """The same, decoding every picture from the beginning of the file on."""
+        """The same, decoding every frame from the beginning of the file."""
         if self._numbering is None:
             wanted = {number: number for number in numbers}
             passed = self._cursor.pictures > numbers[0]
@@ -435,5 +435,5 @@ class PyavReader:
                 return
 
     def _picture(self, frame: VideoFrame, converter: Converter) -> NDArray[np.uint8]:
-        """RGB (H, W, 3), upright, of the first picture's size; good until the next one."""
+        """RGB (H, W, 3), upright, of the first frame's size; valid until the next call."""
         return self.orientation.apply(converter.rgb(frame, *self._stored))

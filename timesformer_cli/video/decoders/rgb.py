@@ -1,4 +1,4 @@
-"""Decoded pictures in RGB."""
+"""Decoded frames in RGB."""
 
 from fractions import Fraction
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from timesformer_cli.errors import VideoError
 
-# Above 8 bits the defaults are several levels off the formula; these flags bring them within one.
+# Above 8 bits the defaults are several levels off the formula; with these flags, at most one.
 _DEEP = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 class Converter:
-    """Makes RGB of pictures with FFmpeg's `scale`, as its command line does.
+    """Converts frames to RGB with FFmpeg's `scale`, as its command line does.
 
-    PyAV's own `reformat` takes longer and another way: it differs where pictures are interlaced, of odd
+    PyAV's own `reformat` is slower and different: its results differ for frames that are interlaced, of odd
     size, or of more than 8 bits.
     """
 
@@ -26,10 +26,10 @@ class Converter:
         self._setting: tuple[object, ...] = ()
 
     def rgb(self, frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
-        """The picture scaled to this size, (H, W, 3), RGB; its memory is used again at the next call.
+        """The frame scaled to this size, (H, W, 3), RGB; the next call overwrites its memory.
 
         Raises:
-            VideoError: `decode` where FFmpeg cannot convert it.
+            VideoError: `decode` if FFmpeg cannot convert it.
         """
         kind = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range))
         try:
@@ -42,16 +42,16 @@ class Converter:
         except MemoryError:
             raise
         except FFmpegError as error:
-            raise VideoError("decode", f"pictures of {frame.format.name} cannot be converted to RGB") from error
+            raise VideoError("decode", f"frames of {frame.format.name} cannot be converted to RGB") from error
         rows = np.asarray(memoryview(plane), np.uint8)[: plane.line_size * height].reshape(height, plane.line_size)
         return rows[:, : 3 * width].reshape(height, width, 3)
 
 
 def _graph(frame: VideoFrame, width: int, height: int) -> Graph:
     graph = Graph()
-    # Starting more threads for each picture takes many times longer than converting it.
+    # Starting more threads for each frame takes many times longer than converting it.
     graph.threads = 1
-    # Scaling does not ask for the time.
+    # Scaling does not use the time.
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000))
     flags = _DEEP if frame.format.components[0].bits > 8 else "bicubic"
     steps = [graph.add("scale", f"{width}:{height}:flags={flags}"), graph.add("format", "rgb24")]

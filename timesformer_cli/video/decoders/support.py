@@ -1,8 +1,8 @@
-"""What other readers show wrongly, told from the file before they are asked.
+"""Files that other readers show wrongly, recognised before these readers open them.
 
-They take it that key frames are what they say, that frames can be told by their order in the file or by
-its time stamps, and that all pictures convert alike. Where that does not hold they show other frames, mostly
-without a word.
+These readers assume that key frames are what they claim, that the order of frames in the file or its time stamps
+identify frames, and that all frames convert alike. If that does not hold, they show different frames, mostly
+without an error.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from timesformer_cli.video.decoders.packets import choose_stream, moving_streams
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a reader is trusted with.
+    """The files that a reader is trusted with.
 
-    `containers`, `codecs`: by FFmpeg's names. `reorders`: containers whose B-frames it tells apart.
+    `containers`, `codecs`: FFmpeg's names. `reorders`: containers whose B-frames it tells apart.
     `starts`: whether it shows the right frames from a key packet of H.264 or HEVC on. `chooses`: it
-    can be told which of several video streams to read. `odd`: it converts pictures of odd size as others.
+    can be told which of several video streams to read. `odd`: it converts frames of odd size like others.
     """
 
     name: str
@@ -40,8 +40,8 @@ def check(path: str, reading: Reading, abilities: Abilities) -> int:
     """The number of the stream to read in a local file.
 
     Raises:
-        VideoError: as `open_container` and `choose_stream`; `unsupported` for what the reader is not
-            trusted with.
+        VideoError: as `open_container` and `choose_stream`; `unsupported` for files that the reader is
+            not trusted with.
     """
     with open_container(path, reading) as container:
         stream = choose_stream(container, reading)
@@ -55,7 +55,7 @@ def unsupported(reason: str) -> VideoError:
 
 
 def failed(error: Exception, what: str) -> Exception:
-    """What to raise for an error of a library that has one kind for all."""
+    """The error to raise for an error of a library that has only one kind."""
     words = str(error)
     return MemoryError(words) if "allocate memory" in words or "bad_alloc" in words else unsupported(what)
 
@@ -70,9 +70,9 @@ def _check_format(container: InputContainer, stream: VideoStream, abilities: Abi
     if context.has_b_frames and not abilities.reorders(name, codec):
         raise unsupported(f"B-frames without time stamps of their own, which {who} mistakes for one another")
     if len(moving_streams(container)) > 1 and not abilities.chooses:
-        raise unsupported(f"several video streams, and {who}'s choice may be another")
+        raise unsupported(f"several video streams, and {who} may choose a different one")
     if not abilities.odd and (stream.width % 2 or stream.height % 2):
-        raise unsupported(f"{who} blurs pictures of odd size ({stream.width} x {stream.height})")
+        raise unsupported(f"{who} blurs frames of odd size ({stream.width} x {stream.height})")
     if context.format is not None and context.format.components[0].bits > 8:
         raise unsupported(f"{who} converts colours of more than 8 bits differently")
 
@@ -88,4 +88,4 @@ def _check_keys(container: InputContainer, stream: VideoStream, abilities: Abili
     except FFmpegError as error:
         raise unsupported("the file is damaged") from error
     if not sound:
-        raise unsupported(f"not every key frame can be decoded by itself, and {abilities.name} takes it that they can")
+        raise unsupported(f"not every key frame can be decoded by itself, but {abilities.name} assumes that they can")

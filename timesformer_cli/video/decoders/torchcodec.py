@@ -1,7 +1,7 @@
-"""The third reader: torchcodec, for the files on which it shows the same frames as PyAV.
+"""The third reader: torchcodec, for files from which it reads the same frames as PyAV.
 
-It seeks by key frames that it does not check, and takes the FFmpeg that the system has, versions 4 to 9. So
-PyAV looks at the file first, and what is known to go wrong is refused. It imports torch.
+It seeks to key frames without checking them, and uses the system's FFmpeg, versions 4 to 9. So PyAV inspects
+the file first, and cases known to go wrong are refused. It imports torch.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from timesformer_cli.video.decoders.support import Abilities, check, failed, uns
 
 _ABILITIES = Abilities(
     name="torchcodec",
-    # Not among them: MPEG-TS, MPEG-PS and raw streams (wrong frames, or none).
+    # Excluded: MPEG-TS, MPEG-PS and raw streams (wrong frames, or none).
     containers=frozenset(["mov", "matroska", "avi", "flv", "asf", "ogg", "gif"]),
-    # Not among them: H.263 (wrong frames after a seek), MPEG-2, and VVC, which FFmpeg before 7 has no decoder for.
+    # Excluded: H.263 (wrong frames after a seek), MPEG-2, and VVC (no decoder in FFmpeg before 7).
     codecs=frozenset("h264 hevc av1 vp8 vp9 mpeg4 flv1 ffv1 mjpeg theora gif wmv1 wmv2".split()),  # noqa: SIM905
     reorders=lambda container, codec: container != "avi",
     starts=starts_whole,
@@ -28,7 +28,7 @@ _ABILITIES = Abilities(
     odd=True,
 )
 
-# Seconds by which a frame's time may differ from what its packet says: rounding alone.
+# Seconds by which a frame's time may differ from its packet's: only rounding.
 _SAME_TIME = 1e-3
 
 
@@ -36,19 +36,19 @@ class TorchcodecReader:
     """Reads frames of one video by number, on the CPU.
 
     Raises:
-        VideoError: as PyavReader; `unsupported` for what torchcodec does not read, or reads differently.
-        MemoryError: it wants more than there is; here and later.
+        VideoError: as PyavReader; `unsupported` for files that torchcodec does not read, or reads differently.
+        MemoryError: not enough memory; here and later.
     """
 
     def __init__(self, source: Source, reading: Reading = Reading()) -> None:
         if not isinstance(source, str):
-            raise unsupported("torchcodec is given local files alone")
+            raise unsupported("torchcodec reads only local files")
         stream = check(source, reading, _ABILITIES)
         pyav = PyavReader(source, reading)
         pyav.close()
         self.info = pyav.info
         if pyav.orientation.mirrors:
-            raise unsupported("the picture is mirrored")
+            raise unsupported("the frames are mirrored")
         try:
             self._video = VideoDecoder(
                 file_url(source), stream_index=stream, dimension_order="NHWC", num_ffmpeg_threads=1, device="cpu"
@@ -56,17 +56,17 @@ class TorchcodecReader:
         except (RuntimeError, ValueError, UnicodeError) as error:
             raise failed(error, "torchcodec cannot open it") from error
         if len(self._video) != self.info.num_frames:
-            raise unsupported(f"torchcodec counts {len(self._video)} frames where {self.info.num_frames} are shown")
+            raise unsupported(f"torchcodec counts {len(self._video)} frames, but {self.info.num_frames} are shown")
 
     def close(self) -> None:
         del self._video
 
     def read(self, frame_numbers: Sequence[int]) -> Frames:
-        """The frames asked for, in the order asked; numbers may repeat.
+        """The requested frames, in the requested order; numbers may repeat.
 
         Raises:
-            VideoError: torchcodec fails, or shows pictures of another size or time.
-            IndexError: a number outside the video.
+            VideoError: torchcodec fails, or returns frames of a different size or time.
+            IndexError: a number is outside the video.
         """
         numbers = np.asarray(frame_numbers, np.int64)
         shape = (len(numbers), self.info.height, self.info.width, 3)
@@ -80,8 +80,8 @@ class TorchcodecReader:
             raise failed(error, "torchcodec cannot decode it") from error
         pixels, times = batch.data.numpy(), self.info.times[numbers]
         if pixels.shape != shape:
-            raise unsupported(f"torchcodec shows pictures of {pixels.shape[2]} x {pixels.shape[1]} pixels")
+            raise unsupported(f"torchcodec returns frames of {pixels.shape[2]} x {pixels.shape[1]} pixels")
         shown = batch.pts_seconds.numpy() - (self._video.metadata.begin_stream_seconds or 0)
         if not np.allclose(shown, times, rtol=0, atol=_SAME_TIME):
-            raise unsupported("torchcodec shows frames of other times")
+            raise unsupported("torchcodec returns frames of different times")
         return Frames(pixels, times)
