@@ -155,7 +155,7 @@ class TestOptions:
         ("options", "found"),
         [
             ({"precision": "bf16"}, "`precision=bf16`: .* was exported in fp32; leave the option out"),
-            ({"compile": True}, "`compile`: .* was exported, and its runtime compiles it"),
+            ({"compile": True}, "`compile`: .* is an exported model, which its runtime compiles"),
         ],
     )
     def test_what_was_decided_when_it_was_exported(self, tmp_path: Path, options: dict[str, Any], found: str) -> None:
@@ -171,7 +171,7 @@ class TestOptions:
         checkpoint = resolve(str(torch_folder()))
         if format is not None:
             checkpoint = replace(checkpoint, weights=exported(format))
-        with pytest.raises(UsageError, match="`provider=cpu` goes with models of ONNX"):
+        with pytest.raises(UsageError, match="`provider=cpu` is only for ONNX models"):
             runtime_of(checkpoint).check(checkpoint, precision="auto", compile=False, provider="cpu")
 
 

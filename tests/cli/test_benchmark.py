@@ -175,7 +175,7 @@ def test_exported_models(run: Run, place: Path) -> None:
         (["--against", "mmaction2"], 2, "'mmaction2'"),
         (["--device", "tpu"], 2, "--device tpu: unknown"),
         (["--precision", "fp16"], 1, "--precision fp16"),
-        (["--provider", "cuda"], 2, "--provider cuda goes with models of ONNX"),
+        (["--provider", "cuda"], 2, "--provider cuda is only for ONNX models"),
     ],
 )
 def test_errors(run: Run, place: Path, arguments: list[str], code: int, message: str) -> None:

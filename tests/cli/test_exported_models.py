@@ -120,14 +120,14 @@ def test_labels_config_and_settings_are_those_of_the_user(run: Run, tmp_path: Pa
 @pytest.mark.parametrize(
     ("format", "options", "code", "found"),
     [
-        ("onnx", ("--precision", "fp16"), 2, "--precision fp16: .* computes in what it was exported in"),
-        ("pt2", ("--compile",), 2, "--compile: .* was exported, and its runtime compiles it"),
-        ("openvino", ("--provider", "cuda"), 2, "--provider cuda goes with models of ONNX"),
-        (None, ("--provider", "cpu"), 2, "--provider cpu goes with models of ONNX"),
+        ("onnx", ("--precision", "fp16"), 2, "--precision fp16: .* computes in the precision of its export"),
+        ("pt2", ("--compile",), 2, "--compile: .* is an exported model, which its runtime compiles"),
+        ("openvino", ("--provider", "cuda"), 2, "--provider cuda is only for ONNX models"),
+        (None, ("--provider", "cpu"), 2, "--provider cpu is only for ONNX models"),
         ("onnx", ("--provider", "cuda", "--device", "cpu"), 2, "exclude each other"),
         ("onnx", ("--provider", "directml"), 1, r"DmlExecutionProvider: this onnxruntime \(.*\) is built without it"),
         ("onnx", ("--device", "nowhere"), 2, "--device nowhere: unknown"),
-        ("openvino", ("--device", "cuda"), 1, "--device cuda: models of OpenVINO run on the CPU"),
+        ("openvino", ("--device", "cuda"), 1, "--device cuda: OpenVINO models run on the CPU"),
         ("onnx", ("--num-frames", "7"), 1, r"takes clips of \[4, 3, 32, 32\].*num_frames=7 gives \[7, 3, 32, 32\]"),
         ("pt2", ("--set", "size=24"), 1, r"takes clips of \[4, 3, 32, 32\].*gives \[4, 3, 24, 24\]"),
     ],
@@ -172,7 +172,7 @@ class TestOtherCommands:
     def test_convert(self, run: Run, tmp_path: Path, target: str) -> None:
         outcome = run("models", "convert", folder_of("onnx", tmp_path / "x"), tmp_path / target)
         assert outcome.code == 1
-        assert "was exported; give the model that it was made from" in only_line(outcome.err)
+        assert "an exported model; give the model that it was made from" in only_line(outcome.err)
         assert not (tmp_path / target).exists()
 
     def test_inspect(self, run: Run, tmp_path: Path) -> None:
@@ -207,4 +207,4 @@ def test_another_number_of_classes(run: Run, tmp_path: Path) -> None:
     other = write_model(tmp_path / "other", ("a", "b", "c"))
     outcome = run("predict", ONE, "-m", folder, "--config", other / "config.json", "-f", "jsonl")
     assert outcome.code == 1
-    assert "gives [any, 5] (views, classes), and its config and labels name 3 classes" in only_line(outcome.err)
+    assert "gives [any, 5] (views, classes), but its config and labels name 3 classes" in only_line(outcome.err)

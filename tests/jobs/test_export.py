@@ -430,7 +430,7 @@ def test_targets_that_cannot_be(checkpoint: Checkpoint, tmp_path: Path, make: Ma
     (tmp_path / "made.unverified" / "mine").touch()
     with pytest.raises(OutputError, match="holds 'mine', which no export wrote"):
         export(checkpoint, PT2, tmp_path / "made")
-    with pytest.raises(UsageError, match="was exported; give the model that it was made from"):
+    with pytest.raises(UsageError, match="an exported model; give the model that it was made from"):
         export(resolve(str(make(PT2))), PT2, tmp_path / "other")
     assert sorted(os.listdir(tmp_path)) == ["file", "made.unverified"]
 

@@ -141,7 +141,7 @@ class TestInputs:
         self, linear: Callable[..., Checkpoint], options: dict[str, Any], found: str
     ) -> None:
         message = refusal(linear(**options))
-        assert "not a model that takes videos alone" in message
+        assert "not a model whose only input is videos" in message
         assert re.search(found, message)
 
     @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ class TestInputs:
     ) -> None:
         message = refusal(linear(shape=shape, dtype=dtype))
         assert f"takes clips of {taken}" in message
-        assert f"and the recipe original with clips=auto, crops=1 gives {given}" in message
+        assert f"but the recipe original with clips=auto, crops=1 gives {given}" in message
 
     @pytest.mark.parametrize("format", FORMATS)
     def test_the_recipe_changed_on_the_way(self, network: Checkpoint, format: str) -> None:
@@ -222,7 +222,7 @@ class TestOutputs:
         [
             ({"outputs": {"embedding": ("n", 12288)}}, "gives embeddings, not classes"),
             ({"outputs": {"a": ("n", 5), "b": ("n", 5)}}, "outputs a float32 [any, 5], b float32 [any, 5]"),
-            ({"classes": 7}, "gives [any, 7] (views, classes), and its config and labels name 5 classes"),
+            ({"classes": 7}, "gives [any, 7] (views, classes), but its config and labels name 5 classes"),
             ({"scale": float("inf")}, "numbers that are not finite"),
         ],
     )
@@ -323,7 +323,7 @@ class TestProviders:
         self, linear: Callable[..., Checkpoint], fake: Callable[..., Fake], device: str, provider: Any
     ) -> None:
         fake("OpenVINOExecutionProvider")
-        with pytest.raises(DeviceError, match=r"\(9\.9\) is built without it, and has cpu, openvino; choose one"):
+        with pytest.raises(DeviceError, match=r"\(9\.9\) is built without it; it has cpu, openvino; choose one"):
             engines.open_scorer(linear(), device=device, provider=provider)
 
     def test_a_provider_that_gives_way_to_the_cpu(
@@ -336,7 +336,7 @@ class TestProviders:
         assert engines.open_scorer(linear(), tell=told.append).kind == "cpu"
         assert [providers[0][0] for providers in module.opened] == [CUDA, CUDA, CPU]
         assert len(told) == 1
-        assert told[0].endswith("; going on with the CPU")
+        assert told[0].endswith("; continuing on the CPU")
 
     def test_a_provider_that_fails(self, linear: Callable[..., Checkpoint], fake: Callable[..., Fake]) -> None:
         def fail(asked: list[str]) -> list[str]:
@@ -422,7 +422,7 @@ def test_a_runtime_that_is_not_installed(
 class TestOpenVino:
     @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
     def test_other_devices(self, network: Checkpoint, device: str) -> None:
-        with pytest.raises(DeviceError, match=f"`device={device}`: models of OpenVINO run on the CPU"):
+        with pytest.raises(DeviceError, match=f"`device={device}`: OpenVINO models run on the CPU"):
             engines.open_scorer(replace(network, weights=exported("openvino")), device=device)
 
     def test_weights_that_are_missing_or_cut_short(self, network: Checkpoint, tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ class TestOpenVino:
         weights.write_bytes(weights.read_bytes()[:1000])
         assert "OpenVINO cannot load it" in refusal(checkpoint)
         weights.unlink()
-        assert "its weights, model.bin, do not lie beside it" in refusal(checkpoint)
+        assert "its weights are missing; model.bin must lie beside it" in refusal(checkpoint)
 
     def test_it_computes_in_full_precision(self, monkeypatch: pytest.MonkeyPatch) -> None:
         openvino = pytest.importorskip("openvino")
@@ -536,7 +536,7 @@ class TestPrograms:
     ) -> None:
         path = rewritten(exported("pt2"), tmp_path / "model.pt2", changes)
         message = refusal(replace(network, weights=path))
-        assert "refused, for loading it could run code" in message
+        assert "refused: loading it could run code" in message
         assert named in message
         assert capsys.readouterr().out == ""
 
@@ -609,4 +609,4 @@ class TestPackages:
         labels = ("a", "b")
         config = replace(network.config, id2label=dict(enumerate(labels)))
         message = refusal(replace(network, weights=package, labels=labels, config=config))
-        assert "gives [1, 5] (views, classes), and its config and labels name 2 classes" in message
+        assert "gives [1, 5] (views, classes), but its config and labels name 2 classes" in message

@@ -225,7 +225,7 @@ class TestPrecision:
         large.save_pretrained(tmp_path)
         assert np.isfinite(open_scorer(checkpoint, device="cpu", precision="fp32")(views(2))).all()
         with pytest.raises(
-            DeviceError, match="`precision=fp16`: numbers in this network grow too large for it; try bf16 or fp32"
+            DeviceError, match="`precision=fp16`: numbers in this network are too large for it; try bf16 or fp32"
         ):
             open_scorer(checkpoint, device="cpu", precision="fp16")(views(2))
 
@@ -246,7 +246,7 @@ class TestCompile:
         network = _compile(model, torch.from_numpy(views(2)), told.append)
         assert network is not None
         first, second = told
-        assert first == "`compile`: compiling the network, which takes a minute or so"
+        assert first == "`compile`: compiling the network, which takes about a minute"
         assert re.fullmatch(r"`compile`: compiled the network in \d+ seconds", second)
         eager = open_scorer(checkpoint, device="cpu")
         with torch.compiler.set_stance("fail_on_recompile"), torch.inference_mode():
@@ -270,7 +270,7 @@ class TestCompile:
         model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
         assert _compile(model, torch.from_numpy(views(2)), told.append) is None
         _, second = told
-        assert second.startswith("`compile`: going on without it, for PyTorch cannot compile the network here (")
+        assert second.startswith("`compile`: continuing without it, since PyTorch cannot compile the network here (")
         assert "g++ is not found" in second
         assert "\n" not in second
         assert model(torch.from_numpy(views(2))).logits.shape == (2, 5)
@@ -278,7 +278,7 @@ class TestCompile:
     def test_on_the_cpu_the_network_is_faster_without(self, checkpoint: Checkpoint) -> None:
         told: list[str] = []
         scorer = open_scorer(checkpoint, device="cpu", compile=True, tell=told.append)
-        assert [line.partition(",")[0] for line in told] == ["`compile`: going on without it"]
+        assert [line.partition(",")[0] for line in told] == ["`compile`: continuing without it"]
         np.testing.assert_array_equal(scorer(views(3)), open_scorer(checkpoint, device="cpu")(views(3)))
 
 
@@ -288,7 +288,7 @@ def test_auto_finds_a_device(checkpoint: Checkpoint) -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "CUDA", "", "cuda:", "cuda:-1", "cuda:999", "cpu:0", "cuda,cpu"])
 def test_unknown_devices_are_wrong_usage(checkpoint: Checkpoint, device: str) -> None:
-    with pytest.raises(UsageError, match="known are auto, cpu, cuda, cuda:N, mps"):
+    with pytest.raises(UsageError, match="choose one of auto, cpu, cuda, cuda:N, mps"):
         open_scorer(checkpoint, device=device)
 
 

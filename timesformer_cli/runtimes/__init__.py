@@ -1,4 +1,4 @@
-"""What runs a model: the runtime that its format is for. Whoever opens, checks or describes one asks nothing else."""
+"""The runtime for a model's format. Whatever opens, checks or describes a model asks only here."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -11,10 +11,10 @@ from timesformer_cli.specs import Checkpoint
 
 
 class Runtime(Protocol):
-    """The functions that the modules `pytorch` and `exported` both have. `device` is one of `devices.DEVICES`."""
+    """The functions that both modules, `pytorch` and `exported`, have. `device` is one of `devices.DEVICES`."""
 
     def check(self, checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
-        """Raise UsageError for options that mean nothing to a model in this format. Loads nothing heavy."""
+        """Raise UsageError for options that do not apply to a model in this format. Loads nothing heavy."""
 
     def open_scorer(
         self,
@@ -30,13 +30,13 @@ class Runtime(Protocol):
         """The model, loaded and ready."""
 
     def precision_of(self, checkpoint: Checkpoint, asked: Precision, device: str) -> str:
-        """What the network computes in, as settings that are kept have it."""
+        """The precision that the network computes in, as recorded settings name it."""
 
     def precisions(self, asked: Precision, device: str) -> tuple[Precision, ...]:
-        """The one that was asked for; for `auto` all that the device is made for, fp32 first."""
+        """The precision asked for; for `auto`, all that the device supports natively, fp32 first."""
 
     def device_name(self, device: str) -> str:
-        """The device as a report calls it."""
+        """The device's name in reports."""
 
     def cluster_device(self, device: str, provider: Provider) -> str:
         """The device to ask a cluster for."""
@@ -45,16 +45,16 @@ class Runtime(Protocol):
         """The library that runs the model, and its version."""
 
     def takes_levels(self, checkpoint: Checkpoint) -> bool:
-        """Whether it is fed bytes, which the model normalises itself: see `preprocess.make_views`."""
+        """Whether its input is bytes, which the model normalises itself: see `preprocess.make_views`."""
 
     def load_library(self) -> None:
-        """Import what takes seconds, so that it does not count as loading the model."""
+        """Import the slow libraries, so that this time does not count as loading the model."""
 
     def threads(self) -> int:
-        """Threads that it computes with."""
+        """The number of threads that it computes with."""
 
     def use_cores(self, count: int) -> None:
-        """Compute on so many cores, before the model is opened."""
+        """Compute on `count` cores; call it before the model is opened."""
 
 
 def runtime_of(checkpoint: Checkpoint) -> Runtime:
@@ -68,6 +68,6 @@ def runtime_of(checkpoint: Checkpoint) -> Runtime:
 
 
 def require_network(checkpoint: Checkpoint, error: type[TimesformerError] = UsageError) -> None:
-    """Raise `error` for a model of which only an exported form is there."""
+    """Raise `error` for a model that exists only in an exported form."""
     if checkpoint.is_exported:
-        raise error(f"{checkpoint.weights}: was exported; give the model that it was made from")
+        raise error(f"{checkpoint.weights}: an exported model; give the model that it was made from")

@@ -1,4 +1,4 @@
-"""How many views go through the network at a time: a number, or what is found to be best."""
+"""How many views go through the network at a time: a given number, or the best one found."""
 
 import time
 from collections.abc import Callable
@@ -11,22 +11,22 @@ from timesformer_cli.flow import Pixels
 from timesformer_cli.runtimes.devices import find_device
 from timesformer_cli.runtimes.ports import Engine, Scorer
 
-# Where two cores gain most of what there is to gain; see benchmarks/README.md.
+# With this size, two cores gain most of the possible speed; see benchmarks/README.md.
 _CPU_SIZE = 4
 
-# A GPU's best depends on its kind and on the network, so it is found from the first to the most.
+# A GPU's best size depends on its kind and on the network, so sizes from the first to the largest are tried.
 _CUDA_FIRST, _CUDA_MOST = 4, 256
 
-# Twice as many views are worth their memory if they are scored faster by this factor.
+# Twice as many views are worth their memory if they speed up scoring by this factor.
 _GAIN = 1.1
 
 
 class BatchSize:
     """At most `size` views at a time; half as many whenever they do not fit into memory.
 
-    With `most`, sizes double up to that while it makes the network faster, which is measured on the
-    run's own views. `tell` gets one sentence when a size has proved too large. `spans`: whether a
-    batch may hold views of several videos, which moves the last digits of their scores.
+    With `most`, sizes double up to that as long as the network gets faster, measured on the run's own
+    views. `tell` gets one sentence if a size has proved too large. `spans`: whether a batch may hold views
+    of several videos, which changes the last digits of their scores.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BatchSize:
         self._speed = 0.0  # views per second at half the size
 
     def score(self, scorer: Scorer, views: Pixels) -> NDArray[np.float32]:
-        """Logits float32 (N, K) of views (N, T, C, H, W), in as many calls as it takes.
+        """Logits float32 (N, K) of views (N, T, C, H, W), in as many calls as needed.
 
         Raises:
             DeviceError: not even one view fits into memory.
@@ -82,7 +82,7 @@ class BatchSize:
         if self.size >= self._most or count < self.size:
             return
         self._trials += 1
-        if self._trials == 1:  # the first of a size chooses kernels and asks for memory
+        if self._trials == 1:  # the first of a size selects kernels and allocates memory
             return
         speed = count / max(seconds, 1e-9)
         if speed >= self._speed * _GAIN:
@@ -94,15 +94,15 @@ class BatchSize:
 def choose_batch_size(
     asked: int | None, device: str, tell: Callable[[str], None], scorer: Scorer | None = None
 ) -> BatchSize:
-    """`asked`, or what is best for the device, one of `devices.DEVICES`. `tell` is as for `BatchSize`.
+    """`asked`, or the best size for the device, one of `devices.DEVICES`. `tell` is as for `BatchSize`.
 
-    An exported model, as `scorer`, says itself what it computes on; no other needs to be given.
+    `scorer` is needed only for exported models, which themselves know what they compute on.
 
     Raises:
-        DeviceError: a device that this machine does not have.
+        DeviceError: this machine lacks the device.
     """
     kind = scorer.kind if isinstance(scorer, Engine) else find_device(device).type
-    # On the CPU larger batches gain nothing, and a run that was resumed gives the very same scores.
+    # On the CPU larger batches gain nothing, and without them a resumed run gives exactly the same scores.
     spans = kind != "cpu"
     if asked is not None:
         return BatchSize(asked, spans=spans, tell=tell)

@@ -1,4 +1,4 @@
-"""Devices by the names that users give them."""
+"""Devices, by the names that users give them."""
 
 import os
 import re
@@ -15,21 +15,21 @@ DEVICES = "auto, cpu, cuda, cuda:N, mps"
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_device(device: str) -> None:
-    """Raise UsageError for a device of no known kind. Needs no torch, as knowing whether it is there does."""
+    """Raise UsageError for a device of an unknown kind. Needs no torch; finding out whether it exists does."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?|mps", device):
-        raise UsageError(f"`device={device}`: unknown; known are {DEVICES}")
+        raise UsageError(f"`device={device}`: unknown; choose one of {DEVICES}")
 
 
 def find_device(name: str) -> "torch.device":
-    """The device of that name; `auto` is the best there is, and of several GPUs the one that torchrun means.
+    """The device of that name; `auto` is the best one, and if torchrun assigns one of several GPUs, that one.
 
     Raises:
-        DeviceError: this machine does not have it.
+        DeviceError: this machine lacks the device.
     """
     import torch
 

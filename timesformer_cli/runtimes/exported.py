@@ -1,4 +1,4 @@
-"""Exported models, each in the runtime that its format is for: NumPy views in, NumPy logits out."""
+"""Exported models, each in the runtime for its format: NumPy views in, NumPy logits out."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from timesformer_cli.specs import Checkpoint
 def check(checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
     path = _path(checkpoint)
     if provider != "auto" and path.suffix != ".onnx":
-        raise UsageError(f"`provider={provider}` goes with models of ONNX, and {path} is none")
+        raise UsageError(f"`provider={provider}` is only for ONNX models, and {path} is not one")
     if precision != "auto":
         stated = read_metadata(path).get("precision")
-        fixed = f"was exported in {stated}" if stated else "computes in what it was exported in"
-        raise UsageError(f"`precision={precision}`: {path} {fixed}; leave the option out, or export it anew")
+        fixed = f"was exported in {stated}" if stated else "computes in the precision of its export"
+        raise UsageError(f"`precision={precision}`: {path} {fixed}; leave the option out, or export the model again")
     if compile:
-        raise UsageError(f"`compile`: {path} was exported, and its runtime compiles it; leave the option out")
+        raise UsageError(f"`compile`: {path} is an exported model, which its runtime compiles; leave the option out")
 
 
 def open_scorer(
@@ -34,16 +34,16 @@ def open_scorer(
     tell: Callable[[str], None] = lambda _: None,
     output: Output = "logits",
 ) -> Engine:
-    """The checkpoint's exported model, loaded and ready; its precision is that of the file, and it compiles itself.
+    """The checkpoint's exported model, loaded and ready; its precision is fixed by the file, and it compiles itself.
 
     Raises:
         UsageError: as `open_program`, or an output other than logits.
         DeviceError: as `open_program`.
-        CheckpointError: the same, or a model that does not fit the checkpoint's config and recipe.
+        CheckpointError: as `open_program`, or the model does not fit the checkpoint's config and recipe.
     """
     path = _path(checkpoint)
     if output == "embedding":
-        raise UsageError(f"{path}: was exported, and gives classes alone; take the model that it was made from")
+        raise UsageError(f"{path}: an exported model, which gives only classes; use the model that it was made from")
     metadata = read_metadata(path)
     return Engine(open_program(path, metadata, device=device, provider=provider, tell=tell), checkpoint, metadata)
 
@@ -56,14 +56,14 @@ def open_program(
     provider: Provider = "auto",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Program:
-    """An exported model of any inputs and outputs; `device` is one of `devices.DEVICES`.
+    """An exported model with any inputs and outputs; `device` is one of `devices.DEVICES`.
 
-    `provider` is ONNX Runtime's alone. `tell` gets one sentence where `auto` has to do without a GPU that is there.
+    Only ONNX Runtime uses `provider`. `tell` gets one sentence if `auto` cannot use an existing GPU.
 
     Raises:
         UsageError: the runtime is not installed, or device and provider exclude each other.
-        DeviceError: a device or a provider that this machine does not have.
-        CheckpointError: a file that its runtime cannot read.
+        DeviceError: this machine lacks the device or the provider.
+        CheckpointError: the runtime cannot read the file.
     """
     if path.suffix == ".onnx":
         from timesformer_cli.runtimes import onnx as ort
@@ -116,7 +116,7 @@ def takes_levels(checkpoint: Checkpoint) -> bool:
 
 
 def load_library() -> None:
-    """Each is loaded with the model that it runs."""
+    """Each library is loaded with the model that it runs."""
 
 
 def threads() -> int:
@@ -128,5 +128,5 @@ def use_cores(count: int) -> None:
 
 
 def _path(checkpoint: Checkpoint) -> Path:
-    assert checkpoint.weights is not None  # it is what makes this checkpoint an exported one
+    assert checkpoint.weights is not None  # an exported model is a weight file
     return checkpoint.weights

@@ -1,7 +1,7 @@
-"""Models in a .pt2, run by torch: programs that torch.export saved, and packages that AOTInductor compiled.
+"""Models in a .pt2 file, run by torch: programs saved by torch.export, and packages compiled by AOTInductor.
 
-A package is machine code: opening one runs what it holds, as starting any program does. It is never taken from the Hub,
-and only files that one would run as well should be given.
+A package is machine code: opening one runs its content, as starting any program does. Packages are never fetched from
+the Hub, and only trusted ones should be given.
 """
 
 import ast
@@ -35,13 +35,13 @@ def load(path: Path, metadata: Mapping[str, str], *, device: str) -> Program:
         return open_file(path, metadata, device)
     except (CheckpointError, DeviceError):
         raise
-    except Exception as error:  # of the many kinds that torch raises about what it reads
+    except Exception as error:  # torch raises many kinds for a file that it cannot read
         raise cannot(path, "PyTorch cannot load it", error) from error
 
 
 def _open_program(path: Path, _: Mapping[str, str], device: str) -> Program:
     refuse_code(path)
-    # torch.export.load would go on with the format before this one, which is nothing but pickles, if this fails.
+    # torch.export.load falls back to the previous format, which is all pickles, if this fails.
     program = load_pt2(str(path)).exported_programs["model"]
     target = find_device(device)
     if target.type != "cpu":
@@ -64,7 +64,7 @@ def _open_package(path: Path, metadata: Mapping[str, str], device: str) -> Progr
     if target.type != built_for:
         raise DeviceError(f"`device={device}`: {path} was compiled for {built_for}; leave the option out")
     model = torch._inductor.aoti_load_package(str(path), device_index=-1 if target.index is None else target.index)
-    # A package says nothing of what goes in and comes out.
+    # A package does not describe its inputs and outputs.
     dtype = "uint8" if metadata.get("input") == "pixels" else "float32"
     return Program(
         path,
@@ -79,7 +79,7 @@ def _runner(path: Path, model: Any, target: torch.device) -> Any:
     def run(values: NDArray[Any], output: int) -> NDArray[Any]:
         try:
             with torch.inference_mode():
-                # torch shares the memory of an array, and warns if it may not write to it.
+                # torch shares the memory of an array, and warns if it is read-only.
                 result = model(torch.from_numpy(np.require(values, requirements=["C", "W"])).to(target))
         except Exception as error:
             if is_out_of_memory(error):
@@ -103,12 +103,12 @@ def _ports(program: ExportedProgram, names: Any) -> Iterator[Port]:
             yield Port(str(name), "of no tensor", ())
 
 
-# What torch.export saves of a program of tensors alone.
+# The files that torch.export saves for a program with only tensors.
 _FILES = re.compile(
     r"data/(weights/(weight_\d+|model_weights_config\.json)|constants/(tensor_\d+|model_constants_config\.json)"
     r"|sample_inputs/model\.pt)|models/model\.json|extra/.*|archive_(format|version)|byteorder|\.data/.*"
 )
-# Of aten, private operators too: casts come with `_assert_tensor_metadata`. Two of its operators touch files.
+# Operators of aten, private ones too: casts come with `_assert_tensor_metadata`. Two of its operators touch files.
 _OPERATORS = re.compile(
     r"torch\.ops\.(aten(?!\.(from_file|save)\b)|prims|quantized_decomposed)\._?[a-z]\w*(\.[A-Za-z]\w*)?"
     r"|torch\.ops\.higher_order\.(cond|invoke_subgraph|wrap_with_autocast|wrap_with_set_grad_enabled)"
@@ -123,12 +123,12 @@ _SYMBOLIC = {
 
 
 def refuse_code(path: Path) -> None:
-    """Raise CheckpointError for a program that torch could not load, or run, without running code that lies in it.
+    """Raise CheckpointError for a program that torch cannot load or run without running code in the file.
 
     As of 2.13, torch.export.load unpickles weights and constants that are marked so, custom objects, and example
-    inputs; it takes any attribute of torch for an operator, or for one that an operator calls; it evaluates sizes with
-    `eval`, through sympy, and guards with `exec`; and it makes Python code that holds the names of inputs. What
-    torch.export.save writes of a network needs nothing of that but sizes made of sums and products.
+    inputs. It takes any attribute of torch as an operator, or as one that an operator calls. It evaluates sizes with
+    `eval`, through sympy, and guards with `exec`. It also generates Python code that contains the names of inputs. Of
+    all this, a network saved by torch.export.save needs only sizes made of sums and products.
     """
     with PT2ArchiveReader(str(path)) as archive:
         names = archive.get_file_names()
@@ -158,7 +158,7 @@ def refuse_code(path: Path) -> None:
 
 
 def _would_run(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path}: refused, for loading it could run code that lies in it ({what[:100]})")
+    return CheckpointError(f"{path}: refused: loading it could run code from the file ({what[:100]})")
 
 
 def _strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
@@ -174,7 +174,7 @@ def _strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _is_arithmetic(text: str) -> bool:
-    """Whether sympy's `eval` of it can do no more than make numbers and symbols."""
+    """Whether sympy's `eval` of it can only make numbers and symbols."""
     try:
         nodes = list(ast.walk(ast.parse(text, mode="eval")))
     except (SyntaxError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Models of ONNX, run by ONNX Runtime through one of its execution providers."""
+"""ONNX models, run by ONNX Runtime through one of its execution providers."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from timesformer_cli.runtimes.ports import Kind, Port, Program, cannot, is_out_o
 
 
 class _Backend(NamedTuple):
-    """A provider by the name that ONNX Runtime has for it, and the values of `device` that go with it."""
+    """A provider's name in ONNX Runtime, and the values of `device` that fit it."""
 
     name: str
     devices: tuple[str, ...]
@@ -34,10 +34,10 @@ _BACKENDS: dict[Provider, _Backend] = {
 
 _BY_DEVICE: dict[str, Provider] = {"cpu": "cpu", "cuda": "cuda", "mps": "coreml"}
 
-# Types of tensors as ONNX Runtime writes them, where NumPy calls them otherwise.
+# ONNX Runtime's names of tensor types, if NumPy has different ones.
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 
-# What ONNX Runtime raises about a file, whatever it is to run on.
+# Errors that ONNX Runtime raises about a file, on any device.
 _FILE_ERRORS = ("NoSuchFile", "NoModel", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented")
 
 
@@ -48,7 +48,7 @@ def load(path: Path, *, device: str, provider: Provider, tell: Callable[[str], N
         try:
             return _open(path, "cuda", device)
         except DeviceError as error:
-            tell(f"{error}; going on with the CPU")
+            tell(f"{error}; continuing on the CPU")
     return _open(path, "cpu" if chosen == "auto" else chosen, device)
 
 
@@ -61,7 +61,7 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as error:
         raise UsageError(
-            f"models of ONNX need onnxruntime ({error}); install it with: pip install 'timesformer-cli[onnx]'"
+            f"ONNX models need onnxruntime ({error}); install it with: pip install 'timesformer-cli[onnx]'"
         ) from error
     return onnxruntime
 
@@ -81,24 +81,24 @@ def _open(path: Path, provider: Provider, device: str) -> Program:
     if backend.name not in available:
         known = [name for name, other in _BACKENDS.items() if other.name in available]
         raise DeviceError(
-            f"{backend.name}: this onnxruntime ({onnxruntime.__version__}) is built without it, and has "
+            f"{backend.name}: this onnxruntime ({onnxruntime.__version__}) is built without it; it has "
             f"{', '.join(known)}; choose one of them with `provider`, or `device=cpu`"
         )
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, and what is raised is told
+    options.log_severity_level = 4  # errors are raised and reported
     options.intra_op_num_threads = threads()
-    # Threads that wait in a loop would take the cores from the processes that read videos.
+    # Threads that spin while they wait would take the cores from the processes that read videos.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The plan of a whole call keeps each piece of memory until its last use by anyone, and another plan is made of what
-    # the call took. Without them, memory is that of a few tensors: for 96 frames 1.4 GB in place of 7, and no slower.
+    # A memory plan of a whole call keeps each block until its last use anywhere, and a second plan is made from the
+    # first call's use. Without both, memory is that of a few tensors: 1.4 GB instead of 7 for 96 frames, no slower.
     options.enable_mem_reuse = False
     options.enable_mem_pattern = False
-    # What a GPU has no kernel for, sizes of tensors mostly, falls to the next.
+    # Nodes without a kernel on the GPU, mostly for tensor sizes, fall to the next provider.
     providers = [(backend.name, _settings(provider, device))]
     providers += [(_BACKENDS[other].name, {}) for other in _BELOW.get(provider, ())]
     if backend.kind == "cuda" and provider != "directml":
-        with redirect_stdout(io.StringIO()):  # of what it does not find
-            onnxruntime.preload_dlls()  # CUDA's libraries, where pip has them
+        with redirect_stdout(io.StringIO()):  # it prints what it does not find
+            onnxruntime.preload_dlls()  # CUDA's libraries, if pip installed them
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:
@@ -107,7 +107,7 @@ def _open(path: Path, provider: Provider, device: str) -> Program:
         if provider == "cpu" or type(error).__name__ in _FILE_ERRORS:
             raise cannot(path, "ONNX Runtime cannot load it", error) from error
         raise DeviceError(str(cannot(path, f"{backend.name} cannot be used here", error))) from error
-    if session.get_providers()[0] != backend.name:  # it has only logged why
+    if session.get_providers()[0] != backend.name:  # the reason is only logged
         raise DeviceError(
             f"{backend.name}: this onnxruntime has it, but cannot use it on this machine; try `device=cpu`"
         )
@@ -120,7 +120,7 @@ def _open(path: Path, provider: Provider, device: str) -> Program:
     )
 
 
-# Providers for the rest of a graph, the quickest first.
+# Providers for the rest of a graph, fastest first.
 _BELOW: dict[Provider, tuple[Provider, ...]] = {
     "cuda": ("cpu",),
     "tensorrt": ("cuda", "cpu"),
@@ -136,9 +136,9 @@ def _settings(provider: Provider, device: str) -> dict[str, str]:
     if provider not in ("cuda", "tensorrt"):
         return {}
     number, rank = device.partition(":")[2], os.environ.get("LOCAL_RANK", "")
-    if device == "auto" and rank.isdecimal():  # of torchrun, as for networks of PyTorch
+    if device == "auto" and rank.isdecimal():  # from torchrun, as for PyTorch networks
         number = rank
-    # Numbers with ten bits in place of 23 are no longer what was exported.
+    # With ten mantissa bits instead of 23 (TF32), the model would no longer be the exported one.
     return {"device_id": number or "0", **({"use_tf32": "0"} if provider == "cuda" else {})}
 
 

@@ -1,4 +1,4 @@
-"""Models of OpenVINO, an .xml with its .bin, run on the processor."""
+"""OpenVINO models (an .xml with its .bin), run on the processor."""
 
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
 from timesformer_cli.runtimes.ports import Port, Program, cannot, is_out_of_memory, threads
 
-# As OpenVINO calls them, where NumPy calls them otherwise.
+# OpenVINO's names of types, if NumPy has different ones.
 _DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 
 
 def load(path: Path, *, device: str) -> Program:
     """As `engines.open_program`."""
     if device not in ("auto", "cpu"):
-        raise DeviceError(f"`device={device}`: models of OpenVINO run on the CPU; leave the option out")
+        raise DeviceError(f"`device={device}`: OpenVINO models run on the CPU; leave the option out")
     if not path.with_suffix(".bin").is_file():
-        raise CheckpointError(f"{path}: its weights, {path.with_suffix('.bin').name}, do not lie beside it")
+        raise CheckpointError(f"{path}: its weights are missing; {path.with_suffix('.bin').name} must lie beside it")
     core = _import().Core()
-    # Left alone, it computes in bf16 on processors that are made for it, ten times less exact than weights of fp16 are.
+    # By default, it computes in bf16 on processors that support it, ten times less exactly than weights in fp16 do.
     settings = {"INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": "f32"}
     try:
         model = core.read_model(path)
@@ -45,14 +45,14 @@ def _import() -> Any:
         import openvino
     except ImportError as error:
         raise UsageError(
-            f"models of OpenVINO need openvino ({error}); install it with: pip install 'timesformer-cli[openvino]'"
+            f"OpenVINO models need openvino ({error}); install it with: pip install 'timesformer-cli[openvino]'"
         ) from error
     return openvino
 
 
 def _port(tensor: Any) -> Port:
     names, dtype, sizes = tensor.get_names(), tensor.get_element_type().get_type_name(), tensor.get_partial_shape()
-    # A tensor has any number of names, in no order.
+    # A tensor may have several names, in no order.
     name = next((name for name in ("logits", "probabilities", "embedding") if name in names), min(names, default="?"))
     shape = None
     if sizes.rank.is_static:
@@ -62,7 +62,7 @@ def _port(tensor: Any) -> Port:
 
 def _run(compiled: Any, path: Path, values: NDArray[Any], output: int) -> NDArray[Any]:
     try:
-        # It is memory of the model, which the next call overwrites.
+        # The memory belongs to the model, and the next call overwrites it.
         return np.array(compiled([values])[output])
     except RuntimeError as error:
         if is_out_of_memory(error):

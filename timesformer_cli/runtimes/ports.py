@@ -1,4 +1,4 @@
-"""What the models of all runtimes have in common: which of their inputs and outputs is ours, and how views go through.
+"""What all runtimes share: finding a model's input and output for our views, and running views through it.
 
 Imports no runtime.
 """
@@ -22,14 +22,14 @@ from timesformer_cli.video.preprocess import normalised, to_levels
 # Raises MemoryError if so many do not fit into the device's memory.
 Scorer = Callable[[Pixels], NDArray[np.float32]]
 
-# What a scorer gives: the logits, or the class tokens float32 (N, D) that the classifier makes them of.
+# A scorer's output: the logits, or the class tokens float32 (N, D) that the classifier computes them from.
 Output = Literal["logits", "embedding"]
 
 Kind = Literal["cpu", "cuda", "mps"]
 
 
 class Port(NamedTuple):
-    """An input or an output: its type as NumPy has it, and its sizes, None where they are free or not known."""
+    """An input or an output: its type in NumPy's terms, and its sizes; None is a size that is free or unknown."""
 
     name: str
     dtype: str
@@ -40,10 +40,10 @@ class Port(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A model as its runtime has loaded it.
+    """A model as loaded by its runtime.
 
-    `run` takes what goes into the only input, and the number of the output to give back. It raises MemoryError for
-    batches that do not fit into memory, and CheckpointError for what the model cannot do.
+    `run` takes the values of the only input, and the number of the output to return. It raises MemoryError
+    if a batch does not fit into memory, and CheckpointError if the model cannot run.
     """
 
     path: Path
@@ -57,12 +57,13 @@ class Program(NamedTuple):
 
 
 class Engine:
-    """A scorer: any batch of views through a program that may ask for pixels, other numbers, or batches of one size.
+    """A scorer that sends any batch of views through a program. The program may need bytes, a different dtype, or
+    batches of one size.
 
-    `kind` is that of the device that it computes on.
+    `kind` is the kind of device that it computes on.
 
     Raises:
-        CheckpointError: the program does not fit the checkpoint, or is not one that classifies videos.
+        CheckpointError: the program does not fit the checkpoint, or does not classify videos.
     """
 
     def __init__(self, program: Program, checkpoint: Checkpoint, metadata: Mapping[str, str]) -> None:
@@ -81,7 +82,7 @@ class Engine:
         return logits
 
     def run(self, views: Pixels) -> NDArray[np.float32]:
-        """As a call, whatever numbers come out."""
+        """As a call, but numbers that are not finite are returned too."""
         values: NDArray[Any] = views
         if self._takes_pixels:
             values = to_pixels(views, self._preprocess)
@@ -90,7 +91,7 @@ class Engine:
         values = np.ascontiguousarray(values, self._input.dtype)
         size = self._batch or len(values)
         logits = np.concatenate([self._score(values[start : start + size]) for start in range(0, len(values), size)])
-        if self._probabilities:  # up to a constant for each view, which softmax does not see
+        if self._probabilities:  # up to a constant per view, which softmax cancels
             logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
         return logits
 
@@ -122,7 +123,7 @@ def _find_input(program: Program, checkpoint: Checkpoint, metadata: Mapping[str,
     ]
     if len(program.inputs) != 1 or not fitting:
         raise CheckpointError(
-            f"{program.path}: not a model that takes videos alone, float32 or float16 (B, T, C, H, W) or uint8 "
+            f"{program.path}: not a model whose only input is videos, float32 or float16 (B, T, C, H, W) or uint8 "
             f"(B, T, H, W, 3): {program}"
         )
     (port,) = fitting
@@ -134,26 +135,26 @@ def _find_input(program: Program, checkpoint: Checkpoint, metadata: Mapping[str,
     else:
         order, channels = "frames, channels, height, width", len(preprocess.mean)
         given, free = (checkpoint.sampling.num_frames, channels, *preprocess.size), (frames, channels, *size)
-    # What is free in a graph may still be a number inside of it, by which other clips would come out as nonsense.
+    # A size that is free in a graph may still be fixed inside it; different clips would then give nonsense.
     sizes = free if port.shape is None else port.shape[1:]
     taken = tuple(other if size is None else size for size, other in zip(sizes, free, strict=True))
     if taken != given:
         raise CheckpointError(
-            f"{program.path}: takes clips of {_shown(taken)} ({order}), and the recipe {checkpoint.recipe.name} gives "
+            f"{program.path}: takes clips of {_shown(taken)} ({order}), but the recipe {checkpoint.recipe.name} gives "
             f"{_shown(given)}; change the recipe, or export the model for it"
         )
     return port
 
 
 def _exported_clip(config: TimesformerConfig, metadata: Mapping[str, str]) -> tuple[int, tuple[int, int]]:
-    """Number and (height, width) of the frames that a model was exported for: its own word, or what its config says."""
+    """Number and (height, width) of the frames that a model was exported for, from its metadata or its config."""
     frames, sides = metadata.get("num_frames", ""), re.findall(r"\d+", metadata.get("image_size", ""))
     size = (int(sides[0]), int(sides[-1])) if sides else config.image_hw
     return int(frames) if frames.isdecimal() else config.num_frames, size
 
 
 def _find_output(program: Program, checkpoint: Checkpoint, stated: str | None) -> tuple[int, bool]:
-    """The number of the output that tells the classes, and whether it gives probabilities in place of logits."""
+    """The number of the output with the classes, and whether it holds probabilities instead of logits."""
     names = [port.name for port in program.outputs]
     if stated is not None and len(names) == 1:
         names = [stated]
@@ -167,7 +168,7 @@ def _find_output(program: Program, checkpoint: Checkpoint, stated: str | None) -
         tables = [number for number, port in enumerate(program.outputs) if port.shape is None or len(port.shape) == 2]
         fitting = [number for number in tables if _width(program.outputs[number]) in (None, classes)]
         if len(fitting or tables) != 1:
-            raise CheckpointError(f"{program.path}: none of its outputs is known to be the logits: {program}")
+            raise CheckpointError(f"{program.path}: cannot tell which of its outputs are the logits: {program}")
         (found,) = fitting or tables
     port = program.outputs[found]
     if port.shape is not None and (len(port.shape) != 2 or port.shape[1] not in (None, classes)):
@@ -181,8 +182,8 @@ def _width(port: Port) -> int | None:
 
 def _wrong_classes(program: Program, shape: Sequence[int | None], classes: int) -> CheckpointError:
     return CheckpointError(
-        f"{program.path}: gives {_shown(shape)} (views, classes), and its config and labels name {classes} classes; "
-        "give the right ones with `config=FILE` or `labels_file=FILE`"
+        f"{program.path}: gives {_shown(shape)} (views, classes), but its config and labels name {classes} classes; "
+        "correct them with `config=FILE` or `labels_file=FILE`"
     )
 
 
@@ -195,14 +196,14 @@ def _list(ports: Sequence[Port]) -> str:
 
 
 def threads() -> int:
-    """How many threads to compute with: OMP_NUM_THREADS as torch has it, else the cores that this process may use."""
+    """The number of threads to compute with: OMP_NUM_THREADS as torch reads it, else the cores this process may use."""
     stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     if stated.isdecimal() and int(stated) > 0:
         return int(stated)
     return available_cores()
 
 
-# What the runtimes say when they cannot allocate, on the CPU and on GPUs.
+# Messages of the runtimes if they cannot allocate memory, on the CPU and on GPUs.
 _OUT_OF_MEMORY = re.compile(
     r"bad_?alloc|out of memory|(failed|can't|cannot|could not) (to )?allocate|smaller than requested bytes"
     r"|ALLOC_FAILED|not enough memory",
@@ -215,8 +216,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def cannot(path: Path, what: str, error: Exception) -> CheckpointError:
-    """The error for a model that its runtime cannot load or run; `what` is the runtime with its verb."""
-    # Exceptions of C++ begin with where they were thrown, and ONNX Runtime's with a code.
+    """The error for a model that its runtime cannot load or run; `what` names the runtime and the failed action."""
+    # Exceptions of C++ begin with the place of the throw, and ONNX Runtime's with a code.
     lines = [line for line in str(error).splitlines() if not line.startswith("Exception from ")]
     reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", "", " ".join(" ".join(lines).split()))
     return CheckpointError(f"{path}: {what} ({reason[:300]})")

@@ -1,4 +1,4 @@
-"""The network behind a function: NumPy views in, NumPy logits out, on the device that was asked for."""
+"""The network behind a function: NumPy views in, NumPy logits out, on the requested device."""
 
 import re
 import time
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from timesformer_cli.network.model import TimesformerForVideoClassification
 
-# What the network computes in. Logits are float32 always.
+# The dtypes that the network computes in. Logits are always float32.
 Dtype = Literal["fp32", "bf16", "fp16"]
 
 # Pixels (B, T, C, H, W), on its device and in its dtype, to logits float32 (B, K) or class tokens float32 (B, D).
@@ -31,7 +31,7 @@ Network = Callable[["torch.Tensor"], "torch.Tensor"]
 
 def check(checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
     if provider != "auto":
-        raise UsageError(f"`provider={provider}` goes with models of ONNX, and {checkpoint.name} is none")
+        raise UsageError(f"`provider={provider}` is only for ONNX models, and {checkpoint.name} is not one")
 
 
 def open_scorer(
@@ -46,13 +46,13 @@ def open_scorer(
 ) -> Scorer:
     """The checkpoint's network, loaded and ready; `device` is one of `devices.DEVICES`.
 
-    `compile` compiles it first, which takes a minute or so. `tell` gets one sentence when that begins, and one when
-    it is done, or why the network runs as it is.
+    `compile` compiles it first, which takes about a minute. `tell` gets one sentence when that begins and one
+    when it is done, or the reason why the network runs without it.
 
     Raises:
-        UsageError: a device of no known kind, or a provider; found before torch is imported.
-        DeviceError: a device that this machine does not have, or one that cannot do the precision.
-        CheckpointError: weights that are missing, unreadable, or do not fit the config.
+        UsageError: a device of an unknown kind, or a provider; checked before torch is imported.
+        DeviceError: this machine lacks the device, or the device cannot compute in the precision.
+        CheckpointError: weights are missing, unreadable, or do not fit the config.
     """
     check_device(device)
     check(checkpoint, precision=precision, compile=compile, provider=provider)
@@ -64,7 +64,7 @@ def open_scorer(
     network = _open_network(checkpoint, target, dtype, tell, compile=compile, output=output)
 
     def score(views: Pixels) -> NDArray[np.float32]:
-        # torch shares the memory of an array, and warns if it may not write to it.
+        # torch shares the memory of an array, and warns if it is read-only.
         pixels = torch.from_numpy(np.require(views, requirements=["C", "W"]))
         try:
             with torch.inference_mode():
@@ -75,9 +75,9 @@ def open_scorer(
             message = str(error).partition("\n")[0]
         else:
             if chosen == "fp16" and not np.isfinite(logits).all():
-                raise DeviceError("`precision=fp16`: numbers in this network grow too large for it; try bf16 or fp32")
+                raise DeviceError("`precision=fp16`: numbers in this network are too large for it; try bf16 or fp32")
             return logits
-        # Out of the handler, which would keep alive all that the attempt had allocated.
+        # Outside the handler, which would keep alive everything that the attempt allocated.
         if target.type == "cuda":
             torch.cuda.empty_cache()
         raise MemoryError(message)
@@ -94,11 +94,11 @@ def _open_network(
     compile: bool,
     output: Output,
 ) -> Network:
-    """The network, compiled if that was asked for and can be done.
+    """The network, compiled if that was asked for and is possible.
 
-    Softmax and LayerNorm compute in float32 by themselves. The head keeps float32, for classes tie where logits are
-    rounded. Under autocast what is between the layers would keep it as well, at the price of memory traffic: logits
-    come a quarter closer to those of fp32, and answers no closer.
+    Softmax and LayerNorm compute in float32 anyway. The head stays in float32, since rounded logits make classes tie.
+    Autocast would keep the values between layers in float32 too, at the cost of memory traffic. Logits then come a
+    quarter closer to those of fp32, but the answers do not.
     """
     import torch
 
@@ -108,7 +108,7 @@ def _open_network(
     open_model = partial(TimesformerForVideoClassification.from_checkpoint, checkpoint)
     network: Network | None = None
     if compile and target.type == "cpu":
-        tell("`compile`: going on without it, for on the CPU the network is faster than what PyTorch compiles")
+        tell("`compile`: continuing without it, since on the CPU the network is faster than PyTorch's compiled code")
     elif compile:
         view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *checkpoint.preprocess.size)
         network = _compile(open_model(), torch.zeros(2, *view, device=target, dtype=dtype), tell, output)
@@ -119,10 +119,10 @@ def _open_network(
 
 
 def choose_precision(asked: Precision, device: str) -> Dtype:
-    """`asked`, or bf16 where a GPU computes in it natively, and fp32 elsewhere; `device` is one of `devices.DEVICES`.
+    """`asked`, or bf16 on a GPU that computes in it natively, else fp32; `device` is one of `devices.DEVICES`.
 
     Raises:
-        DeviceError: a device that this machine does not have, or fp16 on the CPU.
+        DeviceError: this machine lacks the device; or fp16 on the CPU.
     """
     import torch
 
@@ -146,10 +146,10 @@ def precision_of(checkpoint: Checkpoint, asked: Precision, device: str) -> str:
 
 
 def precisions(asked: Precision, device: str) -> tuple[Precision, ...]:
-    """`asked`, or fp32 and what else the device computes in natively.
+    """`asked`, or fp32 and the other precisions that the device computes in natively.
 
     Raises:
-        DeviceError: a device that this machine does not have, or one that cannot do the precision.
+        DeviceError: this machine lacks the device, or the device cannot compute in the precision.
     """
     chosen = choose_precision(asked, device)
     if asked != "auto":
@@ -161,7 +161,7 @@ def precisions(asked: Precision, device: str) -> tuple[Precision, ...]:
         return ("fp32", "bf16", "fp16") if torch.cuda.get_device_capability(target) >= (8, 0) else ("fp32", "fp16")
     if target.type == "mps":
         return ("fp32", "fp16")
-    # As processors of Intel and AMD have it, and those of ARM; PyTorch tells from 2.10 on.
+    # Processors of Intel and AMD report it so, and those of ARM; PyTorch can tell from 2.10 on.
     known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return ("fp32", "bf16") if any(known.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else ("fp32",)
 
@@ -204,7 +204,7 @@ def _compile(
     tell: Callable[[str], None],
     output: Output = "logits",
 ) -> Network | None:
-    """The network where the views are and in their dtype, compiled, which has seen the two; None if it cannot be."""
+    """The network, compiled for the device and dtype of the views and tried on both; None if that is impossible."""
     import torch
 
     model.timesformer.to(views.device, views.dtype)
@@ -214,24 +214,24 @@ def _compile(
         cls = model.timesformer(pixels).last_hidden_state[:, 0].float()
         return cls if output == "embedding" else model.classifier(cls)  # type: ignore[no-any-return]
 
-    tell("`compile`: compiling the network, which takes a minute or so")
+    tell("`compile`: compiling the network, which takes about a minute")
     begin = time.perf_counter()
     encoder, layers = model.timesformer.encoder, model.timesformer.encoder.layer
     try:
-        # Layers are alike, so that compiling one compiles all; the whole network would take a multiple of the time.
+        # Layers are alike, so compiling one compiles all; compiling the whole network would take many times longer.
         encoder.layer = torch.nn.ModuleList(
             cast("torch.nn.Module", torch.compile(layer, dynamic=True)) for layer in layers
         )
-        # Dynamic sizes are those from 2 on; 1 always gets code of its own. No other batch compiles anything.
+        # Dynamic sizes start at 2; 1 always gets its own code. So no further batch size triggers a compilation.
         with torch.inference_mode():
             for batch in (views, views[:1]):
                 network(batch)
-    except Exception as error:  # of the compilers and whatever they call; without them the network is the same
+    except Exception as error:  # compilers raise anything; without them the network gives the same
         encoder.layer = layers
         reason = " ".join(str(error).partition("\n\n")[0].split())
         tell(
-            f"`compile`: going on without it, for PyTorch cannot compile the network here ({reason}); "
-            "it takes Triton and a C compiler"
+            f"`compile`: continuing without it, since PyTorch cannot compile the network here ({reason}); "
+            "Triton and a C compiler are needed"
         )
         return None
     tell(f"`compile`: compiled the network in {time.perf_counter() - begin:.0f} seconds")
@@ -239,14 +239,14 @@ def _compile(
 
 
 def _upload(pixels: "torch.Tensor", target: "torch.device") -> "torch.Tensor":
-    """To CUDA through pinned memory: then the copy runs by itself, while the first kernels are being queued."""
+    """To CUDA through pinned memory, so that the copy overlaps with queueing the first kernels."""
     if target.type == "cuda":
-        # The blocks that are pinned are kept by torch and used again.
+        # torch keeps the pinned blocks and uses them again.
         return pixels.pin_memory().to(target, non_blocking=True)
     return pixels.to(target)
 
 
-# What torch says when it cannot allocate: on CUDA and MPS, in cuBLAS, and on the CPU of Linux and Windows.
+# torch's messages if it cannot allocate: on CUDA and MPS, in cuBLAS, and on the CPU of Linux and Windows.
 _OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|can't allocate memory|not enough memory")
 
 
