@@ -98,7 +98,7 @@ def test_no_videos_need_no_cluster(checkpoint: Checkpoint, fake_ray: None) -> No
 
 
 def test_gpus_have_no_numbers(checkpoint: Checkpoint, fake_ray: None) -> None:
-    with pytest.raises(UsageError, match="cuda:1`: Ray itself hands out the GPUs of its cluster; use `device=cuda`"):
+    with pytest.raises(UsageError, match="cuda:1`: Ray itself assigns the GPUs of its cluster; use `device=cuda`"):
         run_there([Item("a.mp4")], checkpoint, device="cuda:1")
 
 
@@ -171,7 +171,7 @@ def test_views_of_several_videos_are_scored_together(checkpoint: Checkpoint, fol
 
 @pytest.mark.parametrize(
     ("returned", "message"),
-    [(["b.mp4"], "returned .*b.mp4.* in place of .*a.mp4"), (["a.mp4"], "did not return .*b.mp4")],
+    [(["b.mp4"], "returned .*b.mp4.* instead of .*a.mp4"), (["a.mp4"], "did not return .*b.mp4")],
 )
 def test_what_ray_loses_or_confuses_is_noticed(returned: list[str], message: str) -> None:
     answers = [Failure(cluster._absolute(Item(path)), "decode", "damaged") for path in returned]

@@ -369,4 +369,4 @@ def test_a_worker_that_is_killed_once_costs_nothing(tmp_path: Path) -> None:
     (answer,) = (answer for _, answer in run(["kill"]))
     assert isinstance(answer, VideoError)
     assert answer.kind == "crash"
-    assert "SIGKILL; perhaps for want of memory" in str(answer)
+    assert "SIGKILL; perhaps for lack of memory" in str(answer)

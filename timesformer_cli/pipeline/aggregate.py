@@ -1,4 +1,4 @@
-"""Scores of a video from the logits of its views, and of adjacent segments together."""
+"""Combine the logits of a video's views into scores, and merge adjacent segments."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -11,11 +11,11 @@ from timesformer_cli.specs import Combine
 
 
 def combine(logits: NDArray[np.float32], how: Combine) -> NDArray[np.float32]:
-    """Scores float32 (K,) of views' logits (V, K); sums are formed in float64.
+    """Scores float32 (K,) from views' logits (V, K); sums are computed in float64.
 
     `logits` is the softmax of the mean logits: the original adds up logits, which ranks the same.
-    `probabilities` is the mean of the softmaxes, which the paper describes and which can rank
-    differently. `raw_logits` is the mean of the logits.
+    `probabilities` is the mean of the softmaxes, as the paper describes; it can rank differently.
+    `raw_logits` is the mean of the logits.
     """
     values = logits.astype(np.float64)
     scores: NDArray[np.float64]
@@ -35,9 +35,9 @@ def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def merge(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Adjacent segments with the same likeliest class as one, with the means of their logits and scores.
+    """Merge adjacent segments with the same top class, with the means of their logits and scores.
 
-    That class stays the likeliest: what is the largest in each is the largest in the mean.
+    That class stays the top one, since what is largest in each is largest in the mean.
     """
     groups = groupby(segments, key=lambda segment: int(segment.scores.argmax()))
     return tuple(_merged(list(group)) for _, group in groups)

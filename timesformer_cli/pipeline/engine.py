@@ -25,7 +25,7 @@ def score_all(
 ) -> Iterator[Iterator[Scored | Failure]]:
     """The logits of each span of each item, in order, for as long as the context lasts.
 
-    `opened` gives the network where it was loaded already; a cluster loads its own.
+    `opened` gives the network if it is already loaded; a cluster loads its own.
 
     Raises:
         TimesformerError: as `RunOptions.open`, `score` and, on a cluster, `score_on_cluster`.
@@ -36,6 +36,6 @@ def score_all(
     levels = runtime_of(checkpoint).takes_levels(checkpoint)
     recipe = checkpoint.recipe
     with run.prepare(items, recipe, timeline=timeline, thumbnails=thumbnails, levels=levels) as prepared:
-        # What takes seconds, importing torch, while the first videos are read.
+        # Importing torch takes seconds; meanwhile the first videos are read.
         scorer = run.open(checkpoint, tell) if opened is None else opened()
         yield score(prepared, scorer, run.batch(scorer, tell))

@@ -1,4 +1,4 @@
-"""From items to what the network is fed: read, cut into views, in worker processes ahead of whoever takes them."""
+"""From items to network input: worker processes read videos ahead and cut them into views."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,21 +19,21 @@ from timesformer_cli.video.reader import VideoReader, open_video
 from timesformer_cli.video.render import thumbnail
 from timesformer_cli.video.sampling import plan
 
-# Frames in the thumbnail of a video; one of a timeline's segment has one.
+# Frames in the thumbnail of a video; the thumbnail of a timeline's segment has one.
 _THUMBNAIL_FRAMES = 4
 
-# Network input that may lie ready for it, beyond two videos for each worker: some fifty views of the base size,
-# so that a GPU's batches fill up.
+# Network input that may be prepared in advance, beyond two videos for each worker: some fifty views of the base
+# size, enough to fill a GPU's batches.
 _ROOM = 2**28
 
 
 def read_clips(reader: VideoReader, clips: NDArray[np.int64], reading: Reading = Reading()) -> Iterator[Frames]:
-    """The frames of each of `clips` (C, T), which share frames when they overlap: each is decoded once.
+    """The frames of each of `clips` (C, T). Frames that clips share are decoded only once.
 
-    As many clips are read at a time as `reading.max_frame_bytes` hold, so memory does not grow with their number.
+    It reads as many clips at a time as `reading.max_frame_bytes` holds, so memory does not grow with their number.
 
     Raises:
-        VideoError: a frame cannot be had.
+        VideoError: a frame cannot be decoded.
     """
     most = reading.max_frame_bytes // (reader.info.width * reader.info.height * 3)
     blocks = _blocks(clips, most)
@@ -46,7 +46,7 @@ def read_clips(reader: VideoReader, clips: NDArray[np.int64], reading: Reading =
             numbers = np.concatenate([numbers, missing])
             frames = _pick(_joined(frames, read), np.argsort(numbers))
             numbers.sort()
-        else:  # nothing to put together, and no copy to make
+        else:  # nothing to join, so no copy
             numbers, frames = missing, read
         del read
         for clip in block:
@@ -57,7 +57,7 @@ def read_clips(reader: VideoReader, clips: NDArray[np.int64], reading: Reading =
 
 
 def _blocks(clips: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
-    """Clips one after another, in blocks that need at most that many frames, or of one clip that needs more."""
+    """Consecutive clips in blocks that need at most `most` frames; a clip that needs more is a block of its own."""
     starts = [0]
     needed: set[int] = set()
     for number, clip in enumerate(clips.tolist()):
@@ -74,7 +74,7 @@ def _joined(first: Frames, second: Frames) -> Frames:
 
 
 def _pick(frames: Frames, positions: NDArray[np.intp], *, copy: bool = False) -> Frames:
-    # Consecutive positions, as in any clip that shares no frame, are taken without a copy.
+    # Consecutive positions, as in any clip that repeats no frame, are taken without a copy.
     chosen: slice | NDArray[np.intp] = positions
     if not copy and len(positions) and (np.diff(positions) == 1).all():
         chosen = slice(int(positions[0]), int(positions[-1]) + 1)
@@ -82,7 +82,7 @@ def _pick(frames: Frames, positions: NDArray[np.intp], *, copy: bool = False) ->
 
 
 def prepare(item: Item, recipe: Recipe, reading: Reading = Reading()) -> Views:
-    """Everything that happens to a video as a whole before the network sees it.
+    """All views of a video as a whole, ready for the network.
 
     Raises:
         VideoError: the video cannot be read.
@@ -100,9 +100,9 @@ def prepare_spans(
     thumbnails: bool = False,
     levels: bool = False,
 ) -> Generator[Views]:
-    """The views of each span of a video, in order of time; what is held does not grow with the video.
+    """The views of each span of a video, in order of time; memory does not grow with the length of the video.
 
-    `levels` is as for `make_views`, and `thumbnails` asks for pictures of the spans.
+    `levels` is as for `make_views`, and `thumbnails` adds thumbnails of the spans.
 
     Raises:
         VideoError: the video cannot be read.
@@ -114,7 +114,7 @@ def prepare_spans(
         crops = crop_names(info.width, info.height, spec)
         clips = read_clips(reader, np.concatenate([span.clips for span in spans]), reading)
         for number, span in enumerate(spans):
-            # Views are made clip by clip: the frames of ten clips of a film in 4K would not fit into memory.
+            # Views are made clip by clip: the frames of ten clips of a 4K film would not fit into memory.
             parts = [make_views([frames], spec, levels=levels) for frames in islice(clips, len(span.clips))]
             pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
             labels = tuple(
@@ -145,11 +145,11 @@ def prepare_all(
 ) -> Iterator[Iterator[Prepared | None]]:
     """The views of each span of each item, in order; a video that cannot be read ends with a `Failure`.
 
-    None says that the next of them is not there yet: who asks again waits for it.
+    None means that the next result is not ready yet: ask again to wait for it.
 
-    `workers` processes do it, ahead of whoever takes the results and from the moment the context is
-    entered; `limits` is what one video may take. Without workers it is done here as it is asked
-    for, and a decoder that hangs or crashes takes the program with it.
+    `workers` processes do the work, ahead of the consumer, as soon as the context is entered; `limits`
+    bounds the time and memory of one video. Without workers, the work is done here when a result is
+    asked for, and a decoder that hangs or crashes takes the program with it.
     """
     spans = partial(prepare_spans, recipe=recipe, timeline=timeline, thumbnails=thumbnails, levels=levels)
     task = partial(_carried, spans=spans, reading=reading)
@@ -173,7 +173,7 @@ def _one_by_one(items: Iterable[Item], task: Task[Item]) -> Iterator[Prepared | 
 
 
 def _carried(item: Item, threads: int, spans: Callable[..., Generator[Views]], reading: Reading) -> Generator[Done]:
-    """`prepare_spans` in a worker. The item itself stays behind: the master has it."""
+    """`prepare_spans` in a worker. The item itself is not sent back: the main process has it."""
     reading = replace(reading, threads=threads)
     try:
         for views in spans(item, reading=reading):
@@ -181,9 +181,9 @@ def _carried(item: Item, threads: int, spans: Callable[..., Generator[Views]], r
     except (TimesformerError, MemoryError):
         raise
     except Exception as error:
-        # One odd file in a million must not stop a run of days, even where the mistake is ours.
+        # One odd file in a million must not stop a run of days, even if the bug is ours.
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise VideoError("crash", f"reading it failed as was not foreseen ({what}); please report it") from error
+        raise VideoError("crash", f"reading it failed unexpectedly ({what}); please report it") from error
 
 
 def _received(item: Item, answer: Done | VideoError) -> Prepared:

@@ -30,20 +30,20 @@ from timesformer_cli.specs import Checkpoint, Recipe, Timeline
 from timesformer_cli.video.addresses import is_address, local_path
 from timesformer_cli.video.sampling import MAX_AUTO_CLIPS
 
-# Videos that a task reads one after the other. It starts a process for them, and Ray has some work with each task;
-# but a task is also what is done again when a node is lost, and there should be a few for each CPU.
+# Videos that one task reads in turn. A task starts a process for them, and Ray has some overhead for each task. But a
+# task is also repeated as a whole if a node is lost, and each CPU should get several.
 _MOST_ITEMS = 32
 _TASKS_EACH = 4
 
-# How often Ray does again what a lost node was doing. It would go on for ever by default, also where the videos
-# themselves are what a node dies of.
+# How often Ray repeats the work of a lost node. By default it would do so for ever, even if the videos themselves
+# crash the nodes.
 _RETRIES = 2
 
-# A network's share of a node's CPUs, as Ray counts them; it computes on all of them. It must not be the 1 of a task
-# that reads: Ray fuses stages that ask for the same, and all videos would be read where a network is, one by one.
+# A network's share of a node's CPUs, as Ray counts them; it computes on all of them. It must differ from the 1 of a
+# task that reads: Ray fuses stages with equal requests, and would then read all videos one by one in the network's.
 _NETWORK_CPUS = 0.5
 
-# Views that go to a GPU at a time, for `BatchSize` to share out: half a gigabyte of the base size.
+# Views that go to a GPU at a time, before `BatchSize` divides them: half a gigabyte of the base size.
 _VIEWS_AT_A_TIME = 128
 
 
@@ -56,16 +56,16 @@ def score_on_cluster(
     thumbnails: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Scored | Failure]:
-    """What `score` gives for the items, in order; all of them are listed before the first.
+    """The results of `score` for the items, in order; all items are listed before the first result.
 
-    Every node must have this package, and find the videos and the weights where this machine does. `run` means what
-    it means elsewhere, except that Ray numbers the GPUs, `cuda` is as many as there are, and its own tasks stand for
-    the workers. Exported models get a GPU when it is asked for by name, with the device or the provider.
+    Every node must have this package, and find the videos and the weights under the same paths as this machine. `run`
+    has its usual meaning, with three exceptions: Ray numbers the GPUs, `cuda` uses all of them, and Ray's own tasks
+    replace the workers. Exported models get a GPU only if the device or the provider names one.
 
     Raises:
         UsageError: as `check_cluster`.
-        DeviceError: the cluster has no GPU, and one was asked for; or too few CPUs.
-        TimesformerError: there is no cluster at the address, or it fails; or what the network's side raises.
+        DeviceError: a GPU was asked for and the cluster has none; or it has too few CPUs.
+        TimesformerError: there is no cluster at the address, or it fails; or the network raised an error.
     """
     check_cluster(run.device)
     listed = list(items)
@@ -76,9 +76,9 @@ def score_on_cluster(
         asked = runtime_of(checkpoint).cluster_device(run.device, run.provider)
         networks, ask, device = _networks(ray, asked)
         run = replace(run, device=device)
-        # Videos stay where they are: paths go through Ray, and what the network is to see of them.
+        # Videos stay where they are: only their paths and the frames to read go through Ray.
         data = ray.data.from_arrow(_pack(_absolute(item) for item in listed), override_num_blocks=blocks)
-        with warnings.catch_warnings(action="ignore"):  # the retries have no other way in, and that will change
+        with warnings.catch_warnings(action="ignore"):  # Ray warns that this, the only way to set retries, will change
             data = data.map_batches(
                 _prepare,
                 fn_kwargs={
@@ -106,8 +106,8 @@ def score_on_cluster(
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected to a cluster, and silent."""
-    # Under `uv run` Ray would start each of its workers with it, and upload the folder that it was called in.
+    """Ray, connected to a cluster, without its output."""
+    # Under `uv run`, Ray would start each worker with uv too, and upload the working directory.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -119,20 +119,20 @@ def _connected(address: str | None) -> Iterator[Any]:
     try:
         if ours:
             _connect(ray, address or os.environ.get("RAY_ADDRESS"))
-        context = ray.data.DataContext.get_current()  # later datasets have it
+        context = ray.data.DataContext.get_current()  # later datasets inherit it
         context.execution_options.preserve_order = True
         context.enable_progress_bars = context.print_on_execution_start = False
         yield ray
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).strip().splitlines()[-1].split())
-        raise TimesformerError(f"`engine=ray`: the cluster could not go on ({reason})") from error
+        raise TimesformerError(f"`engine=ray`: the cluster failed ({reason})") from error
     finally:
         if ours:
             ray.shutdown()
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    """To a cluster, or to one that is started."""
+    """Connect to a cluster, or start one."""
     try:
         if address is not None:
             _check_address(address)
@@ -143,7 +143,7 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _check_address(address: str) -> None:
-    """Raises ConnectionError where nothing listens at HOST:PORT: Ray itself takes minutes to find out."""
+    """Raise ConnectionError if nothing listens at HOST:PORT; Ray itself takes minutes to notice."""
     url = urlsplit(address if "://" in address else f"//{address}")
     if url.hostname is None or url.port is None:  # auto or local
         return
@@ -155,7 +155,7 @@ def _check_address(address: str) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep the handler of SIGTERM, and standard error from what Ray's native part says that it will not say."""
+    """Keep the handler of SIGTERM, and suppress on standard error what Ray's native code prints regardless."""
     handler = signal.getsignal(signal.SIGTERM)
     sys.stderr.flush()
     kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -166,12 +166,12 @@ def _undisturbed() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(sink)
-        if threading.current_thread() is threading.main_thread():  # no other may
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set it
             signal.signal(signal.SIGTERM, handler)
 
 
 def _networks(ray: Any, device: str) -> tuple[int, dict[str, float], str]:
-    """How many networks there will be, what of the cluster each asks for, and their device."""
+    """The number of networks, the cluster resources that each asks for, and their device."""
     ask, gpus = {"num_cpus": _NETWORK_CPUS}, int(_count(ray, "GPU"))
     if device == "cuda" and gpus == 0:
         raise DeviceError("`device=cuda`: the Ray cluster has no GPU; try `device=cpu`")
@@ -182,15 +182,15 @@ def _networks(ray: Any, device: str) -> tuple[int, dict[str, float], str]:
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 1]
         networks = max(len(nodes), 1)
     cpus = _count(ray, "CPU")
-    if cpus < networks * _NETWORK_CPUS + 1:  # it would wait for ever
+    if cpus < networks * _NETWORK_CPUS + 1:  # otherwise it would wait for ever
         raise DeviceError(f"`engine=ray`: a cluster of {cpus:g} CPUs is too small to read videos beside the network")
     return networks, ask, device
 
 
 def _rows_at_a_time(checkpoint: Checkpoint, device: str) -> int:
-    """Windows that go to a network at a time: on a GPU as many as have some hundred views, elsewhere one.
+    """Rows that go to a network at a time: on a GPU, as many as have some hundred views; elsewhere one.
 
-    So on the CPU a batch holds one video, as in `choose_batch_size`.
+    So a batch on the CPU holds one video, as in `choose_batch_size`.
     """
     if device != "cuda":
         return 1
@@ -202,14 +202,14 @@ def _count(ray: Any, resource: str) -> float:
 
 
 def _absolute(item: Item) -> Item:
-    """The item by a path that does not depend on the working directory, which Ray's workers do not share."""
+    """The item with an absolute path, since Ray's workers have different working directories."""
     if is_address(item.path):
         return item
     return replace(item, path=os.path.join(os.getcwd(), local_path(item.path)))
 
 
 def _prepare(rows: Any, recipe: Recipe, run: RunOptions, **asked: Any) -> Iterator[Any]:
-    """A task of Ray: read videos, in a process beside it. What hangs or crashes costs one video, as elsewhere."""
+    """A task of Ray: read videos in a separate process, so that a hang or a crash costs only one video."""
     with run.prepare(_unpack(rows), recipe, **asked) as prepared:
         for views in prepared:
             if views is not None:
@@ -217,21 +217,21 @@ def _prepare(rows: Any, recipe: Recipe, run: RunOptions, **asked: Any) -> Iterat
 
 
 class _Network:
-    """An actor of Ray: score what was prepared."""
+    """An actor of Ray: score prepared views."""
 
     def __init__(self, checkpoint: Checkpoint, run: RunOptions) -> None:
-        # Ray has set it to the CPUs that it counts for the actor.
+        # Ray has set the cores to the CPUs that it counts for the actor.
         runtime_of(checkpoint).use_cores(available_cores())
         self._told: list[str] = []
         self._error: TimesformerError | None = None
         try:
             self._scorer = run.open(checkpoint, self._told.append)
             self._size = run.batch(self._scorer, self._told.append)
-        except TimesformerError as error:  # raised here, it would come out of Ray as something else
+        except TimesformerError as error:  # raised here, it would reach the caller as a different error
             self._error = error
 
     def __call__(self, rows: Any) -> Any:
-        """Prepared to scored, after what there is to tell; or an error that ends the run."""
+        """Scored views for prepared ones, after any messages; or an error that ends the run."""
         try:
             if self._error is not None:
                 raise self._error
@@ -252,7 +252,7 @@ class _Network:
 
 
 def _scored(data: Any, items: Sequence[Item], tell: Callable[[str], None]) -> Iterator[Scored | Failure]:
-    """What the networks return, of the items as they were given."""
+    """The networks' results, matched to the items in order."""
     left = iter(items)
     item = next(left, None)
     told = set()
@@ -261,12 +261,12 @@ def _scored(data: Any, items: Sequence[Item], tell: Callable[[str], None]) -> It
         if isinstance(answer, TimesformerError):
             raise answer
         if isinstance(answer, str):
-            if answer not in told:  # by another network
+            if answer not in told:  # by a different network
                 tell(answer)
             told.add(answer)
             continue
         if item is None or answer.item != _absolute(item):
-            raise RuntimeError(f"Ray returned {answer.item} in place of {item}")
+            raise RuntimeError(f"Ray returned {answer.item} instead of {item}")
         yield replace(answer, item=item)
         if isinstance(answer, Failure) or not answer.more:
             item = next(left, None)
@@ -275,7 +275,7 @@ def _scored(data: Any, items: Sequence[Item], tell: Callable[[str], None]) -> It
 
 
 def _pack(values: Iterable[object]) -> Any:
-    """A table of them, pickled: Arrow makes floats of whole numbers beside nulls, and no strings of odd file names."""
+    """A table of the values, pickled: Arrow turns integers beside nulls into floats, and rejects odd file names."""
     import pyarrow
 
     return pyarrow.table({"row": pyarrow.array([pickle.dumps(value) for value in values], pyarrow.large_binary())})

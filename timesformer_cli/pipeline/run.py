@@ -1,4 +1,4 @@
-"""What makes a run quick, which travels whole; it never changes the answer."""
+"""The options that make a run fast, passed on as one record; they never change the answer."""
 
 import importlib.util
 import re
@@ -21,25 +21,25 @@ Tell = Callable[[str], None]
 
 
 def silent(message: str) -> None:
-    """Who asks for no messages gets none."""
+    """Drop a message: for callers that want none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A Ray cluster: the one at `address`, or at RAY_ADDRESS, or one that runs on this machine, or a new one."""
+    """A Ray cluster: at `address`, or at RAY_ADDRESS, or one that runs on this machine, or else a new one."""
 
     address: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What changes the speed of a run, never its answer.
+    """Options that change the speed of a run, never its answer.
 
-    `device`: one of `devices.DEVICES`. `precision`: what the network computes in. `compile`: whether PyTorch compiles
-    it first. `provider`: what ONNX Runtime runs a model on. `batch_size`: views at a time; None finds the best.
-    `workers`: processes that read videos ahead of the network; None is one for each core, 0 reads in the program
-    itself. `reading` and `limits`: how one video is read, and what it may take. `cluster`: where the work is done
-    instead of here.
+    `device`: one of `devices.DEVICES`. `precision`: of the network's weights and arithmetic. `compile`: whether
+    PyTorch compiles the network first. `provider`: ONNX Runtime's execution provider. `batch_size`: views at a time;
+    None finds the best. `workers`: processes that read videos ahead of the network; None is one per core, 0 reads in
+    the program itself. `reading` and `limits`: how to read one video, and its limits of time and memory. `cluster`:
+    does the work instead of this machine.
     """
 
     device: str = "auto"
@@ -53,10 +53,10 @@ class RunOptions:
     cluster: Cluster | None = None
 
     def check(self, checkpoint: Checkpoint) -> None:
-        """Find out, before anything heavy is loaded, what cannot be.
+        """Reject invalid options before anything heavy is loaded.
 
         Raises:
-            UsageError: a device of no known kind, options that mean nothing to the model's format, or no Ray for a
+            UsageError: an unknown kind of device, options that do not apply to the model's format, or no Ray for a
                 cluster.
         """
         check_device(self.device)
@@ -68,11 +68,11 @@ class RunOptions:
     def open(self, checkpoint: Checkpoint, tell: Tell = silent, output: Output = "logits") -> Scorer:
         """The network, loaded and ready, for logits or class tokens.
 
-        `tell` gets a sentence of what takes long, or has to be done without.
+        `tell` gets a sentence about anything that takes long or is not available.
 
         Raises:
-            UsageError: as `check`, or a runtime that is not installed.
-            DeviceError: a device or a precision that this machine does not have.
+            UsageError: as `check`, or the runtime is not installed.
+            DeviceError: this machine lacks the device or the precision.
             CheckpointError: weights that are missing, unreadable, or do not fit the config.
         """
         return runtime_of(checkpoint).open_scorer(
@@ -90,12 +90,12 @@ class RunOptions:
         return choose_batch_size(self.batch_size, self.device, tell, scorer)
 
     def precision_of(self, checkpoint: Checkpoint) -> str:
-        """What the network computes in. Raises DeviceError."""
+        """The precision that the network computes in. Raises DeviceError."""
         return runtime_of(checkpoint).precision_of(checkpoint, self.precision, self.device)
 
     @property
     def processes(self) -> int:
-        """The processes to read with: with one less a small network would wait, and a large one keeps them waiting."""
+        """The number of reading processes: one fewer would starve a small network; a large one keeps them waiting."""
         return available_cores() if self.workers is None else self.workers
 
     def prepare(
@@ -121,13 +121,13 @@ class RunOptions:
 
 
 def check_ray() -> None:
-    """Raises UsageError when Ray is not there."""
+    """Raise UsageError if Ray is not installed."""
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
         raise UsageError("`engine=ray` needs Ray; install it with: pip install 'timesformer-cli[ray]'")
 
 
 def check_cluster(device: str) -> None:
-    """Raises UsageError when Ray is not there, or when a GPU is asked for by its number."""
+    """Raise UsageError if Ray is not installed, or if a GPU is asked for by its number."""
     check_ray()
     if re.fullmatch(r"cuda:\d+", device):
-        raise UsageError(f"`device={device}`: Ray itself hands out the GPUs of its cluster; use `device=cuda`")
+        raise UsageError(f"`device={device}`: Ray itself assigns the GPUs of its cluster; use `device=cuda`")

@@ -1,4 +1,4 @@
-"""From network input to scores, and from scores to predictions; videos stay in their order."""
+"""From network input to scores, and from scores to predictions; videos keep their order."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -18,10 +18,10 @@ from timesformer_cli.specs import Checkpoint
 def score(
     prepared: Iterable[Prepared | None], scorer: Scorer, batch: BatchSize | int = 1
 ) -> Iterator[Scored | Failure]:
-    """The logits of each span, in order; the scorer sees at most `batch` views at a time, of one video or more.
+    """The logits of each span, in order; the scorer gets at most `batch` views at a time, of one or more videos.
 
-    A batch is filled up from the videos that are there. Where None says that the next is not, it is
-    scored as it is, so that no result waits for a video that may be long in coming.
+    A batch is filled from the videos that are ready. None means that the next one is not: then the batch is
+    scored as it is, so that no result waits for a video that may take long.
 
     Raises:
         DeviceError: not even one view fits into memory.
@@ -34,7 +34,7 @@ def score(
         while line.unscored >= (size.size if views is not None and size.spans else 1):
             line.score_batch()
             yield from line.scored()
-        yield from line.scored()  # failures at the head of it
+        yield from line.scored()  # failures at its head
     while line.unscored:
         line.score_batch()
         yield from line.scored()
@@ -42,7 +42,7 @@ def score(
 
 
 def label(scored: Iterable[Scored | Failure], checkpoint: Checkpoint) -> Iterator[Result]:
-    """One result for each video, of the logits of its spans; of one that failed half-way, the failure.
+    """One result per video, from the logits of its spans; if it failed half-way, the failure.
 
     Raises:
         CheckpointError: the network's scores are not numbers.
@@ -50,7 +50,7 @@ def label(scored: Iterable[Scored | Failure], checkpoint: Checkpoint) -> Iterato
     segments: list[Segment] = []
     for each in scored:
         if isinstance(each, Failure):
-            segments.clear()  # of the part that could be read
+            segments.clear()  # those that could be read
             yield each
             continue
         segments.append(_segment(each, checkpoint))
@@ -68,7 +68,7 @@ def _segment(scored: Scored, checkpoint: Checkpoint) -> Segment:
 
 
 class _Line:
-    """Spans in their order, from the first without all of its logits to the last that is there."""
+    """Spans in order: from the first that still lacks logits to the last that is ready."""
 
     def __init__(self, scorer: Scorer, size: BatchSize) -> None:
         self._scorer = scorer
@@ -82,7 +82,7 @@ class _Line:
         self.unscored += place.unscored
 
     def score_batch(self) -> None:
-        """Score the first views, as many as make a batch or as there are."""
+        """Score the first views: a full batch, or all that are ready."""
         taken: list[tuple[_Place, Pixels]] = []
         missing = self._size.size
         for place in self._places:
@@ -91,7 +91,7 @@ class _Line:
             if place.unscored:
                 taken.append((place, place.take(missing)))
                 missing -= len(taken[-1][1])
-        # The views of a single video need no copy.
+        # The views of one video need no copy.
         pixels = taken[0][1] if len(taken) == 1 else np.concatenate([views for _, views in taken])
         logits = self._size.score(self._scorer, pixels)
         self.unscored -= len(pixels)
@@ -100,7 +100,7 @@ class _Line:
             logits = logits[len(views) :]
 
     def scored(self) -> Iterator[Scored | Failure]:
-        """What is finished at the head of the line, which it leaves."""
+        """Remove the finished results from the head of the line."""
         while self._places and not self._places[0].unscored:
             place = self._places.popleft()
             views = place.prepared
@@ -113,7 +113,7 @@ def scored_views(views: Views, logits: NDArray[np.float32]) -> Scored:
 
 
 class _Place:
-    """A span in the line: how many of its views are still to be scored, and the logits of the others."""
+    """A span in the line: the number of its views still to be scored, and the logits of the rest."""
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
@@ -121,7 +121,7 @@ class _Place:
         self.logits: list[NDArray[np.float32]] = []
 
     def take(self, most: int) -> Pixels:
-        """The next of its views (N, T, C, H, W)."""
+        """At most `most` of its next views (N, T, C, H, W)."""
         assert isinstance(self.prepared, Views)
         first = len(self.prepared.pixels) - self.unscored
         views = self.prepared.pixels[first : first + most]

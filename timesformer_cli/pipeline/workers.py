@@ -1,4 +1,4 @@
-"""Work in processes of its own: an item that hangs, crashes or eats memory costs itself, and not the run."""
+"""Work in separate processes: an item that hangs, crashes or exhausts memory fails by itself, and the run goes on."""
 
 import contextlib
 import ctypes
@@ -34,9 +34,9 @@ T = TypeVar("T")
 
 
 class Done(NamedTuple):
-    """What a task yields: something small that can be pickled, and an array that goes through shared memory.
+    """A task's result: a small value that can be pickled, and an array that goes through shared memory.
 
-    `more` says that further ones of the same item follow.
+    `more` means that further results of the same item follow.
     """
 
     value: Any
@@ -44,48 +44,47 @@ class Done(NamedTuple):
     more: bool = False
 
 
-# What is done with an item, by at most so many threads, in one part or more; the last is the one without `more`.
+# The work on an item, with at most the given number of threads, in one part or more; the last part has no `more`.
 Task = Callable[[T, int], Generator[Done]]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one item may take: seconds by the clock for each part, and bytes beyond what a worker has at its start.
+    """Limits of one item: wall-clock seconds for each part, and bytes beyond the memory of a worker at its start.
 
-    The second holds where the platform limits a process's address space, which is Linux.
+    The memory limit works only where the platform can limit a process's address space, which is Linux.
     """
 
     timeout: float = 60.0
     memory: int = 6 * 2**30
 
 
-# Workers end themselves when their time is up, to the moment, whatever native code they are in.
-# Where the platform cannot do that they are killed after so many seconds more, which are also what a
-# worker may take to start, that is to import the decoders.
+# Workers end themselves exactly when their time is up, even in native code. If the platform cannot do that, they
+# are killed this many seconds later. A worker may also take this long to start, that is, to import the decoders.
 _GRACE = 15.0
 
-# Seconds after which no one comes for an array any more.
+# Seconds after which an array that nobody fetched is abandoned.
 _ABANDONED = 60.0
 
-# Items begun and not taken, whatever room their results take: failures take none.
+# Items begun and not taken, however little room their results need: failures need none.
 _MOST_PLACES = 256
 
-# Parts after which memory is given back: decoders leave holes in it that would grow by 16 kB a video.
+# Parts after which freed memory is returned: decoders fragment it, and it would grow by 16 kB per video.
 _TRIMMED_AFTER = 32
 
-OUT_OF_MEMORY = "reading it takes more memory than there is for a video; try fewer `clips`"
+OUT_OF_MEMORY = "reading it takes more memory than a video may use; try fewer `clips`"
 
 _serial = itertools.count()
 
 
 class Pool(Generic[T]):
-    """Workers that run `task` on items, each on one at a time, ahead of whoever takes the results.
+    """Workers that run `task` on items, each on one at a time, ahead of the consumer of the results.
 
-    They start with the context, and work on whatever the caller does meanwhile. Each worker has
-    `ahead` places for items: so many are begun before the first of them is taken, and so many parts of
-    one are made before the first of them is taken. Further ones while the arrays that are ready take
-    less than `room` bytes. Each item is worked on by one thread, but for the last: where there are fewer of them than
-    cores, they share the cores.
+    They start when the context is entered, and work while the caller does other things. Each worker has
+    `ahead` places for items: that many items are begun before the first is taken, and that many parts of
+    one item are made before its first is taken. More follow while the arrays that are ready take less than
+    `room` bytes. One thread works on each item. But if fewer items are left than there are cores, they share
+    the cores.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class Pool(Generic[T]):
         ahead: int = 2,
         room: int = 0,
     ) -> None:
-        # A server that imports the decoders once and then forks makes a new worker in no time.
+        # A server imports the decoders once; it then forks new workers at once.
         servers = "forkserver" in multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("forkserver" if servers else "spawn")
         if servers:
@@ -113,8 +112,8 @@ class Pool(Generic[T]):
         self._ahead = ahead
         self._room = room
         self._parts = itertools.count(1)
-        # Ctrl-C comes at any moment of the caller's thread, which must therefore never hold a lock: the
-        # slots are the other thread's alone, and these two queues are what passes between them.
+        # Ctrl-C can interrupt the caller's thread at any moment, so that thread must never hold a lock. Only
+        # the other thread uses the slots; these two queues are what passes between them.
         self._answers: queue.SimpleQueue[tuple[T, Done | BaseException] | None] = queue.SimpleQueue()
         self._taken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._error: BaseException | None = None
@@ -124,7 +123,7 @@ class Pool(Generic[T]):
     def __enter__(self) -> Self:
         _sweep()
         self._feed.start()
-        # The first process comes when it has imported the decoders, and the caller has better to do than wait.
+        # The first process appears only after it has imported the decoders; the caller should not wait for that.
         self._keeper.start()
         return self
 
@@ -138,15 +137,15 @@ class Pool(Generic[T]):
             worker.kill()
 
     def results(self) -> Iterator[tuple[T, Done | VideoError]]:
-        """In the order of the items: each part that `task` yields, or why there is none, or no more.
+        """Results in the order of the items: each part that `task` yields, or the error that ends the item.
 
-        That is the VideoError it raised, `timeout`, `crash` for a worker that died (or was killed twice), or
-        `too_large` for want of memory. Whatever else `task` or the items raise is raised here.
+        That error is the VideoError that `task` raised, `timeout`, `crash` for a worker that died (or was killed
+        twice), or `too_large` for lack of memory. Any other error of `task` or of the items is raised here.
         """
         return (result for result in self.results_and_pauses() if result is not None)
 
     def results_and_pauses(self) -> Iterator[tuple[T, Done | VideoError] | None]:
-        """The same, with None wherever the next result is not there yet: who asks again waits for it."""
+        """The same, with None whenever the next result is not ready yet: ask again to wait for it."""
         while True:
             if self._answers.empty():
                 yield None
@@ -157,14 +156,14 @@ class Pool(Generic[T]):
                 self._feed.check()
                 return
             self._taken.put(None)
-            self._bell.ring()  # there is a place for another
+            self._bell.ring()  # a place is free
             item, answer = taken
             if not isinstance(answer, (Done, VideoError)):
                 raise answer
             yield item, answer
 
     def _keep_busy(self) -> None:
-        """Give the workers items and take their answers, in a thread: the caller's may be busy for seconds."""
+        """Give items to the workers and take their answers, in a thread: the caller's may be busy for seconds."""
         try:
             _shield()
             for _ in range(self._count):
@@ -182,7 +181,7 @@ class Pool(Generic[T]):
         return [worker for worker in self._workers if worker.slot is not None]
 
     def _deliver(self) -> None:
-        """Pass on what is ready, in the order of the items."""
+        """Pass on the results that are ready, in the order of the items."""
         for slot in self._slots:
             while slot.answers:
                 self._answers.put((slot.item, slot.answers.popleft()))
@@ -190,7 +189,7 @@ class Pool(Generic[T]):
                 return
 
     def _clear(self) -> None:
-        """Make room where answers were taken."""
+        """Free the places of answers that were taken."""
         while not self._taken.empty():
             self._taken.get()
             self._slots[0].sizes.popleft()
@@ -210,7 +209,7 @@ class Pool(Generic[T]):
                     worker.begin(self._slots[-1], self._threads())
 
     def _threads(self) -> int:
-        """How many an item gets that is begun now."""
+        """Threads for an item that is begun now."""
         left = self._feed.left()
         return 1 if left is None else max(available_cores() // (len(self._busy()) + 1 + left), 1)
 
@@ -223,11 +222,11 @@ class Pool(Generic[T]):
         return slot is not None and (len(slot.sizes) < self._ahead or self._ready() < self._room)
 
     def _ready(self) -> int:
-        """Bytes of the arrays that are there and not taken."""
+        """Bytes of the arrays that are ready and not yet taken."""
         return sum(sum(slot.sizes) for slot in self._slots)
 
     def _wait(self) -> None:
-        """Until something happens, or a worker's time is up."""
+        """Wait until something happens, or a worker's time is up."""
         busy = self._busy()
         seconds = min((worker.deadline - time.monotonic() for worker in busy), default=math.inf)
         handles: list[Any] = [handle for worker in busy for handle in worker.handles]
@@ -247,8 +246,8 @@ class _Bell:
         self._rung = False
 
     def ring(self) -> None:
-        # Not more messages than can be heard, or the pipe would fill up when nobody listens any more. Where
-        # Ctrl-C comes between the two lines there is one too many, which does no harm.
+        # Never more messages than are read, or the pipe would fill up when nobody listens any more. If
+        # Ctrl-C comes between the two lines, there is one too many, which does no harm.
         with self._lock:
             if not self._rung:
                 self._ring.send_bytes(b"1")
@@ -265,8 +264,8 @@ class _Slot(Generic[T]):
 
     def __init__(self, item: T) -> None:
         self.item = item
-        self.answers: deque[Done | BaseException] = deque()  # that are not passed on
-        self.sizes: deque[int] = deque()  # in bytes, of the answers that are not taken
+        self.answers: deque[Done | BaseException] = deque()  # not passed on yet
+        self.sizes: deque[int] = deque()  # in bytes, of the answers not taken yet
         self.ended = False
         self.tries = 0
 
@@ -280,11 +279,11 @@ class _Slot(Generic[T]):
 
 
 class _Feed(Generic[T]):
-    """Takes items from where they come from in a thread, for standard input may keep one waiting."""
+    """Takes items from their source in a thread, since standard input may block."""
 
     def __init__(self, items: Iterable[T], capacity: int, bell: _Bell) -> None:
         self._items = items
-        self._bell = bell  # is rung when there is something to take
+        self._bell = bell  # rung when an item is ready
         self._queue: queue.Queue[tuple[T] | None] = queue.Queue(capacity)
         self._error: BaseException | None = None
         self._found = self._taken = 0
@@ -307,7 +306,7 @@ class _Feed(Generic[T]):
         self._bell.ring()
 
     def take(self) -> tuple[T] | None:
-        """The next item, or None if there is none, or none yet."""
+        """The next item; None if there is none, or none yet."""
         if self.ended:
             return None
         try:
@@ -319,24 +318,24 @@ class _Feed(Generic[T]):
         return item
 
     def left(self) -> int | None:
-        """How many are yet to be taken; None where more may come."""
+        """How many items are still to be taken; None if more may come."""
         return self._found - self._taken if self._all_found else None
 
     def check(self) -> None:
-        """Raise what the source of the items raised."""
+        """Raise the error that the source of the items raised."""
         if self._error is not None:
             raise self._error
 
 
 class _Worker(Generic[T]):
-    """One process after another, as they are used up."""
+    """A worker process, and its replacements."""
 
     def __init__(self, context: Any, task: Task[T], limits: Limits) -> None:
         self._context, self._task, self._limits = context, task, limits
         self.slot: _Slot[T] | None = None
         self.deadline = 0.0
         self.pauses = False  # between two parts of an item
-        self._memory = ""  # the name under which a worker leaves its arrays, with a number for each
+        self._memory = ""  # prefix of the names of a worker's arrays; a number follows
         self._part = 0
         self._start()
 
@@ -359,14 +358,14 @@ class _Worker(Generic[T]):
         self._send((slot.item, threads, self._memory))
 
     def go_on(self) -> None:
-        """With the next part of the item."""
+        """Start the next part of the item."""
         self.pauses = False
         self._part += 1
         self._send(None)
 
     def _send(self, message: object) -> None:
         self.deadline = time.monotonic() + self._limits.timeout + _GRACE
-        # Should it be dead, that is found out when its answer is waited for.
+        # If the process is dead, waiting for its answer will reveal that.
         with contextlib.suppress(OSError):
             self._connection.send(message)
 
@@ -396,11 +395,11 @@ class _Worker(Generic[T]):
             self._start()
 
     def _was_killed(self) -> bool:
-        """From outside, as the kernel does for want of memory, to whatever process it likes."""
+        """Whether it was killed from outside; the kernel, short of memory, may kill any process."""
         return bool(self._process.exitcode == -getattr(signal, "SIGKILL", 0) != 0)
 
     def _has_another_try(self, slot: _Slot[T]) -> bool:
-        """Begin the item again, if it was begun once and nothing has come of it."""
+        """Begin the item again if it was begun once and gave no result."""
         if slot.tries > 1 or self._part:
             return False
         self.kill()
@@ -427,21 +426,19 @@ class _Worker(Generic[T]):
         if code == -getattr(signal, "SIGALRM", 0) != 0:
             return self._late()
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        hint = "; perhaps for want of memory" if name == "SIGKILL" else ""
+        hint = "; perhaps for lack of memory" if name == "SIGKILL" else ""
         return VideoError("crash", f"the process that read it died ({name}{hint})")
 
     def _late(self) -> VideoError:
         self._process.kill()
         self._process.join()
-        return VideoError(
-            "timeout", f"not read within {self._limits.timeout:g} seconds; `timeout` sets how long a video may take"
-        )
+        return VideoError("timeout", f"not read within {self._limits.timeout:g} seconds; `timeout` sets the limit")
 
     def kill(self) -> None:
         self._process.kill()
         self._process.join()
         self._connection.close()
-        # What a worker that was killed had ready, and no one fetched; or had only begun, and gave no size yet.
+        # Arrays that a killed worker had ready and nobody fetched, or had only begun and gave no size of yet.
         with contextlib.suppress(OSError, ValueError):
             memory = SharedMemory(_name(self._memory, self._part))
             memory.close()
@@ -449,21 +446,21 @@ class _Worker(Generic[T]):
 
 
 def _sweep() -> None:
-    """Remove arrays that runs which were killed have left in shared memory, where it is a folder: on Linux."""
+    """Remove arrays that killed runs left in shared memory; only on Linux is it a folder that can be searched."""
     for path in Path("/dev/shm").glob("timesformer-*"):
-        with contextlib.suppress(OSError, ValueError):  # another user's, or gone by now
-            # Whoever is alive fetches an array at once. Numbers of processes mean nothing in another container.
+        with contextlib.suppress(OSError, ValueError):  # another user's, or already gone
+            # A live process fetches its arrays at once. Process numbers mean nothing in a different container.
             if time.time() - path.stat().st_mtime > _ABANDONED and not _is_alive(int(path.name.split("-")[1])):
                 path.unlink()
 
 
 def _shield() -> None:
-    """Keep signals from the processes that this thread starts: they may go to the whole group, and the master decides.
+    """Keep signals from the processes that this thread starts: groups may get them, and the main process decides.
 
-    The server that forks the workers would die of them, and take the videos that are being read for crashed.
+    Otherwise the server that forks the workers would die of them, and videos being read would count as crashed.
     """
     if hasattr(signal, "pthread_sigmask"):
-        resource_tracker.ensure_running()  # it lets them through again once it has started its own process
+        resource_tracker.ensure_running()  # it unblocks them after starting its own process
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
@@ -472,10 +469,10 @@ _hiding = threading.Lock()
 
 @contextlib.contextmanager
 def _without_program() -> Iterator[None]:
-    """Keep the program from the processes that start meanwhile, which need nothing of it.
+    """Hide the program from the processes that start meanwhile; they need nothing of it.
 
-    They would import it, and with it a script that labels videos would begin again in each of them, unless it has a
-    guard (`if __name__ == "__main__"`).
+    Otherwise they would import it, and a script that labels videos would begin again in each of them, unless it
+    has a guard (`if __name__ == "__main__"`).
     """
     with _hiding:
         program, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
@@ -498,16 +495,16 @@ def _name(memory: str, part: int) -> str:
 
 
 def task_module(task: Any) -> str:
-    """The module to import for a function, or for one with some of its arguments given (functools.partial)."""
+    """The module to import for a function, or for a partial of one (functools.partial)."""
     return str(getattr(task, "func", task).__module__)
 
 
 def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
-    """What a worker does: one item after another, until its master closes the connection or is gone."""
-    # Both may go to the whole group; the master decides.
+    """A worker's loop: one item after another, until the main process closes the connection or is gone."""
+    # Both signals may go to the whole group; the main process decides.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
-    # Libraries print to these whatever they like, and the C library its last words.
+    # Libraries print anything to these, and the C library its last words.
     sink = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(sink, stream)
@@ -529,7 +526,7 @@ def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
                 if not more:
                     break
                 try:
-                    connection.recv()  # there is room for the next part
+                    connection.recv()  # the next part has room
                 except EOFError:
                     return
 
@@ -537,10 +534,10 @@ def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
 def _make(
     parts: Iterator[Done], memory: str
 ) -> tuple[tuple[Any, tuple[int, ...] | NDArray[np.float32] | None, bool], bool]:
-    """Make the next part; the message to send, and whether another part follows.
+    """Make the next part; returns the message to send, and whether another part follows.
 
-    The message has the shape of the array that was left in memory, or the array itself where there was no room, or
-    None with an error.
+    The message has the shape of the array that was left in shared memory, or the array itself if there was no room
+    there, or None with an error.
     """
     error: BaseException
     try:
@@ -557,7 +554,7 @@ def _make(
 
 
 def _fit_to_travel(error: BaseException) -> BaseException:
-    """The error, with where it came from; or one that says the same, if it cannot be pickled."""
+    """The error with its traceback; if it cannot be pickled, a RuntimeError with the same message."""
     where = traceback.format_exc()
     try:
         pickle.loads(pickle.dumps(error))
@@ -568,10 +565,10 @@ def _fit_to_travel(error: BaseException) -> BaseException:
 
 
 def _leave(name: str, array: NDArray[np.float32]) -> bool:
-    """Whether there was room for it: containers have 64 MB of shared memory, unless they are told otherwise."""
+    """Whether there was room for it: containers have 64 MB of shared memory by default."""
     memory = SharedMemory(name, create=True, size=max(array.nbytes, 1))
     try:
-        if hasattr(os, "posix_fallocate"):  # without it, writing where there is no room kills the process
+        if hasattr(os, "posix_fallocate"):  # without it, writing without room kills the process
             os.posix_fallocate(memory._fd, 0, memory.size)  # type: ignore[attr-defined]
         np.ndarray(array.shape, np.float32, memory.buf)[...] = array
     except OSError as error:
@@ -590,7 +587,7 @@ def _set_alarm(seconds: float) -> None:
 
 
 def _limit_memory(more: int) -> None:
-    if sys.platform != "linux":  # elsewhere the limit does nothing, or there is none
+    if sys.platform != "linux":  # elsewhere the limit has no effect or does not exist
         return
     import resource
 
@@ -602,7 +599,7 @@ def _limit_memory(more: int) -> None:
 
 
 def _trim_memory(parts: int) -> None:
-    """Now and then, give the system back what was freed between pieces still in use, which glibc keeps."""
+    """From time to time, return freed memory to the system; glibc keeps it if it lies between pieces in use."""
     if parts % _TRIMMED_AFTER == 0 and sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
