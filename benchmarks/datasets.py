@@ -1,10 +1,10 @@
-"""Opening data sets of the size of Kinetics-400: rows parsed, labels matched, and each video found.
+"""Opening datasets of the size of Kinetics-400: rows parsed, labels matched, and each video found.
 
     python -m benchmarks.datasets [--rows 246534] [--rounds 5]
 
-Empty files stand for the videos, and some rows have none, as with CVDF's copy. Each figure is of a fresh process after
-its imports, with the names of the files in the system's cache. Beside it stands, from a process of the same round, what
-a program needs that only reads the annotation file into a string and lists the folder into a list.
+Empty files stand for the videos, and some rows have none, as in CVDF's copy. Each figure is of a fresh process after
+its imports, with the file names in the system's cache. Beside it stands the cost of a program that only reads the
+annotation file into a string and lists the folder into a list, from a process of the same round.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 from timesformer_cli.checkpoints import labels
 from timesformer_cli.datasets import open_dataset
 
-MISSING = 40  # one row in so many
+MISSING = 40  # one row in this many
 
 K400 = labels.read("kinetics-400")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -53,7 +53,7 @@ def names_below(folder: Path) -> list[str]:
 
 
 def measure(folder: Path, root: str, annotations: str, plainly: bool) -> dict[str, float]:
-    """Seconds by the clock and of a core, peak MiB and those beyond the imports, and how many videos there were."""
+    """Wall-clock and processor seconds, peak MiB, MiB beyond the imports, and the number of videos."""
     file = folder / annotations if annotations else None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, processor = time.perf_counter(), time.process_time()
@@ -95,7 +95,7 @@ def main() -> None:
         for what, root, annotations in (
             ("Kinetics CSV, flat folder", "flat", "train.csv"),
             ("list of numbers, class folders", "classes", "train.txt"),
-            ("class folders alone", "classes", ""),
+            ("only class folders", "classes", ""),
         ):
             rounds = []
             for _ in range(arguments.rounds):
@@ -109,7 +109,7 @@ def main() -> None:
                 f"{processor:.2f} s of a core, "
                 f"{statistics.median(ratios):.1f} times plain reading ({min(ratios):.1f} to {max(ratios):.1f}); "
                 f"peak {max(ours['peak'] for ours, _ in rounds):.0f} MiB, "
-                f"{rounds[0][0]['more']:.0f} of it for the data set; {rounds[0][0]['videos']:.0f} videos",
+                f"{rounds[0][0]['more']:.0f} of it for the dataset; {rounds[0][0]['videos']:.0f} videos",
                 flush=True,
             )
 

@@ -1,13 +1,13 @@
-"""Reading frames: how quick against other readers, how exact against ffmpeg, and which decoder reads what.
+"""Reading frames: speed against other readers, exactness against ffmpeg, and which decoder reads what.
 
     python -m benchmarks.decode [--rounds 7] [--footage CLIP ...]
     python -m benchmarks.decode --exactness FOLDER --ffmpeg PATH
 
-The first makes its own clips of H.264: ten minutes of 1280 x 720 with a key frame every 250 frames (a thousand frames
-of footage, encoded once and repeated), and ten seconds of 340 x 256 with one every 250 and every 12. Who is compared
-takes turns, each in a process of its own that opens the file anew, and ratios are taken within a round. CPU time is
+The first makes its own H.264 clips: ten minutes of 1280 x 720 with a key frame every 250 frames (a thousand frames
+of footage, encoded once and repeated), and ten seconds of 340 x 256 with one every 250 and every 12. The readers run
+in alternation, each in a separate process that opens the file anew, and ratios are taken within a round. CPU time is
 that of all threads. The second compares eight frames, spread over each video of a folder, with those of an ffmpeg, and
-has the other decoders read them too.
+reads them with the other decoders too.
 """
 
 import argparse
@@ -53,7 +53,7 @@ RATE = 30
 
 
 def footage(clips: list[Path], width: int, height: int, count: int) -> Iterator[av.VideoFrame]:
-    """So many frames of the clips one after another, again from the first when they end."""
+    """`count` frames of the clips one after another, again from the first when they end."""
 
     def endless() -> Iterator[av.VideoFrame]:
         for clip in itertools.cycle(clips):
@@ -67,7 +67,7 @@ def footage(clips: list[Path], width: int, height: int, count: int) -> Iterator[
 
 
 def encode(path: Path, frames: Iterator[av.VideoFrame], *, keys: int, preset: str, repeat: int = 1) -> Path:
-    """Write H.264 with a key frame every so many frames; `repeat` writes the same packets over and over."""
+    """Write H.264 with a key frame every `keys` frames; `repeat` writes the same packets again and again."""
     options = {"preset": preset, "g": str(keys), "keyint_min": str(keys), "sc_threshold": "0"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE, options=options)
@@ -96,7 +96,7 @@ def ours(path: str, plan: list[int], threads: int = 1) -> Pixels:
 
 
 def ours_alone(path: str, plan: list[int]) -> Pixels:
-    """As the only video of a run is read."""
+    """Our reader for the only video of a run."""
     return ours(path, plan, available_cores())
 
 
@@ -133,7 +133,7 @@ def torchcodec(path: str, plan: list[int]) -> Pixels:
 
 
 def least(path: str, plan: list[int]) -> Pixels:
-    """Who is told where to jump and which pictures to take, all by time stamps, and looks for nothing."""
+    """The least work: time stamps tell where to jump and which frames to take, so nothing is searched for."""
     pictures, converter = [], Converter()
     with av.open(path) as container:
         stream = container.streams.video[0]
@@ -171,7 +171,7 @@ def groups_of(path: str, plan: tuple[int, ...]) -> list[tuple[int, set[int]]]:
 READERS: dict[str, Read] = {
     "timesformer": ours,
     "the same, the run's only video": ours_alone,
-    "the same, opening alone": opening,
+    "the same, only opening": opening,
     "transformers' pipeline": pipeline,
     "the same, one thread": pipeline_one_thread,
     "least possible": least,
@@ -181,7 +181,7 @@ READERS: dict[str, Read] = {
 
 
 class Turn(NamedTuple):
-    """What one reading took, in seconds, and a sum of its pixels."""
+    """The seconds that one reading took, and a sum of its pixels."""
 
     wall: float
     cpu: float
@@ -189,7 +189,7 @@ class Turn(NamedTuple):
 
 
 def serve(connection: Any, who: str) -> None:
-    """Read what is asked for, in a process of its own: threads of other readers are not counted."""
+    """Read on request, in a separate process: threads of other readers are not counted."""
     while request := connection.recv():
         path, plan = request
         try:
@@ -199,7 +199,7 @@ def serve(connection: Any, who: str) -> None:
         except (ImportError, OSError, RuntimeError) as error:
             connection.send(str(error).splitlines()[0])
             continue
-        time.sleep(0.05)  # for its threads to come to rest
+        time.sleep(0.05)  # until its threads are idle
         connection.send(Turn(wall, time.process_time() - cpu, zlib.crc32(pixels)))
 
 
@@ -225,7 +225,7 @@ def compare(title: str, path: Path, plan: list[int], rounds: int) -> None:
     print(f"\n{title}\n\n| reader | seconds | CPU seconds | of ours | CPU, of ours |\n|{' --- |' * 5}")
     own = turns["timesformer"]
     for who, measured in turns.items():
-        if who != "the same, opening alone" and measured[0].sum != own[0].sum:
+        if who != "the same, only opening" and measured[0].sum != own[0].sum:
             sys.exit(f"{who} reads other frames")
         cells = [f"{statistics.median(turn[kind] for turn in measured[2:]):.4f}" for kind in range(2)]
         if measured is not own:
@@ -297,7 +297,7 @@ def row(path: Path, ffmpegs: list[str]) -> str:
 def ffmpeg_frames(
     ffmpeg: str, path: Path, stream: int, plan: list[int], size: tuple[int, int], *, deep: bool
 ) -> Pixels:
-    """What ffmpeg shows of these numbers, as many as it has."""
+    """The frames of these numbers from ffmpeg, as many as it has."""
     chosen = "+".join(f"eq(n,{number})" for number in plan)
     # Above 8 bits its defaults are several levels off the formula.
     flags = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp" if deep else "bicubic"
@@ -341,9 +341,9 @@ def other(path: Path, decoder: Any, plan: list[int], pixels: Pixels) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--footage", nargs="+", type=Path, help="clips to make those that are measured of")
+    parser.add_argument("--footage", nargs="+", type=Path, help="clips to make the measured ones from")
     parser.add_argument("--exactness", type=Path, metavar="FOLDER")
-    parser.add_argument("--ffmpeg", nargs="+", default=["ffmpeg"], help="the first that reads a file is asked")
+    parser.add_argument("--ffmpeg", nargs="+", default=["ffmpeg"], help="the first that can read a file is used")
     arguments = parser.parse_args()
     print(f"Python {platform.python_version()}, av {av.__version__}; {os.cpu_count()} cores")
     if arguments.exactness:

@@ -1,22 +1,22 @@
-"""Exported models: what they cost to make, their size, how close they are to PyTorch, and how quick.
+"""Exported models: the cost of making them, their size, how close they are to PyTorch, and their speed.
 
     python -m benchmarks.export table [--model camera-motion] [--calibrate FOLDER] --format onnx onnx:fp16 onnx:int8
     python -m benchmarks.export agreement --model camera-motion --clips FOLDER [--limit N] --format onnx onnx:int8
     python -m benchmarks.export metrics --model camera-motion --clips FOLDER [--annotations FILE] --format pt2 aoti
 
 A format is one of `timesformer export`, with `:fp16`, `:bf16`, `:int8`, or `:calibrated` for int8 with the activations
-of the videos of --calibrate. Without --model it is a network of the base size with random weights.
+of the videos of --calibrate. Without --model, a network of the base size with random weights is used.
 
-`table`: each export is a process of its own, `timesformer export` from its start to its end, with its imports and its
+`table`: each export is a separate process, `timesformer export` from start to end, with its imports and its
 verification; its memory is the largest resident set of any one of its processes. Differences and the share of equal
-first labels are those of its verification, in batches of 1, 2 and 5 views. Speed is of the scorers that `predict` has,
-on the processor, one view at a time: after all exports all are opened in one process and take turns, each round in the
-reverse order of the one before.
+first labels are those of its verification, in batches of 1, 2 and 5 views. Speed is that of `predict`'s scorers, on
+the processor, one view at a time: after all exports, all are opened in one process and run in alternation, each round
+in the reverse order of the one before.
 
 `agreement`: the same videos through `timesformer predict` with the network in PyTorch and with each export.
 
-`metrics`: the same data set through `timesformer evaluate`, and how far any of its logits is off, as a share of the
-largest.
+`metrics`: the same dataset through `timesformer evaluate`, and the largest difference of any logit, as a share of the
+largest logit.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def export(model: str, name: str, calibrate: Path | None, root: Path) -> Export:
 
 
 def measure_speed(model: str, exports: dict[str, Export], rounds: int) -> dict[str, list[float]]:
-    """Seconds of one view in each round, by name; that of the network in PyTorch is empty."""
+    """Seconds of one view in each round, by name; the empty name is the network in PyTorch."""
     from timesformer_cli.checkpoints.resolve import resolve
     from timesformer_cli.jobs.export import verify
     from timesformer_cli.runtimes.pytorch import open_scorer
@@ -89,11 +89,11 @@ def measure_speed(model: str, exports: dict[str, Export], rounds: int) -> dict[s
             start = time.perf_counter()
             scorers[name](view)
             seconds[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in seconds.items()}  # the first asks for memory
+    return {name: values[1:] for name, values in seconds.items()}  # the first allocates memory
 
 
 def milliseconds(seconds: list[float]) -> str:
-    """The median, in three digits: 7.36, or 2,860."""
+    """The median, with three digits: 7.36, or 2,860."""
     return f"{float(f'{1000 * statistics.median(seconds):.3g}'):,g}"
 
 
@@ -181,13 +181,13 @@ def print_metrics(model: str, exports: dict[str, Export], arguments: argparse.Na
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=["table", "agreement", "metrics"], help="of the same exports")
-    parser.add_argument("--model", help="whatever predict takes; by default one of the base size, of random weights")
+    parser.add_argument("--model", help="any model of predict; by default one of the base size with random weights")
     parser.add_argument("--format", nargs="+", required=True)
     parser.add_argument("--calibrate", type=Path, help="videos for the formats that are `:calibrated`")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--clips", type=Path, help="agreement, metrics: a folder of videos")
     parser.add_argument("--annotations", type=Path, help="metrics: the labels, unless folders name them")
-    parser.add_argument("--limit", type=int, help="agreement, metrics: the first so many of them")
+    parser.add_argument("--limit", type=int, help="agreement, metrics: only the first N of them")
     arguments = parser.parse_args()
     if any(name.endswith(":calibrated") for name in arguments.format) and arguments.calibrate is None:
         parser.error("formats that are :calibrated need --calibrate FOLDER")

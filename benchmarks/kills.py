@@ -1,17 +1,18 @@
-"""Runs that are killed at random moments and resumed, against one that nothing happened to.
+"""Runs that are killed at random moments and resumed, against an uninterrupted run.
 
     python -m benchmarks.kills [--videos 300] [--kills 30] [--seed 0]
 
 Small videos, one of twenty broken, are labelled into JSON lines, and with a third of the kills into CSV with the logits
-of all classes. The ways to kill take turns: SIGKILL to the whole process group, as by a scheduler; SIGKILL to a single
-worker, as by the kernel for want of memory; SIGTERM to the command, or to its group. The moment is random: in the first
-seconds, or some records later. What was stopped goes on with --resume until all is done; then the next output is begun,
-until all kills are spent. Each output has to be, byte for byte, that of a run that nothing happened to.
+of all classes. The ways to kill alternate: SIGKILL to the whole process group, as by a scheduler; SIGKILL to a single
+worker, as by a kernel short of memory; SIGTERM to the command, or to its group. The moment is random: in the first
+seconds, or some records later. A stopped run is continued with --resume until it is complete; then the next output is
+begun, until all kills are spent. Each output must be identical, byte for byte, to that of an uninterrupted run.
 
-The video of a worker that is killed is read again, once; killed twice it gets a record of the kind `crash`, by design.
-So JSON lines are compared twice: as they are, that record the one difference allowed, and after --retry-errors.
+The video of a killed worker is read again, once; if the worker is killed twice, it gets a record of the kind `crash`,
+by design. So JSON lines are compared twice: as they are, with that record as the only allowed difference, and after
+--retry-errors.
 
-Linux only: it looks into /proc and /dev/shm.
+Linux only: it reads /proc and /dev/shm.
 """
 
 import argparse
@@ -32,8 +33,8 @@ from typing import NamedTuple
 
 COMMAND = [sys.executable, "-c", "from timesformer_cli.cli import main; main()", "predict"]
 
-# Seconds: until when a run is killed whatever its records; how long processes may take to end without their master; and
-# after which a run removes what others have left in shared memory.
+# Seconds: until when a run is killed whatever its records; how long processes may take to end without their parent; and
+# after which a run removes what other runs have left in shared memory.
 EARLY = 4.0
 PATIENCE = 10.0
 ABANDONED = 61.0
@@ -43,7 +44,7 @@ WAYS = ("SIGKILL to the group", "SIGKILL to a worker", "SIGTERM", "SIGTERM to th
 
 @dataclass
 class Tally:
-    """What happened in all runs into one format."""
+    """The events in all runs into one format."""
 
     kills: Counter[str] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
@@ -55,14 +56,14 @@ class Tally:
 
 
 class Outputs(NamedTuple):
-    """The files that a run makes, in a folder that holds nothing else."""
+    """The files that a run writes, in a folder without other files."""
 
     folder: Path
     names: tuple[str, ...]
 
     @property
     def growing(self) -> Path:
-        """The file that a record is added to."""
+        """The file that records are appended to."""
         first = self.folder / self.names[0]
         return first if len(self.names) == 1 else first.with_name(f"{first.name}.part.jsonl")
 
@@ -73,7 +74,7 @@ class Outputs(NamedTuple):
 
     def read(self) -> list[bytes]:
         there, wanted = sorted(os.listdir(self.folder)), sorted([*self.names, f"{self.names[0]}.meta.json"])
-        assert there == wanted, f"{there} in place of {wanted}"
+        assert there == wanted, f"{there} instead of {wanted}"
         return [(self.folder / name).read_bytes() for name in self.names]
 
 
@@ -96,7 +97,7 @@ def records(path: Path) -> int:
 
 
 def processes_of(session: int) -> list[int]:
-    """Those alive that were started in a session; the dead whom no parent has taken leave of do not count."""
+    """The live processes that were started in a session; zombies do not count."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -126,7 +127,7 @@ def arrays_of(pids: list[int]) -> list[Path]:
 
 
 def kill(process: "subprocess.Popen[bytes]", way: str, chance: random.Random) -> bool:
-    """Whether there was something to kill."""
+    """Kill something; whether there was anything to kill."""
     try:
         match way:
             case "SIGKILL to the group":
@@ -158,7 +159,7 @@ def wait_for_the_moment(
 
 
 def run_with_kills(args: list[str], growing: Path, ways: list[str], chance: random.Random, tally: Tally) -> bool:
-    """One run, killed in the first of `ways`, which are used up; whether it came to its end all the same."""
+    """One run, killed in the first of `ways`, which are used up; whether it finished all the same."""
     with subprocess.Popen([*COMMAND, *args], start_new_session=True, stderr=subprocess.PIPE) as process:
         tally.pids.append(process.pid)
         early = True
@@ -184,7 +185,7 @@ def run_with_kills(args: list[str], growing: Path, ways: list[str], chance: rand
 
 
 def crashed(lines: bytes, others: bytes) -> int:
-    """How many of the lines are a crash in place of the other record; no other difference is allowed."""
+    """The number of lines that are a crash instead of the other record; no other difference is allowed."""
     pairs = list(zip(lines.splitlines(), others.splitlines(), strict=True))
     differing = [(json.loads(line), json.loads(other)) for line, other in pairs if line != other]
     for line, other in differing:
@@ -200,7 +201,7 @@ def complete(args: list[str]) -> None:
 
 
 def torment(folder: Path, names: tuple[str, ...], ways: list[str], chance: random.Random) -> Tally:
-    """Label the videos again and again until all kills are spent; the outputs are those of a run in peace each time."""
+    """Label the videos repeatedly until all kills are spent; each output must equal that of an uninterrupted run."""
     tally = Tally()
     videos = str(folder / "videos")
     quiet = Outputs(folder / f"peace-{names[0]}", names)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.load [--rounds 7]
 
-Every figure is of a fresh process, after its imports; who is compared takes turns, and ratios are taken within a
-round. "Open" ends when `from_pretrained` returns; mapped weights may not have been read by then, so "open and read"
-goes on until every weight has been summed once. "Reading once" reads the weight files from beginning to end into one
-buffer of 8 MiB. Memory is the peak of resident memory, mapped files included, over what the imports took.
+Every figure is of a fresh process, after its imports; the programs run in alternation, and ratios are taken within a
+round. "Open" ends when `from_pretrained` returns. Mapped weights may not have been read by then, so "open and read"
+continues until every weight has been summed once. "Reading once" reads the weight files from beginning to end into one
+buffer of 8 MiB. Memory is the peak of resident memory, mapped files included, beyond what the imports took.
 """
 
 import argparse
@@ -29,7 +29,7 @@ OURS, READING, THEIRS = "timesformer", "reading once", "transformers"
 
 
 def opening(who: str, path: str) -> dict[str, float]:
-    """Open a checkpoint in this process: seconds and peak MiB, until opened and until read."""
+    """Open a checkpoint in this process: seconds and peak MiB, until it is open and until it is read."""
     if who == READING:
         return reading(Path(path))
     if who == THEIRS:
@@ -53,7 +53,7 @@ def opening(who: str, path: str) -> dict[str, float]:
 
 
 def reading(path: Path) -> dict[str, float]:
-    """Read the weight files; in place of memory, how much there is to read."""
+    """Read the weight files; the figures of memory are the size of the files."""
     buffer = bytearray(8 << 20)
     total, start = 0, time.perf_counter()
     for file in [path] if path.is_file() else sorted(path.glob("*model*")):
@@ -65,7 +65,7 @@ def reading(path: Path) -> dict[str, float]:
 
 
 def resident(field: str) -> float:
-    """MiB of resident memory now (VmRSS) or at its peak (VmHWM); Linux alone tells."""
+    """MiB of resident memory now (VmRSS) or at its peak (VmHWM); Linux only."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
@@ -98,7 +98,7 @@ def _pyth(folder: Path, network: Any) -> Path:
 
     from testing.layouts import original_state
 
-    # The settings beside the weights are about as many as the original code stores.
+    # About as many settings beside the weights as the original code stores.
     settings: dict[str, Any] = {f"SECTION_{i}": {f"KEY_{j}": j for j in range(15)} for i in range(20)}
     settings["DATA"] = {"NUM_FRAMES": 8, "SAMPLING_RATE": 32, "TRAIN_CROP_SIZE": 224}
     content = {"epoch": 14, "model_state": original_state(network.state_dict()), "cfg": yaml.safe_dump(settings)}

@@ -1,10 +1,10 @@
-"""Odd and broken videos among good ones, in one run of camera-motion: what each of them comes to.
+"""Odd and broken videos among good ones, in one run of camera-motion: the outcome of each.
 
     python -m benchmarks.mixed FOLDER [--good 200]
 
-FOLDER has a MANIFEST.json that says of each of its videos whether it is to be labelled ("expected": "ok") or refused,
-and where either will do. They are spread among newly made ones. Every video has to get one record, in the order of the
-list; every new one has to be labelled, and the others have to come out as the manifest says.
+FOLDER has a MANIFEST.json that states for each of its videos whether it must be labelled ("expected": "ok") or refused,
+or that both are allowed. They are spread among newly made ones. Every video must get one record, in the order of the
+list. Every new one must be labelled, and the others must have the outcome that the manifest states.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Damaged videos, by the thousand, through the command: each must end in a record, and the run go on.
+"""Thousands of damaged videos, through the command: each must end in a record, and the run must go on.
 
     python -m benchmarks.mutants [--count 1000] [--timeout 20] [--seed 0]
 
-Ten clips, the nine sample videos and one made here, are damaged in six ways (flipped bytes anywhere, bytes changed in
-the head, cut off, a piece cut out, a piece blanked, parts shuffled), with a fixed seed, and labelled by one
-`timesformer predict` with two workers. Prints what became of them, and whether a process or memory was left behind.
+Ten clips, the nine sample videos and one made here, are damaged in six ways (flipped bytes anywhere, changed bytes in
+the head, truncated, a piece cut out, a piece blanked, parts shuffled), with a fixed seed, and labelled by one
+`timesformer predict` with two workers. Prints their outcomes, and whether a process or memory was left behind.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def run(mutants: list[Path], output: Path, timeout: float) -> None:
         f"MiB of all processes: {max(samples[:quarter]):.0f} at most in the first quarter of the run, "
         f"{max(samples[-quarter:]):.0f} in the last"
     )
-    time.sleep(1)  # the server that makes workers ends when it notices that it is alone
+    time.sleep(1)  # the server that forks workers ends when it notices that the command is gone
     left = [p for p in Path("/proc").iterdir() if p.name.isdigit() and session(p) == process.pid]
     print(f"processes left behind: {len(left)}")
 
@@ -70,12 +70,12 @@ def sample_memory(process: int, samples: list[float], done: threading.Event) -> 
     while not done.wait(1.0):
         try:
             samples.append(memory(process))
-        except OSError:  # it, or a worker, ended as we looked
+        except OSError:  # it, or a worker, ended meanwhile
             continue
 
 
 def session(process: Path) -> int | None:
-    """The session of a process that runs: the sixth field, after a name that may hold anything."""
+    """The session of a running process: the sixth field, after a name that may contain anything."""
     try:
         state, _, _, number, *_ = (process / "stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

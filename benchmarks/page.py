@@ -1,11 +1,11 @@
-"""How quick the page of labels is with many videos, in Chromium without a window.
+"""Speed of the page of labels with many videos, in headless Chromium.
 
     python -m benchmarks.page [--videos 10000] [--rounds 5]
 
 Every video has five of the 400 labels of Kinetics and a strip of four frames, 112 pixels high. The page is opened from
 disk, in a new tab for each round, after a first round that is not counted. Times are medians (lowest to highest): from
-the start of the navigation until the first rows are painted, and from a key in the filter, or another order, until the
-new list is painted. Needs Chromium, its chromedriver and selenium.
+the start of the navigation until the first rows are painted, and from a key in the filter, or a different order, until
+the new list is painted. Needs Chromium, its chromedriver and selenium.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def records(count: int) -> Iterator[Record]:
 
 
 def strip(seed: int) -> str:
-    """Four frames of soft noise, which take some 5 kB as those of real videos do."""
+    """Four frames of soft noise, some 5 kB like those of real videos."""
     noise = np.random.default_rng(seed).integers(0, 256, (10, 40, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).resize((448, 112), Image.Resampling.BICUBIC).save(file, "WEBP", quality=60)
@@ -92,7 +92,7 @@ def write_page(path: Path, count: int) -> None:
 
 
 def measure(browser: Any, path: Path) -> dict[str, float]:
-    """Milliseconds of one round."""
+    """Times of one round in milliseconds, and memory."""
     browser.switch_to.new_window("tab")
     browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH_FOR_ROWS})
     browser.get(path.as_uri())

@@ -3,9 +3,9 @@
     python -m benchmarks.parity            # everything; minutes, and 3.5 GiB of memory
     python -m benchmarks.parity --tiny     # without the full base size; seconds
 
-A relative difference is max|a - b| / max|b| over a whole tensor; over 2e-5 in float32 or 1e-10 in float64 the exit code
-is 1. Batches are of two. All weights are random and of large scale, embeddings, biases and norms included
-(testing/reference.py, `random_weights`).
+A relative difference is max|a - b| / max|b| over a whole tensor. If one is over 2e-5 in float32 or 1e-10 in float64,
+the exit code is 1. Batches are of two. All weights are random and of large scale, including embeddings, biases and
+norms (testing/reference.py, `random_weights`).
 """
 
 import argparse
@@ -50,7 +50,7 @@ def clip(config: TimesformerConfig, dtype: torch.dtype, frames: int, size: tuple
 
 
 def row(what: str, config: TimesformerConfig, dtype: torch.dtype, pixels: torch.Tensor, a: Any, b: Any) -> float:
-    """Print one comparison; returns the worst difference in it."""
+    """Print one comparison; returns its worst difference."""
     logits = relative_difference(a.logits, b.logits)
     hidden = max(relative_difference(x, y) for x, y in zip(a.hidden_states, b.hidden_states, strict=True))
     frames, height, width = pixels.shape[1], *pixels.shape[3:]
@@ -83,7 +83,7 @@ def against_loops(config: TimesformerConfig, dtype: torch.dtype, frames: int, si
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--tiny", action="store_true", help="leave out the full base size")
+    parser.add_argument("--tiny", action="store_true", help="skip the full base size")
     sizes = [TINY] if parser.parse_args().tiny else [TINY, BASE]
     versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (torch, transformers, np))
     print(f"Python {platform.python_version()}, {versions}; {torch.get_num_threads()} threads, {os.cpu_count()} cores")

@@ -2,8 +2,8 @@
 
     python -m benchmarks.predict_once VIDEO [--model camera-motion] [--rounds 7] [--threads N]
 
-Each round is a fresh process that takes the steps of the command, through the functions that the command calls. The
-medians are printed. "after imports" is the sum of all that follows them.
+Each round is a fresh process that takes the steps of the command, through the functions that the command calls. Medians
+are printed. "after imports" is the sum of all steps after them.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 def one_round(path: str, model: str) -> dict[str, float]:
-    """Seconds of each step, in this process, which must not have imported anything of the package yet."""
+    """Seconds of each step in this process, which must not have imported any of the package before."""
     steps: dict[str, float] = {}
     start = time.perf_counter()
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("video")
     parser.add_argument("--model", default="camera-motion")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, help="of torch; by default its own choice")
+    parser.add_argument("--threads", type=int, help="torch's threads; by default torch's own choice")
     parser.add_argument("--one-round", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one_round:

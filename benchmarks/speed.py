@@ -1,4 +1,4 @@
-"""How fast the network and a cold start are, in how much memory, and how exact: against transformers and among us.
+"""Speed, memory and exactness of the network and of a cold start, against transformers and between our own variants.
 
     python -m benchmarks.speed forward --size base --batch 1 4 [--rounds 5]   # or --model FOLDER
     python -m benchmarks.speed savings --size base --batch 1 [--rounds 5]
@@ -6,28 +6,28 @@
     python -m benchmarks.speed precision [--clips 2000] [--device cuda]
     python -m benchmarks.speed equal [--layers 12]
 
-`forward`: one call of the network on noise that is ready in memory, by everyone in a process of its own. These stay
-alive and take turns, so that no two compute at once. On a GPU a turn is ten calls, of which the median counts. A first
-turn, which chooses kernels and gives the logits that are compared, does not count. The matrix product takes turns as
-well: ten of square matrices in the precision that was asked for, 2048 rows on the CPU and 8192 on a GPU. What a network
-reaches of it is in operations of the plain one, also where it leaves some out. Memory is resident memory of the process
-at its peak, mapped weights included, or what torch allocates on a GPU; "after imports" is resident memory before
-anything is loaded. Linux alone tells.
+`forward`: one call of the network on noise that is ready in memory, by each program in a separate process. The
+processes stay alive and run in alternation, so that no two compute at once. On a GPU a turn is ten calls, and their
+median counts. The first turn, which selects kernels and gives the compared logits, does not count. The matrix product
+takes turns too: ten of square matrices in the requested precision, with 2048 rows on the CPU and 8192 on a GPU. A
+network's share of it is in operations of the plain network, even if it does fewer. Memory is resident memory of the
+process at its peak, mapped weights included, or torch's allocations on a GPU; "after imports" is resident memory before
+anything is loaded. Linux only.
 
-`savings`: the same for our network without one of the things that make it fast, against the network that has all.
+`savings`: the same for our network without one of its savings, against the network with all of them.
 
-`cold`: whole processes with a warm file cache, each with its own defaults: `timesformer predict VIDEO` looks at as many
-views as cover the video, and what transformers' documentation shows looks at the first frames alone. As its image
-processors make no gray, its camera-motion mixes that from three channels in its first layer. Memory is the peak of
-all processes together, sampled in a first round that is not timed; in brackets against the pipeline's. Pages that are
-shared with processes of others count in part: let no other torch be at work.
+`cold`: whole processes with a warm file cache, each with its own defaults. `timesformer predict VIDEO` reads as many
+views as cover the video; the code in transformers' documentation reads only the first frames. transformers' image
+processors make no gray, so its camera-motion mixes gray from three channels in its first layer. Memory is the peak of
+all processes together, sampled in a first round that is not timed, with the ratio to the pipeline's in brackets. Pages
+shared with other processes count in part: run no other torch meanwhile.
 
 `precision`: how often bf16 gives clips the label of fp32, with camera-motion. The clips are made as for its training,
-from pictures that it was not trained on. A margin lies between the probabilities of the two likeliest labels.
+from images that it was not trained on. A margin is the difference of the probabilities of the top two labels.
 
-`equal`: max|a - b| / max|b| of the logits, between the network as it is run and the plain one of `model.py`: two views
-of noise, random weights of large scale or those of camera-motion. Over 2e-5 in float32 or 1e-10 in float64 the exit
-code is 1.
+`equal`: max|a - b| / max|b| of the logits, between the network for inference and the plain one of `model.py`: two views
+of noise, with random weights of large scale or those of camera-motion. Over 2e-5 in float32 or 1e-10 in float64, the
+exit code is 1.
 """
 
 import argparse
@@ -64,7 +64,7 @@ ENVIRONMENT = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE":
 
 
 def write_model(folder: str, size: str, layers: int) -> None:
-    """A network for 400 classes as transformers writes it, of weights so large that views get answers of their own."""
+    """A network for 400 classes as transformers writes it, with weights so large that each view gets its own answer."""
     import torch
     from transformers import TimesformerConfig, TimesformerForVideoClassification, VideoMAEImageProcessorPil, logging
 
@@ -93,7 +93,7 @@ def print_header(*cells: str) -> None:
 
 
 def serve(job: dict[str, Any]) -> None:
-    """Take a turn for each line of the input, print an object for each, and at the end one of memory."""
+    """Take a turn for each line of the input and print an object for each, and at the end one for memory."""
     from benchmarks.load import resident
     from timesformer_cli.checkpoints.resolve import resolve
 
@@ -138,7 +138,7 @@ def open_call(*, who: str, model: str, device: str, precision: Any, **_: Any) ->
         left, right = torch.randn(2, rows, rows, device=device).to(dtype)
 
         def multiply(_: Any) -> Any:
-            (left @ right)[0, 0].item()  # which waits for a GPU
+            (left @ right)[0, 0].item()  # this waits for a GPU
             return np.array(2 * rows**3)
 
         return multiply
@@ -154,7 +154,7 @@ def open_call(*, who: str, model: str, device: str, precision: Any, **_: Any) ->
     return score
 
 
-# ---- Without one of the things that make it fast
+# ---- Without one of the savings
 
 
 def without_tiles() -> None:
@@ -222,7 +222,7 @@ class Peer:
         )
 
     def ask(self, *, end: bool = False) -> dict[str, Any]:
-        """What it found in its next turn, or at the end of all."""
+        """The result of its next turn, or at the end of all turns."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -262,7 +262,7 @@ def forward(arguments: argparse.Namespace) -> None:
 
 
 def compare(job: dict[str, Any], precision: str, rounds: int, flops: int) -> None:
-    """Print the rows of one size of batch; what logits are compared with are transformers' in float32, the last."""
+    """Print the rows of one batch size; logits are compared with transformers' in float32, the last."""
     peers = [Peer(who=who, precision=precision, **job) for who in (PRODUCT, OURS, PLAIN, THEIRS)]
     theirs = peers[-1]
     if precision != "fp32":
@@ -332,14 +332,14 @@ def cold(arguments: argparse.Namespace) -> None:
 
 
 def watch_memory(command: list[str]) -> tuple[float, float]:
-    """The most MiB that its processes have together: of resident sets, and with shared pages counted once."""
-    from benchmarks.workers import memory  # and much that peers of `serve` must not have
+    """The peak MiB of its processes together: of resident sets, and with shared pages counted once."""
+    from benchmarks.workers import memory  # imports much that peers of `serve` must not load
 
     peaks = (0.0, 0.0)
     environment = {"cwd": ROOT, "env": ENVIRONMENT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **environment) as process:
         while process.poll() is None:
-            with contextlib.suppress(OSError, StopIteration):  # of a process that has just gone
+            with contextlib.suppress(OSError, StopIteration):  # of a process that has just ended
                 found = throughput.resident(process.pid), memory(process.pid)
                 peaks = max(peaks[0], found[0]), max(peaks[1], found[1])
             time.sleep(0.01)
@@ -363,7 +363,7 @@ def precision(arguments: argparse.Namespace) -> None:
     first, second = torch.from_numpy(wide).softmax(1).topk(2).values.numpy().T
     other = wide.argmax(1) != narrow.argmax(1)
     print_header("bf16", "clips", "share", "margin of fp32 under 0.05", "its median")
-    for name, which in (("the same label", ~other), ("another label", other)):
+    for name, which in (("the same label", ~other), ("a different label", other)):
         margins = (first - second)[which]
         cells = [f"{(margins < 0.05).mean():.1%}", f"{np.median(margins):.3f}"] if len(margins) else ["", ""]
         print_row(name, len(margins), f"{which.mean():.2%}", *cells)
@@ -371,7 +371,7 @@ def precision(arguments: argparse.Namespace) -> None:
 
 
 def render(count: int) -> Any:
-    """Views float32 (N, T, 1, H, W); needs what the extra `training` installs."""
+    """Views float32 (N, T, 1, H, W); needs the extra `training`."""
     sys.path.insert(0, str(ROOT / "training" / "camera_motion"))
     from scenes import make_scene
     from textures import TEST_PHOTOS, library
@@ -424,7 +424,7 @@ def main() -> None:
     for command in (of_forward, of_savings, of_cold):
         command.add_argument("--size", choices=SIZES, default="base", help="of a network with random weights")
         command.add_argument("--layers", type=int, default=12, help="of that network")
-        command.add_argument("--model", help="in place of it")
+        command.add_argument("--model", help="model to use instead of it")
         command.add_argument("--rounds", type=int, default=5)
     for command in (of_forward, of_savings):
         command.add_argument("--batch", type=int, nargs="+", default=[1, 4])

@@ -1,9 +1,9 @@
-"""How long `timesformer --help` takes, against `python -c "import torch"`.
+"""Time of `timesformer --help`, against `python -c "import torch"`.
 
     python -m benchmarks.startup [--rounds 15]
 
-The two take turns, in fresh processes of the same interpreter, and the ratio is taken within a round. A first round,
-which fills the file cache, is not counted.
+The two run in alternation, in fresh processes of the same interpreter, and the ratio is taken within a round. A first
+round, which fills the file cache, is not counted.
 """
 
 import argparse

@@ -1,28 +1,28 @@
-"""Videos a second of whole runs: `timesformer predict` against the video-classification pipeline of transformers.
+"""Videos per second of whole runs: `timesformer predict` against the video-classification pipeline of transformers.
 
     python -m benchmarks.throughput base [--clips 200] [--rounds 5] [--device cuda]
     python -m benchmarks.throughput motion [--clips 1000] [--rounds 5]
     python -m benchmarks.throughput memory [--clips 5000] [--early 500]
     python -m benchmarks.throughput evaluate [--clips 300] [--rounds 5]
 
-The clips are ten seconds of 340 x 256, H.264, 30 frames a second, a key frame every 250 frames: ten are encoded from
-the footage of sample_videos, and the others are further names of these. `base` is a network of the base size with
+The clips are ten seconds of 340 x 256, H.264, 30 frames per second, a key frame every 250 frames: ten are encoded from
+the footage of sample_videos, and the rest are further names of these. `base` is a network of the base size with
 random weights, written by transformers; `motion` is camera-motion, so small that decoding is the limit.
 
-The clips are shared out over the rounds, and in each round all take turns, each as a process of its own, on the same
-clips. What is made equal: the frames (8 over the first 256, which is what the pipeline takes with
-`frame_sampling_rate=32`), one centre crop, resizing with antialiasing to a short side that is the crop's, statistics,
-the weights, the precision and the device; the answers are compared. What is not: how each decodes, resizes, batches and
-shares out the work. The pipeline has its own defaults, one video after another in one process, unless `--peer-batch`
-and `--peer-workers` say otherwise. Where torchvision is missing, it resizes with Pillow. camera-motion sees gray, which
-image processors cannot make: the pipeline gets a network that mixes it from three channels in its first layer.
+The clips are divided over the rounds. In each round all programs run in alternation, each in a separate process, on the
+same clips. All get the same frames (8 over the first 256, which the pipeline takes with `frame_sampling_rate=32`), one
+centre crop, resizing with antialiasing to a short side equal to the crop, statistics, weights, precision and device;
+the answers are compared. Each program decodes, resizes, batches and divides the work in its own way. The pipeline has
+its own defaults, one video after another in one process, unless `--peer-batch` and `--peer-workers` say otherwise.
+Without torchvision, it resizes with Pillow. camera-motion sees gray, which image processors cannot make: the pipeline
+gets a network that mixes it from three channels in its first layer.
 
-"Whole" is a process from its start to its end. "Running" leaves out the start: each labels a single clip as well, and
-the difference counts. A network alone has the views of clips ready in memory; ours takes them in the batches of
-`predict`. The share of the time that the network waits is what the stages of `predict` spend outside of it from its
-first views on; copies to a GPU and gaps between its kernels count as its own. Memory is of `predict` with camera-motion
-and all its processes, by the median over 40 clips: the sum of their resident sets, and with shared pages counted once.
-`evaluate` is the network of `base` once more, `timesformer evaluate` against `timesformer predict` on the same views.
+"Whole" is a process from start to end. "Running" excludes the start: each program labels a single clip as well, and the
+difference counts. For only the network, the views of clips are ready in memory; ours takes them in the batches of
+`predict`. The share of time that the network waits is what the stages of `predict` spend outside it after its first
+views; copies to a GPU and gaps between its kernels count as its own. Memory is of `predict` with camera-motion and all
+its processes, as the median over 40 clips: the sum of their resident sets, and with shared pages counted once.
+`evaluate` is the network of `base` again, `timesformer evaluate` against `timesformer predict` on the same views.
 """
 
 import argparse
@@ -48,7 +48,7 @@ ORIGINALS = 10
 CLIPS = {"base": 30, "motion": 300, "memory": 1000, "evaluate": 30}
 
 
-# ---- What is labelled, and by which network
+# ---- Clips and networks
 
 
 def make_clips(folder: Path, count: int) -> list[str]:
@@ -69,7 +69,7 @@ def make_clips(folder: Path, count: int) -> list[str]:
 
 
 def write_base(folder: Path) -> None:
-    """The base size for 400 classes, of weights so large that clips get answers of their own."""
+    """The base size for 400 classes, with weights so large that each clip gets its own answer."""
     import torch
     import transformers
 
@@ -81,7 +81,7 @@ def write_base(folder: Path) -> None:
 
 
 def write_camera_motion(folder: Path) -> None:
-    """camera-motion of three channels, which it weighs as gray does."""
+    """camera-motion with three channels, weighted as gray weights them."""
     from dataclasses import replace
 
     import torch
@@ -103,11 +103,11 @@ def write_camera_motion(folder: Path) -> None:
 
 
 def fields(size: int) -> dict[str, Any]:
-    """Of the recipe: what the pipeline does to a video."""
+    """The recipe's fields for what the pipeline does to a video."""
     return {"clips": 1, "crops": 1, "stride": STRIDE, "resize": "antialias", "short_side": size}
 
 
-# ---- Who takes turns: each a process that prints one JSON object a line
+# ---- The programs: each a process that prints one JSON object per line
 
 
 def run_pipeline(arguments: argparse.Namespace, paths: list[str]) -> None:
@@ -151,7 +151,7 @@ def run_pipelines_network(arguments: argparse.Namespace, paths: list[str]) -> No
 
 
 def time_scoring(score: Callable[[Any], object], views: Any, device: str) -> None:
-    # The first time chooses kernels, asks for memory, and on a GPU finds the best size of a batch.
+    # The first call selects kernels, allocates memory, and on a GPU finds the best batch size.
     score(views[:1] if device == "cpu" else views)
     start = time.perf_counter()
     score(views)
@@ -159,7 +159,7 @@ def time_scoring(score: Callable[[Any], object], views: Any, device: str) -> Non
 
 
 def run_decoders(arguments: argparse.Namespace, paths: list[str]) -> None:
-    """All that comes before the network, in its processes, and no network."""
+    """Everything before the network, in its processes, without a network."""
     from timesformer_cli.flow import Item, Views
     from timesformer_cli.pipeline.prepare import prepare_all
     from timesformer_cli.pipeline.workers import Limits
@@ -171,7 +171,7 @@ def run_decoders(arguments: argparse.Namespace, paths: list[str]) -> None:
 
 
 def run_waits(arguments: argparse.Namespace, paths: list[str]) -> None:
-    """What `predict` does, with a clock at the network's door."""
+    """`predict`, with a clock around the network."""
     from timesformer_cli.flow import Item
     from timesformer_cli.pipeline.run import RunOptions
     from timesformer_cli.pipeline.score import label, score
@@ -213,7 +213,7 @@ def open_checkpoint(arguments: argparse.Namespace) -> Any:
 
 
 def ready_views(arguments: argparse.Namespace, paths: list[str]) -> Any:
-    """float32 (N, T, C, H, W): a view of each clip, on the CPU of a quarter of them; at most 2.4 GB of base size."""
+    """float32 (N, T, C, H, W): one view of each clip, on the CPU of a quarter of them; at most 2.4 GB of base size."""
     import numpy as np
 
     from timesformer_cli.flow import Item
@@ -235,7 +235,7 @@ def torch_dtype(arguments: argparse.Namespace) -> Any:
 
 
 class Turn(NamedTuple):
-    """Videos a second of a process as a whole, and less one that labels a single clip; and what it printed."""
+    """Videos per second of a process as a whole, and without that of a single clip; and what it printed."""
 
     whole: float | None
     running: float
@@ -246,7 +246,7 @@ Command = Callable[[list[str]], list[str]]
 
 
 class Setting:
-    """The commands of those who take part, for a list of clips."""
+    """The commands of the compared programs, for a list of clips."""
 
     def __init__(self, arguments: argparse.Namespace, folder: Path, ours: str, theirs: str, size: int) -> None:
         self._folder = folder
@@ -279,7 +279,7 @@ class Setting:
 
 
 def run(command: list[str], *, lines: bool = True) -> tuple[float, list[dict[str, Any]]]:
-    """The seconds that it takes, and what it prints: an object a line."""
+    """The seconds that it takes, and its output: an object per line."""
     environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
@@ -296,7 +296,7 @@ def time_process(command: Command, paths: list[str]) -> Turn:
 
 
 def ask_process(command: Command, paths: list[str]) -> Turn:
-    """One that times itself, and prints what it found."""
+    """A process that times itself and prints the result."""
     _, lines = run(command(paths))
     return Turn(None, lines[-1]["result"], lines)
 
@@ -307,10 +307,10 @@ def compare(arguments: argparse.Namespace, setting: Setting, paths: list[str], *
     processes: dict[str, Command] = {predict: setting.predict, pipeline: setting.role("pipeline")}
     if decoders:
         for workers in sorted({1, cores}):
-            processes[f"decoders alone, {workers} at work"] = setting.role("decoders", workers)
+            processes[f"only decoders, {workers} at work"] = setting.role("decoders", workers)
     networks = {
-        "the network alone": setting.role("network"),
-        "transformers' network alone": setting.role("pipelines-network"),
+        "only the network": setting.role("network"),
+        "only transformers' network": setting.role("pipelines-network"),
     }
     waits = "the network waits"
     turns: dict[str, list[Turn]] = {who: [] for who in [*processes, *networks, waits]}
@@ -347,7 +347,7 @@ def compare_evaluate(setting: Setting, paths: list[str], rounds: int) -> None:
 
 
 def check_answers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> float:
-    """The largest difference between two scores; exits where labels differ."""
+    """The largest difference between two scores; exits if labels differ."""
     differences = []
     for a, b in zip(ours, theirs, strict=True):
         (our_best,), (their_best,) = a["predictions"], b["predictions"]
@@ -358,9 +358,9 @@ def check_answers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> f
 
 
 def print_table(turns: dict[str, list[Turn]]) -> None:
-    """Videos a second, medians over the rounds; and how many times as many the first who takes part does."""
+    """Print videos per second, medians over the rounds, and the ratio of the first program to each."""
     (_, own), *_ = turns.items()
-    print("| | videos a second, whole | running | the first against it, whole | running |\n|" + " --- |" * 5)
+    print("| | videos per second, whole | running | the first against it, whole | running |\n|" + " --- |" * 5)
     for who, measured in turns.items():
         cells = []
         for kind in range(2):
@@ -380,7 +380,7 @@ def spread(values: list[float]) -> str:
 
 
 def watch_memory(setting: Setting, paths: list[str], early: int) -> None:
-    """Print the memory of `predict` around the clip of number `early` and near the last; Linux alone tells."""
+    """Print the memory of `predict` around clip number `early` and near the last; Linux only."""
     from benchmarks.workers import memory
 
     samples: dict[int, list[tuple[float, float]]] = {early: [], len(paths): []}
@@ -388,7 +388,7 @@ def watch_memory(setting: Setting, paths: list[str], early: int) -> None:
         assert process.stdout is not None
         for number, _ in enumerate(process.stdout, 1):
             for place, found in samples.items():
-                # Near the end there is less on its way, and at last a process that is gone.
+                # Near the end less is in progress, and finally a process is gone.
                 if place - 80 <= number < place - 40:
                     found.append((resident(process.pid), memory(process.pid)))
     if process.returncode:
@@ -412,7 +412,7 @@ def main() -> None:
     parser.add_argument("what", choices=[*CLIPS, *ROLES], metavar="|".join(CLIPS))
     parser.add_argument("--clips", type=int, help=f"by default {CLIPS}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--early", type=int, default=500, help="memory: where it is first looked at")
+    parser.add_argument("--early", type=int, default=500, help="memory: the clip of the first measurement")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--peer-batch", type=int, default=1, help="batch_size of the pipeline")

@@ -1,29 +1,29 @@
-"""Two checkouts of the project: whether they print and leave the same, and whether one is slower than the other.
+"""Two checkouts of the project: whether they print and write the same, and whether one is slower than the other.
 
     python -m benchmarks.unchanged outputs OLD NEW [--only 'evaluate*'] [--keep FOLDER]
     python -m benchmarks.unchanged speed OLD NEW [--pairs 15] [--only help]
 
-`outputs` runs the same commands by both, each case in a folder of the same path, with the bundled model and with the
-sample videos of OLD, broken ones, and pictures. Exit codes, what is printed, and all files that are left are compared
-byte for byte, but for what `VARYING` names: times, versions, where a checkout lies, and what PyTorch notes of the
-source code of a network that it traces. Where bytes differ, arrays, tables, pictures and the members of archives are
-looked at one by one. In the cases `old-then-new*`, NEW goes on with what OLD has left; in the run that they are
-compared with, OLD goes on itself. To save time, most commands begin in a process that has imported PyTorch, though
-nothing of the package; with `--fresh`, each begins in one of its own. A case is one of
+`outputs` runs the same commands with both, each case in a folder of the same path, with the bundled model and with the
+sample videos of OLD, broken videos, and images. Exit codes, printed text, and all written files are compared byte for
+byte, except for the patterns in `VARYING`: times, versions, the place of a checkout, and what PyTorch records of the
+source code of a network that it traces. If bytes differ, arrays, tables, images and the members of archives are
+compared one by one. In the cases `old-then-new*`, NEW continues the outputs of OLD; in the run that they are
+compared with, OLD continues them itself. To save time, most commands begin in a process that has imported PyTorch, but
+nothing of the package; with `--fresh`, each begins in its own process. A case is one of
 
     same        nothing differs
-    bytes       a file has the same arrays, table or picture, in other bytes
-    settings    only the settings that a run keeps differ: *.meta.json, and "settings" of an evaluation's metrics
+    bytes       a file has the same arrays, table or image, in different bytes
+    settings    only the settings that a run records differ: *.meta.json, and "settings" of an evaluation's metrics
     differs     anything else; the first difference in each of the first files is shown
-    wrong       OLD itself ended with another exit code than the case expects, which then says nothing
+    wrong       OLD itself ended with a different exit code than the case expects, so the case says nothing
 
-and the exit code is 1 if one differs, or is wrong, or has other settings.
+and the exit code is 1 if one differs, or is wrong, or has different settings.
 
 `speed` takes the seconds of processor time, of user and system together, of a command and all processes that it has
-started; those that outlive it, as the server of its workers does, are waited for and counted as well. NEW takes turns
-with OLD, and a copy of OLD takes turns with OLD, which shows what a ratio of 1 looks like here: "old new, old copy" in
-one round, "new old, copy old" in the next, and each round has all cases. A ratio is taken within a pair. What each
-runs first, to fill the file cache, is not counted. Linux only, for the sake of those processes.
+started. Processes that outlive it, like the server of its workers, are waited for and counted too. NEW runs in
+alternation with OLD, and a copy of OLD with OLD, which shows how far a ratio of 1 varies here: "old new, old copy" in
+one round, "new old, copy old" in the next, and each round has all cases. A ratio is taken within a pair. The first
+run of each, which fills the file cache, is not counted. Linux only, because of those processes.
 
 The package itself is not imported here: its modules may lie elsewhere in the other checkout.
 """
@@ -60,14 +60,14 @@ from typing import Any, NamedTuple
 PATIENCE = 900  # seconds for one command
 SHOWN = 4  # differences of one case
 
-# What may differ: where (case/file), what, and what is put in its place.
+# What may differ: where (case/file), the pattern, and its replacement.
 VARYING: tuple[tuple[str, bytes, bytes], ...] = (
-    # Times, and what follows from them.
+    # Times, and what depends on them.
     ("*", rb'"(finished|date)": ?"20[^"]*"', rb'"\1":"TIME"'),
     ("*", rb'\["Finished","20[^"]*"\]', b'["Finished","TIME"]'),
     ("*", rb'\["Speed","(\d+) videos[^"]*"\]', rb'["Speed","\1 videos"]'),
     ("*", rb'"(seconds|videos_per_second|(?:torch_)?seconds_per_view)": ?[-+.e\d]+', rb'"\1":"TIME"'),
-    ("*", rb" in (?:[\d.]+ s|[\d:]+), [\d.,]+ (?:videos )?an? (?:second|minute|hour)", b" in TIME"),
+    ("*", rb" in (?:[\d.]+ s|[\d:]+), [\d.,]+ (?:videos )?(?:an?|per) (?:second|minute|hour)", b" in TIME"),
     ("*", rb"(?m)^time: .*", b"time: TIME"),
     # Versions.
     (
@@ -75,29 +75,29 @@ VARYING: tuple[tuple[str, bytes, bytes], ...] = (
         rb'(timesformer[-_]cli"?:? "?|`timesformer export` |^timesformer |"version": ?")\d+\.[\w.+-]*',
         rb"\1VERSION",
     ),
-    # Where the bundled model lies.
+    # The place of the bundled model.
     ("*", rb"CHECKOUT/[\w/]*/camera-motion/", b"BUNDLED/"),
-    # PyTorch writes into a .pt2 which lines of which files, and which classes, an operation comes from.
+    # PyTorch records in a .pt2 which lines of which files, and which classes, an operation comes from.
     ("*", rb'"stack_trace": "(?:[^"\\]|\\.)*"', b'"stack_trace": "TRACE"'),
     ("*", rb"timesformer_cli(?:\.[a-z_\d]+)+\.(?=[A-Z])", b"timesformer_cli."),
     ("export-pt2/*", rb'"(bytes|share_of_fp32)": ?[.\d]+', rb'"\1":"SIZE"'),
     ("export-pt2/*", rb"(?m)^size: .*", b"size: SIZE"),
 )
 
-# ---- What is run
+# ---- The cases
 
 
 class Step(NamedTuple):
-    """A command line of timesformer, and the exit code that it has to end with."""
+    """A command line of timesformer, and the exit code that it must end with."""
 
     command: str
     code: int
     stdin: str = ""  # a file
-    by_old: bool = False  # by OLD in both runs
-    terminal: bool = False  # on a terminal rather than pipes
+    by_old: bool = False  # run by OLD in both runs
+    terminal: bool = False  # on a terminal instead of pipes
 
 
-# Each line of a case is an exit code and a command; `old` before it: by OLD in both runs; `tty`: on a terminal.
+# Each line of a case is an exit code and a command. `old` before it: run by OLD in both runs; `tty`: on a terminal.
 CASES_TEXT = """
 help:
     0 --help
@@ -465,7 +465,7 @@ old-then-new-models:
     0 predict few/zoom_out.mp4 -m a.pyth
 """
 
-# What `python` stands for above.
+# The meaning of `python` above.
 PYTHON = """
 import numpy, torch, timesformer_cli
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
@@ -504,7 +504,7 @@ def read_cases(text: str) -> dict[str, list[Step]]:
 CASES = read_cases(CASES_TEXT)
 
 
-# ---- What it is run on
+# ---- Their inputs
 
 
 def write_video(path: Path, frames: int, *, width: int = 64, height: int = 48, rate: int = 10, seed: int = 0) -> None:
@@ -549,7 +549,7 @@ def write_pictures(folder: Path, video: Path, count: int, suffix: str) -> None:
 
 
 def make_material(folder: Path, old: Path) -> None:
-    """All that the cases read: each entry of the folder is linked into the folder of each case."""
+    """All inputs of the cases: each entry of the folder is linked into the folder of each case."""
     samples = folder / "sample_videos"
     shutil.copytree(old / "sample_videos", samples)
     names = {path.name: path for path in samples.iterdir() if path.suffix in (".mp4", ".mkv", ".webm")}
@@ -595,7 +595,7 @@ def make_material(folder: Path, old: Path) -> None:
         "multi.txt": "".join(
             f"{name} {labels.index(label)} {number % 3}\n" for number, (name, label) in enumerate(rows)
         ),
-        # Each has the label of the next but one, so that the numbers are not all 1.
+        # Each has the label of the next but one, so that not all metrics are 1.
         "wrong.csv": "path,label\n"
         + "".join(
             f"{name},{rows[(number + 2) % len(rows)][1] if number % 3 else label}\n"
@@ -618,19 +618,19 @@ def make_material(folder: Path, old: Path) -> None:
 @dataclass(frozen=True)
 class Checkout:
     root: Path
-    code: str  # what the command `timesformer` does
+    code: str  # the code of the command `timesformer`
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self.root)}
 
 
 def open_checkout(root: Path, scratch: Path) -> Checkout:
-    """Raises SystemExit: no checkout, or Python takes the package from elsewhere."""
+    """Raises SystemExit if it is not a checkout, or if Python takes the package from elsewhere."""
     root = root.resolve()
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     except OSError as error:
-        raise SystemExit(f"{root}: no checkout ({error})") from error
+        raise SystemExit(f"{root}: not a checkout ({error})") from error
     module, _, function = project["scripts"]["timesformer"].partition(":")
     checkout = Checkout(root, f"from {module} import {function}; {function}()")
     ask = [sys.executable, "-c", "import timesformer_cli; print(timesformer_cli.__file__)"]
@@ -641,7 +641,7 @@ def open_checkout(root: Path, scratch: Path) -> Checkout:
 
 
 def calm_environment(scratch: Path) -> None:
-    """Of this process and all that it starts: no settings of the user's own, and no network."""
+    """Clean the environment of this process and its children: no settings of the user, and no network."""
     for name in list(os.environ):
         if name.startswith(("TIMESFORMER_", "HF_", "SLURM_", "RAY_")):
             del os.environ[name]
@@ -653,7 +653,7 @@ def calm_environment(scratch: Path) -> None:
     os.environ |= {"COLUMNS": "100", "TERM": "xterm-256color"}
 
 
-# A process that has imported what takes long, of other libraries alone, and forks for each command that it is told.
+# A process that has imported slow libraries, none of ours, and forks for each command that it is sent.
 SERVER = """
 import atexit, gc, importlib, json, os, sys, threading
 for name in sys.argv[3:]:
@@ -687,7 +687,7 @@ except SystemExit as stop:
 except BaseException:
     code = 1
     sys.excepthook(*sys.exc_info())
-# What Python does at its end, but for taking apart all that was imported.
+# What Python does at its end, without tearing down all imports.
 threading._shutdown()
 atexit._run_exitfuncs()
 sys.stdout.flush()
@@ -704,7 +704,7 @@ IMPORTED = (
     "typer",
     "rich.table",
 )
-FRESH = ("help", "usage", "terminal", "benchmark")  # these cases do without
+FRESH = ("help", "usage", "terminal", "benchmark")  # these cases do not use the server
 
 
 class Server:
@@ -767,7 +767,7 @@ def call_on_terminal(command: list[str], folder: Path, environment: Mapping[str,
         while True:
             try:
                 chunk = os.read(ours, 65536)
-            except OSError:  # how Linux says that the other side has closed
+            except OSError:  # Linux raises this if the other side has closed
                 break
             if not chunk:
                 break
@@ -778,7 +778,7 @@ def call_on_terminal(command: list[str], folder: Path, environment: Mapping[str,
 
 @dataclass
 class Results:
-    """What the commands of a case have printed, by their number, and left, by name; and what went otherwise."""
+    """The output of a case's commands, by number, its files, by name, and any failures."""
 
     printed: dict[str, bytes] = field(default_factory=dict)
     left: dict[str, bytes] = field(default_factory=dict)
@@ -786,7 +786,7 @@ class Results:
 
 
 def run_case(name: str, old: Checkout, new: Checkout, folder: Path, material: Path, server: Server | None) -> Results:
-    """All commands of a case in `folder`, which is made for it and removed."""
+    """Run all commands of a case in `folder`, which is made for it and removed."""
     folder.mkdir()
     for entry in material.iterdir():
         (folder / entry.name).symlink_to(entry)
@@ -797,7 +797,7 @@ def run_case(name: str, old: Checkout, new: Checkout, folder: Path, material: Pa
         what = f"{number}. {step.command}"
         if code != step.code:
             last = (err or out).decode(errors="replace").strip().splitlines()[-1:] or ["nothing printed"]
-            results.unexpected.append(f"{what}: exit code {code} in place of {step.code}: {last[0]}")
+            results.unexpected.append(f"{what}: exit code {code} instead of {step.code}: {last[0]}")
         elif name == "benchmark":
             out = shape(out)
         root = os.fsencode(checkout.root)
@@ -827,7 +827,7 @@ def collect(folder: Path, material: Path) -> dict[str, bytes]:
 
 
 def checked(sums: Path) -> bytes:
-    """The file with `right` or `wrong` in place of the checksums: the files themselves are compared anyway."""
+    """The file with `right` or `wrong` instead of the checksums: the files themselves are compared anyway."""
 
     def verdict(line: str) -> str:
         digest, _, name = line.partition("  ")
@@ -838,7 +838,7 @@ def checked(sums: Path) -> bytes:
 
 
 def shape(out: bytes) -> bytes:
-    """The fields of JSON objects, without their values, which are measured."""
+    """The fields of JSON objects, without their values, which are measurements."""
 
     def names(value: Any, above: str) -> Iterator[str]:
         yield above
@@ -854,7 +854,7 @@ def shape(out: bytes) -> bytes:
 
 
 class Difference(NamedTuple):
-    kind: str  # bytes, settings, differs or wrong, which come the worse the later
+    kind: str  # bytes, settings, differs or wrong, from the mildest to the worst
     where: str
     text: str
 
@@ -867,7 +867,7 @@ def compare(case: str, old: Results, new: Results) -> Iterator[Difference]:
     for one, other in ((old.printed, new.printed), (old.left, new.left)):
         for name in [*one, *(name for name in other if name not in one)]:
             if name not in one or name not in other:
-                yield Difference("differs", name, "of NEW alone" if name in other else "of OLD alone")
+                yield Difference("differs", name, "only of NEW" if name in other else "only of OLD")
             elif found := difference(f"{case}/{name}", one[name], other[name]):
                 yield Difference(found[0], name, found[1])
 
@@ -880,14 +880,14 @@ def scrub(where: str, content: bytes) -> bytes:
 
 
 def difference(where: str, old: bytes, new: bytes) -> tuple[str, str] | None:
-    """The kind of the difference and a word about it."""
+    """The kind of the difference, and a word about it."""
     if old == new:
         return None
     suffix = Path(where).suffix
     if suffix in SPECIAL:
         try:
             return SPECIAL[suffix](where, old, new)
-        except Exception as error:  # of any library: one of the files is no such file
+        except Exception as error:  # of any library: one of the files is not of that format
             return "differs", f"cannot be read: {error}"
     old, new = scrub(where, old), scrub(where, new)
     if old == new:
@@ -965,7 +965,7 @@ def compare_pictures(where: str, old: bytes, new: bytes) -> tuple[str, str]:
         return "differs", f"{one.mode} {one.size} and {other.mode} {other.size}"
     if box := ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox():
         return "differs", f"pixels within {box}"
-    return "bytes", "the same picture"
+    return "bytes", "the same image"
 
 
 def compare_archives(where: str, old: bytes, new: bytes) -> tuple[str, str] | None:
@@ -1027,7 +1027,7 @@ def run_outputs(arguments: argparse.Namespace, scratch: Path) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
 
     def both(name: str) -> tuple[str, Results, Results]:
-        folder, server = slots.get()  # the same for both: its path is in some outputs
+        folder, server = slots.get()  # the same for both, since its path is in some outputs
         try:
             there = (folder, material, None if arguments.fresh or name in FRESH else server)
             return name, run_case(name, old, old, *there), run_case(name, old, new, *there)
@@ -1069,7 +1069,7 @@ TIMED = {
 
 
 def make_clips(folder: Path, count: int = 40) -> None:
-    """H.264, three seconds of 320 x 240; eight of them are encoded, the others are their copies."""
+    """Make three-second clips of 320 x 240; eight of them are encoded, the rest are copies of these."""
     folder.mkdir()
     for number in range(count):
         path = folder / f"{number:02}.mp4"
@@ -1083,7 +1083,7 @@ def make_clips(folder: Path, count: int = 40) -> None:
 
 
 def adopt_orphans() -> None:
-    """Processes whose parent has ended become children of this one, which then learns what they have used."""
+    """Processes whose parent has ended become children of this one, which then learns their usage."""
     become_subreaper = 36
     if sys.platform != "linux" or ctypes.CDLL(None, use_errno=True).prctl(become_subreaper, 1, 0, 0, 0):
         raise SystemExit("speed: needs a process that takes on orphans, as Linux has it")
@@ -1102,7 +1102,7 @@ def processor_seconds(checkout: Checkout, command: list[str], scratch: Path) -> 
             stderr=messages,
         )
         code = process.wait()
-        with suppress(ChildProcessError):  # there are no more
+        with suppress(ChildProcessError):  # none are left
             while True:
                 os.wait()
         messages.seek(0)
@@ -1116,7 +1116,7 @@ def run_speed(arguments: argparse.Namespace, scratch: Path) -> int:
     old, new = (open_checkout(root, scratch) for root in (arguments.old, arguments.new))
     names = chosen(TIMED, arguments.only)
     again = scratch / "again"
-    shutil.copytree(old.root / "timesformer_cli", again / "timesformer_cli")  # with the times of files: .pyc stay valid
+    shutil.copytree(old.root / "timesformer_cli", again / "timesformer_cli")  # keeps file times, so .pyc stay valid
     shutil.copy(old.root / "pyproject.toml", again)
     copy = open_checkout(again, scratch)
     make_clips(scratch / "clips")

@@ -2,9 +2,10 @@
 
     python -m benchmarks.workers [--clips 500] [--rounds 3]
 
-The clips are 10 seconds of H.264, 340 x 256, made once and then read again under other names. They go through all that
-happens before the network, as base-k400 wants them: 8 frames, three crops. One and two workers take turns. Memory is
-that of the master and its workers together, shared pages counted once: medians around the 50th clip and at the end.
+The clips are 10 seconds of H.264, 340 x 256, made once and then read again under different names. They go through
+everything before the network, as base-k400 needs them: 8 frames, three crops. One and two workers run in alternation.
+Memory is that of the main process and its workers together, shared pages counted once: medians around the 50th clip and
+at the end.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def base_k400() -> Checkpoint:
 
 
 def memory(process: int) -> float:
-    """MiB of a process and all its descendants, shared pages counted once; Linux alone tells."""
+    """MiB of a process and all its descendants, shared pages counted once; Linux only."""
     total, processes = 0, [process]
     while processes:
         process = processes.pop()
@@ -66,7 +67,7 @@ def read_all(items: list[Item], checkpoint: Checkpoint, workers: int) -> tuple[f
     with prepare_all(items, checkpoint.recipe, workers=workers, limits=Limits()) as prepared:
         for number, views in enumerate((views for views in prepared if views is not None), 1):
             assert isinstance(views, Views), views
-            # Memory rises and falls with every clip, by the arrays on their way: hence many samples.
+            # Memory rises and falls with every clip, by the arrays in transit, so many samples are taken.
             if 30 < number <= 70:
                 early.append(memory(os.getpid()))
             elif number > len(items) - 40:
@@ -89,7 +90,8 @@ def main() -> None:
             for workers in (1, 2):
                 seconds[workers], early, late = read_all(items, checkpoint, workers)
                 print(
-                    f"{workers} workers: {seconds[workers]:.1f} s, {len(items) / seconds[workers]:.0f} clips a second; "
+                    f"{workers} workers: {seconds[workers]:.1f} s, "
+                    f"{len(items) / seconds[workers]:.0f} clips per second; "
                     f"{early:.0f} MiB after 50 clips, {late:.0f} at the end ({late / early:.3f})",
                     flush=True,
                 )
