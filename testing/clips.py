@@ -65,10 +65,10 @@ def tiny_config(labels: Sequence[str], **changes: Any) -> TimesformerConfig:
     )
 
 
-def write_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
-    """A checkpoint folder with a tiny network of random weights, the same at each call."""
+def write_model(folder: Path, labels: Sequence[str] = LABELS, **changes: Any) -> Path:
+    """A checkpoint folder with a tiny network of random weights, the same at each call; `changes` are of its config."""
     torch.manual_seed(0)
-    config = tiny_config(labels, num_hidden_layers=1, initializer_range=0.3)
+    config = tiny_config(labels, num_hidden_layers=1, initializer_range=0.3, **changes)
     TimesformerForVideoClassification(config).save_pretrained(folder)
     return folder
 

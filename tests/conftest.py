@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import importlib
 import importlib.util
 import json
@@ -19,8 +20,29 @@ from testing.pages import Page, Show
 _SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 _MANIFEST = _SHARED_VIDEOS / "MANIFEST.json"
 
+# Files of more than fifteen seconds, the longest first.
+_LONG = (
+    "jobs/test_export.py",
+    "pipeline/test_ray.py",
+    "test_docs.py",
+    "runtimes/test_pytorch.py",
+    "runtimes/test_exported_models.py",
+    "video/test_collection.py",
+    "training/test_camera_motion_set.py",
+    "cli/test_predict_batch.py",
+    "cli/test_evaluate.py",
+    "cli/test_inspect.py",
+    "cli/test_export.py",
+    "test_api.py",
+    "cli/test_models.py",
+    "checkpoints/test_layouts.py",
+    "checkpoints/test_hub.py",
+)
+
 # The networks are tiny: threads that wait for one another would be most of the work. Child processes have it from here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Inductor compiles a few kernels: to start processes that do it would take longer.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def pytest_configure() -> None:
@@ -29,6 +51,30 @@ def pytest_configure() -> None:
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("pytest.__main__")
     # Jobs in the background of a shell are deaf to Ctrl-C, and so would be all commands that tests stop with it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All tests run in a process for each core, up to four; what is named on the command line runs in this one."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 4)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin, so that no process has one left when the others are done."""
+    ranks = {name: rank for rank, name in enumerate(_LONG)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0].removeprefix("tests/"), len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    # What is there now stays to the end; looked through again and again, it would be much of the tests' time.
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -101,27 +101,36 @@ def expected(checkpoint: Checkpoint, values: np.ndarray, output: str = "logits")
         return (logits.softmax(-1) if output == "probabilities" else logits).numpy()
 
 
-def run_onnx(folder: Path, name: str, values: np.ndarray) -> np.ndarray:
+Runner = Callable[[np.ndarray], np.ndarray]
+
+
+def open_onnx(folder: Path, name: str) -> Runner:
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    (result,) = session.run(None, {name: values})
-    return cast("np.ndarray", result)
+    return lambda values: cast("np.ndarray", session.run(None, {name: values})[0])
 
 
-def run_openvino(folder: Path, name: str, values: np.ndarray) -> np.ndarray:
+def open_openvino(folder: Path, name: str) -> Runner:
     model = openvino.compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return cast("np.ndarray", model({name: values})[0])
+    return lambda values: np.array(model({name: values})[0])
 
 
-def run_pt2(folder: Path, _: str, values: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        return torch.export.load(folder / "model.pt2").module()(torch.from_numpy(values)).numpy()
+def open_pt2(folder: Path, _: str) -> Runner:
+    model = torch.export.load(folder / "model.pt2").module()
+    return torch.inference_mode()(lambda values: model(torch.from_numpy(values)).numpy())
 
 
-def run_aoti(folder: Path, _: str, values: np.ndarray) -> np.ndarray:
-    return torch._inductor.aoti_load_package(str(folder / "model.pt2"))(torch.from_numpy(values)).numpy()
+def open_aoti(folder: Path, _: str) -> Runner:
+    model = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
+    return lambda values: model(torch.from_numpy(values)).numpy()
 
 
-RUNS = {"onnx": run_onnx, "openvino": run_openvino, "pt2": run_pt2, "aoti": run_aoti}
+OPEN = {"onnx": open_onnx, "openvino": open_openvino, "pt2": open_pt2, "aoti": open_aoti}
+
+
+def compile_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code that holds the kernels together is compiled once, and computes little."""
+    monkeypatch.setattr("torch._inductor.config.aot_inductor.compile_wrapper_opt_level", "O0")
+    monkeypatch.setattr("torch._inductor.config.aot_inductor.precompile_headers", False)
 
 
 @pytest.mark.parametrize(
@@ -145,18 +154,16 @@ def test_each_format_computes_what_the_network_computes(
     if spec.format == "aoti":
         if shutil.which("g++") is None:
             pytest.skip("no g++")
-        # The code that holds the kernels together, of which the optimiser makes long work and little gain.
-        monkeypatch.setattr("torch._inductor.config.aot_inductor.compile_wrapper_opt_level", "O0")
-    folder = make(spec)
-    name = "pixels" if spec.input == "pixels" else "pixel_values"
+        compile_quickly(monkeypatch)
+    run = OPEN[spec.format](make(spec), "pixels" if spec.input == "pixels" else "pixel_values")
     for count in (1, 2, 5):
         values = pixels_of(count) if spec.input == "pixels" else frames_of(count)
-        result, wanted = RUNS[spec.format](folder, name, values), expected(checkpoint, values, spec.output)
+        result, wanted = run(values), expected(checkpoint, values, spec.output)
         assert result.dtype == np.float32
         assert result.shape == wanted.shape
         assert np.abs(result - wanted).max() <= tolerance * np.abs(wanted).max()
     # Frames in another order are another video.
-    other = RUNS[spec.format](folder, name, np.ascontiguousarray(values[:, ::-1]))
+    other = run(np.ascontiguousarray(values[:, ::-1]))
     assert np.abs(other - wanted).max() > tolerance * np.abs(wanted).max()
 
 
@@ -190,7 +197,7 @@ def test_whole_numbers_of_eight_bits(
     made = tmp_path / ("made" if found.passed else "made.unverified")
     assert (f"calibrating with 3 videos of {videos}" in told) == calibrated
     values = pixels_of(5)
-    result, wanted = RUNS[format](made, "pixels", values), expected(checkpoint, values)
+    result, wanted = OPEN[format](made, "pixels")(values), expected(checkpoint, values)
     off = np.abs(result - wanted).max() / np.abs(wanted).max()
     assert 1e-4 < off < (0.5 if narrow else 0.15)  # more than rounding of float32: it is quantized
     file = made / ("model.onnx" if format == "onnx" else "model.xml")

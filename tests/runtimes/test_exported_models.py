@@ -582,6 +582,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("compiled") / "model.pt2"
     code = (
         "import sys, torch; sys.path[:0] = sys.argv[2:]; from testing.artefacts import Matrix\n"
+        # The code that holds the kernels together is compiled once, and computes little.
+        "torch._inductor.config.aot_inductor.compile_wrapper_opt_level = 'O0'\n"
+        "torch._inductor.config.aot_inductor.precompile_headers = False\n"
         "sizes = ({0: torch.export.Dim('batch')},)\n"
         "program = torch.export.export(Matrix(), (torch.zeros(2, 4, 3, 32, 32),), dynamic_shapes=sizes)\n"
         "torch._inductor.aoti_compile_and_package(program, package_path=sys.argv[1])"
