@@ -89,7 +89,7 @@ def test_a_recipe_of_ones_own() -> None:
 def test_what_cannot_be(model: timesformer_cli.Model) -> None:
     with pytest.raises(CheckpointError, match="no model of that name"):
         open_model("no-such-model")
-    with pytest.raises(UsageError, match="the model is open already"):
+    with pytest.raises(UsageError, match="the model is already open"):
         label(VIDEOS[0], model, run=HERE)
     with pytest.raises(UsageError, match="abacus"):
         label(VIDEOS[0], "camera-motion", run=RunOptions(device="abacus"))

@@ -1,4 +1,4 @@
 __version__ = "0.1.0"
 
-# What is taken if no model is named. It stands here because the help of the command loads nothing larger.
+# The default model. It is here because the help of the command must not import anything larger.
 DEFAULT_MODEL = "base-k400"

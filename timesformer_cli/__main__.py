@@ -1,4 +1,4 @@
-"""`python -m timesformer_cli`, for where the console script is not on the path."""
+"""`python -m timesformer_cli`, for use if the console script is not on the path."""
 
 from timesformer_cli.cli import main
 

@@ -1,4 +1,4 @@
-"""Label videos from Python: what a script or a notebook imports from the package itself."""
+"""Label videos from Python: the functions that scripts and notebooks import from the package."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -25,9 +25,9 @@ Path = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Model:
-    """A model and how it runs; what it computes with is loaded when it is first needed, and kept.
+    """A model and the options that it runs with. Its network is loaded on first use, and kept.
 
-    `checkpoint` has its `labels`, its `recipe` and its `config`.
+    `checkpoint` has its `labels`, `recipe` and `config`.
     """
 
     checkpoint: Checkpoint
@@ -44,7 +44,7 @@ class Model:
         return self.run.open(self.checkpoint, output="embedding")
 
     def scored(self, item: Item, output: Output) -> Scored:
-        """The logits, or class tokens, of all views of a video, which is read in this process. Raises VideoError."""
+        """The logits, or class tokens, of all views of a video. Reads it in this process. Raises VideoError."""
         scorer = self.scorer if output == "logits" else self.embedder
         here = replace(self.run, workers=0, cluster=None)
         with score_all([item], self.checkpoint, here, opened=lambda: scorer) as all_scored:
@@ -55,27 +55,27 @@ class Model:
 
 
 def open_model(model: Path | Checkpoint = DEFAULT_MODEL, *, run: RunOptions = RunOptions()) -> Model:
-    """A model that is loaded, for `model=` of the functions here: open it once, and use it often.
+    """Load a model, to pass as `model=` to the functions here: open it once, and use it often.
 
-    `model` is a name of `timesformer models list`, an id on the Hub, a folder, a file of weights, or an exported model;
-    or a `Checkpoint`, of `resolve` or with a recipe of your own.
+    `model` is a name from `timesformer models list`, an id on the Hub, a folder, a weights file, or an exported model;
+    or a `Checkpoint`, from `resolve` or with a recipe of your own.
 
     Raises:
-        UsageError, CheckpointError: there is no such model, or it cannot be had.
-        DeviceError: a device that this machine does not have.
+        UsageError, CheckpointError: there is no such model, or it cannot be loaded.
+        DeviceError: this machine does not have the device.
     """
     opened = _opened(model, run)
-    opened.scorer  # noqa: B018  that it is loaded is what was asked for
+    opened.scorer  # noqa: B018  loads it
     return opened
 
 
 def label(
     video: Path, model: Path | Checkpoint | Model = DEFAULT_MODEL, *, top_k: int = 5, run: RunOptions | None = None
 ) -> list[Label]:
-    """The `top_k` likeliest classes of a video, likeliest first.
+    """The `top_k` most likely classes of a video, the most likely first.
 
-    The video is read in this process, without the time limit that videos of `label_all` have. `run` belongs to the
-    model: give it here, or to `open_model`.
+    The video is read in this process, without the time limit of `label_all`. `run` belongs to the model: give it here,
+    or to `open_model`.
 
     Raises:
         VideoError: the video cannot be read; its `kind` says why.
@@ -90,13 +90,14 @@ def label(
 def label_all(
     videos: Path | Iterable[Path], model: Path | Checkpoint | Model = DEFAULT_MODEL, *, run: RunOptions | None = None
 ) -> Iterator[Prediction | Failure]:
-    """What each video shows, in their order, as soon as it is known; a video that cannot be read gives a `Failure`.
+    """Label many videos: yields one result per video, in order, as soon as it is known.
 
-    `videos` is one folder, glob or address, for all videos there, or any number of paths, of which each gives one
-    result. They are read in processes of their own, ahead of the network, so that a broken video costs itself alone.
+    A video that cannot be read gives a `Failure`. `videos` is one folder, glob or address, for all videos there, or any
+    number of paths, each of one video. Worker processes read the videos ahead of the network, so that a broken video
+    cannot stop the others.
 
     Raises:
-        InputError: a folder without videos, or a glob that matches nothing.
+        InputError: the folder has no videos, or the glob matches nothing.
         UsageError, CheckpointError, DeviceError: as `open_model`.
     """
     opened = _opened(model, run)
@@ -107,14 +108,14 @@ def label_all(
 def embed(
     video: Path, model: Path | Checkpoint | Model = DEFAULT_MODEL, *, run: RunOptions | None = None
 ) -> NDArray[np.float32]:
-    """What the network knows of a video before it names a class: its class token, float32 (D,), not normalised.
+    """The embedding of a video: its class token, float32 (D,), not normalised.
 
-    It is that after the final LayerNorm, the mean of all views: times the weights of the classifier, plus its biases,
-    it gives the video's logits.
+    It is taken after the final LayerNorm, and averaged over all views. Multiplied by the weights of the classifier,
+    plus its biases, it gives the logits of the video.
 
     Raises:
         VideoError: the video cannot be read; its `kind` says why.
-        UsageError: an exported model, which gives classes and nothing else.
+        UsageError: the model is an exported one, which gives only classes.
         CheckpointError, DeviceError: as `open_model`.
     """
     return combine(_opened(model, run).scored(_item(video), "embedding").logits, "raw_logits")
@@ -132,7 +133,7 @@ def _item(path: Path) -> Item:
 def _opened(model: Path | Checkpoint | Model, run: RunOptions | None) -> Model:
     if isinstance(model, Model):
         if run is not None:
-            raise UsageError("the model is open already: say to open_model how it is to run")
+            raise UsageError("the model is already open: give open_model the options of the run instead")
         return model
     checkpoint = model if isinstance(model, Checkpoint) else resolve(os.fspath(model), quiet=True)
     opened = Model(checkpoint, run or RunOptions())

@@ -1,6 +1,6 @@
-"""What a user can cause. Each message says where, what, and what to try; `main()` prints it as one line.
+"""Errors that a user can cause. Each message says where, what, and what to try; `main()` prints it as one line.
 
-Messages name settings as Python does, between backticks: `device`, `device=cpu`. `cli.wording` makes options of them.
+Messages name settings as in Python, between backticks: `device`, `device=cpu`. `cli.wording` turns them into options.
 """
 
 from typing import Literal
@@ -17,12 +17,12 @@ ErrorKind = Literal[
     "unsupported",
 ]
 
-# The exit code of a run that came to its end, without some of its videos.
+# The exit code of a run that finished, but with some failed videos.
 SOME_FAILED = 3
 
 
 class TimesformerError(Exception):
-    """Base of every error that is the user's to mend; the command ends with `exit_code`."""
+    """Base of all errors that the user can fix; the command ends with `exit_code`."""
 
     exit_code = 1
 
@@ -32,25 +32,25 @@ class Terminated(BaseException):
 
 
 class UsageError(TimesformerError):
-    """The command was called in a way that cannot work, whatever the files hold."""
+    """The call cannot work, whatever the files hold."""
 
     exit_code = 2
 
 
 class InputError(TimesformerError):
-    """No video to read, or a data set that is not understood: a path that does not exist, a broken list of labels."""
+    """There is no video to read, or a dataset is not understood: a path does not exist, a list of labels is broken."""
 
 
 class OutputError(TimesformerError):
-    """The results cannot be written where they were wanted."""
+    """The results cannot be written to the wanted place."""
 
 
 class CheckpointError(TimesformerError):
-    """A model that is not there, or whose files do not fit together."""
+    """A model does not exist, or its files do not match."""
 
 
 class DeviceError(TimesformerError):
-    """A device was asked for that this machine does not have, or whose memory is too small."""
+    """The machine does not have the wanted device, or the memory of the device is too small."""
 
 
 class VideoError(TimesformerError):
@@ -64,5 +64,5 @@ class VideoError(TimesformerError):
         self.kind: ErrorKind = kind
 
     def __reduce__(self) -> tuple[type["VideoError"], tuple[ErrorKind, str]]:
-        # Exceptions rebuild from `args` alone; without this the kind is lost between processes.
+        # Exceptions are rebuilt only from `args`; without this, the kind is lost between processes.
         return (VideoError, (self.kind, str(self)))

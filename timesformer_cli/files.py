@@ -1,4 +1,4 @@
-"""Files as a whole: checked before any work, named when they are complete, locked, summed."""
+"""Helpers for whole files: check targets, write atomically, lock, and compute checksums."""
 
 import hashlib
 import os
@@ -22,10 +22,10 @@ def told(path: Path, what: str = "written", error: type[TimesformerError] = Outp
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """The path to write to in place of `path`, which it takes over when all is written and on the disk for sure.
+    """A temporary path to write to; it replaces `path` once everything is written and synced to disk.
 
     Raises:
-        OSError: it cannot be written; then there is no trace of it.
+        OSError: it cannot be written; then nothing is left of it.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -39,13 +39,13 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """As `whole`. Raises OutputError."""
+    """Like `whole`, but raises OutputError."""
     with told(path), whole(path) as part:
         yield part
 
 
 def check_target(target: Path, *, overwrite: bool, ways: str = "or `overwrite`") -> None:
-    """Find out, before any work is done, that `target` cannot be written; `ways` are the settings for one that exists.
+    """Check, before any work is done, that `target` can be written; `ways` names the settings for one that exists.
 
     Raises:
         OutputError: its folder does not exist or cannot be written, it is a folder itself, or it
@@ -56,35 +56,35 @@ def check_target(target: Path, *, overwrite: bool, ways: str = "or `overwrite`")
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name a file to write")
     if target.is_file() and not overwrite:
-        raise OutputError(f"{target}: exists already; choose another name, {ways}")
+        raise OutputError(f"{target}: already exists; choose another name, {ways}")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise OutputError(f"{target}: cannot be written (permission denied)")
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8. In JSON, the backslash escape of a byte that is no UTF-8 reads back as that very byte."""
+    """The text as UTF-8. In JSON, the backslash escape of a byte that is not UTF-8 reads back as the same byte."""
     return text.encode("utf-8", "backslashreplace")
 
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Keep other runs away from an output as long as the context lasts.
+    """Lock an output against other runs, as long as the context lasts.
 
-    The lock goes with the process, however that ends. Some network file systems have none, and then
-    nothing is kept away.
+    The lock ends with the process, however that ends. Some network file systems have no locks; there,
+    other runs are not kept away.
 
     Raises:
-        OutputError: another run has it.
+        OutputError: another run holds the lock.
     """
     path = target.with_name(target.name + ".lock")
     with told(target):
         file = _locked_file(path)
     if file is None:
-        raise OutputError(f"{target}: another run is writing to it; wait for that, or choose another file")
+        raise OutputError(f"{target}: another run is writing to it; wait until it ends, or choose another file")
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows removes no file that is open
+        with suppress(OSError):  # Windows cannot remove an open file
             path.unlink()
         file.close()
 
@@ -95,7 +95,7 @@ def _locked_file(path: Path) -> IO[bytes] | None:
         if not _lock(file):
             file.close()
             return None
-        # Whoever had it before may have removed the name since it was opened here.
+        # The previous holder may have removed the file since it was opened here.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
@@ -123,7 +123,7 @@ def _lock(file: IO[bytes]) -> bool:
 
 
 def checksum(files: Sequence[Path]) -> str:
-    """The sha256, in hex, of all files one after the other. Raises InputError."""
+    """The sha256, in hex, of the concatenated files. Raises InputError."""
     digest = hashlib.sha256()
     for path in files:
         with told(path, "read", InputError), path.open("rb") as file:
@@ -136,12 +136,12 @@ DIGEST = 16
 
 
 def digest_of(path: str) -> bytes:
-    """So many bytes that two paths never meet in them by chance."""
+    """A digest of a path, long enough that two paths never have the same one by chance."""
     return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=DIGEST).digest()
 
 
 class PathSet:
-    """A set of paths that takes 24 to 48 bytes for each, where Python's takes some two hundred.
+    """A set of paths that takes 24 to 48 bytes per path; a Python set takes about 200.
 
     It keeps their digests in an open hash table.
     """
@@ -160,11 +160,11 @@ class PathSet:
         return self._count
 
     def add(self, path: str) -> bool:
-        """Whether it is new."""
+        """Add a path; returns whether it is new."""
         return self.add_digest(digest_of(path))
 
     def add_digest(self, digest: bytes) -> bool:
-        """The same for what `digest_of` gave."""
+        """Add a digest of `digest_of`; returns whether it is new."""
         place = self._place(digest)
         if self._at(place) == digest:
             return False
@@ -178,7 +178,7 @@ class PathSet:
         return bytes(self._table[place : place + DIGEST])
 
     def _place(self, digest: bytes) -> int:
-        """Where in the table a digest is, or belongs."""
+        """The place of a digest in the table, or the free place for it."""
         place = int.from_bytes(digest[:8], "little") * DIGEST % len(self._table)
         while self._table[place : place + DIGEST] not in (digest, self._EMPTY):
             place = (place + DIGEST) % len(self._table)

@@ -1,4 +1,4 @@
-"""What flows through a run, one set per video. NumPy at every seam; nothing here knows torch."""
+"""The data that flows through a run, video by video. All arrays are NumPy's; nothing here needs torch."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from timesformer_cli.errors import ErrorKind
 
-# What the network is fed: float32, normalised; or uint8, for models that normalise bytes themselves.
+# The input of the network: float32, normalised; or uint8, for models that normalise bytes themselves.
 Pixels = NDArray[Any]
 
 CropName = Literal["center", "left", "right", "top", "bottom"]
@@ -16,9 +16,9 @@ CropName = Literal["center", "left", "right", "top", "bottom"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One video to label, by the path its record will show: of a file, or an address.
+    """One video to label, by the path for its record: a file or an address.
 
-    With `frames` it is a folder of numbered pictures.
+    With `frames`, it is a folder of numbered images.
     """
 
     path: str
@@ -27,9 +27,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoInfo:
-    """What the packets of a video say, before anything is decoded.
+    """The facts about a video that its packets give, before anything is decoded.
 
-    `times` holds one entry per frame that will be shown: seconds from the first frame, float64
+    `times` holds one entry per frame that is shown: seconds from the first frame, float64
     (frames,), sorted. `fps` is the average rate. `width` and `height` are upright, in pixels.
     `has_stream_duration` is whether the container states the duration of the video stream itself
     (MP4 does, Matroska and WebM do not); the original's sampling depends on it, see `sampling.plan`.
@@ -54,7 +54,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Span:
-    """A part of the video that gets one prediction, and the frames that stand for it.
+    """A part of the video that gets one prediction, and the frames of its clips.
 
     `start` and `end` are seconds; `clips` is int64 (C, T): frame numbers, all inside the video.
     """
@@ -66,7 +66,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
-    """Decoded pictures: `pixels` uint8 (T, H, W, 3), RGB, upright; `times` float64 (T,), seconds."""
+    """Decoded frames: `pixels` uint8 (T, H, W, 3), RGB, upright; `times` float64 (T,), seconds."""
 
     pixels: NDArray[np.uint8]
     times: NDArray[np.float64]
@@ -85,8 +85,8 @@ class ViewLabel:
 class Views:
     """Network input of one span: `pixels` (V, T, C, H, W), V = clips x crops, as `preprocess.make_views` gives them.
 
-    `more`: further spans of the same video follow. `thumbnail`: some of the frames as people see
-    them, if they were asked for; a WebP picture.
+    `more`: more spans of the same video follow. `thumbnail`: some of the frames as people see them, as
+    a WebP image, if asked for.
     """
 
     item: Item
@@ -100,7 +100,7 @@ class Views:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """What the network makes of one span: `logits` float32 (V, K), a row for each view; the rest is as in `Views`."""
+    """The scores of one span: `logits` float32 (V, K), a row for each view; the rest is as in `Views`."""
 
     item: Item
     info: VideoInfo
@@ -113,10 +113,10 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """What the network says of a video from `start` to `end`, in seconds.
+    """The scores of a video from `start` to `end`, in seconds.
 
-    `logits` float32 (K,) are the mean of its views' logits, `scores` float32 (K,) what
-    `aggregate.combine` made of them.
+    `logits` float32 (K,) are the mean logits of its views, `scores` float32 (K,) the result of
+    `aggregate.combine`.
     """
 
     start: float
@@ -129,7 +129,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A class that a video may show, its score, and its place among the model's classes."""
+    """A class that a video may show, its score, and its number in the model."""
 
     label: str
     score: float
@@ -137,19 +137,19 @@ class Label:
 
 
 def likeliest(scores: NDArray[np.float32], labels: tuple[str, ...], top_k: int) -> list[Label]:
-    """The classes with the largest of scores (K,), the largest first; of equal ones, the lower index first."""
+    """The classes with the largest scores (K,), the largest first; of equal scores, the lower index first."""
     best = np.argsort(-scores, kind="stable")[:top_k]
     return [Label(labels[index], _shortest(scores[index]), int(index)) for index in best]
 
 
 def _shortest(score: np.float32) -> float:
-    """The number that prints with the fewest digits and is `score` again when read as float32."""
+    """The number with the fewest digits that is equal to `score` when read as float32."""
     return float(np.format_float_scientific(score, unique=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """A video's segments in order of time, those of a timeline or the video as a whole; `labels` name the classes."""
+    """The segments of a video in order of time (a video as a whole is one segment); `labels` name the classes."""
 
     item: Item
     info: VideoInfo
@@ -157,13 +157,13 @@ class Prediction:
     labels: tuple[str, ...]
 
     def top(self, k: int = 5, segment: int = 0) -> list[Label]:
-        """The `k` likeliest classes of a segment, likeliest first; a video as a whole is one segment."""
+        """The `k` most likely classes of a segment, the most likely first; a video as a whole is segment 0."""
         return likeliest(self.segments[segment].scores, self.labels, k)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A video that gave no prediction, and why. Never skipped, never replaced by another."""
+    """A video without a prediction, and the reason. It is never skipped or replaced by another."""
 
     item: Item
     kind: ErrorKind

@@ -1,4 +1,4 @@
-"""Frozen settings, decided before a video is opened. They validate themselves and round-trip to JSON."""
+"""Frozen settings, chosen before a video is opened. They validate themselves and round-trip to JSON."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 1  # isinstance would take True for 1
+    return type(value) is int and value >= 1  # isinstance would accept True as 1
 
 
 def _is_size(value: object) -> bool:
@@ -83,12 +83,12 @@ _FIELD_RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
 class TimesformerConfig:
     """Shape of the network, with the fields, defaults and `config.json` of transformers.
 
-    `image_size` and `patch_size` are one number or (height, width), in pixels. Where `id2label` is
+    `image_size` and `patch_size` are one number or (height, width), in pixels. If `id2label` is
     given, `num_labels` follows it. Keys of a `config.json` that the network does not use are kept
     in `extra` and written back.
 
     Raises:
-        ValueError: a field that cannot be so, or fields that contradict each other, by name.
+        ValueError: a field has an invalid value, or fields contradict each other; the message names them.
     """
 
     image_size: int | tuple[int, int] = 224
@@ -199,7 +199,7 @@ class TimesformerConfig:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, sort_keys=True)
-        # Half a surrogate pair, which labels may hold, is escaped as JSON has it.
+        # Half a surrogate pair, which labels may hold, becomes an escape of JSON.
         (path / "config.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
@@ -216,12 +216,12 @@ class SamplingSpec:
     of its ends included (the "8x32" of Kinetics, as the original code reads it); `strided` takes
     frames exactly `stride` apart (mmaction2); `segments` one frame from each of `num_frames` equal
     parts of the video (Something-Something); `uniform` frames spread over the whole video.
-    `fps`: the rate, in frames a second, that `stride` counts in, and that `segments` first brings
-    the video to; None is the video's own. `clips`: temporal windows per video; None places as many
-    side by side as cover it, at most `sampling.MAX_AUTO_CLIPS`. `placement`: where a single window
-    of a longer video sits, at its `first` frame (the released code) or in its `middle` (the paper).
-    `overrun`: what a window holds beyond the end of a short video, its last frame again (`repeat`),
-    or the video from its beginning (`loop`).
+    `fps`: the rate, in frames per second, in which `stride` counts, and to which `segments` first
+    resamples the video; None is the video's own. `clips`: clips per video; None means enough to cover
+    it side by side, at most `sampling.MAX_AUTO_CLIPS`. `placement`: the position of a single clip in a
+    longer video, at its `first` frame (the released code) or in its `middle` (the paper). `overrun`:
+    the frames of a clip beyond the end of a short video: its last frame repeated (`repeat`), or the
+    video from its beginning (`loop`).
     """
 
     num_frames: int
@@ -254,10 +254,10 @@ class SamplingSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """A prediction for each segment of a video, sampled as if it were a video, instead of one for the whole.
+    """A prediction for each segment of a video, sampled like a whole video, instead of one for the video.
 
-    `length`: seconds of a segment. `hop`: seconds from the start of one to that of the next; None sets them side by
-    side.
+    `length`: seconds of a segment. `hop`: seconds between the starts of segments; None means `length`, so that they do
+    not overlap.
     """
 
     length: float
@@ -276,17 +276,17 @@ Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How videos are read, and what is refused: nothing here changes what a model sees of a video that is read.
+    """How videos are read, and which are refused. Except `frame_rate`, nothing here changes what a model sees.
 
-    `max_pixels`: of one picture. `max_frames`: of a video, by its packets. `max_fetched_bytes`: of a
-    video at an address; formats with an index are far below, the others are read from end to end.
-    `fetch_timeout`: seconds without a byte from its server. `frame_rate`: pictures a second of a folder
-    of pictures, which does not say; 30 is what Something-Something is extracted at.
-    `threads`: at most so many decode one video, where the decoder is PyAV, if together they have
-    `min_shared_pixels` to decode: a seventh of a second's work, from which on their start is worth it.
-    `max_decoder_bytes`: what the decoders of all threads may hold. `max_kept_bytes`: of pictures that are
-    kept for reading where all are decoded to count them; if they take more, none is.
-    `max_frame_bytes`: of decoded frames that are held at a time; a single clip may need more.
+    `max_pixels`: pixels per frame. `max_frames`: frames of a video, by its packets. `max_fetched_bytes`:
+    bytes fetched of a video at an address; formats with an index stay far below, others are fetched in
+    full. `fetch_timeout`: seconds without a byte from its server. `frame_rate`: frames per second of a
+    folder of images, which stores none; 30 is the rate at which Something-Something is extracted.
+    `threads`: at most so many decode one video with PyAV, if they have at least `min_shared_pixels` to
+    decode: about a seventh of a second of work, which makes up for their start. `max_decoder_bytes`: the
+    memory of the decoders of all threads. `max_kept_bytes`: the memory for decoded frames that are kept
+    if all must be decoded to count them; if they take more, none is kept. `max_frame_bytes`: the memory
+    for decoded frames held at a time; a single clip may need more.
     """
 
     decoder: Decoder = "auto"
@@ -314,7 +314,7 @@ class Reading:
             "max_frame_bytes",
         ):
             value = getattr(self, name)
-            if not _is_count(value):  # words only when they are needed, as each video has its own number of threads
+            if not _is_count(value):  # the message is built only on failure, as each video has its own instance
                 raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
         for name in ("fetch_timeout", "frame_rate"):
             value = getattr(self, name)
@@ -332,10 +332,10 @@ class PreprocessSpec:
     """How RGB frames become network input.
 
     `size` is (height, width) of a crop, `short_side` the length of the shorter side before cropping,
-    both in pixels; `stretch` (height, width) is what frames are resized to instead, whatever their
-    shape. `crops` is 1 (centre) or 3 along the longer side. `mean` and `std`, one number for each
-    channel of the network, are on the 0..1 scale. `channel_order` is what the network was trained
-    on; `gray` is one channel of ITU-R 601 luma.
+    both in pixels; with `stretch` (height, width), frames are resized to that size instead, whatever
+    their shape. `crops` is 1 (centre) or 3 along the longer side. `mean` and `std`, one number for each
+    channel of the network, are on the 0..1 scale. `channel_order` is that of the training; `gray` is
+    one channel of ITU-R 601 luma.
     `resize`: `float` normalises, then interpolates bilinearly without antialiasing (the original
     code); `antialias` resizes bytes with antialiasing, by `interpolation`, then normalises (image
     processors of transformers); `opencv` resizes bytes bilinearly without antialiasing, then
@@ -397,7 +397,7 @@ class PreprocessSpec:
             self.stretch[0] >= self.size[0] and self.stretch[1] >= self.size[1],
             f"stretch is {self.stretch}, smaller than the crops of {self.size}",
         )
-        _require(self.crops == 1, "crops is 3, but this model is fed frames stretched to its size; it must be 1")
+        _require(self.crops == 1, "crops is 3, but the frames of this model are stretched to its size; it must be 1")
 
 
 # logits: softmax of the mean logits; probabilities: mean of the softmaxes; raw_logits: the mean logits.
@@ -411,10 +411,10 @@ _FORMER = ("window", "hop")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a model wants to be fed, and how the logits of its views become scores.
+    """How the input of a model is made, and how the logits of its views become scores.
 
-    `base` is a preset of `recipes`, or the file it was read from; `changes` are the fields that differ from that by
-    the user's wish, with their values as JSON has them.
+    `base` is a preset of `recipes`, or the file that the recipe was read from; `changes` are the fields that the user
+    changed, with their values as in JSON.
     """
 
     base: str
@@ -428,12 +428,12 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """`base`, with what was changed; it goes into results."""
+        """`base`, with the changes; it is written to results."""
         return f"{self.base} with {', '.join(self.changed)}" if self.changes else self.base
 
     @property
     def changed(self) -> list[str]:
-        """What was changed, as `recipes.with_overrides` would be asked for it: FIELD=VALUE."""
+        """The changes as FIELD=VALUE, as for `recipes.with_overrides`."""
         return [f"{name}={_as_text(name, value)}" for name, value in self.changes.items()]
 
     def to_dict(self) -> dict[str, Any]:
@@ -444,10 +444,10 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], default: Self | None = None) -> Self:
-        """A recipe from the content of a `recipe.json`; what that leaves out is as in `default`.
+        """A recipe from the content of a `recipe.json`; missing parts are taken from `default`.
 
         Raises:
-            ValueError: fields that are unknown, missing, or cannot be so.
+            ValueError: fields are unknown, missing or invalid.
         """
         require_known(values, ("name", "base", "changes", "sampling", "preprocess", "combine"))
         changes = values.get("changes", {})
@@ -496,24 +496,24 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
-# Endings of models that were exported for other runtimes: ONNX, OpenVINO, torch.export and AOTInductor.
+# File extensions of models exported for other runtimes: ONNX, OpenVINO, torch.export and AOTInductor.
 EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
 
-# Data sets of published checkpoints, by the names their class lists have in `labels`.
+# Datasets of published checkpoints, by the names of their class lists in `labels`.
 Dataset = Literal["kinetics-400", "kinetics-600", "something-something-v2"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A model whole: shape, how to feed it, labels, and where its weights are.
+    """A complete model: config, recipe, labels, and the file of its weights.
 
-    `name` is what the user calls it. `weights` is the file to read: safetensors, an index of shards,
-    or what torch wrote; None for a published model that is not on this machine. `source` says where
-    it came from; `dataset` is a published data set whose classes it knows, if any; `processor` is
-    what its image processor's file says, word for word.
+    `name` is the user's name for it. `weights` is the file to read: safetensors, an index of shards, or
+    a file of torch; None for a published model that is not on this machine. `source` says where it came
+    from; `dataset` is the published dataset whose classes it knows, if any; `processor` has the exact
+    values of its image processor's file.
 
     Raises:
-        ValueError: parts that disagree (labels against classes, crop size against patches).
+        ValueError: parts contradict each other (labels and classes, crop size and patches).
     """
 
     name: str
@@ -543,7 +543,7 @@ class Checkpoint:
 
     @property
     def is_exported(self) -> bool:
-        """Whether its weights are a model for another runtime than PyTorch."""
+        """Whether its weights are a model for a runtime other than PyTorch."""
         return self.weights is not None and self.weights.suffix in EXPORTED_SUFFIXES
 
     @property

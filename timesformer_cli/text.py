@@ -1,4 +1,4 @@
-"""Text that is fit to be shown on a terminal."""
+"""Text for terminals."""
 
 
 def plural(count: int, what: str) -> str:
@@ -7,7 +7,7 @@ def plural(count: int, what: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as 1:23:45, 12:30 or 4.2 s."""
+    """A duration as 1:23:45, 12:30 or 4.2 s."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -16,9 +16,9 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    r"""`text` in one line, with whatever could steer or upset a terminal shown as a backslash escape.
+    r"""`text` in one line, with all characters that could control a terminal as backslash escapes.
 
-    File names may hold line breaks, escape sequences, direction marks, or bytes that are no UTF-8
+    File names may hold line breaks, escape sequences, direction marks, or bytes that are not UTF-8
     (which Python keeps as lone surrogates).
     """
     if text.isprintable():

@@ -107,11 +107,11 @@ def test_the_table(run: Run) -> None:
     assert code == 0
     head, machine, versions, _, columns, *rows = out.splitlines()
     assert head.startswith("tiny, ")
-    assert head.endswith("GFLOP a view")
+    assert head.endswith("GFLOP per view")
     assert " core" in machine
     assert "torch" in versions
     assert columns.split()[:2] == ["Stage", "Median"]
-    assert columns.endswith("Times as fast")
+    assert columns.endswith("Speed-up")
     table = rows[: len(STAGES)]
     assert [row[: len("matrix product")].strip() for row in table] == [
         stage if number == 0 or stage != STAGES[number - 1][0] else "" for number, (stage, _) in enumerate(STAGES)
@@ -119,8 +119,8 @@ def test_the_table(run: Run) -> None:
     assert all(name in row for row, (_, name) in zip(table, STAGES, strict=True))
     assert all(row[-4] != " " for row in table)  # the end of a number of two decimals
     *_, compared, otherwise = rows
-    assert compared == "Times as fast: as in full.json"
-    assert otherwise.startswith("It was made otherwise: ")
+    assert compared == "Speed-up: over full.json"
+    assert otherwise.startswith("It differs in: ")
     assert "settings.videos (['a.mp4'], now ['the clip of the package'])" in otherwise
     told = [line for line in err.splitlines() if not line.startswith("other programs")]
     assert [line.rpartition(": ")[0] for line in told] == [": ".join(stage) for stage in STAGES]
@@ -148,7 +148,7 @@ def test_no_more_than_sixteen_videos(run: Run) -> None:
     code, out, err = run("benchmark", "many", "-m", "tiny", "--json", *QUICK)
     assert code == 0
     assert [Path(path).name for path in json.loads(out)["settings"]["videos"]] == [f"{n:02}.mp4" for n in range(16)]
-    assert "the first 16 videos are measured with; name others to choose them" in err.splitlines()
+    assert "the first 16 videos are used; name fewer to choose them" in err.splitlines()
 
 
 def test_exported_models(run: Run, place: Path) -> None:
@@ -169,9 +169,9 @@ def test_exported_models(run: Run, place: Path) -> None:
         (["--compare", "missing.json"], 1, "missing.json: cannot be read (No such file or directory)"),
         (["--compare", "a.mp4"], 1, "a.mp4: not a result of timesformer benchmark; make one with --output FILE"),
         (["--compare", "list.json"], 1, "list.json: not a result of timesformer benchmark"),
-        (["-o", "full.json"], 1, "full.json: exists already"),
+        (["-o", "full.json"], 1, "full.json: already exists"),
         (["-o", "nowhere/new.json"], 1, "nowhere"),
-        (["--seconds", "0"], 2, "'0' is not a number more than 0"),
+        (["--seconds", "0"], 2, "'0' is not a number above 0"),
         (["--against", "mmaction2"], 2, "'mmaction2'"),
         (["--device", "tpu"], 2, "--device tpu: unknown"),
         (["--precision", "fp16"], 1, "--precision fp16"),

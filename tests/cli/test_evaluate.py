@@ -324,7 +324,7 @@ class TestWhatIsMissing:
         add_bad_videos()
         code, _, err = evaluate("bad", "-a", "bad.csv", "--strict", "-o", "r")
         assert code == 1
-        assert only_line(err).startswith("error: --strict: 1 of 14 videos are not there; the first: bad.csv: line 14: ")
+        assert only_line(err).startswith("error: --strict: 1 of 14 videos are missing; the first: bad.csv: line 14: ")
         assert not Path("r").exists()
 
     def test_fail_fast(self, evaluate: Run) -> None:
@@ -417,7 +417,7 @@ class TestResume:
         shutil.copytree(finished, "run")
         before = metrics_of("run")
         outcome = evaluate("val", "-a", "val.csv", "-o", "run", "--resume")
-        assert (outcome.code, only_line(outcome.err)) == (0, f"run: holds all {VIDEOS} videos already")
+        assert (outcome.code, only_line(outcome.err)) == (0, f"run: already holds all {VIDEOS} videos")
         assert metrics_of("run") == before
 
     def test_with_other_settings_is_refused(self, evaluate: Run, finished: Path) -> None:
@@ -468,7 +468,7 @@ class TestShards:
         assert contents("whole") == contents(finished)
         code, _, err = run("runs", "merge", *folders[:2], "-o", "part")
         assert code == 1
-        assert only_line(err) == "error: of 3 shards there is no number 1; name the outputs of all"
+        assert only_line(err) == "error: of 3 shards, number 1 is missing; name the outputs of all"
         assert run("runs", "merge", *folders, "-o", folders[0], "--overwrite").code == 2
 
     def test_torchrun_counts_each_video_once(
@@ -547,7 +547,7 @@ class TestAfterTheRun:
     def test_videos_that_not_all_runs_have(self, run: Run, evaluate: Run, finished: Path) -> None:
         evaluate("val", "-a", "val.csv", "-o", "less", "--limit", "4")
         outcome = run("runs", "fuse", finished, "less")
-        assert only_line(outcome.err) == f"{VIDEOS - 4} videos are not in all runs, and left out"
+        assert only_line(outcome.err) == f"{VIDEOS - 4} videos are not in all runs, and were left out"
         assert json.loads(outcome.out)["counts"]["evaluated"] == 4
         assert json.loads(run("runs", "compare", finished, "less").out)["comparisons"][0]["left_out"] == [8, 0]
 
@@ -589,28 +589,28 @@ class TestFromPredictions:
 
 
 WRONG = [
-    ((), 2, "no data set: name the folder"),
+    ((), 2, "no dataset: name the folder"),
     (("none",), 1, "none: no such folder"),
     (("val", "-a", "none.csv"), 1, "none.csv: no such annotation file"),
     (("val", "--resume"), 2, "--resume, --overwrite and --shard need --output FOLDER"),
     (("val", "--shard", "1/2"), 2, "--resume, --overwrite and --shard need --output FOLDER"),
-    (("val", "-o", "r", "--resume", "--overwrite"), 2, "--resume and --overwrite exclude each other"),
-    (("val", "-o", "r", "--retry-errors"), 2, "--retry-errors goes with --resume"),
+    (("val", "-o", "r", "--resume", "--overwrite"), 2, "--resume and --overwrite cannot be combined"),
+    (("val", "-o", "r", "--retry-errors"), 2, "--retry-errors needs --resume"),
     (("val", "-a", "val.csv", "-o", "tiny"), 1, "tiny: holds no run, but other files such as 'config.json'"),
     (("val", "-o", "val.csv"), 1, "val.csv: cannot be written (File exists)"),
     (("val", "-o", "val.csv/r"), 1, "val.csv/r: cannot be written (Not a directory)"),
     (("val", "--min-top1", "77"), 2, "'77' is not a number from 0 to 1"),
-    (("val", "-k", "0"), 2, "'0' is not a number, or several with commas"),
+    (("val", "-k", "0"), 2, "'0' is not a number of at least 1, or several separated by commas"),
     (("val", "--seed", "1"), 2, "--seed chooses which videos --limit takes"),
     (("val", "--annotations-format", "odd"), 2, "--annotations-format odd: not one of auto, "),
     (("val", "more"), 2, "Got unexpected extra argument"),
     (("val", "--device", "tpu"), 2, "--device tpu: unknown"),
     (("val", "--classes", "none.txt"), 1, "none.txt: no such file"),
-    (("val", "--from-predictions", "l.npz", "--dry-run"), 2, "--from-predictions is done at once, without --resume"),
+    (("val", "--from-predictions", "l.npz", "--dry-run"), 2, "--from-predictions cannot be combined with --resume"),
     (("--from-predictions", "none.npz"), 1, "none.npz: cannot be read (No such file or directory)"),
-    (("--from-predictions", "val.csv"), 1, "val.csv: no scores that can be read"),
-    (("rescore", "val"), 1, "val: is no folder of a run; videos.jsonl and videos.jsonl.meta.json were expected"),
-    (("compare", "val"), 2, "two runs or more are needed"),
+    (("--from-predictions", "val.csv"), 1, "val.csv: holds no readable scores"),
+    (("rescore", "val"), 1, "val: is not the folder of a run, which holds videos.jsonl and videos.jsonl.meta.json"),
+    (("compare", "val"), 2, "two or more runs are needed"),
     (("fuse", "val", "val", "--weights", "1,x"), 2, "'1,x' are not numbers of 0 or more"),
     (("merge", "val", "-o", "r"), 1, "val/videos.jsonl: no such file"),
 ]
@@ -630,7 +630,7 @@ def test_a_data_set_of_other_classes_shows_both(evaluate: Run) -> None:
     shutil.copy(next(Path("val/waving").iterdir()), "other/abseiling/a.mp4")
     code, _, err = evaluate("other")
     assert code == 1
-    assert "'abseiling' is no class of the model" in only_line(err)
+    assert "'abseiling' is not a class of the model" in only_line(err)
     assert "'waving'" in err
 
 
@@ -638,7 +638,7 @@ def test_a_run_is_not_replaced_unasked(evaluate: Run, finished: Path) -> None:
     shutil.copytree(finished, "run")
     code, _, err = evaluate("val", "-o", "run")
     assert code == 1
-    assert only_line(err) == "error: run: holds a run already; choose another name, --resume or --overwrite"
+    assert only_line(err) == "error: run: already holds a run; choose another name, --resume or --overwrite"
     assert evaluate("val", "--limit", "2", "-o", "run", "--overwrite").code == 0
     assert metrics_of("run")["counts"]["evaluated"] == 2
 
@@ -649,7 +649,7 @@ def test_a_run_that_is_not_finished_is_not_read(run: Run, evaluate: Run, monkeyp
         evaluate("val", "-o", "run")
     code, _, err = run("runs", "rescore", "run")
     assert code == 1
-    assert only_line(err) == "error: run: its run is not finished; go on with it first, with --resume"
+    assert only_line(err) == "error: run: its run is not finished; continue it first, with --resume"
 
 
 RUNS = ("rescore", "compare", "fuse", "merge")
@@ -709,5 +709,5 @@ def test_other_weights_are_refused(evaluate: Run, finished: Path) -> None:
     train_again(Path("tiny"))
     code, out, err = evaluate("val", "-a", "val.csv", "-o", "run", "--resume")
     assert (code, out) == (1, "")
-    assert "was made with other settings: the weights (model.safetensors); " in only_line(err)
+    assert "was made with different settings: the weights (model.safetensors); " in only_line(err)
     assert contents("run") == contents(finished)

@@ -44,7 +44,7 @@ def test_an_export_labels_as_the_model_does(run: Run, tmp_path: Path, model: Pat
     assert ours == theirs
     again = run("export", "--check", out)
     assert (again.code, again.out.splitlines()[8]) == (0, lines[8])
-    assert "when it was exported" in again.err
+    assert "PyTorch's results at the export" in again.err
 
 
 def test_nothing_but_json_is_printed(run: Run, tmp_path: Path, model: Path) -> None:
@@ -72,10 +72,8 @@ def test_a_difference_ends_with_an_error(
     monkeypatch.setattr(graph, "trace", wrong)
     done = run("--quiet", "export", model, "--format", "pt2", "--output", "probabilities", "-o", tmp_path / "made")
     assert done.code == 1
-    assert (
-        only_line(done.err) == f"error: {tmp_path}/made.unverified: not verified, for it differs by more than rounding"
-    )
-    assert "not verified: relative" in done.out
+    assert only_line(done.err) == f"error: {tmp_path}/made.unverified: not verified: it differs by more than rounding"
+    assert "not verified: differences" in done.out
     assert os.listdir(tmp_path) == ["made.unverified"]
 
 
@@ -97,7 +95,7 @@ def test_numbers_that_are_not_finite(
     done = run("--quiet", "export", tmp_path / "network", *args, "-o", tmp_path / "made", "--json")
     unverified = tmp_path / "made.unverified"
     assert done.code == 1
-    assert only_line(done.err).startswith(f"error: {unverified}: not verified, for {reason}")
+    assert only_line(done.err).startswith(f"error: {unverified}: not verified: {reason}")
     assert sorted(os.listdir(tmp_path)) == ["made.unverified", "network"]
     found = json.loads(done.out, parse_constant=pytest.fail)
     assert [(batch["relative"], batch["agreement"]) for batch in found["batches"]] == [(None, 0)] * 3
@@ -113,7 +111,7 @@ def test_damaged_weights_cannot_be_quantized(run: Run, tmp_path: Path, model: Pa
     network.save_pretrained(tmp_path / "network")
     done = run("--quiet", "export", tmp_path / "network", "-f", "onnx", "--quantize", "int8", "-o", tmp_path / "made")
     assert done.code == 1
-    assert "its weights hold numbers that are not finite, which int8 cannot keep" in only_line(done.err)
+    assert "its weights hold numbers that are not finite, which int8 cannot represent" in only_line(done.err)
     assert os.listdir(tmp_path) == ["network"]
 
 
@@ -135,15 +133,15 @@ def test_a_changed_folder_ends_with_an_error(run: Run, tmp_path: Path, model: Pa
     weights.write_bytes(content)
     done = run("--quiet", "export", "--check", tmp_path / "made")
     assert done.code == 1
-    assert only_line(done.err).endswith("not verified, for model.safetensors changed since")
+    assert only_line(done.err).endswith("not verified: model.safetensors changed since the export")
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "name a MODEL, its --format and the folder to make with --out"),
+        ([], "name a MODEL, its --format and the folder to create with --out"),
         (["camera-motion", "-f", "onnx"], "name a MODEL, its --format and the folder"),
-        (["--check", "x", "-o", "y"], "--check verifies what is there"),
+        (["--check", "x", "-o", "y"], "--check verifies an existing export"),
         (["no-such-model", "-f", "onnx", "-o", "y", "--precision", "bf16"], "--precision bf16: --format onnx has"),
         (["camera-motion", "-f", "torchscript", "-o", "y"], "'torchscript' is not one of"),
     ],
@@ -159,9 +157,9 @@ def test_what_is_there_is_kept(run: Run, tmp_path: Path, model: Path) -> None:
     (tmp_path / "made" / "mine").touch()
     done = run("export", model, "-f", "pt2", "-o", tmp_path / "made")
     assert (done.code, done.out) == (1, "")
-    assert only_line(done.err) == f"error: {tmp_path}/made: exists already; choose another name, or --overwrite"
+    assert only_line(done.err) == f"error: {tmp_path}/made: already exists; choose another name, or --overwrite"
     done = run("export", model, "-f", "pt2", "-o", tmp_path / "made", "--overwrite")
-    assert "holds 'mine', which no export wrote" in only_line(done.err)
+    assert "holds 'mine', which is not from an export" in only_line(done.err)
     assert os.listdir(tmp_path / "made") == ["mine"]
 
 

@@ -60,9 +60,9 @@ class TestPages:
         assert page["file"] == f"QuickTime / MOV (mov,mp4,m4a,3gp,3g2,mj2), {os.path.getsize('a.mp4'):,} bytes"
         assert page["video"] == "h264 (Constrained Baseline), yuv420p, 64 x 48"
         assert page["shown"] == "64 x 48, as stored, progressive"
-        assert page["frames"] == "12, as the file says"
-        assert page["duration"] == "1.20 s, as the file says"
-        assert page["rate"] == "10 frames a second, constant"
+        assert page["frames"] == "12, as the file states"
+        assert page["duration"] == "1.20 s, as the file states"
+        assert page["rate"] == "10 frames per second, constant"
         assert page["audio"] == "none"
         assert page["model"] == "tiny"
 
@@ -82,7 +82,7 @@ class TestPages:
 
     def test_a_short_video_says_what_repeats(self, run: Run) -> None:
         page = rows(run("inspect", "a.mp4", "--stride", "8", "--fps", "10", "--clips", "1").out)
-        assert page["repeated"] == "frame 11, the last, fills 2 places of 4"
+        assert page["repeated"] == "frame 11, the last, fills 2 of 4 places"
 
     def test_a_loop_says_what_repeats(self, run: Run) -> None:
         options = ["--recipe", "mmaction2", "--clips", "1", "--crops", "1", "--num-frames", "4", "--stride", "6"]
@@ -106,7 +106,7 @@ class TestPages:
 
     def test_warnings(self, run: Run) -> None:
         page = rows(run("inspect", "good/not.webm").out)
-        assert page["warning"] == "It is named .webm, and its format is QuickTime / MOV."
+        assert page["warning"] == "Its extension is .webm, but its format is QuickTime / MOV."
 
     def test_folders_of_pictures(self, run: Run, tmp_path: Path) -> None:
         for number in range(1, 7):
@@ -136,7 +136,7 @@ class TestHealthChecks:
             ["ok   ./c.mp4"],
             ["ok   ./good/a.mp4"],
             ["ok   ./good/b.mp4"],
-            ["ok   ./good/not.webm; it is named .webm, and its format is QuickTime / MOV"],
+            ["ok   ./good/not.webm; its extension is .webm, but its format is QuickTime / MOV"],
         ]
         assert only_line(err) == "9 videos: 6 ok, 3 bad (2 decode, 1 no_video_stream)"
 
@@ -230,7 +230,7 @@ class TestFiles:
         with Image.open(sheet) as image:
             assert image.format == "PNG"
             size = image.size
-        assert err.splitlines() == [f"{tensors}: 3 x 4 x 3 x 32 x 32 numbers", f"{sheet}: {size[0]} x {size[1]} pixels"]
+        assert err.splitlines() == [f"{tensors}: 3 x 4 x 3 x 32 x 32 values", f"{sheet}: {size[0]} x {size[1]} pixels"]
 
     def test_notes_are_on_the_sheet(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from timesformer_cli.jobs import inspect as inspection
@@ -351,22 +351,22 @@ def test_nothing_is_downloaded_or_loaded(material: Path, tmp_path: Path) -> None
 
 # What of the collection is not what it says it is, or not whole.
 WARNED = {
-    "avi_inside.mp4": ["it is named .mp4, and its format is AVI (Audio Video Interleaved)"],
-    "bogus_1000fps.flv": ["it claims 1000 frames a second, and they come 29.99 a second"],
-    "cleanjerk_edit_list.mp4": ["it claims 300 frames, and 201 are shown; its edit list leaves out the others"],
-    "edit_list_preroll.mp4": ["it claims 17 frames, and 16 are shown; its edit list leaves out the others"],
+    "avi_inside.mp4": ["its extension is .mp4, but its format is AVI (Audio Video Interleaved)"],
+    "bogus_1000fps.flv": ["it claims 1000 frames per second, but has 29.99"],
+    "cleanjerk_edit_list.mp4": ["it claims 300 frames, but 201 are shown; its edit list leaves out the others"],
+    "edit_list_preroll.mp4": ["it claims 17 frames, but 16 are shown; its edit list leaves out the others"],
     "encrypted_cenc.mp4": ["it is encrypted"],
     "header_only_index.mp4": ["parts of it are damaged or missing"],
-    "mpeg4_avi_96_of_98.avi": ["it claims 98 frames, and 96 are shown"],
+    "mpeg4_avi_96_of_98.avi": ["it claims 98 frames, but 96 are shown"],
     "resolution_change.ts": ["parts of it are damaged or missing"],  # joined, and its packets are counted
-    "truncated.mkv": ["it claims to last 10.38 s, and its frames last 5.47 s"],
+    "truncated.mkv": ["it claims to last 10.38 s, but its frames last 5.47 s"],
     "truncated_faststart.mp4": [
         "parts of it are damaged or missing",
-        "it claims 300 frames, and 158 are shown",
-        "it claims to last 10.00 s, and its frames last 5.27 s",
+        "it claims 300 frames, but 158 are shown",
+        "it claims to last 10.00 s, but its frames last 5.27 s",
     ],
-    "two_mkv_joined.mkv": ["it claims to last 1.57 s, and its frames last 3.13 s"],
-    "weightlifting_starts_mid_gop.ts": ["it claims to last 11.47 s, and its frames last 8.92 s"],
+    "two_mkv_joined.mkv": ["it claims to last 1.57 s, but its frames last 3.13 s"],
+    "weightlifting_starts_mid_gop.ts": ["it claims to last 11.47 s, but its frames last 8.92 s"],
 }
 
 # Of these few frames are read, from their start; of the others all that a clip may be of.

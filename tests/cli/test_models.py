@@ -320,8 +320,8 @@ class TestConvert:
     @pytest.mark.parametrize(
         ("target", "code", "says"),
         [
-            ("there", 1, "exists already; choose another name, or --overwrite"),
-            ("there.pyth", 1, "exists already"),
+            ("there", 1, "already exists; choose another name, or --overwrite"),
+            ("there.pyth", 1, "already exists"),
             ("nowhere/m", 1, "the folder nowhere does not exist"),
             ("m.bin", 2, "give a folder, or a name that ends in .pyth"),
         ],

@@ -75,7 +75,7 @@ class TestRecords:
         code, out, err = run("predict", "c.mp4", "a.mp4", "./c.mp4", "b.mp4")
         assert code == 0
         assert [json.loads(line)["path"] for line in out.splitlines()] == ["c.mp4", "a.mp4", "b.mp4"]
-        assert re.fullmatch(r"3 videos: 3 labelled; [0-9.]+ s of video in .* videos a second", only_line(err))
+        assert re.fullmatch(r"3 videos: 3 labelled; [0-9.]+ s of video in .* videos per second", only_line(err))
 
     def test_different_videos_get_different_scores(self, run: Run) -> None:
         records = run("predict", "a.mp4", "b.mp4").records
@@ -294,14 +294,14 @@ class TestBadInput:
             (("predict", "a.mp4", "--no-such-option"), "--no-such-option"),
             (("predict", "a.mp4", "--format", "xml"), "'xml' is not one of"),
             (("predict", "a.mp4", "--clips", "0"), "'0' is neither a number of at least 1 nor auto"),
-            (("predict", "a.mp4", "--stride", "-1"), "'-1' is not a number more than 0"),
-            (("predict", "a.mp4", "--fps", "fast"), "'fast' is not a number more than 0"),
+            (("predict", "a.mp4", "--stride", "-1"), "'-1' is not a number above 0"),
+            (("predict", "a.mp4", "--fps", "fast"), "'fast' is not a number above 0"),
             (("predict", "a.mp4", "--crops", "2"), "--crops"),
             (("predict", "a.mp4", "--batch-size", "0"), "--batch-size"),
             (("predict", "a.mp4", "--batch-size", "many"), "--batch-size"),
             (("predict", "a.mp4", "--device", "toaster"), "toaster"),
             (("predict", "a.mp4", "-o", "out.xyz"), "no format has this extension"),
-            (("predict", "a.mp4", "-q", "-v"), "exclude each other"),
+            (("predict", "a.mp4", "-q", "-v"), "cannot be combined"),
             (("predict",), "nothing to label"),
             (("label", "a.mp4"), "No such command 'label'"),
         ],
@@ -331,7 +331,7 @@ class TestBadInput:
     def test_an_output_that_is_there_already(self, run: Run) -> None:
         code, _, err = run("predict", "a.mp4", "-o", "b.mp4", "-f", "jsonl")
         assert code == 1
-        assert only_line(err).startswith("error: b.mp4: exists already")
+        assert only_line(err).startswith("error: b.mp4: already exists")
 
     def test_a_name_cannot_steer_the_terminal(self, run: Run) -> None:
         _, _, err = run("predict", "\x1b[31m\nerror: b.mp4")
@@ -407,10 +407,10 @@ class TestMeters:
                 pass
         lines = capsys.readouterr().err.splitlines()
         assert lines == [
-            "24 of 1,000 videos, 3 failed, 46.2 a minute, 21:09 left",
-            "48 of 1,000 videos, 5 failed, 46.2 a minute, 20:38 left",
-            "72 of 1,000 videos, 8 failed, 46.2 a minute, 20:06 left",
-            "96 of 1,000 videos, 10 failed, 46.2 a minute, 19:35 left",
+            "24 of 1,000 videos, 3 failed, 46.2 per minute, 21:09 left",
+            "48 of 1,000 videos, 5 failed, 46.2 per minute, 20:38 left",
+            "72 of 1,000 videos, 8 failed, 46.2 per minute, 20:06 left",
+            "96 of 1,000 videos, 10 failed, 46.2 per minute, 19:35 left",
         ]
 
     def test_a_long_video(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -427,7 +427,7 @@ class TestMeters:
         for _ in range(200):
             now += 0.2
             meter.count(failed=False)
-        assert capsys.readouterr().err == "151 videos, 5.0 a second\n"
+        assert capsys.readouterr().err == "151 videos, 5.0 per second\n"
 
     @pytest.mark.parametrize(
         ("seconds", "text"),
@@ -495,7 +495,7 @@ class TestStops:
             out, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert out == b""
-        assert only_line(err.decode()) == "error: stopped by Ctrl-C; what was done until then is kept"
+        assert only_line(err.decode()) == "error: stopped by Ctrl-C; finished results are kept"
         lines = growing.read_text(encoding="utf-8").splitlines()
         assert [json.loads(line)["path"] for line in lines] == ["a.mp4", "b.mp4"]
         assert set(os.listdir(tmp_path)) == {growing.name, "out.json.meta.json"}

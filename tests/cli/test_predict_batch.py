@@ -180,7 +180,7 @@ class TestTrainedAgain:
         before = tree(tmp_path)
         code, out, err = run("predict", *GOOD, "-o", target, "--resume")
         assert (code, out) == (1, "")
-        assert "was made with other settings: the weights (model.safetensors); " in only_line(err)
+        assert "was made with different settings: the weights (model.safetensors); " in only_line(err)
         assert tree(tmp_path) == before
 
     def test_nor_are_those_of_shards(self, run: Run, model: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ class TestTrainedAgain:
         shards = sorted(tmp_path.glob("out.*-of-2.jsonl"))
         code, out, err = run("merge", *shards, "-o", tmp_path / "all.jsonl")
         assert (code, out) == (1, "")
-        assert "other settings: the weights (model.safetensors)" in only_line(err)
+        assert "different settings: the weights (model.safetensors)" in only_line(err)
         assert not (tmp_path / "all.jsonl").exists()
 
 
@@ -341,8 +341,8 @@ class TestSorting:
             server.shutdown()
         assert outcome.code == 3
         assert [Path(name).name for name in tree(tmp_path)] == ["0.mp4"]
-        assert outcome.err.splitlines()[-1] == "2 of them lie at addresses and were not copied"
-        assert (alone.code, only_line(alone.err)) == (0, "1 of them lie at addresses and were not linked")
+        assert outcome.err.splitlines()[-1] == "2 of them are at remote addresses and were not copied"
+        assert (alone.code, only_line(alone.err)) == (0, "1 of them are at remote addresses and were not linked")
 
     @pytest.mark.parametrize(
         ("source", "template"),
@@ -366,7 +366,7 @@ class TestSorting:
         monkeypatch.chdir(tmp_path)
         code, out, err = run("predict", "long.mp4", source, "--copy-to", template)
         assert (code, out) == (2, "")
-        assert only_line(err).startswith(f"error: {template}: lies inside {source}, where later runs would label")
+        assert only_line(err).startswith(f"error: {template}: is inside {source}, so later runs would label")
         assert sorted(os.listdir(material / "clips")) == sorted(Path(path).name for path in GOOD)
 
     @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ class TestFailFast:
         assert [record["status"] for record in records_in(growing)] == ["ok", "error"]
         outcome = run("predict", *FAILING, "-o", target, "--fail-fast", "--resume")
         assert outcome.code == 3
-        assert only_line(outcome.err).startswith("3 videos: 3 labelled; 2 were there already; ")
+        assert only_line(outcome.err).startswith("3 videos: 3 labelled; 2 done before; ")
         whole = tmp_path / f"whole.{format}"
         assert run("predict", *FAILING, "-o", whole).code == 3
         assert target.read_bytes() == whole.read_bytes()
@@ -521,7 +521,7 @@ class TestTwoRuns:
         assert (tmp_path / "out.csv.lock").exists()
         outcome = run("predict", "clips", "-o", target, "--resume")
         assert outcome.code == 0
-        assert only_line(outcome.err).startswith("3 videos: 3 labelled; 1 were there already; ")
+        assert only_line(outcome.err).startswith("3 videos: 3 labelled; 1 done before; ")
         assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.meta.json"]
         assert target.read_text(encoding="utf-8") == run("predict", "clips", "-f", "csv").out
 
@@ -731,27 +731,27 @@ def test_a_folder_without_the_right_to_write(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "part"),
     [
-        (("--window", "2"), "--window, --hop and --merge go with --timeline"),
-        (("--hop", "2"), "go with --timeline"),
-        (("--merge",), "go with --timeline"),
-        (("--timeline", "--window", "0"), "'0' is not a number more than 0"),
-        (("--timeline", "--window", "nan"), "'nan' is not a number more than 0"),
-        (("--timeline", "--hop", "-1"), "'-1' is not a number more than 0"),
+        (("--window", "2"), "--window, --hop and --merge need --timeline"),
+        (("--hop", "2"), "need --timeline"),
+        (("--merge",), "need --timeline"),
+        (("--timeline", "--window", "0"), "'0' is not a number above 0"),
+        (("--timeline", "--window", "nan"), "'nan' is not a number above 0"),
+        (("--timeline", "--hop", "-1"), "'-1' is not a number above 0"),
         (("--threshold", "high"), "--threshold"),
-        (("--save-logits", "l.npz"), "--save-logits goes with --output"),
-        (("--save-logits", "l.npz", "-o", "out.txt", "-f", "table"), "--save-logits goes with --output"),
+        (("--save-logits", "l.npz"), "--save-logits needs --output"),
+        (("--save-logits", "l.npz", "-o", "out.txt", "-f", "table"), "--save-logits needs --output"),
         (("--save-logits", "l.npy", "-o", "out.csv"), "logits are saved as .npz or .parquet"),
-        (("--save-logits", "a.parquet", "-o", "./a.parquet"), "a.parquet: is --output already"),
-        (("--link",), "--link goes with --copy-to"),
-        (("--copy-to", "by/{name}"), "{name} is not known here; the only placeholder is {label}"),
+        (("--save-logits", "a.parquet", "-o", "./a.parquet"), "a.parquet: is the same file as --output"),
+        (("--link",), "--link needs --copy-to"),
+        (("--copy-to", "by/{name}"), "{name} is unknown; the only placeholder is {label}"),
         (("--copy-to", "by/{label"), "by/{label: "),
         (("--limit", "0"), "--limit"),
         (("--workers", "-1"), "'-1' is neither a number of processes nor auto"),
-        (("--timeout", "0"), "'0' is not a number more than 0"),
-        (("-f", "srt"), "srt: subtitles are of one video, and there are 4"),
-        (("-o", "all.vtt"), "vtt: subtitles are of one video, and there are 4"),
-        (("--retry-errors", "-o", "out.jsonl"), "--retry-errors goes with --resume"),
-        (("--resume", "--overwrite", "-o", "out.jsonl"), "exclude each other"),
+        (("--timeout", "0"), "'0' is not a number above 0"),
+        (("-f", "srt"), "srt: subtitles are for one video, and there are 4"),
+        (("-o", "all.vtt"), "vtt: subtitles are for one video, and there are 4"),
+        (("--retry-errors", "-o", "out.jsonl"), "--retry-errors needs --resume"),
+        (("--resume", "--overwrite", "-o", "out.jsonl"), "cannot be combined"),
         (("--resume", "-o", "-"), "--resume needs --output"),
     ],
 )

@@ -495,14 +495,14 @@ class TestProblems:
         dataset = opened("v", file)
         assert found(dataset) == {"v/a.mp4": "archery", "v/x/e.mp4": "zumba"}
         assert dataset.problems == (
-            Problem("missing", "val.csv: line 3", "'gone.mp4' is no video that is there"),
+            Problem("missing", "val.csv: line 3", "'gone.mp4' does not exist"),
             Problem("duplicate", "val.csv: line 4", "'a.mp4' is there already, in line 2"),
             Problem("conflict", "val.csv: line 6", "'b.mp4' has another label in line 5; it counts with neither"),
             Problem("unlabelled", "val.csv: line 7", "'c.mp4' has no label"),
             Problem("ambiguous", "val.csv: line 8", "'e.mp4' could be v/x/e.mp4 or v/y/e.mp4 or v/z/e.mp4"),
             Problem("unlisted", "v/unlisted.mp4", "no row has this video"),
         )
-        assert str(dataset.problems[0]) == "val.csv: line 3: 'gone.mp4' is no video that is there"
+        assert str(dataset.problems[0]) == "val.csv: line 3: 'gone.mp4' does not exist"
         assert dataset.rows == 8
 
     def test_videos_of_other_splits_are_not_unlisted(self) -> None:

@@ -44,31 +44,31 @@ GOOD = "a.mp4 5\n" * 3
     ("text", "message"),
     [
         # Wrong delimiters, and lines that end too soon.
-        ("a.mp4|5\nb.mp4|5\n", "line 1: 'a.mp4|5' is of no known format; a video, then a space"),
-        ("b.mp4 5\na.mp4 7\n\nb.mp4\n", "line 4: a path and a number with a space between them .* not 'b.mp4'"),
-        (GOOD + "b.mp4 five\n", "line 4: a path and a number .* not 'b.mp4 five'"),
-        ("a.mp4,archery\nb.mp4,\nc.mp4\n", "line 3: a path and a label with a comma .* not 'c.mp4'"),
+        ("a.mp4|5\nb.mp4|5\n", "line 1: 'a.mp4|5' fits no known format; expected a video, then a space"),
+        ("b.mp4 5\na.mp4 7\n\nb.mp4\n", "line 4: expected a path and a number with a space between them, not 'b.mp4'"),
+        (GOOD + "b.mp4 five\n", "line 4: expected a path and a number .* not 'b.mp4 five'"),
+        ("a.mp4,archery\nb.mp4,\nc.mp4\n", "line 3: expected a path and a label with a comma .* not 'c.mp4'"),
         (GOOD.replace(" ", ",") + ",5\n", "line 4: no path before the label"),
-        ("a.mp4\nb.mp4\n", "line 1: 'a.mp4' is of no known format"),
+        ("a.mp4\nb.mp4\n", "line 1: 'a.mp4' fits no known format"),
         # Headers.
-        ("archery,-3B32lodo2M,59,69,val\n", "line 1: a header with youtube_id, time_start, time_end was"),
-        ("label,youtube_id,time_start\nx,y,1\n", "line 1: a header with youtube_id, .* not 'label,y"),
+        ("archery,-3B32lodo2M,59,69,val\n", "line 1: expected a header with youtube_id, time_start, time_end, not"),
+        ("label,youtube_id,time_start\nx,y,1\n", "line 1: expected a header with youtube_id, .* not 'label,y"),
         ("path,split\na.mp4,val\n", r"line 1: no column of labels in \['path', 'split'\]; expected"),
-        (HEADER + "archery,-3B32lodo2M,59,69\n", "line 2: 4 columns, where the header has 5"),
-        (HEADER + "arch,ery,-3B32lodo2M,59,69,val\n", "line 2: 6 columns, where the header has 5"),
-        (HEADER + "archery,-3B32lodo2M,59,end,val\n", "line 2: an id and two times .* '59', 'end'"),
+        (HEADER + "archery,-3B32lodo2M,59,69\n", "line 2: 4 columns, but 5 in the header"),
+        (HEADER + "arch,ery,-3B32lodo2M,59,69,val\n", "line 2: 6 columns, but 5 in the header"),
+        (HEADER + "archery,-3B32lodo2M,59,end,val\n", "line 2: expected an id and two times .* '59', 'end'"),
         (HEADER + 'archery,-3B32lodo2M,59,69,"val\n', "line 2: .*; is a quote not closed"),
         (HEADER, "lists no videos"),
-        ("", "empty; an annotation file was expected"),
-        ("\n \n", "empty"),
+        ("", "is empty; an annotation file was expected"),
+        ("\n \n", "is empty"),
         # Labels.
         ("a.mp4 5\nb.mp4 400\n", "line 2: label 400 is out of range: the model has 400 classes, 0 to 399, .* to 400$"),
         ("a.mp4 5\nb.mp4 -2\n", "line 2: label -2 is out of range"),
-        ("path,label\na.mp4,archry\n", "line 2: 'archry' is no class of the model .is it 'archery'"),
-        ("a.mp4 -1\n", "none of its videos has a label; `timesformer predict` needs none"),
+        ("path,label\na.mp4,archry\n", "line 2: 'archry' is not a class of .* .did you mean 'archery'"),
+        ("a.mp4 -1\n", "none of its videos has a label; to label them, use `timesformer predict`"),
         ("youtube_id,time_start,time_end,split\n-3B32lodo2M,59,69,test\n", "none of its videos has a label"),
         # Videos.
-        ("c.mp4 5\nd.mp4 5\n", "none of its 2 videos .* the first: .* line 1: 'c.mp4' .*; v has others, such as"),
+        ("c.mp4 5\nd.mp4 5\n", "none of its 2 videos .* the first: .* 'c.mp4' .*; v has different ones, such as"),
         # Splits.
         (
             HEADER + "archery,-3B32lodo2M,59,69,val\nzumba,-3B32lodo2M,59,69,train\n",
@@ -83,14 +83,14 @@ GOOD = "a.mp4 5\n" * 3
         ('[{"id": "7", "template": "archery"},\n{"id"\n\n', r"line 4: not valid JSON \(Expecting ':' delimiter\)$"),
         ('{"id": ' + "1" * 5_000, "line 1: not valid JSON .Exceeds the limit"),
         ('[{"id": "7", "template": "archery"}\n', "line 1: the JSON list is not closed; was the file cut off"),
-        ('[{"id": "7", "template": "archery"},\n5]', "line 2: a JSON object for each video .* not 5"),
-        ('[{"id": "7", "template": {}}]', "line 1: {} is no label"),
-        ('[{"id": true, "template": "archery"}]', "line 1: a video was expected as 'id', not True"),
-        (r'{"path": "a.mp4\u0000", "label": "archery"}', r"line 1: a video .* as 'path', not 'a.mp4\\x00'"),
+        ('[{"id": "7", "template": "archery"},\n5]', "line 2: expected a JSON object for each video .* not 5"),
+        ('[{"id": "7", "template": {}}]', "line 1: {} is not a label"),
+        ('[{"id": true, "template": "archery"}]', "line 1: expected a video as 'id', not True"),
+        (r'{"path": "a.mp4\u0000", "label": "archery"}', r"line 1: expected a video as 'path', not 'a.mp4\\x00'"),
         ('[{"id": "7"}, {"id": "8"}]', "none of its videos has a label"),
         ('{"Approaching something with your camera": "0"}', r"line 1: columns \['Approaching .* no known"),
-        ('{"id": ' + "[" * 100_000, "line 1: JSON nested without end"),
-        ("[]", r"line 1: columns \[\] is of no known format"),
+        ('{"id": ' + "[" * 100_000, "line 1: JSON nested too deeply"),
+        ("[]", r"line 1: columns \[\] fits no known format"),
     ],
 )  # fmt: skip
 def test_bad_files(text: str | bytes, message: str) -> None:
@@ -102,16 +102,20 @@ def test_bad_files(text: str | bytes, message: str) -> None:
 @pytest.mark.parametrize(
     ("format", "text", "message"),
     [
-        ("kinetics", "", "val.csv: line 1: a header with"),
-        ("list", "a.mp4 x\n", "val.csv: line 1: a path and a number"),
+        ("kinetics", "", "val.csv: line 1: expected a header with"),
+        ("list", "a.mp4 x\n", "val.csv: line 1: expected a path and a number"),
         ("table", GOOD, r"val.csv: line 1: no column of paths in \['a.mp4_5'\]"),
         ("ssv2", GOOD, "val.csv: line 1: not valid JSON"),
         ("ssv2", '[{"id": "7", "template": "archery"}]\n[]', None),
-        ("diving48", '{"id": "7"}', "val.csv: line 1: a video was expected as 'vid_name', not None"),
-        ("ucf101", "a/v_a.avi 1\na.mp4 5\n", "val.csv: line 2: CLASS/v_NAME.avi was expected, not 'a.mp4 5'"),
-        ("hmdb51", GOOD, "val.csv: the name CLASS_test_split1.txt was expected, which says the class"),
-        ("folders", GOOD, "`annotations_format=folders` takes the labels from folders; leave `annotations` away"),
-        ("rawframes", GOOD, "val.csv: lists folders of pictures, as `annotations_format=rawframes` does; add `frames`"),
+        ("diving48", '{"id": "7"}', "val.csv: line 1: expected a video as 'vid_name', not None"),
+        ("ucf101", "a/v_a.avi 1\na.mp4 5\n", "val.csv: line 2: expected CLASS/v_NAME.avi, not 'a.mp4 5'"),
+        ("hmdb51", GOOD, "val.csv: expected a name like CLASS_test_split1.txt, which holds the class"),
+        ("folders", GOOD, "`annotations_format=folders` takes the labels from folders; leave out `annotations`"),
+        (
+            "rawframes",
+            GOOD,
+            "val.csv: is read as `annotations_format=rawframes`, a list of folders of images; add `frames`",
+        ),
         ("nonsense", GOOD, "`annotations_format=nonsense`: not one of auto, kinetics, .*, folders"),
     ],
 )
@@ -128,18 +132,18 @@ def test_lists_of_pictures() -> None:
         Path(path).parent.mkdir()
         Path(path).touch()
     with pytest.raises(
-        InputError, match=r"^a.txt: line 2: a folder, a number of frames and a label were expected, not 'two"
+        InputError, match=r"^a.txt: line 2: expected a folder, a number of frames and a label, not 'two"
     ):
         opened("one 163 5\ntwo 5\none 7 9\n", "a.txt", frames=True)
     with pytest.raises(
-        InputError, match=r"^a.txt: line 3: 'two 0', where original_vido_id video_id frame_id path labels"
+        InputError, match=r"^a.txt: line 3: expected original_vido_id video_id frame_id path labels, not 'two 0'"
     ):
         opened("original_vido_id video_id frame_id path labels\none 0 0 one/1.jpg 5\ntwo 0\n", "a.txt", frames=True)
 
 
 def test_what_could_be_two_formats_is_asked_for() -> None:
     text = "some/directory-1 163 1\nsome/directory-2 122 5\n"
-    message = r"^val.csv: could be of the format list \(path label\) or rawframes \(.*\); say which with `annotations_f"
+    message = r"^val.csv: fits several formats: list \(path label\) or rawframes \(.*\); choose one with `annotations_f"
     with pytest.raises(InputError, match=message):
         opened(text)
     Path("v/some").mkdir()
@@ -157,10 +161,10 @@ def test_names_of_another_data_set() -> None:
         opened("path,label\n" + rows)
     lacking = len(set(labels.read("kinetics-600")) - set(K400)) - 1  # one differs by a capital letter alone
     assert str(error.value) == (
-        "val.csv: line 3: 'acting in play' is no class of the model; "
-        f"of the data set's 600 classes it lacks {lacking}, "
-        "'acting in play', 'adjusting glasses', 'alligator wrestling', ...; it has 400, 'abseiling', 'air drumming', "
-        "'answering questions', ...; `classes` evaluates those that both have"
+        "val.csv: line 3: 'acting in play' is not a class of the model; "
+        f"of the dataset's 600 classes, the model lacks {lacking}: "
+        "'acting in play', 'adjusting glasses', 'alligator wrestling', ...; it has 400: 'abseiling', 'air drumming', "
+        "'answering questions', ...; to evaluate only those that both have, use `classes`"
     )
 
 
@@ -172,7 +176,7 @@ def test_a_model_without_names() -> None:
 
 
 def test_numbers_that_begin_with_1() -> None:
-    with pytest.raises(InputError, match=r"label 3 is out of range: .* go from 1 to 3; do they begin with 1\?"):
+    with pytest.raises(InputError, match=r"label 3 is out of range: .* go from 1 to 3; do they start at 1\?"):
         opened("a.mp4 1\nb.mp4 3\n", names=("x", "y", "z"))
 
 
@@ -194,9 +198,9 @@ class TestOrderOfClasses:
         with pytest.raises(InputError) as error:
             opened(self.lines(self.order))
         assert str(error.value) == (
-            "val.csv: line 4: label 308 is 'skiing (not slalom or crosscountry)' to the model, but its videos lie in "
-            "the folder of 'skiing crosscountry'; 2 numbers differ so; "
-            "`label_map=FILE` says what the numbers of the data set mean"
+            "val.csv: line 4: label 308 is 'skiing (not slalom or crosscountry)' in the model, but its videos are in "
+            "the folder of 'skiing crosscountry'; 2 numbers differ in this way; "
+            "name the classes of the dataset's numbers with `label_map=FILE`"
         )
 
     def test_a_label_map_tells(self) -> None:
@@ -224,7 +228,7 @@ class TestLabelMap:
     def test_a_name_that_the_model_lacks(self) -> None:
         Path("map.txt").write_text("archery\nwaltz\n", encoding="utf-8")
         with pytest.raises(
-            InputError, match=r"^val.csv: line 2: 'waltz' is no class of the model; .* it lacks 1, 'waltz'"
+            InputError, match=r"^val.csv: line 2: 'waltz' is not a class of the model; .* the model lacks 1: 'waltz'"
         ):
             opened("a.mp4 0\nb.mp4 1\n", label_map=Path("map.txt"))
         dataset = opened("a.mp4 0\nb.mp4 1\n", label_map=Path("map.txt"), classes=["archery"])
@@ -251,13 +255,13 @@ class TestFolders:
             ("empty", {}, "empty: no video files in this folder"),
             ("split", {}, "split: has the splits train, val; choose one with `split`"),
             ("split", {"split": "test"}, "split: no folder of the split 'test'; it has train, val"),
-            ("other", {"split": "test"}, "other: no folder of the split 'test'; leave `split` away"),
-            ("flat", {"split": "val"}, "flat/val: the videos lie in no class folders; name the file of their labels"),
-            ("flat", {}, "flat/val: the videos lie in no class folders"),
+            ("other", {"split": "test"}, "other: no folder of the split 'test'; leave out `split`"),
+            ("flat", {"split": "val"}, "flat/val: the videos are not in class folders; name the file of their labels"),
+            ("flat", {}, "flat/val: the videos are not in class folders"),
             (
                 "other",
                 {},
-                "other/waltz/a.mp4: 'waltz' is no class of the model; of the data set's 1 classes it lacks 1",
+                "other/waltz/a.mp4: 'waltz' is not a class of the model; of the dataset's 1 classes, the model lacks 1",
             ),
             ("other", {"classes": ["zumba"]}, "other: no video of the classes 'zumba'"),
             ("split", {"format": "videofolder", "split": "val"}, "split/val: none of metadata.csv, metadata.jsonl"),
@@ -272,7 +276,7 @@ class TestFolders:
         Path("v/metadata.csv").touch()
         Path("v/metadata.jsonl").touch()
         with pytest.raises(
-            InputError, match=r"^v/metadata.csv: metadata.jsonl is there too; say which with `annotations`"
+            InputError, match=r"^v/metadata.csv: metadata.jsonl exists too; choose one with `annotations`"
         ):
             open_dataset(Path("v"), None, labels=K400)
 
@@ -286,10 +290,10 @@ class TestFolders:
 
     def test_annotations_that_are_a_folder(self) -> None:
         with pytest.raises(
-            InputError, match=r"^split: a folder; name the annotation file in it, of \['train', 'val'\]"
+            InputError, match=r"^split: is a folder; name the annotation file in it, one of \['train', 'val'\]"
         ):
             open_dataset(Path("v"), Path("split"), labels=K400)
-        with pytest.raises(InputError, match=r"^split: a folder; `annotations_format=list` is of a file"):
+        with pytest.raises(InputError, match=r"^split: is a folder; `annotations_format=list` needs a file"):
             open_dataset(Path("v"), Path("split"), labels=K400, format="list")
 
     @pytest.mark.skipif(sys.platform == "win32", reason="no pipes by name")
@@ -304,14 +308,18 @@ class TestFolders:
     [
         ({"limit": 0}, UsageError, "`limit` is 0"),
         ({"seed": 1}, UsageError, "`seed` chooses which videos `limit` takes; give `limit=N` too"),
-        ({"classes": ["archry"]}, UsageError, "`classes`: 'archry' is no class of the model; is it 'archery'"),
+        (
+            {"classes": ["archry"]},
+            UsageError,
+            "`classes`: 'archry' is not a class of the model; did you mean 'archery'",
+        ),
         (
             {"classes": ["%"]},
             UsageError,
-            "`classes`: '%' is no class of the model; it has 'abseiling', 'air drumming', ",
+            "`classes`: '%' is not a class of the model; it has 'abseiling', 'air drumming', ",
         ),
         ({"classes": ["zumba"]}, InputError, "val.csv: no video of the classes 'zumba'"),
-        ({"split": "val"}, InputError, "val.csv: says nothing of splits; leave `split` away"),
+        ({"split": "val"}, InputError, "val.csv: has no splits; leave out `split`"),
     ],
 )
 def test_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -320,7 +328,7 @@ def test_options(options: dict[str, Any], error: type[Exception], message: str) 
 
 
 def test_a_split_that_is_not_there() -> None:
-    with pytest.raises(InputError, match=r"^val.csv: no rows of the split 'test'; there are train, val"):
+    with pytest.raises(InputError, match=r"^val.csv: no rows of the split 'test'; it has train, val"):
         opened(HEADER + "archery,-3B32lodo2M,59,69,validate\nzumba,-3B32lodo2M,59,69,train\n", split="test")
 
 
@@ -332,13 +340,13 @@ def test_several_splits_of_hmdb51() -> None:
         open_dataset(Path("v"), Path("splits"), labels=K400, split="test")
     Path("splits/archery_test_split1.txt").write_text("a.avi 2\nb.avi 3\n", encoding="utf-8")
     with pytest.raises(
-        InputError, match=r"^splits/archery_test_split1.txt: line 2: a file and 0, 1 or 2 .* not 'b.avi 3'"
+        InputError, match=r"^splits/archery_test_split1.txt: line 2: expected a file and 0, 1 or 2, not 'b.avi 3'"
     ):
         open_dataset(Path("v"), Path("splits"), labels=K400, split="test")
 
 
 def test_neither_folder_nor_file() -> None:
-    with pytest.raises(UsageError, match=r"^a data set needs the folder of its videos, or `annotations=FILE`, or both"):
+    with pytest.raises(UsageError, match=r"^a dataset needs the folder of its videos, or `annotations=FILE`, or both"):
         open_dataset(None, None, labels=K400)
     with pytest.raises(InputError, match=r"^gone.csv: no such annotation file"):
         open_dataset(None, Path("gone.csv"), labels=K400)

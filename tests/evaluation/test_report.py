@@ -205,7 +205,7 @@ class TestMistakes:
 class TestWhatWasLeftOut:
     def test_is_listed_by_kind(self) -> None:
         problems = [Problem("unlisted", "val/x.mp4", "no row has this video")]
-        problems += [Problem("missing", f"val.csv: line {n}", "'a' is no video that is there") for n in range(1002)]
+        problems += [Problem("missing", f"val.csv: line {n}", "'a' does not exist") for n in range(1002)]
         failed, missing, unlisted = facts_of(make(failed=2), problems)["left_out"]
         assert (failed["kind"], failed["failed"], failed["count"]) == ("decode", True, 2)
         assert failed["videos"][0] == ["val/bad0.mp4", "no frame can be decoded"]
@@ -239,7 +239,7 @@ class TestSafety:
     def test_time_and_machine_stand_by_themselves(self) -> None:
         conditions = json.loads(Elements(text_of(make())).within("script", id="conditions")[0])
         assert ["Device", "cuda:0"] in conditions
-        assert ["Speed", "20 videos in 8.0 s, 2.5 a second"] in conditions
+        assert ["Speed", "20 videos in 8.0 s, 2.5 per second"] in conditions
         other = text_of(make(), throughput=None, run={})
         strip = re.compile('<script [^>]*id="conditions">.*')
         assert strip.sub("", other) == strip.sub("", text_of(make()))

@@ -33,14 +33,14 @@ from timesformer_cli.evaluation.folder import (
 from timesformer_cli.evaluation.run import (
     Run,
     compare,
-    data_set_settings,
+    dataset_settings,
     fuse,
     gather,
     restrict,
     summarise,
     with_protocol,
 )
-from timesformer_cli.evaluation.score_files import match_scores, own_data_set, read_scores
+from timesformer_cli.evaluation.score_files import match_scores, own_dataset_settings, read_scores
 from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.specs import Combine
 
@@ -122,9 +122,9 @@ class TestFolders:
         json.loads((tmp_path / "metrics.json").read_bytes())
 
     def test_problems_are_listed(self, tmp_path: Path) -> None:
-        write_problems(tmp_path, [Problem("missing", "val.csv: line 2", "'a,b' is no video that is there")])
+        write_problems(tmp_path, [Problem("missing", "val.csv: line 2", "'a,b' does not exist")])
         lines = (tmp_path / "problems.csv").read_text().splitlines()
-        assert lines == ["kind,place,message", """missing,val.csv: line 2,"'a,b' is no video that is there\""""]
+        assert lines == ["kind,place,message", """missing,val.csv: line 2,"'a,b' does not exist\""""]
 
     def test_results_go_and_records_stay(self, tmp_path: Path) -> None:
         on_disk(tmp_path, make())
@@ -230,7 +230,7 @@ class TestRestriction:
         assert run.multi_label
 
     def test_unknown_names(self) -> None:
-        with pytest.raises(UsageError, match="'waiving' is no class of the run; is it 'waving'"):
+        with pytest.raises(UsageError, match="'waiving' is not a class of the run; did you mean 'waving'"):
             restrict(make(), ["waiving"])
         with pytest.raises(InputError, match="no video of these classes"):
             restrict(make(videos=1), ["=sitting"])
@@ -259,7 +259,7 @@ class TestSeveralRuns:
 
     def test_runs_that_do_not_go_together(self) -> None:
         run = make()
-        with pytest.raises(UsageError, match="other classes: 5 and 2"):
+        with pytest.raises(UsageError, match="different classes: 5 and 2"):
             fuse([run, make(names=("a", "b"))], [1, 1])
         with pytest.raises(UsageError, match="not the same label in all runs"):
             compare(run, make(targets=(1, 1, 2, 3, 4)))
@@ -290,11 +290,11 @@ def data_set(*targets: tuple[int, ...], missing: int = 0) -> Dataset:
 
 def test_a_data_set_is_known_by_its_videos_and_labels() -> None:
     digests = [
-        data_set_settings(data_set(*targets))["samples_sha256"]
+        dataset_settings(data_set(*targets))["samples_sha256"]
         for targets in (((0,), (1,)), ((1,), (0,)), ((0,), (1,), (1,)), ((0, 1), ()))
     ]
     assert len(set(digests)) == 4
-    settings = data_set_settings(data_set((0,), missing=3), limit=7)
+    settings = dataset_settings(data_set((0,), missing=3), limit=7)
     assert settings == json.loads(json.dumps(settings))
     assert (settings["problems"], settings["rows"], settings["limit"]) == ({"missing": 3}, 4, 7)
 
@@ -349,9 +349,7 @@ class TestPickles:
 
     def test_tensors_are_refused(self, tmp_path: Path) -> None:
         for content in ([torch.from_numpy(SOFTMAX), torch.tensor([2, 0, 1, 1])], [{"pred_score": torch.zeros(3)}]):
-            with pytest.raises(
-                InputError, match=r"holds tensors of PyTorch.*save them as arrays.*nothing in it was run"
-            ):
+            with pytest.raises(InputError, match=r"holds PyTorch tensors.*save them as arrays.*nothing in it was run"):
                 read_scores(dumped(tmp_path / "s.pkl", content))
 
     def test_nothing_is_run(self, tmp_path: Path) -> None:
@@ -373,7 +371,7 @@ class TestPickles:
         ]
         for call in calls:
             with pytest.raises(
-                InputError, match=r"refused, it holds .*more than arrays and plain data; nothing in it was run"
+                InputError, match=r"refused, as it holds .*more than arrays and plain data; nothing in it was run"
             ):
                 read_scores(dumped(tmp_path / "s.pkl", [LOGITS, Hostile(*call)]))
         assert not mark.exists()
@@ -471,7 +469,7 @@ class TestOtherFiles:
         assert run.targets == ((2,), (0,), (1,), (1,))
         assert run.paths == tuple(f"val/{n}.mp4" for n in range(4))
         for other in (data_set((2,), (0,), (1,)), data_set((2,), (0,), (1,), (1,), missing=1)):
-            with pytest.raises(InputError, match="scores of 4 videos without their paths"):
+            with pytest.raises(InputError, match="scores of 4 videos without paths"):
                 match_scores(found, other, NAMES[:3], DATA_SET)
         with pytest.raises(InputError, match=r"video 3 has the label \(1,\) there, and \(0,\) in the data set"):
             match_scores(found, data_set((2,), (0,), (1,), (0,)), NAMES[:3], DATA_SET)
@@ -479,8 +477,8 @@ class TestOtherFiles:
             match_scores(found, whole, NAMES, DATA_SET)
 
     def test_without_labels_a_data_set_is_needed(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="does not say which classes are right"):
-            own_data_set(read_scores(dumped(tmp_path / "s.pkl", LOGITS)))
+        with pytest.raises(UsageError, match="has no labels of the videos"):
+            own_dataset_settings(read_scores(dumped(tmp_path / "s.pkl", LOGITS)))
 
 
 class TestPicture:

@@ -316,7 +316,7 @@ def test_what_goes_wrong_in_a_fresh_process_is_told(checkpoint: Checkpoint, view
 
 def test_a_fresh_process_that_dies(checkpoint: Checkpoint, view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with pytest.raises(DeviceError, match="a process that loaded it died"):
+    with pytest.raises(DeviceError, match="a process that loaded the model died"):
         startup._load_afresh(checkpoint, view, QUICK)
 
 
@@ -341,7 +341,7 @@ def test_the_whole_labels_as_predict_does(checkpoint: Checkpoint, items: list[It
 @pytest.mark.parametrize(
     ("workers", "reading", "network", "flow"),
     [
-        (4, 10, 100, Flow(10, 4)),  # videos a second by the workers; views, four of each
+        (4, 10, 100, Flow(10, 4)),  # videos per second by the workers; views, four of each
         (4, 10, 20, Flow(5, 1)),
         (0, 10, 100, Flow(5, 1)),  # decoding and preprocessing in turns
     ],

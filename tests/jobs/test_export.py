@@ -243,7 +243,7 @@ def test_opsets(make: Make, checkpoint: Checkpoint, tmp_path: Path) -> None:
     spec = ExportSpec(format="onnx", precision="fp16", input="pixels", output="probabilities", opset=21)
     model = onnx.load(make(spec) / "model.onnx")
     assert [entry.version for entry in model.opset_import] == [21]
-    with pytest.raises(UsageError, match="`opset=99`: PyTorch cannot write this model in it"):
+    with pytest.raises(UsageError, match="`opset=99`: PyTorch cannot write this model with it"):
         export(checkpoint, replace(PLAIN, opset=99), tmp_path / "made")
     assert os.listdir(tmp_path) == []
 
@@ -261,7 +261,7 @@ def test_weights_that_no_single_file_can_hold(
 ) -> None:
     """Told before the minutes that the exporter would take for so large a network."""
     monkeypatch.setattr(torch.onnx, "export", None)
-    with pytest.raises(UsageError, match="do not fit into one file of ONNX; add `external_data`"):
+    with pytest.raises(UsageError, match="do not fit into one ONNX file; add `external_data`"):
         export(checkpoint, replace(PLAIN, max_onnx_bytes=10_000), tmp_path / "made")
 
 
@@ -279,7 +279,7 @@ def test_the_file_tells_what_it_is(make: Make, checkpoint: Checkpoint, spec: Exp
     stated = read_metadata(make(spec) / file)
     weights = cast("Path", checkpoint.weights)
     assert stated["source_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert stated["licence"] == "unknown: see the model it was made from"
+    assert stated["licence"] == "unknown: see the model it was exported from"
     assert tuple(json.loads(stated["labels"])) == LABELS
     assert [
         stated[name] for name in ("task", "precision", "input", "output", "layout", "num_frames", "channel_order")
@@ -348,7 +348,7 @@ def test_a_check_later(make: Make, checkpoint: Checkpoint, tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match="nothing to compare it with; name the model"):
         check(folder / "model.pt2")
     (folder / "verification.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="not what an export has kept"):
+    with pytest.raises(CheckpointError, match="not written by an export"):
         check(folder)
 
 
@@ -408,7 +408,7 @@ def test_a_folder_is_replaced_without_a_loss(checkpoint: Checkpoint, tmp_path: P
     folder = tmp_path / "made"
     folder.mkdir()
     assert export(checkpoint, HUB, folder).passed  # an empty one is as good as none
-    with pytest.raises(OutputError, match="exists already; choose another name, or `overwrite`"):
+    with pytest.raises(OutputError, match="already exists; choose another name, or `overwrite`"):
         export(checkpoint, PT2, folder)
     shutil.rmtree(folder)
     shutil.copytree(make(PT2), folder)
@@ -416,17 +416,17 @@ def test_a_folder_is_replaced_without_a_loss(checkpoint: Checkpoint, tmp_path: P
     assert "model.pt2" not in os.listdir(folder)
     assert os.listdir(tmp_path) == ["made"]
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds 'notes\.txt', which no export wrote"):
+    with pytest.raises(OutputError, match=r"holds 'notes\.txt', which is not from an export"):
         export(checkpoint, PT2, folder, overwrite=True)
     assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_targets_that_cannot_be(checkpoint: Checkpoint, tmp_path: Path, make: Make) -> None:
     own = cast("Path", checkpoint.weights).parent
-    with pytest.raises(OutputError, match="which no export wrote"):
+    with pytest.raises(OutputError, match="which is not from an export"):
         export(checkpoint, PT2, own, overwrite=True)
     hub = resolve(str(make(ExportSpec(format="hub"))))
-    with pytest.raises(OutputError, match="the model itself is in there"):
+    with pytest.raises(OutputError, match="holds the model itself"):
         export(hub, PT2, Path(hub.name), overwrite=True)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is a file"):
@@ -435,7 +435,7 @@ def test_targets_that_cannot_be(checkpoint: Checkpoint, tmp_path: Path, make: Ma
         export(checkpoint, PT2, tmp_path / "no" / "made")
     (tmp_path / "made.unverified").mkdir()
     (tmp_path / "made.unverified" / "mine").touch()
-    with pytest.raises(OutputError, match="holds 'mine', which no export wrote"):
+    with pytest.raises(OutputError, match="holds 'mine', which is not from an export"):
         export(checkpoint, PT2, tmp_path / "made")
     with pytest.raises(UsageError, match="an exported model; give the model that it was made from"):
         export(resolve(str(make(PT2))), PT2, tmp_path / "other")
@@ -479,13 +479,13 @@ def test_a_stop_at_the_end_leaves_nothing(
         ({"format": "onnx", "precision": "bf16"}, "`precision=bf16`: `format=onnx` has fp32, fp16"),
         ({"format": "openvino", "precision": "bf16"}, "`format=openvino` has fp32, fp16"),
         ({"format": "aoti", "precision": "fp16"}, "`format=aoti` has fp32, bf16"),
-        ({"format": "pt2", "quantize": "int8"}, "`quantize=int8`: goes with `format=onnx or openvino`"),
-        ({"format": "onnx", "quantize": "int8", "precision": "fp16"}, "leave `precision` away"),
-        ({"format": "onnx", "calibrate": Path("x")}, "`calibrate` goes with `quantize=int8`"),
-        ({"format": "hub", "input": "pixels"}, "`input` and `output` go with the other formats"),
-        ({"format": "hub", "output": "embedding"}, "`input` and `output` go with the other formats"),
-        ({"format": "pt2", "opset": 18}, "go with `format=onnx`"),
-        ({"format": "openvino", "external_data": True}, "go with `format=onnx`"),
+        ({"format": "pt2", "quantize": "int8"}, "`quantize=int8`: needs `format=onnx or openvino`"),
+        ({"format": "onnx", "quantize": "int8", "precision": "fp16"}, "leave out `precision`"),
+        ({"format": "onnx", "calibrate": Path("x")}, "`calibrate` needs `quantize=int8`"),
+        ({"format": "hub", "input": "pixels"}, "`input` and `output` need another format"),
+        ({"format": "hub", "output": "embedding"}, "`input` and `output` need another format"),
+        ({"format": "pt2", "opset": 18}, "need `format=onnx`"),
+        ({"format": "openvino", "external_data": True}, "need `format=onnx`"),
         ({"format": "onnx", "opset": 17}, "the oldest that PyTorch writes is 18"),
         ({"format": "onnx", "quantize": "int8", "external_data": True}, "small enough for one file"),
     ],

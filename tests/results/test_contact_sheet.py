@@ -233,7 +233,7 @@ class TestText:
         draw(views, checkpoint, ["A note."])
         assert [text for _, text, _ in texts][: 5 + len(expected)] == [
             "a.mp4",
-            "64 x 48, 9 frames, 0.90 s, 10 frames a second, h264",
+            "64 x 48, 9 frames, 0.90 s, 10 frames per second, h264",
             "some-model, recipe test: 1 clip of 8 frames, 3 crops of 32 x 32 pixels",
             "A note.",
             *expected,

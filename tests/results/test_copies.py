@@ -225,7 +225,7 @@ class TestFoldersOfPictures:
         assert len(files(there)) == len(other)
 
     def test_not_into_itself(self, tmp_path: Path, sorter: Sorter) -> None:
-        with pytest.raises(OutputError, match="lies inside it"):
+        with pytest.raises(OutputError, match="is inside it"):
             sorter.place(labelled(frames(tmp_path, "a")))
 
 
@@ -307,12 +307,12 @@ class TestCheck:
     @pytest.mark.parametrize("template", ["file", "file/{label}", "file/deeper/x-{label}", "file/{label}/x"])
     def test_a_file_in_the_way(self, tmp_path: Path, template: str) -> None:
         made(tmp_path / "file")
-        with pytest.raises(OutputError, match="file: is no folder"):
+        with pytest.raises(OutputError, match="file: is not a folder"):
             check_folders(f"{tmp_path}/{template}")
 
     def test_a_dangling_link_in_the_way(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to("nowhere")
-        with pytest.raises(OutputError, match="link: is no folder"):
+        with pytest.raises(OutputError, match="link: is not a folder"):
             check_folders(str(tmp_path / "link"))
 
     @pytest.mark.parametrize("template", ["new", "new/deep/{label}", "{label}/x", "x{label}"])

@@ -156,7 +156,7 @@ class TestResume:
         target = new(format)
         go_on(target, format)
         for others in ([*PATHS, "new.mp4"], PATHS[:-1], [*PATHS[:-1], "new.mp4"]):
-            with pytest.raises(OutputError, match="takes no more, so name another"):
+            with pytest.raises(OutputError, match="cannot be extended, so name another"):
                 go_on(target, format, paths=others)
 
     def test_finished_lines_take_more(self, new: Any) -> None:
@@ -193,7 +193,7 @@ class TestResume:
         target = new("jsonl")
         go_on(target, stop=1)
         other = replace(PROVENANCE, recipe=Combination("paper", "logits"))
-        with pytest.raises(OutputError, match=r"other settings: recipe\.name \(original, now paper\); "):
+        with pytest.raises(OutputError, match=r"different settings: recipe\.name \(original, now paper\); "):
             Ledger(target, "jsonl", other).resume(retry_errors=False)
 
     def test_other_weights_are_named_by_their_file(self, new: Any) -> None:
@@ -201,7 +201,7 @@ class TestResume:
         go_on(target, stop=1)
         before = contents(target)
         other = replace(PROVENANCE, weights={"model.safetensors": "4567"})
-        with pytest.raises(OutputError, match=r"other settings: the weights \(model\.safetensors\); "):
+        with pytest.raises(OutputError, match=r"different settings: the weights \(model\.safetensors\); "):
             Ledger(target, "jsonl", other).resume(retry_errors=False)
         assert contents(target) == before
 
@@ -329,7 +329,7 @@ class TestCommand:
         assert run("predict", "clips/00.mp4", late, "-o", jsonl).code == 3
         again = run("predict", "clips/00.mp4", late, "clips/01.mp4", "-o", jsonl, "--resume")
         assert again.code == 3
-        assert only_line(again.err).startswith("1 videos: 1 labelled; 2 were there already; ")
+        assert only_line(again.err).startswith("1 videos: 1 labelled; 2 done before; ")
         write_video(tmp_path / "late.mp4")
         retried = run("predict", "clips/00.mp4", late, "clips/01.mp4", "-o", jsonl, "--resume", "--retry-errors")
         assert retried.code == 0
@@ -348,7 +348,7 @@ class TestCommand:
         assert run("predict", "clips/00.mp4", "-o", target).code == 0
         code, _, err = run("predict", "clips/01.mp4", "-o", target, "--resume", "-k", "2", "--clips", "3")
         assert code == 1
-        assert "was made with other settings: " in only_line(err)
+        assert "was made with different settings: " in only_line(err)
         assert "top_k (5, now 2)" in err
 
     def test_an_output_of_an_earlier_version_is_refused(self, run: Run, tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ class TestCommand:
         left.write_text("results")
         code, _, err = run("predict", "clips/00.mp4", "-o", tmp_path / "out.csv")
         assert code == 1
-        assert "--resume goes on with it" in only_line(err)
+        assert "--resume continues it" in only_line(err)
         assert left.read_text() == "results"
 
     @pytest.mark.parametrize("format", ["jsonl", "csv"])

@@ -75,15 +75,15 @@ class TestParse:
         [
             ({}, "there are no variables"),
             ({"RANK": "1"}, "there are no variables"),
-            ({"SLURM_ARRAY_TASK_ID": "1"}, "make no sense"),
-            (ARRAY | {"SLURM_ARRAY_TASK_COUNT": "many"}, "make no sense"),
+            ({"SLURM_ARRAY_TASK_ID": "1"}, "are inconsistent"),
+            (ARRAY | {"SLURM_ARRAY_TASK_COUNT": "many"}, "are inconsistent"),
             (array(3, 1, 7, 3, step=1), "not evenly spaced"),  # --array=1,3,7
             (array(4, 1, 9, 3, step=4), "not evenly spaced"),
             (array(0, 1, 4, 4, step=1), "not from 1 to 4"),
             (array(5, 1, 4, 4, step=1), "not from 1 to 4"),
             ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2, and WORLD_SIZE 2"),
-            ({"RANK": "-1", "WORLD_SIZE": "2"}, "make no sense"),
-            ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "0"}, "make no sense"),
+            ({"RANK": "-1", "WORLD_SIZE": "2"}, "are inconsistent"),
+            ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "0"}, "are inconsistent"),
         ],
     )
     def test_variables_that_say_no_shard(self, environment: dict[str, str], why: str) -> None:
@@ -171,7 +171,7 @@ class TestOpen:
         assert [found["path"] for found in open_shards(outputs).records()] == PATHS[:2]
 
     def test_one_is_missing(self, outputs: list[Path]) -> None:
-        with pytest.raises(OutputError, match=r"of 3 shards there is no number 1, 3; name the outputs of all$"):
+        with pytest.raises(OutputError, match=r"of 3 shards, number 1, 3 is missing; name the outputs of all$"):
             open_shards(outputs[1:2])
 
     def test_no_such_file(self, tmp_path: Path, outputs: list[Path]) -> None:
@@ -188,7 +188,7 @@ class TestOpen:
 
     def test_one_is_not_finished(self, tmp_path: Path, outputs: list[Path]) -> None:
         write_shard(tmp_path, Shard(2, 3), PATHS, finish=False)
-        with pytest.raises(OutputError, match=r"is not finished; run it .* with `shard=2/3` `resume`$"):
+        with pytest.raises(OutputError, match=r"is not finished; complete it .* with `shard=2/3` `resume`$"):
             open_shards(outputs)
 
     def test_one_without_its_settings(self, outputs: list[Path]) -> None:
@@ -199,13 +199,13 @@ class TestOpen:
     def test_other_settings(self, tmp_path: Path, outputs: list[Path]) -> None:
         write_shard(tmp_path, Shard(3, 3), PATHS, provenance=replace(PROVENANCE, model="huge"))
         with pytest.raises(
-            OutputError, match=r"3-of-3\.jsonl: does not go with .*other settings: model \(tiny, now huge\)"
+            OutputError, match=r"3-of-3\.jsonl: does not match .*different settings: model \(tiny, now huge\)"
         ):
             open_shards(outputs)
 
     def test_of_another_number(self, tmp_path: Path, outputs: list[Path]) -> None:
         other = write_shard(tmp_path, Shard(2, 4), PATHS)
-        with pytest.raises(OutputError, match=r"2-of-4\.jsonl: does not go with .*: is one of 4 shards, not 3$"):
+        with pytest.raises(OutputError, match=r"2-of-4\.jsonl: does not match .*: is one of 4 shards, not 3$"):
             open_shards([*outputs, other])
 
     @pytest.mark.parametrize("index", [1, 2, 3])
@@ -306,7 +306,7 @@ class TestCommand:
         for index in (1, 2, 3):
             outcome = run("predict", "clips/5.mp4", "-o", tmp_path / "s.jsonl", "--shard", f"{index}/3", *options)
             assert outcome.code == 0
-            assert outcome.err == ("" if index == 1 else "there are fewer videos than shards, and none for this one\n")
+            assert outcome.err == ("" if index == 1 else "there are fewer videos than shards, so this shard has none\n")
         shards = sorted(tmp_path.glob("s.*.jsonl"))
         assert [shard.name for shard in shards] == [f"s.{index}-of-3.jsonl" for index in (1, 2, 3)]
         assert [shard.stat().st_size > 0 for shard in shards] == [True, False, False]
@@ -319,7 +319,7 @@ class TestCommand:
     def test_subtitles_of_several_videos_are_refused(self, run: Run, tmp_path: Path, shards: list[Path]) -> None:
         code, _, err = run("merge", *shards, "-o", tmp_path / "all.srt")
         assert code == 2
-        assert only_line(err) == "error: srt: subtitles are of one video, and there are 7"
+        assert only_line(err) == "error: srt: subtitles are for one video, and there are 7"
         assert not (tmp_path / "all.srt").exists()
 
     def test_an_empty_shard_goes_on_as_one(self, run: Run, tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ class TestCommand:
         assert err.splitlines()[-1].endswith("complete it with --shard 1/3 --resume")
         outcome = run("predict", "clips", "-o", tmp_path / "s.jsonl", "--shard", "1/3", "--resume")
         assert outcome.code == 3
-        assert "; 1 were there already; " in outcome.err.splitlines()[-1]
+        assert "; 1 done before; " in outcome.err.splitlines()[-1]
         assert shards[0].read_bytes() == before
 
     def test_as_another_shard_or_as_none(self, run: Run, tmp_path: Path, shards: list[Path]) -> None:
@@ -367,10 +367,10 @@ class TestCommand:
             shutil.copy(meta_of(shards[1]), meta_of(tmp_path / name))
         code, _, err = run("predict", "clips", "-o", tmp_path / "s.jsonl", "--shard", "2/4", "--resume")
         assert code == 1
-        assert "was made with other settings: shard ([2, 3], now [2, 4]); " in only_line(err)
+        assert "was made with different settings: shard ([2, 3], now [2, 4]); " in only_line(err)
         code, _, err = run("predict", "clips", "-o", tmp_path / "whole.jsonl", "--resume")
         assert code == 1
-        assert "was made with other settings: shard ([2, 3], now None); " in only_line(err)
+        assert "was made with different settings: shard ([2, 3], now None); " in only_line(err)
 
     def test_shards_by_the_variables(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RANK", "1")
@@ -386,8 +386,8 @@ class TestCommand:
             (("--shard", "3/2", "-o", "s.jsonl"), "'3/2' is neither I/N"),
             (("--shard", "auto", "-o", "s.jsonl"), "there are no variables of a SLURM array"),
             (("--shard", "1/2"), "--shard needs --output with a .jsonl file"),
-            (("--shard", "1/2", "-o", "s.csv"), "`timesformer merge` makes other formats"),
-            (("--shard", "1/2", "-o", "s.html"), "`timesformer merge` makes other formats"),
+            (("--shard", "1/2", "-o", "s.csv"), "`timesformer merge` converts all shards to other formats"),
+            (("--shard", "1/2", "-o", "s.html"), "`timesformer merge` converts all shards to other formats"),
         ],
     )
     def test_wrong_usage(self, run: Run, args: tuple[str, ...], part: str) -> None:
@@ -400,7 +400,7 @@ class TestCommand:
         target.write_text("mine")
         code, _, err = run("merge", *shards, "-o", target)
         assert (code, target.read_text()) == (1, "mine")
-        assert "exists already" in only_line(err)
+        assert "already exists" in only_line(err)
         assert run("merge", *shards, "-o", target, "--overwrite").code == 0
         before = shards[1].read_bytes()
         code, _, err = run("merge", *shards, "-o", shards[1], "--overwrite")

@@ -251,7 +251,7 @@ class TestTarget:
 
     def test_an_existing_file(self, tmp_path: Path) -> None:
         (tmp_path / "out.jsonl").touch()
-        with pytest.raises(OutputError, match=r"out\.jsonl: exists already; .*`overwrite`"):
+        with pytest.raises(OutputError, match=r"out\.jsonl: already exists; .*`overwrite`"):
             check_target(tmp_path / "out.jsonl", overwrite=False)
         check_target(tmp_path / "out.jsonl", overwrite=True)
 

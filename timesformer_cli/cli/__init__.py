@@ -30,14 +30,14 @@ from timesformer_cli.cli.predict import HELP, predict
 from timesformer_cli.errors import Terminated, TimesformerError
 
 INTERRUPTED = 130
-TERMINATED = 143  # what a shell gives for a program that SIGTERM has ended
+TERMINATED = 143  # as shells report a program that SIGTERM ended
 
-# Typer exports one of its usage errors; the class that all of them share is its base.
+# Typer exports only one of its usage errors; their common base class is the base of that one.
 _TyperUsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
 
 class Commands(TyperGroup):
-    """The commands, and what four of them were called before they had a group of their own: `evaluate rescore` ..."""
+    """The commands, and the former names of four that now have a group of their own: `evaluate rescore` ..."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] == "evaluate" and len(args) > 1 and args[1] in _FORMER:
@@ -45,7 +45,7 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-# Folders of videos that are called so go after ./, as in ./merge.
+# A folder of videos with such a name needs ./ before it, as in ./merge.
 _FORMER = ("rescore", "compare", "fuse", "merge")
 
 app = typer.Typer(
@@ -91,15 +91,15 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line on `args`, by default the program's own, and exit with its code."""
     console.set_level("normal")
     # Threads of the network that wait for one another must not take the processor from those that read videos. OpenMP
-    # looks at it once, when torch is imported.
+    # reads it once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threading.current_thread() is threading.main_thread():  # no other may
+    if threading.current_thread() is threading.main_thread():  # others cannot set signal handlers
         signal.signal(signal.SIGTERM, _terminate)
     code = _run(args)
     try:
         sys.stdout.flush()
     except OSError:
-        # No one reads, or the disk is full, and that was told: it must not fail again when Python exits.
+        # The reader is gone, or the disk is full; this was reported, and must not fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
@@ -114,26 +114,26 @@ def _run(args: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Terminated:
-        console.error("stopped by SIGTERM; what was done until then is kept")
+        console.error("stopped by SIGTERM; finished results are kept")
         return TERMINATED
     except Exception as error:
         if console.is_verbose():
             traceback.print_exc()
         return _explain(error)
-    if code == INTERRUPTED:  # Typer's own answer to a KeyboardInterrupt
-        console.error("stopped by Ctrl-C; what was done until then is kept")
+    if code == INTERRUPTED:  # Typer's exit code for a KeyboardInterrupt
+        console.error("stopped by Ctrl-C; finished results are kept")
     return code or 0
 
 
 def _explain(error: Exception) -> int:
-    """Say in one line what went wrong; the exit code to end with."""
+    """Print in one line what went wrong, and return the exit code."""
     if isinstance(error, TimesformerError):
         console.error(str(error))
         return error.exit_code
     if isinstance(error, _TyperUsageError):
         command = error.ctx.command_path if error.ctx else "timesformer"
         message = error.format_message().replace("Value error, ", "").rstrip(".")  # a prefix of pydantic's
-        if message:  # a group of commands without a command has shown its help, and says no more
+        if message:  # empty for a group without a command, which has shown its help
             console.error(f"{message}; see {command} --help")
         return error.exit_code
     what = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,4 +1,4 @@
-"""`timesformer benchmark`: how fast this machine is, stage by stage."""
+"""`timesformer benchmark`: the speed of this machine, stage by stage."""
 
 import json
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from timesformer_cli.flow import Item
     from timesformer_cli.jobs.benchmark import Duel, Measurement
 
-HELP = """Measure this machine: how long start, loading, reading and the network take, and how many videos it labels.
+HELP = """Measure this machine: time to start, load, read and run the network, and videos labelled per second.
 
-Without videos, a clip of four seconds that comes with the program is read. The network runs in each precision that \
-the device is made for, by growing batches. Its rate is also given as a share of what plain matrix products reach in \
-the same precision, both in FLOP/s: two for each multiply-add of the model as published. Memory is the peak of the \
-process, or of what PyTorch holds on a GPU. ± is how far the middle half of the rounds lies around the median; where \
-that is more than some percent, other programs are at work.
+Without videos, a bundled clip of four seconds is read. The network runs in each precision that the device has \
+hardware for, with growing batches. Its speed is given in FLOP/s, counting two per multiply-add of the published \
+model, and as a share of the speed of plain matrix products in the same precision. Memory is the peak of the process, \
+or on a GPU the peak that PyTorch holds. ± is half the range of the middle half of the rounds, as a share of the median; \
+more than a few percent means that other programs use the machine.
 
-Exit codes: 0 done; 1 it could not be done, or a video could not be read; 2 wrong usage; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 the run failed, or a video could not be read; 2 wrong usage; 130 stopped by Ctrl-C.
 """
 
-# Of the videos that are named; every stage reads each of them several times.
+# More videos are left out, as every stage reads each of them several times.
 _MOST_VIDEOS = 16
 
-_COLUMNS = ("Stage", "", "Median", "p90", "p99", "±", "Rounds", "A second", "GFLOP/s", "Of product", "Memory")
+_COLUMNS = ("Stage", "", "Median", "p90", "p99", "±", "Rounds", "Per second", "GFLOP/s", "Of matmul", "Memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Measuring:
             "--seconds",
             metavar="N",
             parser=positive,
-            help="How long one measurement takes, or longer where two rounds do.",
+            help="Seconds per measurement; longer if two rounds take longer.",
             rich_help_panel=RUN,
         ),
     ] = 2.0
@@ -61,8 +61,8 @@ class Measuring:
         typer.Option(
             "--against",
             metavar="transformers",
-            help="Run transformers in turns with us, if it is installed: its network with the same weights and views, "
-            "and its pipeline on the videos.",
+            help="Compare with transformers, if installed, by alternating runs: its network on the same weights and "
+            "views, and its pipeline on the videos.",
             rich_help_panel=RUN,
         ),
     ] = None
@@ -70,24 +70,24 @@ class Measuring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What becomes of the numbers."""
+    """Where the numbers go, and what they are compared with."""
 
     earlier: Annotated[
         Path | None,
         typer.Option(
             "--compare",
             metavar="OLD.json",
-            help="Say of each number how many times as fast it is as in an earlier result.",
+            help="Show the speed-up of each measurement over an earlier result.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object in place of the table.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--json", help="Print one JSON object instead of the table.", rich_help_panel=OUTPUT)
     ] = False
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Write that JSON to this file too.", rich_help_panel=OUTPUT
+            "--output", "-o", metavar="FILE", help="Also write the JSON object to this file.", rich_help_panel=OUTPUT
         ),
     ] = None
     overwrite: Annotated[
@@ -158,17 +158,17 @@ def _find(sources: list[str]) -> "list[Item]":
     if not items:
         raise InputError("no video to measure with: the list of paths is empty")
     if len(items) > _MOST_VIDEOS:
-        console.note(f"the first {_MOST_VIDEOS} videos are measured with; name others to choose them")
+        console.note(f"the first {_MOST_VIDEOS} videos are used; name fewer to choose them")
     return items[:_MOST_VIDEOS]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """An earlier result. Raises InputError if it is none."""
+    """Read an earlier result. Raises InputError if it is not one."""
     from timesformer_cli.jobs.benchmark import compare
 
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
-        compare(content, content)  # what it does not have would be missed after minutes
+        compare(content, content)  # or a missing field would be found only after minutes
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
@@ -177,7 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _tell(found: "Measurement | Duel") -> None:
-    """Say on standard error what has been measured."""
+    """Print a result on standard error."""
     from timesformer_cli.jobs.benchmark import Duel
 
     if isinstance(found, Duel):
@@ -194,10 +194,10 @@ def _page(report: dict[str, Any]) -> str:
     for above, row in zip(report["measurements"], rows[1:], strict=False):  # each stage is named once
         if row[0] == above["stage"]:
             row[0] = ""
-    table = [[*_COLUMNS, "Times as fast"], *([*row, _times(ratio)] for row, ratio in zip(rows, ratios, strict=True))]
+    table = [[*_COLUMNS, "Speed-up"], *([*row, _times(ratio)] for row, ratio in zip(rows, ratios, strict=True))]
     lines = [
         f"{chosen['model']}, {chosen['recipe']}: {network['parameters']:,} parameters, "
-        f"{_three(network['flops_per_view'] / 1e9)} GFLOP a view",
+        f"{_three(network['flops_per_view'] / 1e9)} GFLOP per view",
         f"{machine['processor']}, {plural(machine['cores'], 'core')}, {plural(machine['threads'], 'thread')}"
         f"{''.join(f', {name}' for name in machine['gpus'])}; {machine['system']}",
         f"{', '.join(f'{name} {number}' for name, number in versions.items())}; device {chosen['device']}",
@@ -207,12 +207,12 @@ def _page(report: dict[str, Any]) -> str:
     if report["against"]:
         lines += [
             "",
-            f"Turn by turn with transformers {versions['transformers']}:",
+            f"In alternation with transformers {versions['transformers']}:",
             *_aligned(_duels(report["against"])),
         ]
     if compared:
-        lines += ["", f"Times as fast: as in {compared['with']}"]
-        lines += [f"It was made otherwise: {'; '.join(compared['differences'])}"] if compared["differences"] else []
+        lines += ["", f"Speed-up: over {compared['with']}"]
+        lines += [f"It differs in: {'; '.join(compared['differences'])}"] if compared["differences"] else []
     return "\n".join(map(printable, lines))
 
 
@@ -232,7 +232,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
 
 
 def _duels(duels: list[dict[str, Any]]) -> list[list[str]]:
-    rows = [["", "Ours", "Theirs", "±", "Pairs", "Times as fast", "Logits differ by"]]
+    rows = [["", "Ours", "Theirs", "±", "Pairs", "Speed-up", "Logits differ by"]]
     for duel in duels:
         ours, theirs, ratio = duel["ours"], duel["theirs"], duel["times_as_fast"]
         rows.append(
@@ -250,7 +250,7 @@ def _duels(duels: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """Lines as wide as they need to be; columns in which nothing stands are left out."""
+    """Lines as wide as necessary; empty columns are left out."""
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     numbers = [[cell[:1].isdigit() for cell in column[1:] if cell] for column in columns]
     padded = [
@@ -268,7 +268,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _three(value: float) -> str:
-    """To three digits, as 1,234, 123, 12.3 or 0.123."""
+    """The value to three digits: 1,234, 123, 12.3 or 0.123."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""Messages and progress, on standard error. Results go elsewhere."""
+"""Messages and progress, on standard error. Results go to standard output or files."""
 
 import sys
 import time
@@ -25,9 +25,9 @@ def set_level(level: Level) -> None:
 
 
 def choose_level(*, verbose: bool, quiet: bool) -> None:
-    """Take over what the flags say; without a flag the level stays, so they work before and after the command."""
+    """Apply the flags; without a flag the level stays, so that they work before and after the command."""
     if verbose and quiet:
-        raise UsageError("--verbose and --quiet exclude each other")
+        raise UsageError("--verbose and --quiet cannot be combined")
     if verbose or quiet:
         set_level("verbose" if verbose else "quiet")
 
@@ -41,7 +41,7 @@ def is_quiet() -> bool:
 
 
 def error(message: str) -> None:
-    """Why the run ends, in one line; shown at every level."""
+    """Print in one line why the run ends; at every level."""
     _print(f"error: {message}")
 
 
@@ -60,7 +60,7 @@ def _print(message: str) -> None:
 
 
 class _LineMeter(Meter):
-    """Prints a line every so often, for logs."""
+    """Prints a line every 30 seconds, for logs."""
 
     _EVERY = 30.0
 
@@ -103,7 +103,7 @@ class _BarMeter(Meter):
 
     @contextmanager
     def step(self, *, failed: bool) -> Iterator[None]:
-        self._progress.stop()  # off the screen, so that lines stand in its place
+        self._progress.stop()  # off the screen, so that lines can be printed there
         try:
             yield
         finally:
@@ -122,9 +122,9 @@ def _reached(path: str, seconds: float, whole: float) -> str:
 
 @contextmanager
 def progress(total: int | None, *, long: bool = False) -> Iterator[Meter]:
-    """Show how far a run has come with `total` videos (None: not known), if there is more than one or they are `long`.
+    """Show the progress of a run of `total` videos (None: not known), if there is more than one or they are `long`.
 
-    That is a bar on a terminal, and elsewhere a line every half minute.
+    On a terminal this is a bar, elsewhere a line every 30 seconds.
     """
     if _level == "quiet" or (total == 1 and not long):
         yield Meter(total)
@@ -149,7 +149,7 @@ def progress(total: int | None, *, long: bool = False) -> Iterator[Meter]:
         rich_progress.TimeRemainingColumn(),
         console=console,
         transient=True,
-        redirect_stdout=False,  # rich would send what is printed there to the stream of the bar
+        redirect_stdout=False,  # else rich sends printed text to the stream of the bar
         redirect_stderr=False,
     )
     with bar:

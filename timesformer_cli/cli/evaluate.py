@@ -1,4 +1,4 @@
-"""`timesformer evaluate`: a model on a labelled data set."""
+"""`timesformer evaluate`: a model on a labelled dataset."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
     from timesformer_cli.jobs.evaluate import Keeping, Summary
     from timesformer_cli.specs import Checkpoint
 
-DATA = "Data set"
+DATA = "Dataset"
 
-HELP = """Run a model on a labelled data set, and report how right it is.
+HELP = """Run a model on a labelled dataset, and report its accuracy.
 
-Each video is seen as the model's published numbers were made, unless the options say otherwise. Videos that are \
-missing or cannot be read are counted and listed, and never replaced by others. With --output, a folder keeps all \
-scores, from which `timesformer runs` makes other numbers without the model. The metrics come as a table on a \
+By default, videos are sampled and cropped as for the model's published accuracy. Videos that are \
+missing or cannot be read are counted and listed, never replaced by others. --output keeps all scores in a folder, \
+from which `timesformer runs` computes further metrics without the model. Metrics are printed as a table on a \
 terminal, and as JSON in a pipe.
 
-Exit codes: 0 all done; 1 the run could not be done, or --min-top1 is not met; 2 wrong usage; 3 some videos could not \
-be read; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. What was done is kept, and --resume goes on.
+Exit codes: 0 all videos evaluated; 1 the run failed, or --min-top1 is not met; 2 wrong usage; 3 some videos could \
+not be read; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. Finished results are kept, and --resume continues the run.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSet:
-    """Videos with labels, or scores of them."""
+class Data:
+    """Videos with labels, or a file of scores."""
 
     root: Annotated[
         Path | None,
         typer.Argument(
             metavar="FOLDER",
             show_default=False,
-            help="The folder of the videos; without --annotations, the names of its folders are the labels.",
+            help="Folder of the videos; without --annotations, the names of its subfolders are the labels.",
         ),
     ] = None
     annotations: Annotated[
@@ -58,7 +58,7 @@ class DataSet:
             "--annotations",
             "-a",
             metavar="FILE",
-            help="The file that says which label each video has, in any of the usual formats.",
+            help="File with the label of each video, in any common format.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -67,7 +67,7 @@ class DataSet:
         typer.Option(
             "--annotations-format",
             metavar="FORMAT",
-            help="What format that is, where it cannot be told from the content.",
+            help="Format of --annotations, if it cannot be detected from the content.",
             rich_help_panel=DATA,
         ),
     ] = "auto"
@@ -76,7 +76,7 @@ class DataSet:
         typer.Option(
             "--split",
             metavar="NAME",
-            help="The split to take, such as val, where there are several.",
+            help="Split to evaluate, such as val, if there are several.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -85,7 +85,7 @@ class DataSet:
         typer.Option(
             "--label-map",
             metavar="FILE",
-            help="The names that the annotations' numbers stand for, where the model numbers its classes otherwise.",
+            help="File with class names for the numbers in --annotations, if the model numbers them differently.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -94,7 +94,7 @@ class DataSet:
         typer.Option(
             "--classes",
             metavar="FILE",
-            help="Take videos of these classes alone, one name a line; the model still chooses among all of its own.",
+            help="Evaluate only videos of the classes in FILE, one name per line; the model still chooses among all.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -104,13 +104,13 @@ class DataSet:
         typer.Option(
             "--seed",
             metavar="S",
-            help="With --limit: N videos at random, the same for the same S.",
+            help="With --limit: choose the N videos at random; the same S gives the same videos.",
             rich_help_panel=DATA,
         ),
     ] = None
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Do not begin if a video of the data set is missing.", rich_help_panel=DATA),
+        typer.Option("--strict", help="Refuse to start if a video of the dataset is missing.", rich_help_panel=DATA),
     ] = False
     from_predictions: Annotated[
         Path | None,
@@ -118,42 +118,42 @@ class DataSet:
             "--from-predictions",
             metavar="FILE",
             help=(
-                "Evaluate the scores in this file, and run no model: .npz or .parquet of predict --save-logits, or a "
-                "pickle of NumPy arrays in the order of the annotations. Classes without names in it have those of "
-                "--labels or --model."
+                "Evaluate the scores in this file instead of running a model: .npz or .parquet of predict "
+                "--save-logits, or a pickle of NumPy arrays in the order of the annotations. If the file has no class "
+                "names, they come from --labels or --model."
             ),
             rich_help_panel=DATA,
         ),
     ] = None
 
     def check(self) -> None:
-        """Raises UsageError where none is named."""
+        """Raises UsageError if there is neither a dataset nor a file of scores."""
         if self.root is None and self.annotations is None and self.from_predictions is None:
             raise UsageError(
-                "no data set: name the folder of its videos, or --annotations; see timesformer evaluate --help"
+                "no dataset: name the folder of its videos, or --annotations; see timesformer evaluate --help"
             )
 
     @property
     def named(self) -> list[str] | None:
-        """The classes whose videos are taken. Raises CheckpointError for a file that cannot be read."""
+        """The classes whose videos are evaluated. Raises CheckpointError for a file that cannot be read."""
         from timesformer_cli.checkpoints.labels import read_file
 
         return None if self.classes is None else list(read_file(self.classes))
 
     def open(self, labels: "Sequence[str]", *, frames: bool) -> "tuple[Dataset, dict[str, Any]]":
-        """The data set, and what of it decides about results; what is wrong with it is told.
+        """The dataset, and the settings of it that affect results; prints its problems.
 
         Raises:
-            UsageError, InputError: it is not understood, or does not go with the labels.
+            UsageError, InputError: the dataset is not understood, or does not match the labels.
         """
         from timesformer_cli.datasets import open_dataset
-        from timesformer_cli.evaluation.run import data_set_settings
+        from timesformer_cli.evaluation.run import dataset_settings
 
         named = self.named
         dataset = open_dataset(
             self.root,
             self.annotations,
-            format=cast("DatasetFormat", self.annotations_format),  # it says what it knows
+            format=cast("DatasetFormat", self.annotations_format),  # open_dataset checks it
             split=self.split,
             labels=labels,
             label_map=self.label_map,
@@ -164,7 +164,7 @@ class DataSet:
         )
         _tell_problems(dataset, strict=self.strict)
         asked = {name: getattr(self, name) for name in ("root", "annotations", "label_map")}
-        settings = data_set_settings(
+        settings = dataset_settings(
             dataset,
             **{name: None if path is None else str(path) for name, path in asked.items()},
             classes=named,
@@ -177,7 +177,7 @@ class DataSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """A folder that keeps a run."""
+    """The folder that keeps a run."""
 
     output: Annotated[
         Path | None,
@@ -185,19 +185,19 @@ class Folder:
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Keep the run in this folder: metrics, scores, predictions, tables of classes and confusions.",
+            help="Keep the run in this folder: metrics, scores, predictions, results per class, confusion matrix.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace the run that --output holds.", rich_help_panel=OUTPUT),
+        typer.Option("--overwrite", help="Replace the run in --output.", rich_help_panel=OUTPUT),
     ] = False
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on with --output where an earlier run with the same settings stopped.",
+            help="Continue the interrupted run in --output, with the same settings.",
             rich_help_panel=OUTPUT,
         ),
     ] = False
@@ -205,17 +205,17 @@ class Folder:
         bool,
         typer.Option(
             "--retry-errors",
-            help="With --resume: try the videos again that had failed.",
+            help="With --resume: also retry videos that failed.",
             rich_help_panel=OUTPUT,
         ),
     ] = False
 
     def check(self) -> None:
-        """Raises UsageError for options that do not go together."""
+        """Raises UsageError for options that cannot be combined."""
         if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite exclude each other")
+            raise UsageError("--resume and --overwrite cannot be combined")
         if self.retry_errors and not self.resume:
-            raise UsageError("--retry-errors goes with --resume")
+            raise UsageError("--retry-errors needs --resume")
 
     @property
     def keeping(self) -> "Keeping":
@@ -239,7 +239,7 @@ class Scope:
         bool,
         typer.Option(
             "--dry-run",
-            help="List the videos with their labels, and say what is wrong with the data set; evaluate nothing.",
+            help="List the videos with their labels, and the problems of the dataset; evaluate nothing.",
             rich_help_panel=RUN,
         ),
     ] = False
@@ -247,7 +247,7 @@ class Scope:
 
 @bundled
 def evaluate(
-    data: DataSet,
+    data: Data,
     model: Model,
     folder: Folder,
     metrics: scoreboard.Metrics,
@@ -264,7 +264,7 @@ def evaluate(
     if folder.output is None and (folder.resume or folder.overwrite or shard is not None):
         raise UsageError("--resume, --overwrite and --shard need --output FOLDER")
     if data.from_predictions is not None and (folder.resume or shard is not None or scope.dry_run):
-        raise UsageError("--from-predictions is done at once, without --resume, --shard and --dry-run")
+        raise UsageError("--from-predictions cannot be combined with --resume, --shard or --dry-run")
 
     from timesformer_cli.jobs.evaluate import Job
     from timesformer_cli.jobs.evaluate import evaluate as evaluate_all
@@ -285,7 +285,7 @@ def evaluate(
     job = Job(
         checkpoint=checkpoint,
         dataset=dataset,
-        data_set=settings,
+        settings=settings,
         run=run,
         keeping=folder.keeping,
         shard=shard,
@@ -302,22 +302,22 @@ def _fed_as_published(checkpoint: "Checkpoint", views: ViewOptions) -> "Checkpoi
 
 
 def _evaluate_scores(
-    data: DataSet,
+    data: Data,
     model: Model,
     folder: Folder,
     metrics: scoreboard.Metrics,
     views: ViewOptions,
     reading: ReadingOptions,
 ) -> "Summary":
-    """What the scores in a file are worth, without a model; its labels may be needed."""
-    from timesformer_cli.evaluation.score_files import own_data_set, read_scores
+    """Evaluate the scores in a file; of the model, only the labels may be needed."""
+    from timesformer_cli.evaluation.score_files import own_dataset_settings, read_scores
     from timesformer_cli.jobs.evaluate import evaluate_scores
 
     assert data.from_predictions is not None
     scores = read_scores(data.from_predictions)
     names = _names_of(scores, model, views)
     if data.root is None and data.annotations is None:
-        dataset, settings = None, own_data_set(scores)
+        dataset, settings = None, own_dataset_settings(scores)
     else:
         dataset, settings = data.open(names, frames=reading.frames)
     metrics.check(multi_label=settings["multi_label"])
@@ -325,7 +325,7 @@ def _evaluate_scores(
 
 
 def _names_of(scores: "Scores", model: Model, views: ViewOptions) -> "Sequence[str]":
-    """Of the classes: those of --labels, of the file, or of the model, whose labels are enough."""
+    """The class names: from --labels, the file, or the model, in this order."""
     from timesformer_cli.checkpoints.labels import read_file
 
     if model.source.files.labels is not None:
@@ -334,7 +334,7 @@ def _names_of(scores: "Scores", model: Model, views: ViewOptions) -> "Sequence[s
 
 
 def _finish(summary: "Summary", metrics: scoreboard.Metrics) -> None:
-    """Show it, and end with the exit code that it calls for.
+    """Print the metrics, and end with the exit code for them.
 
     Raises:
         InputError: no video could be read.
@@ -351,7 +351,7 @@ def _finish(summary: "Summary", metrics: scoreboard.Metrics) -> None:
 
 
 def _tell_problems(dataset: "Dataset", *, strict: bool) -> None:
-    """One line for each kind of problem.
+    """Print one line for each kind of problem.
 
     Raises:
         InputError: with `strict`, videos are missing.
@@ -361,15 +361,13 @@ def _tell_problems(dataset: "Dataset", *, strict: bool) -> None:
         found.setdefault(problem.kind, []).append(problem)
     missing = [*found.get("missing", ()), *found.get("ambiguous", ())]
     if strict and missing:
-        raise InputError(
-            f"--strict: {len(missing):,} of {dataset.rows:,} videos are not there; the first: {missing[0]}"
-        )
+        raise InputError(f"--strict: {len(missing):,} of {dataset.rows:,} videos are missing; the first: {missing[0]}")
     for kind, problems in found.items():
         console.note(f"{len(problems):,} {kind}, the first: {problems[0]}")
 
 
 def _show_plan(dataset: "Dataset", labels: "Sequence[str]") -> None:
-    """The videos with their labels on standard output, what is to be known about them on standard error."""
+    """Print the videos with their labels on standard output, and a summary on standard error."""
     for sample in dataset.samples:
         print(f"{printable(sample.path)}\t{printable('; '.join(labels[index] for index in sample.labels))}")
     source = dataset.annotations or "class folders"

@@ -1,4 +1,4 @@
-"""`timesformer export`: the model in the format of another runtime."""
+"""`timesformer export`: a model in the format of another runtime."""
 
 import json
 from dataclasses import dataclass
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from timesformer_cli.jobs.export import Verification
     from timesformer_cli.jobs.export.spec import ExportSpec
 
-HELP = """Write a model in the format of another runtime, verified against PyTorch.
+HELP = """Export a model to the format of another runtime, and verify it against PyTorch.
 
-Formats: onnx for ONNX Runtime and all that reads ONNX, openvino, pt2 for torch.export, aoti for a program that
-AOTInductor compiles for this kind of machine, hub for transformers. Each becomes a folder with labels, recipe,
-checksums, and an example that needs none of this package; predict and evaluate take it as --model.
+Formats: onnx (ONNX Runtime and other ONNX tools), openvino, pt2 (torch.export), aoti (a program that AOTInductor
+compiles for this kind of machine), hub (transformers). An export is a folder with labels, recipe, checksums, and an
+example that does not need this package. predict and evaluate take it as --model.
 
-Before the folder gets its name, views of a clip and of noise go through its runtime and through PyTorch. A model that
-is off by more than rounding is left as FOLDER.unverified, and the exit code is 1. --check repeats that later.
+Before the folder gets its final name, the exported model and PyTorch run the same views of a clip and of noise. If the
+results differ by more than rounding, the folder is named FOLDER.unverified, and the exit code is 1. --check repeats the
+comparison later.
 """
 
 _FORMAT = "Format"
@@ -34,12 +35,16 @@ _FORMAT = "Format"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """What is written."""
+    """The format, and its options."""
 
     format: Annotated[
         Literal["onnx", "openvino", "pt2", "aoti", "hub"] | None,
         typer.Option(
-            "--format", "-f", metavar="FORMAT", help="onnx, openvino, pt2, aoti or hub.", rich_help_panel=_FORMAT
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="Format to write: onnx, openvino, pt2, aoti or hub.",
+            rich_help_panel=_FORMAT,
         ),
     ] = None
     precision: Annotated[
@@ -47,7 +52,7 @@ class Format:
         typer.Option(
             "--precision",
             metavar="PRECISION",
-            help="Numbers of the network: fp32, fp16 or bf16; what goes in and comes out is float32 in any case.",
+            help="Precision of weights and arithmetic: fp32, fp16 or bf16; frames and outputs stay float32.",
             rich_help_panel=_FORMAT,
         ),
     ] = "fp32"
@@ -56,7 +61,7 @@ class Format:
         typer.Option(
             "--quantize",
             metavar="int8",
-            help="Keep weights as whole numbers of eight bits: a quarter of the size.",
+            help="Store weights as 8-bit integers, a quarter of the size.",
             rich_help_panel=_FORMAT,
         ),
     ] = None
@@ -65,7 +70,7 @@ class Format:
         typer.Option(
             "--calibrate",
             metavar="FOLDER",
-            help="Quantize what flows between the weights too, as measured on videos of this folder.",
+            help="Quantize activations too, with ranges measured on the videos in this folder.",
             rich_help_panel=_FORMAT,
         ),
     ] = None
@@ -74,7 +79,7 @@ class Format:
         typer.Option(
             "--input",
             metavar="KIND",
-            help="What goes in: frames, normalised floats; or pixels, bytes of RGB that the model normalises itself.",
+            help="Model input: frames (normalised floats), or pixels (RGB bytes that the model normalises itself).",
             rich_help_panel=_FORMAT,
         ),
     ] = "frames"
@@ -83,26 +88,24 @@ class Format:
         typer.Option(
             "--output",
             metavar="KIND",
-            help="What comes out: logits, probabilities, or embedding, which labels nothing.",
+            help="Model output: logits, probabilities, or embedding (which gives no labels).",
             rich_help_panel=_FORMAT,
         ),
     ] = "logits"
     opset: Annotated[
         int | None,
-        typer.Option(
-            "--opset", metavar="N", help="Version of ONNX's operations; 18 if left out.", rich_help_panel=_FORMAT
-        ),
+        typer.Option("--opset", metavar="N", help="ONNX opset version, by default 18.", rich_help_panel=_FORMAT),
     ] = None
     external_data: Annotated[
         bool,
         typer.Option(
-            "--external-data", help="The weights of ONNX in a file beside the graph.", rich_help_panel=_FORMAT
+            "--external-data", help="Store the ONNX weights in a file beside the graph.", rich_help_panel=_FORMAT
         ),
     ] = False
 
     @property
     def spec(self) -> "ExportSpec":
-        """Raises UsageError for what cannot be, or for packages that are missing."""
+        """Raises UsageError for options that cannot be combined, or missing packages."""
         from timesformer_cli.jobs.export.spec import ExportSpec, check_packages
 
         assert self.format is not None
@@ -122,17 +125,17 @@ class Format:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """Where it is written to, or lies already."""
+    """The folder to write or to check."""
 
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FOLDER", help="The folder to make.", rich_help_panel=OUTPUT),
+        typer.Option("--out", "-o", metavar="FOLDER", help="Folder to create.", rich_help_panel=OUTPUT),
     ] = None
     overwrite: Annotated[
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace the folder, if it holds nothing but what an export wrote.",
+            help="Replace FOLDER if it holds only the files of an export.",
             rich_help_panel=OUTPUT,
         ),
     ] = False
@@ -141,11 +144,13 @@ class Folder:
         typer.Option(
             "--check",
             metavar="PATH",
-            help="Verify an exported folder once more; or, with MODEL, any exported file or folder against that.",
+            help="Verify an exported folder again; with MODEL, verify any exported file or folder against MODEL.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
-    as_json: Annotated[bool, typer.Option("--json", help="The verification as JSON.", rich_help_panel=OUTPUT)] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verification as JSON.", rich_help_panel=OUTPUT)] = (
+        False
+    )
 
 
 @bundled
@@ -153,7 +158,7 @@ def export(
     *,
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", show_default=False, help="Whatever predict takes as --model."),
+        typer.Argument(metavar="MODEL", show_default=False, help="Any model that predict takes as --model."),
     ] = None,
     format: Format,
     source: Source,
@@ -164,14 +169,16 @@ def export(
     talk.choose()
     if folder.check is not None:
         if format.format is not None or folder.out is not None:
-            raise UsageError("--check verifies what is there; leave --format and --out away")
+            raise UsageError("--check verifies an existing export; leave out --format and --out")
         from timesformer_cli.jobs.export import check
 
         found = check(folder.check, None if model is None else source.resolve(model, recipe), tell=console.note)
         _print(found, folder.check, as_json=folder.as_json)
         return
     if model is None or format.format is None or folder.out is None:
-        raise UsageError("name a MODEL, its --format and the folder to make with --out; or --check one that is there")
+        raise UsageError(
+            "name a MODEL, its --format and the folder to create with --out; or verify an existing export with --check"
+        )
     spec = format.spec
     from timesformer_cli.jobs.export import export as export_model
 
@@ -184,7 +191,7 @@ def _print(found: "Verification", path: Path, *, as_json: bool) -> None:
     summary = {"path": str(path), **found.to_dict()}
     print(json.dumps(summary, indent=2) if as_json else _table(summary))
     if not found.passed:
-        console.error(f"{path}: not verified, for {found.reason}")
+        console.error(f"{path}: not verified: {found.reason}")
         raise typer.Exit(1)
 
 
@@ -193,8 +200,8 @@ def _number(value: float | None) -> str:
 
 
 def _table(summary: dict[str, Any]) -> str:
-    """Lines as wide as they need to be, so that numbers can be copied."""
-    rows = [("views at a time", "max difference", "mean difference", "relative", "same first label")]
+    """Lines as wide as necessary, so that numbers can be copied."""
+    rows = [("views per batch", "max difference", "mean difference", "relative", "same top label")]
     rows += [
         (
             str(batch["views"]),
@@ -207,10 +214,10 @@ def _table(summary: dict[str, Any]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    seconds = f"{1000 * summary['seconds_per_view']:,.0f} ms a view"
+    seconds = f"{1000 * summary['seconds_per_view']:,.0f} ms per view"
     if summary["torch_seconds_per_view"] is not None:
         seconds += f", PyTorch {1000 * summary['torch_seconds_per_view']:,.0f} ms"
-    share = "" if summary["share_of_fp32"] is None else f", {100 * summary['share_of_fp32']:.0f} % of that in fp32"
+    share = "" if summary["share_of_fp32"] is None else f", {100 * summary['share_of_fp32']:.0f} % of the fp32 size"
     verdict = "verified" if summary["passed"] else "not verified"
     return "\n".join(
         [
@@ -219,7 +226,7 @@ def _table(summary: dict[str, Any]) -> str:
             "",
             *lines,
             "",
-            f"{verdict}: relative to the largest {summary['output']} no more than {summary['tolerance']:g} is allowed",
+            f"{verdict}: differences up to {summary['tolerance']:g} of the largest value are allowed",
             f"size: {summary['bytes'] / 1e6:,.1f} MB{share}",
             f"time: {seconds}",
         ]

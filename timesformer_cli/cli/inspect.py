@@ -1,4 +1,4 @@
-"""`timesformer inspect`: what a video is, and which frames and pixels a model would see of it."""
+"""`timesformer inspect`: what a video contains, and which frames and pixels a model would see."""
 
 import json
 import os
@@ -28,30 +28,31 @@ if TYPE_CHECKING:
     from timesformer_cli.jobs.inspect import Inspection
     from timesformer_cli.specs import Checkpoint
 
-HELP = """Show what a video is, and exactly which frames and pixels a model would see of it.
+HELP = """Show what a video contains, and exactly which frames and pixels a model would see.
 
-Up to three videos get a page each. More of them, folders and lists get one line for each file, `ok` or what is \
-wrong with it: ok means that predict can label it, for the frames that it needs were read. Where a file is not what \
-it says of itself, that is said as well. Models are not loaded or downloaded: only how they are fed is looked up.
+Up to three videos get a page each. More videos, folders and lists get one line per file: `ok`, or what is wrong. \
+`ok` means that predict can label the file, because all frames that it needs were read. If the header of a file \
+contradicts its content, this is shown as well. Models are not loaded or downloaded; only their recipes are looked up.
 
-Exit codes: 0 all are ok; 1 none is, or the run could not be done; 2 wrong usage; 3 some are not; 130 stopped by Ctrl-C.
+Exit codes: 0 all videos are ok; 1 none is ok, or the run failed; 2 wrong usage; 3 some are not ok; 130 stopped by \
+Ctrl-C.
 """
 
-# Videos that get a page each; more get a line.
+# So many videos get a page each; if there are more, each gets a line.
 _FEW = 3
-_COLUMNS = 8  # of frame numbers in a page
+_COLUMNS = 8  # of frame numbers on a page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What is shown and written of each video."""
+    """What is shown and written for each video."""
 
     sheet: Annotated[
         Path | None,
         typer.Option(
             "--sheet",
             metavar="OUT.png",
-            help="Draw the frames of one video as the model sees them: cropped, with their numbers and times.",
+            help="Draw the frames of one video as the model sees them: cropped, with frame numbers and times.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -61,7 +62,7 @@ class Output:
             "--tensors",
             metavar="OUT.npz",
             help=(
-                "Write the array that enters the model for one video: pixels, float32 (views, frames, channels, "
+                "Save the model input for one video: pixels, float32 (views, frames, channels, "
                 "height, width), with frames, times, clip, crop, mean, std, channel_order and labels."
             ),
             rich_help_panel=OUTPUT,
@@ -69,7 +70,9 @@ class Output:
     ] = None
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="One JSON object a line for each video, with all details.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--json", help="Print one JSON object per line for each video, with all details.", rich_help_panel=OUTPUT
+        ),
     ] = False
     overwrite: Annotated[
         bool,
@@ -78,11 +81,11 @@ class Output:
 
     @property
     def targets(self) -> tuple[tuple[str, Path | None, str], ...]:
-        """Option, file and ending of each."""
+        """Option, file and required extension of each."""
         return ("--sheet", self.sheet, ".png"), ("--tensors", self.tensors, ".npz")
 
     def check(self) -> None:
-        """Find out, before any work is done, what cannot be written. Raises UsageError and OutputError."""
+        """Check, before any work is done, that the files can be written. Raises UsageError and OutputError."""
         from timesformer_cli.files import check_target
 
         for name, target, ending in self.targets:
@@ -93,7 +96,7 @@ class Output:
             check_target(target, overwrite=self.overwrite)
 
     def check_count(self, videos: int | None) -> None:
-        """Raises UsageError where a file of one video is asked for, and there are others."""
+        """Raises UsageError if a file for one video is asked for, and there are more videos."""
         for name, target, _ in self.targets:
             if target is not None and videos != 1:
                 raise UsageError(
@@ -153,7 +156,7 @@ def _find(inputs: Inputs, *, frames: bool) -> "tuple[Iterable[Item], int | None,
 def _exported(
     inspections: "Iterator[Inspection]", checkpoint: "Checkpoint", sheet: Path | None, tensors: Path | None
 ) -> "Iterator[Inspection]":
-    """The same, with the files of those that could be read written."""
+    """Yields each inspection, after writing the files of a video that could be read."""
     for inspection in inspections:
         views = inspection.views
         if views is not None and tensors is not None:
@@ -169,7 +172,7 @@ def _save_tensors(target: Path, views: "Views", checkpoint: "Checkpoint") -> Non
 
     with replacing(target) as part, part.open("wb") as file:
         save_tensors(file, views, checkpoint)
-    console.note(f"{target}: {' x '.join(map(str, views.pixels.shape))} numbers")
+    console.note(f"{target}: {' x '.join(map(str, views.pixels.shape))} values")
 
 
 def _save_sheet(target: Path, views: "Views", inspected: "Inspection", checkpoint: "Checkpoint") -> None:
@@ -190,7 +193,7 @@ def _sentence(text: str) -> str:
 def _report(
     inspections: "Iterator[Inspection]", checkpoint: "Checkpoint", total: int | None, *, paged: bool, as_json: bool
 ) -> None:
-    """Print what comes, and end with the exit code that it calls for.
+    """Print each inspection, and end with the exit code for all.
 
     Raises:
         InputError: no video could be read.
@@ -226,7 +229,7 @@ def _report(
 
 
 def _in_words(inspection: "Inspection") -> "Inspection":
-    """The same; its failure in the words of the command line."""
+    """The inspection, with its failure in the words of the command line."""
     failure = inspection.failure
     if failure is None:
         return inspection
@@ -234,7 +237,7 @@ def _in_words(inspection: "Inspection") -> "Inspection":
 
 
 def _counts(good: int, kinds: Counter[str]) -> str:
-    """How many are ok, and how many are not, by what is wrong."""
+    """How many videos are ok, and how many are bad, by kind of error."""
     if not kinds:
         return f"{good} ok"
     each = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
@@ -245,10 +248,10 @@ def _print(text: str) -> None:
     """Print a piece of the results as UTF-8, whatever the locale says.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: standard output cannot be written.
     """
     try:
-        # In JSON, the backslash escape of a byte that is no UTF-8 reads back as that very byte.
+        # In JSON, the backslash escape of a byte that is not UTF-8 reads back as the same byte.
         sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "backslashreplace"))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
@@ -269,12 +272,12 @@ def _error(record: dict[str, Any]) -> str:
 
 
 def _page(record: dict[str, Any]) -> str:
-    """Everything for people: the file, the video in it, and what the model sees."""
+    """A page for people: the file, the video in it, and what the model sees."""
     rows: list[tuple[str, str]] = []
     if record["file"] is not None:
         rows += _file_rows(record["file"], record.get("video"))
     elif "video" in record:
-        rows += _pictures_rows(record["video"])
+        rows += _image_folder_rows(record["video"])
     rows += [("warning", _sentence(warning)) for warning in record["warnings"]]
     if record["status"] == "error":
         rows.append(("error", _error(record)))
@@ -345,17 +348,17 @@ def _time_rows(stream: dict[str, Any], file: dict[str, Any], video: dict[str, An
 
 def _claim(true: str, claimed: float | None, form: str, unit: str = "") -> str:
     if claimed is None:
-        return "; the file does not say"
+        return "; the file states none"
     text = f"{claimed:{form}}{unit}"
-    return ", as the file says" if text == true else f"; the file says {text}"
+    return ", as the file states" if text == true else f"; the file states {text}"
 
 
 def _rate(video: dict[str, Any]) -> str:
     if not video["variable_rate"]:
-        return f"{video['fps']:.4g} frames a second, constant"
+        return f"{video['fps']:.4g} frames per second, constant"
     apart = video["frame_spacing"]
     return (
-        f"{video['fps']:.4g} frames a second on average, variable: "
+        f"{video['fps']:.4g} frames per second on average, variable: "
         f"{apart['smallest']:.3f} to {apart['largest']:.3f} s apart"
     )
 
@@ -374,8 +377,8 @@ def _audio(stream: dict[str, Any]) -> str:
     return ", ".join(filter(None, [stream["codec"], rate, channels, stream["language"]]))
 
 
-def _pictures_rows(video: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Of a folder of pictures, which has no container."""
+def _image_folder_rows(video: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Rows of a folder of images, which has no container."""
     yield "video", f"{video['codec']}, {_size(video)}"
     yield "frames", f"{video['frames']:,}"
     yield "duration", f"{video['duration']:.2f} s"
@@ -399,10 +402,10 @@ def _model_rows(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _method(sampling: dict[str, Any]) -> str:
-    rate = "" if sampling["fps"] is None else f" at {sampling['fps']:g} a second"
+    rate = "" if sampling["fps"] is None else f" at {sampling['fps']:g} per second"
     match sampling["method"]:
         case "segments":
-            return f"one from each of as many parts{rate and f' of the video{rate}'}"
+            return f"one from each of as many equal parts{rate and f' of the video{rate}'}"
         case "uniform":
             return "spread over the video"
         case "strided":
@@ -430,6 +433,6 @@ def _clip_rows(clip: dict[str, Any], record: dict[str, Any]) -> Iterator[tuple[s
 def _repeated(frames: list[int], count: int, sampling: dict[str, Any]) -> str:
     repeated = {number: times for number, times in Counter(frames).items() if times > 1}
     if list(repeated) == [count - 1] and sampling["overrun"] == "repeat":
-        return f"frame {count - 1}, the last, fills {repeated[count - 1]} places of {len(frames)}"
+        return f"frame {count - 1}, the last, fills {repeated[count - 1]} of {len(frames)} places"
     shown = [f"frame {number} {times} times" for number, times in repeated.items()]
     return ", ".join([*shown[:_COLUMNS], *(["..."] if len(shown) > _COLUMNS else [])])

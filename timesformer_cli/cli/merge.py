@@ -1,4 +1,4 @@
-"""`timesformer merge`: the outputs of shards as one."""
+"""`timesformer merge`: one output from those of all shards."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +11,10 @@ from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.output import FORMAT_HELP, FormatName, chosen_format
 from timesformer_cli.errors import UsageError
 
-HELP = """Put the outputs of `predict --shard` together, as one run would have written them.
+HELP = """Merge the outputs of `predict --shard` into the output that a single run would have written.
 
-All shards are needed, and all must be finished. The result can be of any format; so the output of a single run \
-becomes one of another format too.
+All shards are needed, and all must be finished. The result can have any format, so that merge also converts the \
+output of a single run to another format.
 """
 
 
@@ -23,7 +23,7 @@ def merge(
     *,
     shards: Annotated[
         list[Path],
-        typer.Argument(metavar="SHARD...", show_default=False, help="The .jsonl files of all shards, in any order."),
+        typer.Argument(metavar="SHARD...", show_default=False, help="Outputs of all shards (.jsonl), in any order."),
     ],
     format: Annotated[
         FormatName,
@@ -54,7 +54,7 @@ def merge(
         check_target(output, overwrite=overwrite)
     opened = open_shards(shards)
     if chosen in ("srt", "vtt") and opened.holds.videos != 1:
-        raise UsageError(f"{chosen}: subtitles are of one video, and there are {opened.holds.videos}")
+        raise UsageError(f"{chosen}: subtitles are for one video, and there are {opened.holds.videos}")
     if output is None:
         with open_writer(None, chosen, opened.provenance.origin) as writer:
             for record in opened.records():

@@ -1,4 +1,4 @@
-"""`timesformer models`: what can be run, what it is, how to get it, and how to write it in another layout."""
+"""`timesformer models`: list, show, download and convert models."""
 
 import json
 from collections.abc import Iterable
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, download and convert models.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="As JSON, with every field.")]
-Named = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Whatever predict takes as --model.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, with every field.")]
+Named = Annotated[
+    str, typer.Argument(metavar="MODEL", show_default=False, help="Any model that predict takes as --model.")
+]
 
 _MEGABYTE = 1e6
 
@@ -30,7 +32,7 @@ _MEGABYTE = 1e6
 @app.command("list")
 @bundled
 def list_models(*, as_json: Json = False, talk: Talk) -> None:
-    """The published checkpoints: their data, numbers and licences, and which are on this machine."""
+    """List the published checkpoints: training data, accuracy, licence, and whether they are on this machine."""
     talk.choose()
     from timesformer_cli.checkpoints import zoo
 
@@ -75,16 +77,16 @@ def _bytes_of(files: Iterable[Path]) -> int:
 
 
 def _table(entries: list[dict[str, Any]]) -> str:
-    """One line a model, as wide as it needs to be: names that wrap could not be copied."""
+    """One line per model, as wide as necessary: names that wrap could not be copied."""
     head = ("Name", "Data", "Frames", "Size", "Top-1", "Top-5", "TFLOPs", "Params", "Licence", "Here")
     rows = [head, *(_cells(entry) for entry in entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     notes = (
-        "Frames: number x stride at 30 frames a second, or one from each of as many segments.",
+        "Frames: number x stride at 30 frames per second, or one from each of as many segments.",
         "TFLOPs: multiply-adds of one view, as published.",
-        "Here: on this machine. Others are downloaded when they are used, or by `timesformer models download NAME`;",
-        "      what says file is not on the Hub, and `timesformer models show NAME` says where it comes from.",
+        "Here: size on this machine. Others are downloaded on first use, or by `timesformer models download NAME`;",
+        "      `file` means not on the Hub: `timesformer models show NAME` says where to get it.",
     )
     return "\n".join([*lines, "", *notes])
 
@@ -120,7 +122,7 @@ def show(
     as_json: Json = False,
     talk: Talk,
 ) -> None:
-    """What a model is and how it is fed: config, recipe, parameters, cost, labels, files. Downloads nothing."""
+    """Show a model without downloading it: config, recipe, parameters, cost, labels, files."""
     talk.choose()
     from timesformer_cli.checkpoints import zoo
 
@@ -178,7 +180,7 @@ def _page(card: dict[str, Any]) -> str:
         ),
         ("input", _input(config)),
         ("parameters", f"{card['parameters']:,}"),
-        ("cost", f"{card['multiply_adds_per_view'] / 1e9:,.1f} G multiply-adds a view (twice as many FLOPs)"),
+        ("cost", f"{card['multiply_adds_per_view'] / 1e9:,.1f} G multiply-adds per view (twice as many FLOPs)"),
         ("labels", f"{len(labels)}: {', '.join(labels[:3])}{' ...' if len(labels) > 3 else ''}"),
         ("weights", card["weights"] or _where(card)),
         ("recipe", recipe["name"]),
@@ -225,12 +227,14 @@ def download(
     *,
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", show_default=False, help="Names of `timesformer models list`, or Hub ids."),
+        typer.Argument(
+            metavar="MODEL...", show_default=False, help="Names from `timesformer models list`, or Hub ids."
+        ),
     ],
     revision: Revision = None,
     talk: Talk,
 ) -> None:
-    """Fetch models into the Hub's cache, or bring them up to date; prints the folder of each."""
+    """Download models to the Hub's cache, or update them, and print the folder of each."""
     talk.choose()
     from timesformer_cli.checkpoints.resolve import download as fetch
 
@@ -243,14 +247,14 @@ def download(
 def convert(
     *,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", show_default=False, help="Whatever predict takes as --model.")
+        str, typer.Argument(metavar="SOURCE", show_default=False, help="Any model that predict takes as --model.")
     ],
     target: Annotated[
         Path,
         typer.Argument(
             metavar="TARGET",
             show_default=False,
-            help="A folder for config.json, model.safetensors and recipe, or a .pyth file in the original's layout.",
+            help="Folder for config.json, model.safetensors and recipe, or a .pyth file in the original layout.",
         ),
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")] = False,
@@ -258,9 +262,9 @@ def convert(
     recipe: RecipeOptions,
     talk: Talk,
 ) -> None:
-    """Write a model in another layout: a folder that transformers reads too, or a .pyth of the original code.
+    """Write a model in another layout: a folder that transformers can read too, or a .pyth file of the original code.
 
-    Nothing is lost: tensors stay as they are bit by bit, and config, labels and recipe go along.
+    The conversion is lossless: tensors stay the same bit by bit, and config, labels and recipe are kept.
     """
     talk.choose()
     _check_target(target, overwrite)
@@ -287,7 +291,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if target.is_dir() and not any(target.iterdir()) and target.suffix != ".pyth":
         return
     if target.exists() and not overwrite:
-        raise OutputError(f"{target}: exists already; choose another name, or --overwrite")
+        raise OutputError(f"{target}: already exists; choose another name, or --overwrite")
     if target.exists() and target.is_dir() == (target.suffix == ".pyth"):
         raise OutputError(f"{target}: is a {'folder' if target.is_dir() else 'file'}; choose another name")
     if not target.parent.is_dir():

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 TIMELINE = "Timeline"
 
-HELP = """Label videos: the most likely classes of each, with their scores.
+HELP = """Label videos with their most likely classes and scores.
 
-Results are one record for each video, in the order of the inputs. A video that cannot be read gets a record that \
-says why, and the run goes on.
+Writes one record per video, in the order of the inputs. A video that cannot be read gets a record with the reason, \
+and the run continues.
 
-Exit codes: 0 all done; 1 the run could not be done, or no video could be read; 2 wrong usage; 3 some videos failed; \
-130 stopped by Ctrl-C; 143 stopped by SIGTERM. What was done is kept, and --resume goes on.
+Exit codes: 0 all videos labelled; 1 the run failed, or no video could be read; 2 wrong usage; 3 some videos failed; \
+130 stopped by Ctrl-C; 143 stopped by SIGTERM. Finished results are kept, and --resume continues the run.
 """
 
 
@@ -53,7 +53,7 @@ class Shown:
             "-k",
             metavar="K",
             min=1,
-            help="Labels for each video; more than the model has means all.",
+            help="Number of labels per video; a K above the number of classes means all.",
             rich_help_panel=OUTPUT,
         ),
     ] = 5
@@ -71,19 +71,19 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extras:
-    """What else of an answer is shown or kept."""
+    """Which scores are written, and what else is kept."""
 
     threshold: Annotated[
         float | None,
         typer.Option(
-            "--threshold", metavar="SCORE", help="Leave out labels with lower scores.", rich_help_panel=OUTPUT
+            "--threshold", metavar="SCORE", help="Leave out labels with a lower score.", rich_help_panel=OUTPUT
         ),
     ] = None
     raw_logits: Annotated[
         bool,
         typer.Option(
             "--raw-logits",
-            help="Scores are the mean logits of the views, without softmax.",
+            help="Write scores as the mean logits of the views, without softmax.",
             rich_help_panel=OUTPUT,
         ),
     ] = False
@@ -92,7 +92,7 @@ class Extras:
         typer.Option(
             "--save-logits",
             metavar="PATH",
-            help="With --output: the mean logits of all classes too, as .npz or .parquet.",
+            help="With --output: also save the mean logits of all classes to this .npz or .parquet file.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -101,25 +101,26 @@ class Extras:
         typer.Option(
             "--copy-to",
             metavar="DIR/{label}",
-            help="Copy each video into a folder of its first label; what is there is never overwritten.",
+            help="Copy each video into the folder of its top label; existing files are never overwritten.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
     link: Annotated[
-        bool, typer.Option("--link", help="With --copy-to: links in place of copies.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option("--link", help="With --copy-to: make symbolic links instead of copies.", rich_help_panel=OUTPUT),
     ] = False
 
     def apply(self, checkpoint: "Checkpoint") -> "Checkpoint":
-        """The model with the scores that are asked for."""
+        """The model, set to the scores that the options ask for."""
         from timesformer_cli.checkpoints.recipes import with_overrides
 
         return with_overrides(checkpoint, fields={"combine": "raw_logits"} if self.raw_logits else {})
 
     def check(self, inputs: Inputs) -> None:
-        """Find out, before any work is done, that videos cannot be sorted. Raises UsageError and OutputError."""
+        """Check, before any work is done, that videos can be sorted. Raises UsageError and OutputError."""
         if self.copy_to is None:
             if self.link:
-                raise UsageError("--link goes with --copy-to, which says where to")
+                raise UsageError("--link needs --copy-to, which names the folders")
             return
         from timesformer_cli.results.copies import check_folders
 
@@ -134,12 +135,14 @@ class Extras:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segments:
-    """Answers for parts of a video."""
+    """Labels for the segments of a video."""
 
     timeline: Annotated[
         bool,
         typer.Option(
-            "--timeline", help="Labels for each part of a long video, one after the other.", rich_help_panel=TIMELINE
+            "--timeline",
+            help="Label each segment of a long video instead of the video as a whole.",
+            rich_help_panel=TIMELINE,
         ),
     ] = False
     window: Annotated[
@@ -148,7 +151,7 @@ class Segments:
             "--window",
             metavar="SECONDS",
             parser=positive,
-            help="How long a part is; by default as long as a clip of the model.",
+            help="Length of a segment in seconds; by default the length of one clip of the model.",
             rich_help_panel=TIMELINE,
         ),
     ] = None
@@ -158,7 +161,7 @@ class Segments:
             "--hop",
             metavar="SECONDS",
             parser=positive,
-            help="From the start of a part to that of the next; by default they do not overlap.",
+            help="Seconds between segment starts; by default the length of a segment, so that none overlap.",
             rich_help_panel=TIMELINE,
         ),
     ] = None
@@ -166,7 +169,7 @@ class Segments:
         bool,
         typer.Option(
             "--merge",
-            help="Make one part of adjacent ones with the same first label, with the mean of their scores.",
+            help="Merge adjacent segments with the same top label, averaging scores.",
             rich_help_panel=TIMELINE,
         ),
     ] = False
@@ -174,7 +177,7 @@ class Segments:
     def check(self) -> None:
         """Raises UsageError."""
         if not self.timeline and (self.window is not None or self.hop is not None or self.merge):
-            raise UsageError("--window, --hop and --merge go with --timeline")
+            raise UsageError("--window, --hop and --merge need --timeline")
 
     def of(self, checkpoint: "Checkpoint") -> "Timeline | None":
         """Raises UsageError."""
@@ -184,7 +187,7 @@ class Segments:
 
 
 def _excerpt(shown: Shown, extras: Extras, segments: Segments) -> "Excerpt":
-    """What of an answer goes into its record."""
+    """What a record shows of a prediction."""
     from timesformer_cli.results.record import Excerpt
 
     return Excerpt(
@@ -206,7 +209,7 @@ class Scope:
         bool,
         typer.Option(
             "--dry-run",
-            help="List the videos that would be read, and say with which model and views; label nothing.",
+            help="List the videos to read, with the model and views to use; label nothing.",
             rich_help_panel=RUN,
         ),
     ] = False
@@ -246,7 +249,7 @@ def predict(
         videos = inputs.find(frames=reading.frames, limit=scope.limit, shard=shard)
         if output.format in ("srt", "vtt") and videos.total() != 1:
             raise UsageError(
-                f"{output.format}: subtitles are of one video, and there are {videos.total() or 'perhaps more'}"
+                f"{output.format}: subtitles are for one video, and there are {videos.total() or 'perhaps more'}"
             )
         checkpoint = extras.apply(model.resolve(views, preview=scope.dry_run))
         timeline = segments.of(checkpoint)
@@ -270,27 +273,29 @@ def predict(
         tally = label_all(job, console)
     summarise(tally)
     if tally.remote:
-        console.note(f"{tally.remote:,} of them lie at addresses and were not {'linked' if extras.link else 'copied'}")
+        console.note(
+            f"{tally.remote:,} of them are at remote addresses and were not {'linked' if extras.link else 'copied'}"
+        )
     _end(tally, may_be_empty=output.may_be_empty)
 
 
 def _check_not_inside(template: str, sources: list[str]) -> None:
-    """Raises UsageError where copies would lie among the inputs, and a later run would label them too."""
+    """Raises UsageError if the copies would be among the inputs, so that a later run would label them too."""
     from timesformer_cli.video.addresses import local_path
 
     fixed, label, _ = template.partition("{label}")
     folder = Path(os.path.dirname(fixed) if label else fixed).resolve()
     for source in sources:
-        path, deep, _ = local_path(source).partition("**")  # which stands for all folders there
+        path, deep, _ = local_path(source).partition("**")  # ** stands for all folders below
         searched = Path(os.path.dirname(path) if deep else path)
         if searched.is_dir() and folder.is_relative_to(searched.resolve()):
             raise UsageError(
-                f"{template}: lies inside {source}, where later runs would label the copies too; choose another folder"
+                f"{template}: is inside {source}, so later runs would label the copies too; choose another folder"
             )
 
 
 def _show_plan(job: "Job") -> None:
-    """The paths on standard output, and what would be done with them on standard error."""
+    """Print the paths on standard output, and the model and views on standard error."""
     from timesformer_cli.jobs.predict import nothing_left, open_ledger
 
     ledger, videos = open_ledger(job)
@@ -300,8 +305,12 @@ def _show_plan(job: "Job") -> None:
     checkpoint, timeline, output = job.checkpoint, job.timeline, job.output
     spec = checkpoint.sampling
     count = _print_paths(item.path for item in videos.items)
-    clips = "as many clips as cover it, at most 10" if spec.clips is None else plural(spec.clips, "clip")
-    parts = "" if timeline is None else f" every {timeline.hop or timeline.length:g} s for {timeline.length:g} s"
+    clips = "enough clips to cover the video, at most 10," if spec.clips is None else plural(spec.clips, "clip")
+    parts = (
+        ""
+        if timeline is None
+        else f" of segments of {timeline.length:g} s, one every {timeline.hop or timeline.length:g} s"
+    )
     console.note(f"{plural(count, 'video')} to label with {checkpoint.name} ({checkpoint.source})")
     console.note(
         f"views{parts}: {clips} of {spec.num_frames} frames, {plural(checkpoint.preprocess.crops, 'crop')} of "
@@ -311,10 +320,10 @@ def _show_plan(job: "Job") -> None:
 
 
 def _print_paths(paths: "Iterable[str]") -> int:
-    """One a line, and to a pipe byte for byte, so that --from-file can read them; how many there are.
+    """Print one path per line, in a pipe byte for byte so that --from-file can read them; returns their number.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: standard output cannot be written.
     """
     shown = printable if sys.stdout.isatty() else str
     count = 0
@@ -331,14 +340,14 @@ def _print_paths(paths: "Iterable[str]") -> int:
 
 
 def summarise(tally: "Tally") -> None:
-    """Say how many there were and how fast that was; of a single video there is nothing to say."""
+    """Print how many videos there were and the speed; nothing for a single video."""
     count = tally.labelled + tally.failed
     if not tally.seconds or (count < 2 and not tally.kept):
         return
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in tally.kinds.most_common())
     text = f"{count:,} videos: {tally.labelled:,} labelled"
     text += f", {tally.failed:,} failed ({kinds})" if tally.failed else ""
-    text += f"; {tally.kept:,} were there already" if tally.kept else ""
+    text += f"; {tally.kept:,} done before" if tally.kept else ""
     if tally.labelled:
         speed = rate(count, tally.seconds, "videos ")
         text += f"; {duration(tally.video)} of video in {duration(tally.seconds)}, {speed}"
@@ -346,15 +355,15 @@ def summarise(tally: "Tally") -> None:
 
 
 def _end(tally: "Tally", *, may_be_empty: bool) -> None:
-    """End with the exit code that the results call for, those kept from earlier runs among them.
+    """End with the exit code for the results, including those kept from earlier runs.
 
     Raises:
-        InputError: there was no video where there should be, or none could be read.
+        InputError: there was no video, or none could be read.
     """
     count = tally.labelled + tally.failed
     if count + tally.kept == 0:
         if may_be_empty:
-            console.note("there are fewer videos than shards, and none for this one")
+            console.note("there are fewer videos than shards, so this shard has none")
             return
         raise InputError("no video to label: the list of paths is empty")
     if count and tally.failed == count and tally.all_failed >= count + tally.kept:

@@ -1,4 +1,4 @@
-"""The commands that make a run of `timesformer evaluate` once more, for its report."""
+"""The commands that repeat a run of `timesformer evaluate`, for its report."""
 
 import re
 import shlex
@@ -13,9 +13,9 @@ _COMMIT = re.compile(r"@([0-9a-f]{7,40})$")
 
 
 def commands(provenance: "Provenance", labels: int, output: str = "run") -> list[str]:
-    """What to call for such a run with so many classes, one line each.
+    """The commands that make a run of this provenance with `labels` classes, one line each.
 
-    Files of labels or of a config, if there were any, are not known.
+    Files given as --labels or --config are not recorded, so the commands do not name them.
     """
     if provenance.fused:
         parts = [(part.provenance, f"{output}{number}") for number, part in enumerate(provenance.fused, 1)]
@@ -64,7 +64,7 @@ def _evaluate(provenance: "Provenance", output: str, *, chosen: bool = True) -> 
 
 
 def _origin(provenance: "Provenance") -> dict[str, str]:
-    """The option that says where the weights came from, where the name of the model does not."""
+    """The option that says where the weights came from, if the name of the model does not."""
     from timesformer_cli.checkpoints import zoo
 
     name, source = provenance.model, provenance.source

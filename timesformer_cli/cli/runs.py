@@ -1,4 +1,4 @@
-"""`timesformer runs`: what can be done with finished runs of `timesformer evaluate`, without the model."""
+"""`timesformer runs`: work with finished runs of `timesformer evaluate`, without the model."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,23 +20,21 @@ if TYPE_CHECKING:
     from timesformer_cli.results.record import Record
     from timesformer_cli.results.settings import Provenance
 
-HELP = "Make other numbers of the runs that `timesformer evaluate --output` has left, without the model."
+HELP = "Compute further metrics from runs of `timesformer evaluate --output`, without the model."
 
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", show_default=False, help="The folder that evaluate --output has left.")
+    Path, typer.Argument(metavar="RUN", show_default=False, help="Folder written by evaluate --output.")
 ]
 RunArguments = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", show_default=False, help="Folders that evaluate --output has left, two or more."),
+    typer.Argument(metavar="RUN...", show_default=False, help="Two or more folders written by evaluate --output."),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace --output if it is there.", rich_help_panel=OUTPUT)
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=OUTPUT)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A folder for what comes of it."""
+    """The folder of the resulting run."""
 
     output: Annotated[
         Path | None,
@@ -44,7 +42,7 @@ class Target:
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Keep what comes of it as a run in this folder.",
+            help="Keep the resulting run in this folder.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -64,14 +62,14 @@ def rescore(
         typer.Option(
             "--classes",
             metavar="FILE",
-            help="As if the model knew these classes alone, one name a line, and the data set no videos of others.",
+            help="Score as if the model and the dataset had only the classes in FILE, one name per line.",
         ),
     ] = None,
     target: Target,
     metrics: scoreboard.Metrics,
     talk: Talk,
 ) -> None:
-    """Metrics of a run once more: other top-k, or some of the classes alone."""
+    """Recompute the metrics of a run, with a different --top-k or for only some of the classes."""
     talk.choose()
     from timesformer_cli.checkpoints.labels import read_file
     from timesformer_cli.evaluation.folder import read_run
@@ -94,7 +92,7 @@ def compare(
             "--output",
             "-o",
             metavar="FILE",
-            help="The videos that one run alone has right, as CSV.",
+            help="Write the videos that only one of the runs has right to this CSV file.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -104,9 +102,9 @@ def compare(
 ) -> None:
     """Compare runs with the first one, on the videos that both have.
 
-    The difference of the top-1 accuracies comes with its 95 % interval, by a bootstrap over pairs, and with the p-value
-    of McNemar's exact test. If no video tells the runs apart, that interval has no width, and a note says so. Gained
-    are the videos that the later run alone has right, lost those that the first has.
+    Shows the difference in top-1 accuracy with its 95 % interval, by a bootstrap over pairs, and the p-value of
+    McNemar's exact test. If no video tells the runs apart, the interval has no width, and a note says so. "Gained"
+    counts videos that only the later run has right, "lost" those that only the first run has right.
     """
     talk.choose()
     _check_several(folders)
@@ -154,7 +152,7 @@ def _weights(text: str) -> tuple[float, ...]:
     except ValueError:
         numbers = (math.nan,)
     if not all(0 <= number < math.inf for number in numbers):
-        raise typer.BadParameter(f"{text!r} are not numbers of 0 or more, with commas between them")
+        raise typer.BadParameter(f"{text!r} are not numbers of 0 or more, separated by commas")
     return numbers
 
 
@@ -170,14 +168,14 @@ def fuse(
             "-w",
             metavar="W,W",
             parser=_weights,
-            help="A weight for each run, with commas; all the same unless this says otherwise.",
+            help="Weights of the runs, separated by commas; by default all equal.",
         ),
     ] = None,
     target: Target,
     metrics: scoreboard.Metrics,
     talk: Talk,
 ) -> None:
-    """Late fusion: the weighted mean of the probabilities of several runs, on the videos that all have."""
+    """Fuse several runs: average their probabilities with weights (late fusion), on the videos that all have."""
     talk.choose()
     _check_several(folders)
     from timesformer_cli.evaluation import run as evaluation
@@ -187,7 +185,7 @@ def fuse(
     run = evaluation.fuse(runs, weights or (1.0,) * len(runs))
     left_out = max(len(one.paths) for one in runs) - len(run.paths)
     if left_out:
-        console.note(f"{left_out:,} videos are not in all runs, and left out")
+        console.note(f"{left_out:,} videos are not in all runs, and were left out")
     _report(run, target, metrics, inputs=folders)
 
 
@@ -200,17 +198,17 @@ def merge(
         typer.Argument(
             metavar="RUN...",
             show_default=False,
-            help="Folders of all shards of a run, in any order, all of them finished.",
+            help="Folders of all shards of a run, in any order; all must be finished.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder of the whole run.", show_default=False)
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the merged run.", show_default=False)
     ],
     overwrite: Overwrite = False,
     metrics: scoreboard.Metrics,
     talk: Talk,
 ) -> None:
-    """Put the runs of `evaluate --shard` together, as one run would have left them."""
+    """Merge the runs of `evaluate --shard` into one, as if the work had not been shared."""
     talk.choose()
     from timesformer_cli.evaluation.folder import VIDEOS, read_run, write_results
     from timesformer_cli.evaluation.run import summarise
@@ -227,11 +225,11 @@ def merge(
 
 def _check_several(folders: Sequence[Path]) -> None:
     if len(folders) < 2:
-        raise UsageError("two runs or more are needed; name their folders")
+        raise UsageError("two or more runs are needed; name their folders")
 
 
 def _report(run: "Run", target: Target, metrics: scoreboard.Metrics, *, inputs: Sequence[Path]) -> None:
-    """Show what a run is worth, and keep it if that is wanted."""
+    """Print the metrics of a run, and write its folder if there is a target."""
     from timesformer_cli.evaluation.folder import write_results
     from timesformer_cli.evaluation.run import summarise
 
@@ -248,7 +246,7 @@ def _report(run: "Run", target: Target, metrics: scoreboard.Metrics, *, inputs: 
 def _written(
     folder: Path, provenance: "Provenance", records: "Iterable[Record]", *, overwrite: bool, inputs: Sequence[Path]
 ) -> Iterator[None]:
-    """The folder of a run with its records, and what was wrong with the data set of the first of `inputs`."""
+    """Write the records of a run, and the dataset problems of `inputs[0]`; the body writes the results."""
     from timesformer_cli.evaluation import folder as runfolder
     from timesformer_cli.files import locked
 

@@ -1,4 +1,4 @@
-"""Metrics on standard output: a table for people, JSON for programs; and the options that all who show them share."""
+"""Metrics on standard output: a table for people, JSON for programs; and the options of commands that show them."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ _CONFUSED = 3
 def _top_k(text: str) -> tuple[int, ...]:
     numbers = text.split(",")
     if not all(number.isascii() and number.isdigit() and 1 <= int(number) <= 100_000 for number in numbers):
-        raise typer.BadParameter(f"{text!r} is not a number, or several with commas, of at least 1")
+        raise typer.BadParameter(f"{text!r} is not a number of at least 1, or several separated by commas")
     return tuple(sorted({1, *map(int, numbers)}))
 
 
@@ -40,7 +40,7 @@ def _share(text: str) -> float:
 
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Metrics as JSON on a terminal too, as in a pipe.", rich_help_panel=OUTPUT),
+    typer.Option("--json", help="Print metrics as JSON on a terminal too, as in a pipe.", rich_help_panel=OUTPUT),
 ]
 
 
@@ -55,7 +55,7 @@ class Metrics:
             "-k",
             metavar="K,K",
             parser=_top_k,
-            help="Which accuracies to report: 1,5 unless this says otherwise; top-1 always is among them.",
+            help="Values of k for the top-k accuracies to report, by default 1,5; 1 is always included.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -65,7 +65,7 @@ class Metrics:
             "--min-top1",
             metavar="SHARE",
             parser=_share,
-            help="End with exit code 1 if the top-1 accuracy, from 0 to 1, is lower.",
+            help="Exit with code 1 if the top-1 accuracy, from 0 to 1, is lower.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -76,12 +76,12 @@ class Metrics:
         return self.top_k or TOP_K
 
     def check(self, *, multi_label: bool) -> None:
-        """Raises UsageError where there will be no top-1 accuracy."""
+        """Raises UsageError if there will be no top-1 accuracy."""
         if self.min_top1 is not None and multi_label:
-            raise UsageError("--min-top1: these videos have several labels each, and so no top-1 accuracy")
+            raise UsageError("--min-top1: these videos have several labels each, so there is no top-1 accuracy")
 
     def require(self, summary: dict[str, Any]) -> None:
-        """End with exit code 1 where the top-1 accuracy of `metrics.json` is too low."""
+        """End with exit code 1 if the top-1 accuracy of `metrics.json` is too low."""
         if self.min_top1 is None:
             return
         accuracy = summary["top_1"]["accuracy"]
@@ -92,7 +92,7 @@ class Metrics:
 
 
 def show(summary: dict[str, Any], *, as_json: bool) -> None:
-    """What `metrics.json` has, on standard output; warnings on standard error."""
+    """Print the content of `metrics.json` on standard output, and its warning on standard error."""
     if _wants_json(as_json):
         write_json(summary)
     else:
@@ -107,7 +107,7 @@ def show(summary: dict[str, Any], *, as_json: bool) -> None:
 
 
 def show_comparisons(comparisons: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    """Runs against the first of them."""
+    """Print the comparisons of runs with the first one."""
     if _wants_json(as_json):
         write_json({"comparisons": list(comparisons)})
         return

@@ -1,4 +1,4 @@
-"""Messages in the words of the command line: the rest of the package names settings as Python does."""
+"""Messages in the words of the command line: elsewhere in the package, settings have their names in Python."""
 
 import re
 from collections.abc import Mapping
@@ -26,16 +26,16 @@ NAMES: Mapping[str, str] = MappingProxyType(
     | {"labels_file": "--labels", "settings": "--set"}
 )
 
-# A setting is `name` or `name=value`, and in a command of ours a word: `timesformer models download NAME revision=v2`.
+# A setting is `name` or `name=value`, or a word of our commands: `timesformer models download NAME revision=v2`.
 _SETTING = re.compile(r"`(\w+)(?:=([^`]+))?`")
 _COMMAND = re.compile(r"`timesformer [^`]+`")
 _WORD = re.compile(r"(?<= )(\w+)=(?=[^\s`])")
 
 
 def spoken(message: str) -> str:
-    """The message with options in place of settings: "try `device=cpu`" becomes "try --device cpu".
+    """The message with options instead of settings: "try `device=cpu`" becomes "try --device cpu".
 
-    Whatever else stands between backticks stays as it is.
+    Other text between backticks stays as it is.
     """
     message = _COMMAND.sub(lambda command: _WORD.sub(_word, command[0]), message)
     return _SETTING.sub(_setting, message)

@@ -1,7 +1,7 @@
-"""Data sets as users have them: annotation files and class folders become samples with the model's class numbers.
+"""Datasets in their usual formats: annotation files and class folders become samples with the model's class numbers.
 
-Nothing is hidden: what a data set lists but does not have, has but does not list, or has without a label is among the
-problems of a `Dataset`, and no video ever stands for another.
+Nothing is hidden: a video that is listed but missing, present but not listed, or without a label is among the problems
+of a `Dataset`. No video ever replaces another.
 """
 
 import os
@@ -21,17 +21,17 @@ from timesformer_cli.files import checksum
 
 __all__ = ["Dataset", "DatasetFormat", "Problem", "ProblemKind", "Sample", "open_dataset"]
 
-# `missing`: a row without its video. `ambiguous`: several videos that a row could mean. `unlabelled`: a row without a
-# label. `duplicate`: a video that an earlier row has with the same labels. `conflict`: one that several rows have with
-# different labels; none of them counts. `unlisted`: a video that no row has.
+# `missing`: a row without its video. `ambiguous`: a row that could mean several videos. `unlabelled`: a row without a
+# label. `duplicate`: a row whose video is in an earlier row, with the same labels. `conflict`: the same with different
+# labels; neither row counts. `unlisted`: a video without a row.
 ProblemKind = Literal["missing", "ambiguous", "unlabelled", "duplicate", "conflict", "unlisted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A video to evaluate, and its class numbers in the model: one, or with several labels any number of them.
+    """A video to evaluate, and its class numbers in the model: one, or any number in a dataset with several labels.
 
-    `line` is that of the annotation file; 0 when there is none.
+    `line` is the line in the annotation file; 0 if there is no file.
     """
 
     path: str
@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a row or a video: `place` is a file with a line number, or the path of the video."""
+    """A problem with a row or a video: `place` is a file with a line number, or the path of the video."""
 
     kind: ProblemKind
     place: str
@@ -55,10 +55,10 @@ class Problem:
 class Dataset:
     """The samples of one split, in the order of the annotation file or, without one, of their paths.
 
-    `rows` counts what the split lists with labels that were asked for, before `limit`, with or without a video.
-    `classes` has the data set's own text for each class number of the model that it uses, and `matched_by` says how it
-    was found. `checksum` is the sha256 of the annotation file, in hex. `multi_label` is whether any sample has other
-    than one label, before `limit` too.
+    `rows` counts the rows of the split that have a chosen class, before `limit`, with or without a video. `classes` has
+    the dataset's own text for each class number that it uses, and `matched_by` says how the numbers were found.
+    `checksum` is the sha256 of the annotation file, in hex. `multi_label` is whether any sample, before `limit`, has
+    several labels or none.
     """
 
     format: DatasetFormat
@@ -86,16 +86,16 @@ def open_dataset(
     limit: int | None = None,
     seed: int | None = None,
 ) -> Dataset:
-    """The videos of a data set with their labels as class numbers of the model, whose class names `labels` are.
+    """The videos of a dataset, with their labels as class numbers of the model, whose class names are `labels`.
 
-    `root` is the folder of videos, or with `frames` of folders of pictures. Without `annotations` its class folders, or
-    its metadata file, tell the labels; without `root` the paths in `annotations` count from its folder, or from the
-    current one. `label_map` names the classes that the data set's numbers stand for. `classes` are those to keep,
-    `limit` is how many samples: the first, or with `seed` a random choice of them.
+    `root` is the folder of the videos or, with `frames`, of folders of images. Without `annotations`, the labels come
+    from its class folders or its metadata file. Without `root`, paths in `annotations` are relative to its folder, or
+    to the current one. `label_map` is a file with the class names for the numbers of the dataset. `classes` are the
+    classes to keep, and `limit` is the number of samples: the first ones, or with `seed` a random choice.
 
     Raises:
-        UsageError: options that do not go together, or an unknown class in `classes`.
-        InputError: files that cannot be read or understood, labels that the model does not have, and nothing to
+        UsageError: options that cannot be combined, or an unknown class in `classes`.
+        InputError: files that cannot be read or understood, labels that the model does not have, or nothing to
             evaluate.
     """
     _check(root, annotations, format, limit, seed)
@@ -109,7 +109,7 @@ def open_dataset(
     if not rows:
         raise InputError(f"{source.name}: lists no videos")
     if not any(row.labels for row in rows):
-        raise InputError(f"{source.name}: none of its videos has a label; `timesformer predict` needs none")
+        raise InputError(f"{source.name}: none of its videos has a label; to label them, use `timesformer predict`")
     names = None if label_map is None else label_files.read_file(label_map)
     matching = match(rows, labels, names, partly=classes is not None)
     chosen = None if classes is None else _chosen(classes, matching.classes)
@@ -136,9 +136,9 @@ def open_dataset(
 
 
 def _check(root: Path | None, annotations: Path | None, format: str, limit: int | None, seed: int | None) -> None:
-    """Raises UsageError for what does not go together, and InputError for a folder that is not there."""
+    """Raises UsageError for settings that cannot be combined, and InputError for a folder that does not exist."""
     if annotations is None and root is None:
-        raise UsageError("a data set needs the folder of its videos, or `annotations=FILE`, or both")
+        raise UsageError("a dataset needs the folder of its videos, or `annotations=FILE`, or both")
     if limit is not None and limit < 1:
         raise UsageError(f"`limit` is {limit}; at least one video is needed")
     if seed is not None and limit is None:
@@ -146,7 +146,7 @@ def _check(root: Path | None, annotations: Path | None, format: str, limit: int 
     if format not in ("auto", *get_args(DatasetFormat)):
         raise UsageError(f"`annotations_format={format}`: not one of auto, {', '.join(get_args(DatasetFormat))}")
     if root is not None and not os.path.isdir(root):
-        raise InputError(f"{root}: no such folder; the videos of the data set were expected there")
+        raise InputError(f"{root}: no such folder; the videos of the dataset were expected there")
 
 
 def _chosen(names: Sequence[str], classes: Classes) -> frozenset[int]:
@@ -154,8 +154,8 @@ def _chosen(names: Sequence[str], classes: Classes) -> frozenset[int]:
     for name, index in chosen.items():
         if index is None:
             near = classes.near(name)
-            hint = f"is it {near!r}?" if near else f"it has {quoted(classes.names)}"
-            raise UsageError(f"`classes`: {name!r} is no class of the model; {hint}")
+            hint = f"did you mean {near!r}?" if near else f"it has {quoted(classes.names)}"
+            raise UsageError(f"`classes`: {name!r} is not a class of the model; {hint}")
     return frozenset(index for index in chosen.values() if index is not None)
 
 
@@ -169,7 +169,7 @@ def _limited(samples: list[Sample], limit: int | None, seed: int | None) -> list
 def _gather(
     source: Source, taken: frozenset[str | None], indices: Mapping[str, int], chosen: frozenset[int] | None
 ) -> tuple[list[Sample], list[Problem], int]:
-    """Samples, problems, and how many rows of the splits `taken` have a class that was chosen."""
+    """Samples, problems, and the number of rows of the splits `taken` that have a chosen class."""
     samples: dict[str, Sample] = {}
     problems: list[Problem] = []
     conflicts: set[str] = set()
@@ -190,16 +190,16 @@ def _gather(
         if not row.labels:
             kind, message = "unlabelled", "has no label"
         elif not paths:
-            kind, message = "missing", "is no video that is there"
+            kind, message = "missing", "does not exist"
         elif len(paths) > 1:
             kind, message = "ambiguous", f"could be {' or '.join(paths)}"
         elif (before := samples.get(paths[0])) is None:
             samples[paths[0]] = Sample(paths[0], labels, row.line)
             continue
         elif set(before.labels) == set(labels):
-            kind, message = "duplicate", f"is there already, in line {before.line}"
+            kind, message = "duplicate", f"is already in line {before.line}"
         else:
-            kind, message = "conflict", f"has another label in line {before.line}; it counts with neither"
+            kind, message = "conflict", f"has a different label in line {before.line}; neither counts"
             conflicts.add(paths[0])
         problems.append(Problem(kind, row.place, f"{row.name!r} {message}"))
     return [sample for path, sample in samples.items() if path not in conflicts], problems, count
@@ -213,5 +213,6 @@ def _nothing(source: Source, count: int, problems: Sequence[Problem], classes: S
         hint = "; name the folder of the videos too"
         if source.listing is not None:
             there = source.listing.paths
-            hint = f"; {source.listing.root} has {f'others, such as {there[0]!r}' if there else 'no videos at all'}"
+            has = f"different ones, such as {there[0]!r}" if there else "no videos at all"
+            hint = f"; {source.listing.root} has {has}"
     return InputError(f"{source.name}: none of its {count} videos can be evaluated; the first: {problems[0]}{hint}")

@@ -9,7 +9,7 @@ from timesformer_cli.datasets import lists, tables
 from timesformer_cli.datasets.reading import Probe, Row, names_in, place, short
 from timesformer_cli.errors import InputError
 
-# The last two are found in the folder of videos, without an annotation file.
+# The last two are folders of videos, without a separate annotation file.
 DatasetFormat = Literal[
     "kinetics",
     "table",
@@ -27,7 +27,7 @@ DatasetFormat = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`example` shows a format, `fits` tells whether a file is of it, and `read` yields its rows."""
+    """A format: an `example`, whether a file `fits`, and `read`, which yields the rows of a file."""
 
     example: str
     fits: Callable[[Probe], bool]
@@ -48,10 +48,10 @@ FORMATS: dict[DatasetFormat, Format] = {
 
 
 def detect(path: Path, *, frames: bool) -> DatasetFormat:
-    """The format of an annotation file; `frames` is whether videos are folders of pictures.
+    """Detect the format of an annotation file; `frames` is whether videos are folders of images.
 
     Raises:
-        InputError: a file of no format, or one that could be of two.
+        InputError: the file fits no format, or more than one.
     """
     probe = Probe(path)
     fitting = [name for name, form in FORMATS.items() if form.fits(probe)]
@@ -61,13 +61,13 @@ def detect(path: Path, *, frames: bool) -> DatasetFormat:
         return fitting[0]
     if fitting:
         shown = " or ".join(f"{name} ({FORMATS[name].example})" for name in fitting)
-        raise InputError(f"{path}: could be of the format {shown}; say which with `annotations_format`")
+        raise InputError(f"{path}: fits several formats: {shown}; choose one with `annotations_format`")
     if probe.content == "folder":
-        raise InputError(f"{path}: a folder; name the annotation file in it, of {short(names_in(path))}")
+        raise InputError(f"{path}: is a folder; name the annotation file in it, one of {short(names_in(path))}")
     if probe.content == "text" and not probe.lines:
-        raise InputError(f"{path}: empty; an annotation file was expected")
+        raise InputError(f"{path}: is empty; an annotation file was expected")
     begins = short(probe.lines[0]) if probe.lines else f"columns {short(list(probe.columns))}"
     raise InputError(
-        f"{place(path, 1)}: {begins} is of no known format; a video, then a space, comma or tab, and a label "
-        f"were expected, or a header; `annotations_format` is one of {', '.join(get_args(DatasetFormat))}"
+        f"{place(path, 1)}: {begins} fits no known format; expected a video, then a space, comma or tab, and a "
+        f"label, or a header; `annotations_format` is one of {', '.join(get_args(DatasetFormat))}"
     )

@@ -1,4 +1,4 @@
-"""The videos of a folder, listed once and found again by the names that annotation files have for them."""
+"""The videos of a folder: listed once, and found by the names that annotation files use."""
 
 import os
 import re
@@ -8,21 +8,21 @@ from timesformer_cli.datasets.matching import normalised
 from timesformer_cli.datasets.reading import is_video, without_extension
 from timesformer_cli.errors import InputError
 
-# CVDF gives whole videos for those of its Kinetics-400 that are damaged, in a folder beside them.
+# CVDF replaces the damaged videos of its Kinetics-400 by intact ones, in a folder beside the others.
 REPLACEMENT = "replacement_for_corrupted"
 
 _CLIP = re.compile(r"(.{11})_([0-9]{1,6})_([0-9]{1,6})", re.DOTALL)  # ids of YouTube may hold underscores too
-_TRIED = 3  # folders that are looked into for pictures
+_TRIED = 3  # folders that are searched for images
 
 
 class Listing:
-    """Paths of the videos below some folders of `root`, relative to it, sorted; with `frames`, folders of pictures.
+    """Paths of the videos below some folders of `root`, relative to it, sorted; with `frames`, folders of images.
 
-    Paths are looked up by the last part of their name. Of a clip of Kinetics that is the id, so that one list's
-    `id_59_69` and another's `id` find `id_000059_000069.mp4`.
+    Paths are looked up by file name. For clips of Kinetics this is the id, so that `id_59_69` in one list and `id` in
+    another both find `id_000059_000069.mp4`.
 
     Raises:
-        InputError: a folder that cannot be listed.
+        InputError: a folder cannot be listed.
     """
 
     def __init__(self, root: str, folders: Sequence[str], *, frames: bool) -> None:
@@ -30,7 +30,7 @@ class Listing:
         self._prefix = os.path.join(root, "")
         self._frames = frames
         self.paths = sorted(
-            path for folder in folders for path in (_picture_folders if frames else _videos)(root, folder)
+            path for folder in folders for path in (_image_folders if frames else _videos)(root, folder)
         )
         self._claimed = bytearray(len(self.paths))
         self._places: dict[str, int | list[int]] = {}
@@ -43,9 +43,9 @@ class Listing:
                 self._places[key] = [there, place]
 
     def find(self, name: str) -> list[str]:
-        """The full paths that `name` stands for: none if it is missing, several if it is not clear which.
+        """The full paths that `name` can mean: none if the video is missing, several if the name is ambiguous.
 
-        Folders before the name must be the same as far as both have them.
+        Folders before the name must be equal, as far as both paths have them.
         """
         name = os.path.normpath(name).replace(os.sep, "/")
         folder, _, asked = name.rpartition("/")
@@ -76,26 +76,26 @@ class Listing:
                 place for place, rank in ranks.items() if rank == best
             ]
         paths = [self._prefix + self.paths[place] for place in found]
-        # Copies of Kinetics have links in class folders beside the files themselves.
+        # Copies of Kinetics have links in class folders, beside the files.
         return paths[:1] if len(paths) > 1 and len(set(map(os.path.realpath, paths))) == 1 else paths
 
     def claimed(self) -> Iterator[str]:
-        """What was found by a name."""
+        """The videos that were found by a name."""
         return (path for place, path in enumerate(self.paths) if self._claimed[place])
 
     def unclaimed(self) -> Iterator[str]:
-        """What never was, without replacements, which are there for all splits."""
+        """The videos that were not, without replacements, which serve all splits."""
         return (path for place, path in enumerate(self.paths) if not self._claimed[place] and REPLACEMENT not in path)
 
 
 def _clip(stem: str) -> tuple[str, tuple[int, int] | None]:
-    """The id of a clip of Kinetics, and its start and end in seconds; else the name as it is."""
+    """The id of a clip of Kinetics, and its start and end in seconds; otherwise the name, and None."""
     match = _CLIP.fullmatch(stem)
     return (match[1], (int(match[2]), int(match[3]))) if match else (stem, None)
 
 
 def _common_folders(asked: str, own: str) -> int | None:
-    """How many folders two paths of folders have in common from the end; None if any differs that both have."""
+    """How many folders two folder paths have in common, from the end; None if they differ in one that both have."""
     if not asked or not own:
         return 0
     both = list(zip(asked.split("/")[::-1], own.split("/")[::-1], strict=False))
@@ -103,12 +103,12 @@ def _common_folders(asked: str, own: str) -> int | None:
 
 
 def _same_folder(one: str, other: str) -> bool:
-    """Classes as folders are spelt in several ways."""
+    """Whether two folders name the same class, which may be spelt in several ways."""
     return bool(normalised(one)) and normalised(one) == normalised(other)
 
 
 def subfolders(path: str) -> list[str]:
-    """The names of what a folder has for folders, sorted."""
+    """The names of the subfolders of a folder, sorted."""
     return sorted(entry.name for entry in _entries(path, "", set()) if entry.is_dir())
 
 
@@ -119,18 +119,18 @@ def _videos(root: str, folder: str) -> Iterator[str]:
         inside = folders.pop()
         for entry in _entries(root, inside, visited):
             path = f"{inside}/{entry.name}" if inside else entry.name
-            # Asking whether a link leads to a folder costs as much as opening it.
+            # Checking whether a link leads to a folder is as slow as opening it.
             if is_video(entry.name) and not entry.is_dir(follow_symlinks=False):
                 yield path
             elif entry.is_dir():
                 folders.append(path)
 
 
-def _picture_folders(root: str, folder: str) -> Iterator[str]:
-    """Folders of numbered pictures below a folder of `root`.
+def _image_folders(root: str, folder: str) -> Iterator[str]:
+    """Folders of numbered images below a folder of `root`.
 
-    There may be 200,000 of them with 100 pictures each, so that only the first few of each folder are looked into:
-    when one of those holds pictures, all beside it are taken for such.
+    There may be 200,000 of them with 100 images each, so only the first few in each folder are checked: if one of them
+    holds images, all beside it count as folders of images.
     """
     from timesformer_cli.video.decoders.image_folder import is_numbered  # which loads Pillow
 
@@ -146,7 +146,7 @@ def _picture_folders(root: str, folder: str) -> Iterator[str]:
 
 
 def _entries(root: str, folder: str, visited: set[tuple[int, int]]) -> "Iterator[os.DirEntry[str]]":
-    """What is in a folder, without what is hidden; nothing if it was visited before."""
+    """The entries of a folder, without hidden ones; nothing if it was visited before."""
     path = os.path.join(root, folder)
     try:
         status = os.stat(path)

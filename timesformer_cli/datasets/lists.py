@@ -1,4 +1,4 @@
-"""Lists: a line for each video, or for each of its pictures, without a header that names the columns."""
+"""Lists: one line per video, or per image of a video, without a header that names the columns."""
 
 import os
 import re
@@ -19,7 +19,7 @@ _HMDB51_FILE = re.compile(r"(.+)_test_split([1-9])\.txt")
 _HMDB51 = re.compile(r"(.+?)(?:\.[^. ]+)? +([012])")
 _HMDB51_SPLITS = {"0": "unused", "1": "train", "2": "test"}
 
-FRAME_LIST = "original_vido_id video_id frame_id path labels"  # "vido" is what the files have
+FRAME_LIST = "original_vido_id video_id frame_id path labels"  # the files do say "vido"
 
 
 def fits_list(probe: Probe) -> bool:
@@ -28,22 +28,22 @@ def fits_list(probe: Probe) -> bool:
 
 
 def _delimiter(probed: Sequence[str]) -> tuple[str, bool] | None:
-    """What stands between path and label in most lines, and whether labels are numbers."""
+    """The delimiter between path and label in most lines, and whether labels are numbers."""
 
     def count(delimiter: str, numbers: bool) -> int:
         ends = [line.rpartition(delimiter) for line in probed]
         return sum(1 for path, _, label in ends if path and (not numbers or number(label.strip('" ')) is not None))
 
-    # A space may be in any name, so that only a number can follow it. Of names, commas are the likelier part.
+    # Any name may hold spaces, so a space can only precede a number. Commas are tried last, as names may hold them too.
     forms = [*((delimiter, True) for delimiter in _DELIMITERS), ("\t", False), (";", False), (",", False)]
     best = max(forms, key=lambda form: count(*form))
     return best if 2 * count(*best) > len(probed) else None
 
 
 def read_list(path: Path) -> Iterator[Row]:
-    """`abseiling/x y.mp4 0`, as many projects have it; several numbers are several labels, and -1 is none.
+    """`abseiling/x y.mp4 0`, as in many projects; several numbers are several labels, and -1 means no label.
 
-    It is split from the right, at spaces, tabs, commas or semicolons. But after spaces, a label may be a name:
+    Lines are split from the right, at spaces, tabs, commas or semicolons. Except after a space, a label may be a name:
     `34870;Drumming Fingers`.
     """
     delimiter, numbers = _delimiter(Probe(path).lines) or (" ", True)
@@ -51,7 +51,7 @@ def read_list(path: Path) -> Iterator[Row]:
         labels = _numbers_at_end(row) if numbers else row[1:][-1:]
         if not labels:
             what = f"a path and a {'number' if numbers else 'label'} with {_DELIMITERS[delimiter]} between them"
-            raise InputError(f"{place(path, line)}: {what} were expected, not {short(delimiter.join(row))}")
+            raise InputError(f"{place(path, line)}: expected {what}, not {short(delimiter.join(row))}")
         yield _row(path, line, delimiter.join(row[: -len(labels)]), labels)
 
 
@@ -64,12 +64,12 @@ def _has_file(line: str) -> bool:
 
 
 def read_rawframes(path: Path) -> Iterator[Row]:
-    """`some/directory-1 163 1`: a folder of pictures, how many there are, and the label, or several."""
+    """`some/directory-1 163 1`: a folder of images, their number, and one or several labels."""
     for line, row in _split_lines(path, " "):
         numbers = _numbers_at_end(row)
         if len(numbers) < 2:
             what = "a folder, a number of frames and a label"
-            raise InputError(f"{place(path, line)}: {what} were expected, not {short(' '.join(row))}")
+            raise InputError(f"{place(path, line)}: expected {what}, not {short(' '.join(row))}")
         yield _row(path, line, " ".join(row[: -len(numbers)]), numbers[1:])
 
 
@@ -84,7 +84,7 @@ def _split_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _numbers_at_end(row: Sequence[str]) -> list[str]:
-    """All but the first cell may be numbers."""
+    """The numbers at the end of a row; the first cell is never one of them."""
     first = len(row)
     while first > 1 and number(row[first - 1]) is not None:
         first -= 1
@@ -103,15 +103,15 @@ def fits_frame_list(probe: Probe) -> bool:
 
 
 def read_frame_list(path: Path) -> Iterator[Row]:
-    """A line for each picture, as SlowFast has it: `AO8RW 0 0 AO8RW/AO8RW-000001.jpg "104,105"`.
+    """A line for each image, as in SlowFast: `AO8RW 0 0 AO8RW/AO8RW-000001.jpg "104,105"`.
 
-    The pictures of a video follow each other and have a folder of their own; it has all labels of its pictures.
+    The images of a video are on consecutive lines and in a folder of their own; the video has all their labels.
     """
     columns = FRAME_LIST.split()
     video, first, name, labels = "", 0, "", dict[str, None]()
     for line, row in islice(cells(path, " "), 1, None):
         if len(row) != len(columns) or not row[0]:
-            raise InputError(f"{place(path, line)}: {short(' '.join(row))}, where {FRAME_LIST} were expected")
+            raise InputError(f"{place(path, line)}: expected {FRAME_LIST}, not {short(' '.join(row))}")
         if row[0] != video:
             if first:
                 yield _row(path, first, name, tuple(labels))
@@ -128,20 +128,20 @@ def fits_ucf101(probe: Probe) -> bool:
 def read_ucf101(path: Path) -> Iterator[Row]:
     """`ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`; lists of test sets have no number.
 
-    The folder says the class: official numbers begin with 1, those of other projects with 0.
+    The class is taken from the folder: official numbers begin with 1, those of other projects with 0.
     """
     for line, text in lines(path):
         if text.strip():
             match = _UCF101.fullmatch(text.strip())
             if not match:
-                raise InputError(f"{place(path, line)}: CLASS/v_NAME.avi was expected, not {short(text.strip())}")
+                raise InputError(f"{place(path, line)}: expected CLASS/v_NAME.avi, not {short(text.strip())}")
             yield Row(str(path), line, f"{match[1]}/{match[2]}", (match[1],))
 
 
 def fits_hmdb51(probe: Probe) -> bool:
     if probe.content == "folder":
         return bool(annotation_files(probe.path))
-    # Its lines are those of a list of videos and class numbers, too.
+    # Its lines also fit a list of videos and class numbers, so the name decides.
     return _HMDB51_FILE.fullmatch(probe.path.name) is not None and probe.mostly(_HMDB51)
 
 
@@ -153,13 +153,13 @@ def read_hmdb51(path: Path) -> Iterator[Row]:
     for file in annotation_files(path):
         named = _HMDB51_FILE.fullmatch(file.name)
         if not named:
-            raise InputError(f"{file}: the name CLASS_test_split1.txt was expected, which says the class")
+            raise InputError(f"{file}: expected a name like CLASS_test_split1.txt, which holds the class")
         for line, text in lines(file):
             if text.strip():
                 match = _HMDB51.fullmatch(text.strip())
                 if not match:
                     what = "a file and 0, 1 or 2"
-                    raise InputError(f"{place(file, line)}: {what} were expected, not {short(text.strip())}")
+                    raise InputError(f"{place(file, line)}: expected {what}, not {short(text.strip())}")
                 split = _HMDB51_SPLITS[match[2]] + named[2]
                 yield Row(str(file), line, f"{named[1]}/{match[1]}", (named[1],), split)
 

@@ -1,4 +1,4 @@
-"""Class names of a data set and of a model, brought together: by name first, else by number. Never by position."""
+"""Match the classes of a dataset with those of a model: first by name, else by number. Never by position."""
 
 import re
 import unicodedata
@@ -15,30 +15,30 @@ from timesformer_cli.errors import InputError
 MatchedBy = Literal["name", "index", "label map"]
 
 _SHOWN = 3  # names of classes in a message
-_NUMBER = re.compile(r"(-?[0-9]{1,9})(\.0*)?")  # pandas writes whole numbers as 3.0 where a cell is empty
-_ACCENTS = str.maketrans("", "", "`\u00b4")  # stand for apostrophes, and are no punctuation to Unicode
+_NUMBER = re.compile(r"(-?[0-9]{1,9})(\.0*)?")  # pandas writes integers as 3.0 if a cell of the column is empty
+_ACCENTS = str.maketrans("", "", "`\u00b4")  # used as apostrophes, but not punctuation in Unicode
 _LEFT_OUT = frozenset(["Cc", "Cf", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Zl", "Zp", "Zs"])
 
 
 @lru_cache(maxsize=10_000)
 def normalised(name: str) -> str:
-    """What is left of a name without case, spaces and punctuation.
+    """A name without case, spaces and punctuation.
 
-    Copies of a data set differ in them: "massaging person's head" is "massaging_persons_head" as a folder, and
-    "Spinning [something]" of a template is "Spinning something" as a class.
+    Copies of a dataset differ in these: the folder of "massaging person's head" is "massaging_persons_head", and the
+    class of the template "Spinning [something]" is "Spinning something".
     """
     text = unicodedata.normalize("NFKC", name.translate(_ACCENTS)).casefold()
     return "".join(character for character in text if unicodedata.category(character) not in _LEFT_OUT)
 
 
 def number(text: str) -> int | None:
-    """The class number that a label is, if it is one; -1 stands for a class that is not known."""
+    """The class number that a label is, if it is a number; -1 means an unknown class."""
     match = _NUMBER.fullmatch(text.strip())
     return int(match[1]) if match else None
 
 
 class Classes:
-    """Class names, to be found as they are, or by what is left of them when that tells them apart."""
+    """Class names, looked up as they are, or by `normalised` if that is unique."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -51,22 +51,22 @@ class Classes:
         return self._loose.get(normalised(name)) if index is None else index
 
     def near(self, name: str) -> str | None:
-        """The class that was perhaps meant by a name that is none."""
+        """The class that an unknown name may have meant."""
         likely = get_close_matches(normalised(name), self._loose, n=1, cutoff=0.8)
         return self.names[self._loose[likely[0]]] if likely else None
 
 
 def _unique(names: Sequence[str]) -> dict[str, int]:
-    """Places of the names that are there once."""
+    """The positions of names that occur only once."""
     count = Counter(names)
     return {name: place for place, name in enumerate(names) if count[name] == 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """`indices` has the class of the model for each label of the data set that the model knows.
+    """`indices` has the class number of the model for each label of the dataset that the model knows.
 
-    `own` is what the data set calls those classes, and `classes` are all of the model.
+    `own` has the dataset's names of these classes, by class number, and `classes` are all classes of the model.
     """
 
     indices: Mapping[str, int]
@@ -75,27 +75,25 @@ class Matching:
     classes: "Classes"
 
 
-def match(
-    rows: Sequence[Row], labels: Sequence[str], data_set_names: Sequence[str] | None, *, partly: bool
-) -> Matching:
-    """The classes of the model, named `labels`, that the labels of `rows` stand for.
+def match(rows: Sequence[Row], labels: Sequence[str], dataset_names: Sequence[str] | None, *, partly: bool) -> Matching:
+    """Match the labels of `rows` with the classes of the model, whose names are `labels`.
 
-    `data_set_names` says which names the data set's numbers stand for; a model whose own classes have no names takes
-    them over. With `partly`, labels that the model does not know are left out.
+    `dataset_names` are the class names for the numbers of the dataset; a model without class names takes them over.
+    With `partly`, labels that the model does not know are left out.
 
     Raises:
-        InputError: a label that the model has no class for, by the first row that has it; numbers in another order
-            than the model's, as far as the folders of the videos tell.
+        InputError: the model has no class for a label (names the first row that has it), or the numbers are in a
+            different order than the model's, judging by the folders of the videos.
     """
     first: dict[str, Row] = {}
     for row in rows:
         for text in row.labels:
             first.setdefault(text, row)
     classes = Classes(labels)
-    if data_set_names is not None and _nameless(labels):
-        if len(data_set_names) != len(labels):
-            raise InputError(f"the label map has {len(data_set_names)} classes, and the model {len(labels)}")
-        classes, data_set_names = Classes(data_set_names), None
+    if dataset_names is not None and _nameless(labels):
+        if len(dataset_names) != len(labels):
+            raise InputError(f"the label map has {len(dataset_names)} classes, and the model {len(labels)}")
+        classes, dataset_names = Classes(dataset_names), None
 
     found = {text: index for text in first if (index := classes.index(text)) is not None}
     numbers = {text: value for text in first if (value := number(text)) is not None}
@@ -105,12 +103,12 @@ def match(
             raise _mismatch(unknown, len(first), classes)
         return Matching(found, "name", {index: text for text, index in reversed(found.items())}, classes)
 
-    _check_range(numbers, first, classes.names, data_set_names)
-    if data_set_names is None:
+    _check_range(numbers, first, classes.names, dataset_names)
+    if dataset_names is None:
         if not _nameless(classes.names):
             _compare_with_folders(rows, numbers, classes)
         return Matching(numbers, "index", {value: text for text, value in numbers.items()}, classes)
-    names = {text: data_set_names[value] for text, value in numbers.items()}
+    names = {text: dataset_names[value] for text, value in numbers.items()}
     unknown = {text: (first[text], name) for text, name in names.items() if classes.index(name) is None}
     if unknown and not partly:
         raise _mismatch(unknown, len(first), classes)
@@ -119,52 +117,53 @@ def match(
 
 
 def _check_range(
-    numbers: Mapping[str, int], first: Mapping[str, Row], model: Sequence[str], data_set: Sequence[str] | None
+    numbers: Mapping[str, int], first: Mapping[str, Row], model: Sequence[str], dataset: Sequence[str] | None
 ) -> None:
-    count = len(model if data_set is None else data_set)
+    count = len(model if dataset is None else dataset)
     lowest, highest = min(numbers.values()), max(numbers.values())
     outside = next((text for text, value in numbers.items() if not 0 <= value < count), None)
     if outside is not None:
-        whose = "model" if data_set is None else "label map"
-        hint = "; do they begin with 1?" if (lowest, highest) == (1, count) else ""
+        whose = "model" if dataset is None else "label map"
+        hint = "; do they start at 1?" if (lowest, highest) == (1, count) else ""
         raise InputError(
             f"{first[outside].place}: label {outside} is out of range: the {whose} has {count} classes, 0 to "
-            f"{count - 1}, and the data set's numbers go from {lowest} to {highest}{hint}"
+            f"{count - 1}, and the dataset's numbers go from {lowest} to {highest}{hint}"
         )
 
 
 def _nameless(labels: Sequence[str]) -> bool:
-    """Whether these are what a config has in place of names."""
+    """Whether these are the placeholders of a config without names."""
     return all(label == f"LABEL_{index}" for index, label in enumerate(labels))
 
 
 def _mismatch(unknown: Mapping[str, tuple[Row, str]], count: int, classes: Classes) -> InputError:
-    """`unknown` has the first row and the name of each label that is no class, of `count` labels."""
+    """The error for `unknown` labels, of `count` in all: each with its first row and its name."""
     row, name = next(iter(unknown.values()))
     near = classes.near(name)
     if _nameless(classes.names):
         return InputError(
             f"{row.place}: the label is {name!r}, but the model's {len(classes.names)} classes have no names; "
-            "`labels_file=FILE` gives them theirs"
+            "give their names with `labels_file=FILE`"
         )
     return InputError(
-        f"{row.place}: {name!r} is no class of the model{f' (is it {near!r}?)' if near else ''}; "
-        f"of the data set's {count} classes it lacks {len(unknown)}, {quoted([name for _, name in unknown.values()])}; "
-        f"it has {len(classes.names)}, {quoted(classes.names)}; `classes` evaluates those that both have"
+        f"{row.place}: {name!r} is not a class of the model{f' (did you mean {near!r}?)' if near else ''}; "
+        f"of the dataset's {count} classes, the model lacks {len(unknown)}: "
+        f"{quoted([name for _, name in unknown.values()])}; it has {len(classes.names)}: {quoted(classes.names)}; "
+        "to evaluate only those that both have, use `classes`"
     )
 
 
 def quoted(names: Sequence[str]) -> str:
-    """The first few of them, for a message."""
+    """The first few names, for a message."""
     return ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _compare_with_folders(rows: Sequence[Row], numbers: Mapping[str, int], classes: Classes) -> None:
-    """Compares numbers with the class folders that videos lie in, where they do.
+    """Compare numbers with the class folders of the videos, if there are any. Raises InputError if they contradict.
 
-    Lists numbered in the order of folders, or for another release of the data set, would be evaluated without
-    complaint, and score near nothing. A few videos whose label was corrected do not matter: what counts is the folder
-    that most videos of a number lie in.
+    Otherwise, lists numbered in the order of folders, or for a different release of the dataset, would be evaluated
+    without an error, with an accuracy near zero. A few videos with corrected labels do not matter: only the folder of
+    most videos of a number counts.
     """
     folders: dict[int, Counter[int]] = {}
     for row in rows:
@@ -177,7 +176,7 @@ def _compare_with_folders(rows: Sequence[Row], numbers: Mapping[str, int], class
         row = next(row for row in rows if len(row.labels) == 1 and numbers[row.labels[0]] in wrong)
         value = numbers[row.labels[0]]
         raise InputError(
-            f"{row.place}: label {value} is {classes.names[value]!r} to the model, but its videos lie in the folder of "
-            f"{classes.names[wrong[value]]!r}; {len(wrong)} numbers differ so; "
-            "`label_map=FILE` says what the numbers of the data set mean"
+            f"{row.place}: label {value} is {classes.names[value]!r} in the model, but its videos are in the folder of "
+            f"{classes.names[wrong[value]]!r}; {len(wrong)} numbers differ in this way; "
+            "name the classes of the dataset's numbers with `label_map=FILE`"
         )

@@ -1,4 +1,4 @@
-"""Annotation files as lines, cells and records, each with its line number. What cannot be read is an InputError."""
+"""Annotation files as lines, cells and records, each with its line number. Errors are InputErrors."""
 
 import csv
 import json
@@ -16,18 +16,18 @@ from timesformer_cli.video.inputs import VIDEO_EXTENSIONS
 
 Content = Literal["text", "json", "parquet", "folder"]
 
-_HEAD = 2**16  # bytes that say what a file is
-_PROBED = 100  # lines that say what format it is
+_HEAD = 2**16  # bytes to detect the kind of a file
+_PROBED = 100  # lines to detect the format
 _JSON = re.compile(r"\s*(\[\s*[\]{]|\{\s*[\"}])")
 _GAP = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One video as a data set has it.
+    """One video of a dataset.
 
-    `name` is a path; without the extension of a video it stands for any file of that name. `labels` are names or
-    numbers, none when the video has no label. `line` counts from 1; 0 is for a video that no file lists.
+    `name` is a path; without a video file extension it means any file of that name. `labels` are names or numbers;
+    empty if the video has no label. `line` counts from 1; 0 is for a video that no file lists.
     """
 
     file: str
@@ -49,7 +49,7 @@ class Probe:
 
     @cached_property
     def content(self) -> Content:
-        """What the file holds. Raises InputError for what is no annotation file at all."""
+        """The kind of content. Raises InputError if the file cannot hold annotations."""
         return _content(self.path)
 
     @cached_property
@@ -61,7 +61,7 @@ class Probe:
 
     @cached_property
     def columns(self) -> Sequence[str]:
-        """Names of columns: of a header in text, the first JSON object, or the Parquet schema."""
+        """Names of columns: from the header of a text, the first JSON object, or the Parquet schema."""
         if self.content == "json":
             return list(next((record for _, record in records(self.path)), {}))
         if self.content == "parquet":
@@ -69,18 +69,18 @@ class Probe:
         return header(self.lines[0])[1] if self.lines else []
 
     def mostly(self, fitting: re.Pattern[str]) -> bool:
-        """Whether the lines of text are, but for some that may be broken, of that form."""
+        """Whether most lines of text have that form; a few may be broken."""
         return 2 * sum(1 for line in self.lines if fitting.fullmatch(line)) > len(self.lines)
 
 
 def without_extension(name: str) -> str:
-    """A name without the extension of a video; any other is part of the name, as in `v_1.5`."""
+    """A name without a video file extension; any other extension is part of the name, as in `v_1.5`."""
     stem, _, extension = name.rpartition(".")
     return stem if stem and extension.lower() in VIDEO_EXTENSIONS else name
 
 
 def is_video(name: str) -> bool:
-    """Whether a name ends as those of videos do."""
+    """Whether a name has a video file extension."""
     return without_extension(name) != name
 
 
@@ -97,14 +97,14 @@ def _content(path: Path) -> Content:
     try:
         if os.path.isdir(path):
             return "folder"
-        # Files are read more than once, which a pipe does not allow.
+        # Files are read more than once, which is not possible with pipes.
         if os.path.exists(path) and not os.path.isfile(path):
             raise InputError(f"{path}: not a regular file; save the annotations to one")
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such annotation file") from error
-    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+    except (OSError, ValueError) as error:  # ValueError: not a possible path
         raise _unreadable(path, error) from error
     if head.startswith(b"PAR1"):
         return "parquet"
@@ -116,7 +116,7 @@ def _content(path: Path) -> Content:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers and line ends, blank ones too; bytes that are no UTF-8 stay, as they do in paths."""
+    """All lines, with their numbers and line ends; bytes that are not UTF-8 are kept, as in paths."""
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
             for line, text in enumerate(file, 1):
@@ -128,14 +128,14 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def header(text: str) -> tuple[str, list[str]]:
-    """The delimiter of a header, and its columns: in lower case, with underscores for spaces."""
+    """The delimiter of a header, and its columns, in lower case and with underscores for spaces."""
     delimiter = max((",", ";", "\t"), key=text.count)
     cells = (cell.strip().strip('"').strip().casefold() for cell in text.split(delimiter))
     return delimiter, [re.sub(r"[\s-]+", "_", cell) for cell in cells]
 
 
 def cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Cells of each line that is not blank, without the quotes and spaces around them."""
+    """The cells of each line that is not blank, without quotes and spaces around them."""
     reader = csv.reader((text for _, text in lines(path)), delimiter=delimiter, strict=True)
     before = 0
     try:
@@ -149,7 +149,7 @@ def cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON list, or of JSON lines, with the line that each begins in."""
+    """The objects of a JSON list, or of JSON lines, each with the line where it begins."""
     text = "".join(text for _, text in lines(path))
     decoder = json.JSONDecoder()
     position = _after_gap(text, 0)
@@ -161,13 +161,13 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             record, position = decoder.raw_decode(text, position)
         except RecursionError as error:
-            raise InputError(f"{place(path, line)}: JSON nested without end") from error
+            raise InputError(f"{place(path, line)}: JSON nested too deeply") from error
         except json.JSONDecodeError as error:
             raise InputError(f"{place(path, error.lineno)}: not valid JSON ({error.msg})") from error
         except ValueError as error:  # a number of thousands of digits
             raise InputError(f"{place(path, line)}: not valid JSON ({error})") from error
         if not isinstance(record, dict):
-            raise InputError(f"{place(path, line)}: a JSON object for each video was expected, not {short(record)}")
+            raise InputError(f"{place(path, line)}: expected a JSON object for each video, not {short(record)}")
         yield line, record
     if in_list and position == len(text):
         raise InputError(f"{place(path, line)}: the JSON list is not closed; was the file cut off?")
@@ -184,7 +184,7 @@ def _parquet_columns(path: Path) -> list[str]:
 
 
 def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The values of those columns, row by row, counted from 1."""
+    """The values of these columns, row by row; rows are counted from 1."""
     batches = _from_parquet(path, lambda file: (b.to_pylist() for b in file.iter_batches(columns=list(columns))))
     return enumerate((row for batch in batches for row in batch), 1)
 
@@ -205,7 +205,7 @@ def _from_parquet(path: Path, read: Any) -> Iterator[Any]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """What is in a folder, sorted, without what is hidden."""
+    """The names in a folder, sorted, without hidden ones."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Tables: annotation files whose columns or keys have names, as CSV, JSON or Parquet."""
+"""Tables: annotation files with named columns or keys, as CSV, JSON or Parquet."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from timesformer_cli.datasets.matching import number
 from timesformer_cli.datasets.reading import Probe, Row, cells, header, lines, parquet_rows, place, records, short
 from timesformer_cli.errors import InputError
 
-# Names of columns, the likelier first.
+# Names of columns, the most likely first.
 _PATHS = ("path", "file_name", "filename", "file", "video", "video_path")
 _LABELS = ("label", "labels", "class", "class_name", "category", "action")
 _SPLITS = ("split", "subset")
@@ -23,13 +23,13 @@ _SPLIT_NAMES = {"validate": "val", "validation": "val", "valid": "val", "trainin
 
 
 def split_name(text: str) -> str:
-    """`validate`, `validation` and `val` are one split to all data sets."""
+    """The usual name of a split: `validate` and `validation` are `val`."""
     name = text.strip().casefold()
     return _SPLIT_NAMES.get(name, name)
 
 
 def fits_kinetics(probe: Probe) -> bool:
-    # Rows without a header are meant, too: reading them says what is missing.
+    # Also fits rows without a header: reading them reports the missing header.
     return probe.content == "text" and ("youtube_id" in probe.columns or _has_no_header(probe))
 
 
@@ -46,21 +46,21 @@ def read_kinetics(path: Path) -> Iterator[Row]:
         start, end = _SECONDS.fullmatch(row["time_start"]), _SECONDS.fullmatch(row["time_end"])
         if not (start and end and row["youtube_id"]):
             found = ", ".join(repr(row[name]) for name in _KINETICS)
-            raise InputError(f"{place(path, line)}: an id and two times in seconds were expected, not {found}")
+            raise InputError(f"{place(path, line)}: expected an id and two times in seconds, not {found}")
         name = f"{row['youtube_id']}_{int(start[1]):06d}_{int(end[1]):06d}"
         label = row.get("label", "").strip('"')
         yield Row(str(path), line, name, (label,) if label else (), split_name(row.get("split", "")) or None)
 
 
 def _below_header(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows below a header that has the `needed` columns, by the names of their columns."""
+    """Rows below a header with the `needed` columns, as dicts by column name."""
     first, text = next(((line, text.strip()) for line, text in lines(path) if text.strip()), (1, ""))
     delimiter, columns = header(text)
     if not set(needed) <= set(columns):
-        raise InputError(f"{place(path, first)}: a header with {', '.join(needed)} was expected, not {short(text)}")
+        raise InputError(f"{place(path, first)}: expected a header with {', '.join(needed)}, not {short(text)}")
     for line, row in islice(cells(path, delimiter), 1, None):
         if len(row) != len(columns):
-            raise InputError(f"{place(path, line)}: {len(row)} columns, where the header has {len(columns)}")
+            raise InputError(f"{place(path, line)}: {len(row)} columns, but {len(columns)} in the header")
         yield line, dict(zip(columns, row, strict=True))
 
 
@@ -69,16 +69,16 @@ def fits_table(probe: Probe) -> bool:
 
 
 def read_table(path: Path) -> Iterator[Row]:
-    """Columns of paths and labels by their usual names, as CSV, JSON lines or Parquet; also metadata of a videofolder.
+    """Columns of paths and labels with usual names, in CSV, JSON lines or Parquet; also metadata of a videofolder.
 
-    Several labels are a list, or in a column called `labels` text with | between them.
+    Several labels are a list, or in a column `labels` a text with | between them.
     """
     probe = Probe(path)
     paths, labels, splits = (next((n for n in names if n in probe.columns), "") for names in (_PATHS, _LABELS, _SPLITS))
     for what, name, names in (("paths", paths, _PATHS), ("labels", labels, _LABELS)):
         if not name:
             has = f"no column of {what} in {short(list(probe.columns))}"
-            raise InputError(f"{place(path, 1)}: {has}; expected was one of {', '.join(names)}")
+            raise InputError(f"{place(path, 1)}: {has}; expected one of {', '.join(names)}")
     columns = [name for name in (paths, labels, splits) if name]
     rows: Iterator[tuple[int, dict[str, Any]]]
     if probe.content == "json":
@@ -103,7 +103,7 @@ def fits_json(key: str) -> Callable[[Probe], bool]:
 def read_ssv2(path: Path) -> Iterator[Row]:
     """Something-Something: `{"id": "74225", "label": "spinning cube", "template": "Spinning [something]"}`.
 
-    The class is the template. The test set has ids alone.
+    The class is the template. The test set has only ids.
     """
     for line, record in records(path):
         labels = _labels(record.get("template", record.get("label")), path, line)
@@ -118,22 +118,22 @@ def read_diving48(path: Path) -> Iterator[Row]:
 
 
 def _name(record: dict[str, Any], key: str, path: Path, line: int) -> str:
-    """What names the video. A zero byte in it would make it another name to the file system."""
+    """The name of the video. With a zero byte in it, the file system would see a different name."""
     value = record.get(key)
     text = str(value) if type(value) in (str, int) else ""  # type(): True is an int too
     if not text.strip() or "\0" in text:
-        raise InputError(f"{place(path, line)}: a video was expected as {key!r}, not {short(value)}")
+        raise InputError(f"{place(path, line)}: expected a video as {key!r}, not {short(value)}")
     return text
 
 
 def _labels(value: object, path: Path, line: int) -> tuple[str, ...]:
-    """A label, or a list of them, as text; none for what says that there is none."""
+    """A label, or a list of labels, as text; empty for values that mean no label."""
     labels: dict[str, None] = {}
     for label in value if isinstance(value, list) else [value]:
         if label is None or label != label:  # NaN, which pandas writes for no value
             continue
         if not isinstance(label, str | int | float) or isinstance(label, bool):
-            raise InputError(f"{place(path, line)}: {short(label)} is no label")
+            raise InputError(f"{place(path, line)}: {short(label)} is not a label")
         text = str(label).strip()
         if text and number(text) != -1:
             labels[text] = None

@@ -1,4 +1,4 @@
-"""Runs on the same videos against each other, and several as one."""
+"""Compare runs on the same videos, and fuse several into one."""
 
 import math
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from timesformer_cli.specs import Combine
 class Comparison:
     """Accuracies of two runs, and the `difference` second minus first with its 95 % interval by a bootstrap.
 
-    `gained` and `lost`, int64, are the rows of the videos that the second alone has right, or the first
-    alone. `p_value` is of McNemar's test, None without videos as the rest is.
+    `gained` and `lost`, int64, are the rows of the videos that only the second has right, or only the
+    first. `p_value` is that of McNemar's test. Without videos, all values are None.
     """
 
     videos: int
@@ -38,10 +38,10 @@ class Comparison:
 
 
 def common_rows(runs: Sequence[Sequence[str]]) -> list[NDArray[np.int64]]:
-    """Rows int64 of the videos that all runs have, by their names, for each run; the order is that of the first.
+    """For each run, the rows (int64) of the videos that all runs have, by name, in the order of the first run.
 
     Raises:
-        ValueError: a run that has a name twice.
+        ValueError: a run has a name twice.
     """
     rows = [{name: row for row, name in enumerate(names)} for names in runs]
     for number, (names, of_names) in enumerate(zip(runs, rows, strict=True), start=1):
@@ -55,8 +55,8 @@ def compare(first: NDArray[np.bool_], second: NDArray[np.bool_], *, resamples: i
     """Compare two runs by which videos, bool (N,) in the same order, each has right.
 
     The interval is of a bootstrap over pairs, and so a point if no video tells the runs apart. McNemar's
-    test is the exact one, two-sided: the videos that one run alone has right are as many heads and tails of
-    a fair coin. It is not the mid-p variant, so that it errs towards no difference.
+    test is the exact one, two-sided: the videos that only one run has right are treated as tosses of a fair
+    coin. It is not the mid-p variant, so it errs towards no difference.
     """
     videos = len(first)
     gained, lost = np.flatnonzero(second & ~first), np.flatnonzero(first & ~second)
@@ -80,12 +80,12 @@ def fuse(
 ) -> NDArray[np.float32]:
     """Weighted mean of the probabilities of several runs, float32 (N, K), of scores (N, K) each; see `metrics`.
 
-    Probabilities, since logits of different models have different scales, and the most peaked would
-    decide alone. Where videos have several labels, a logit's probability is its sigmoid. To be
-    measured with `combine="probabilities"`.
+    Probabilities are averaged because logits of different models have different scales, and the most
+    peaked ones would dominate. If videos have several labels, the probability of a logit is its sigmoid.
+    Measure the result with `combine="probabilities"`.
 
     Raises:
-        UsageError: weights that are no weights.
+        UsageError: the weights are negative, not finite, all 0, or not one per run.
         ValueError: scores of different shapes, or not finite.
     """
     if len(weights) != len(runs):

@@ -1,4 +1,4 @@
-"""A matrix of confusion as a picture: dark where many videos of a class are taken for another."""
+"""The confusion matrix as an image: dark cells mean that many videos of a class get that prediction."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from timesformer_cli.text import printable
 
-_SIDE = 800  # pixels of the matrix, as nearly as whole pixels for a class come to it
+_SIDE = 800  # pixels of the matrix, rounded to whole pixels per class
 _MOST_NAMED = 60  # with more classes, names would be too small to read
 _MARGIN, _TEXT = 16, 14
 _PAPER, _INK, _GRID = (255, 255, 255), (40, 40, 46), (222, 224, 230)
@@ -19,9 +19,9 @@ _LONGEST = 28  # letters of a name
 
 
 def draw(matrix: NDArray[np.int64], labels: Sequence[str]) -> Image.Image:
-    """The picture of a matrix (K, K) of `metrics.confusion`: rows are classes, from top to bottom, columns predictions.
+    """The image of a matrix (K, K) of `metrics.confusion`: rows are classes, from top to bottom, columns predictions.
 
-    Colours are shares of the row, on a scale of square roots, or few mistakes would not be seen beside what is right.
+    Colours show the square root of the share of the row, so that rare mistakes are visible beside correct results.
     """
     classes = len(matrix)
     cell = max(_SIDE // classes, 1)
@@ -37,7 +37,7 @@ def draw(matrix: NDArray[np.int64], labels: Sequence[str]) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     pen.rectangle((left - 1, top - 1, left + side, top + side), outline=_GRID)
     pen.text((left, _MARGIN), "predicted", _INK, _font())
-    _paste_upright(picture, "label of the data set", (_MARGIN, top))
+    _paste_upright(picture, "label of the dataset", (_MARGIN, top))
     for number, name in enumerate(names):
         middle = cell * number + cell // 2
         pen.text((left - 6, top + middle), name, _INK, _font(), anchor="rm")
@@ -54,7 +54,7 @@ def _colours(matrix: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _paste_upright(picture: Image.Image, text: str, at: tuple[int, int], *, above: bool = False) -> None:
-    """Write from below to above: `at` is the upper left corner or, `above`, the lower left one."""
+    """Write text upwards: `at` is the upper left corner or, with `above`, the lower left one."""
     length = max(round(_font().getlength(text)), 1)
     strip = Image.new("RGB", (length, _TEXT + 4), _PAPER)
     ImageDraw.Draw(strip).text((0, 0), text, _INK, _font())
@@ -67,6 +67,6 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _short(label: str) -> str:
-    # Pillow's own font, the same on every machine, has no other letters.
+    # Pillow's own font, the same on every machine, has only these letters.
     text = printable(label).encode("ascii", "backslashreplace").decode("ascii")
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -1,9 +1,9 @@
-"""Folders that runs on labelled data sets leave: what was evaluated, how, and what came of it.
+"""The folder of a run on a labelled dataset: its records, settings and results.
 
-`videos.jsonl` has a record of each video as `predict` writes them, with the classes it should have (`target`) and its
-scores (`_logits`, and `_probabilities` where the recipe combines those: float32 in base64). The settings are in
-`videos.jsonl.meta.json`, and what is wrong with the data set in `problems.csv`. Every other file is made of these by
-`write_results`.
+`videos.jsonl` has a record of each video, as `predict` writes them, with its true classes (`target`) and its scores
+(`_logits`, and `_probabilities` if the recipe combines probabilities: float32 in base64). The settings are in
+`videos.jsonl.meta.json`, and the problems of the dataset in `problems.csv`. `write_results` makes all other files from
+these.
 """
 
 import csv
@@ -32,7 +32,7 @@ VIDEOS = "videos.jsonl"
 METRICS = "metrics.json"
 PROBLEMS = "problems.csv"
 
-# What is made of the records, `metrics.json` last, so that a folder that has it is whole.
+# Files made from the records; `metrics.json` is the last, so that a folder with it is complete.
 _RESULTS = ("predictions.csv", "per_class.csv", "scores.npz", "confusion.npz", "confusion.png", "report.html", METRICS)
 
 _PREDICTIONS = (
@@ -50,17 +50,17 @@ _PREDICTIONS = (
 
 
 def open_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
-    """Make the folder, or find out that a run may not be written there.
+    """Create the folder, or check that a run may be written to it.
 
     Raises:
-        OutputError: it cannot be made, or holds something that is to be kept.
+        OutputError: it cannot be created, or holds other files or a run to keep.
     """
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         there = sorted(os.listdir(folder))
     if VIDEOS in there:
         if not (overwrite or resume):
-            raise OutputError(f"{folder}: holds a run already; choose another name, `resume` or `overwrite`")
+            raise OutputError(f"{folder}: already holds a run; choose another name, `resume` or `overwrite`")
     elif others := [name for name in there if name not in (PROBLEMS, *_RESULTS) and not name.startswith(VIDEOS)]:
         raise OutputError(f"{folder}: holds no run, but other files such as {others[0]!r}; name an empty or new folder")
     if not os.access(folder, os.W_OK):
@@ -68,26 +68,26 @@ def open_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
 
 
 def remove_results(folder: Path) -> None:
-    """Take away what is to be made anew; the records stay. Raises OutputError."""
+    """Remove the results, but keep the records. Raises OutputError."""
     with told(folder):
         for name in reversed(_RESULTS):
             (folder / name).unlink(missing_ok=True)
 
 
 def write_problems(folder: Path, problems: Iterable[Problem]) -> None:
-    """List what is wrong with the data set. Raises OutputError."""
+    """Write the problems of the dataset. Raises OutputError."""
     rows = [(problem.kind, problem.place, problem.message) for problem in problems]
     write_text(folder / PROBLEMS, csv_text([("kind", "place", "message"), *rows]))
 
 
 def copy_problems(source: Path, target: Path) -> None:
-    """Take over the list of another run, which has the same data set. Raises OutputError."""
+    """Copy the problems of another run on the same dataset, if it has any. Raises OutputError."""
     with told(target / PROBLEMS), suppress(FileNotFoundError):
         copyfile(source / PROBLEMS, target / PROBLEMS)
 
 
 def write_records(folder: Path, provenance: Provenance, records: Iterable[Record]) -> None:
-    """Write records that are there at once as a run would have. Raises OutputError."""
+    """Write existing records, as a run would. Raises OutputError."""
     with Ledger(folder / VIDEOS, "jsonl", provenance, may_be_empty=True) as ledger:
         for record in records:
             ledger.write(record)
@@ -97,15 +97,15 @@ def read_run(folder: Path) -> Run:
     """The run that `folder` holds.
 
     Raises:
-        InputError: it holds none, or none that is finished.
+        InputError: it holds no run, or one that is not finished.
         OutputError: the settings are damaged.
     """
     videos = folder / VIDEOS
     if not (videos.is_file() and meta_of(videos).is_file()):
-        raise InputError(f"{folder}: is no folder of a run; {VIDEOS} and {meta_of(videos).name} were expected in it")
+        raise InputError(f"{folder}: is not the folder of a run, which holds {VIDEOS} and {meta_of(videos).name}")
     settings, holds = read_meta(videos)
     if holds is None:
-        raise InputError(f"{folder}: its run is not finished; go on with it first, with `resume`")
+        raise InputError(f"{folder}: its run is not finished; continue it first, with `resume`")
     try:
         return gather((record for _, record in read_records(videos)), Provenance.from_dict(settings))
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -114,7 +114,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The content of `metrics.json`; nothing where it is not there yet."""
+    """The content of `metrics.json`; empty if it does not exist yet."""
     try:
         summary = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -123,9 +123,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def write_results(folder: Path, run: Run, summary: dict[str, Any], commands: Sequence[str]) -> None:
-    """Write everything that is made of the records. Raises OutputError.
+    """Write all files that are made from the records. Raises OutputError.
 
-    `summary` is the content of `metrics.json`, and `commands` make the run again, one line each.
+    `summary` is the content of `metrics.json`, and `commands` are those that repeat the run, one line each.
     """
     labels = np.array(run.labels)
     page = report.render(run, summary, _read_problems(folder), folder, commands)
@@ -143,7 +143,7 @@ def write_results(folder: Path, run: Run, summary: dict[str, Any], commands: Seq
 
 
 def _read_problems(folder: Path) -> list[Problem]:
-    """What `write_problems` or `copy_problems` has left, if anything."""
+    """The problems from `write_problems` or `copy_problems`, if there are any."""
     try:
         with (folder / PROBLEMS).open(encoding="utf-8", errors="replace", newline="") as file:
             rows = list(csv.reader(file))[1:]
@@ -153,7 +153,7 @@ def _read_problems(folder: Path) -> list[Problem]:
 
 
 def _predictions(run: Run) -> Iterator[Sequence[object]]:
-    """A row for each video: with one label each, its rank (1 is the first) and its probability too."""
+    """A row for each video; if videos have one label each, also its rank (from 1) and its probability."""
     named = ("; ".join(run.labels[index] for index in target) for target in run.targets)
     if run.multi_label:
         best = run.ranked.argmax(axis=1)
@@ -183,7 +183,7 @@ def _predictions(run: Run) -> Iterator[Sequence[object]]:
 
 
 def _per_class(run: Run) -> Iterator[Sequence[object]]:
-    """A row for each class: with one label to a video, which others it is taken for most often too."""
+    """A row for each class; if videos have one label each, also the classes it is most often mistaken for."""
     if run.multi_label:
         yield "index", "label", "videos", "average_precision"
         precisions = metrics.average_precision(run.ranked, run.memberships)
@@ -208,7 +208,7 @@ def _per_class(run: Run) -> Iterator[Sequence[object]]:
 
 
 def _table(rows: Sequence[Sequence[object]]) -> str:
-    """CSV of rows that may end early; the first has the names of the columns."""
+    """CSV of rows, of which the first has the names of the columns; shorter rows are filled up."""
     return csv_text((*row, *[None] * (len(rows[0]) - len(row))) for row in rows)
 
 

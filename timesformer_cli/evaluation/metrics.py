@@ -1,8 +1,8 @@
-"""How right the scores of many videos are, with one label each or with several.
+"""Metrics of the scores of many videos, with one label each or with several.
 
 `scores` is (N, K) throughout: a row for each video, its mean logits or, with `combine="probabilities"`,
 its mean probabilities. `targets` is int64 (N,), class numbers, or, with several labels, bool (N, K).
-Equal scores rank as everywhere in this tool: the lower class number comes first.
+Equal scores rank as everywhere in this package: the lower class number comes first.
 """
 
 import math
@@ -24,7 +24,7 @@ _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 _DEFINITIONS = {
     "intervals": "95 % intervals; by their method, wilson: the score interval of a share of the videos, "
     "bootstrap: percentiles of resamples of the evaluated videos",
-    "accuracy": "share of the evaluated videos whose label is among the k best; of equal scores the lower class leads",
+    "accuracy": "share of the evaluated videos whose label is among the k best; of equal scores, the lower class leads",
     "failures_as_wrong": "the same share, with the videos that failed counted as wrong; "
     "failures_as_wrong_interval is its interval, low and high",
     "mean_class_accuracy": "mean of the top-1 accuracies of the classes that have evaluated videos",
@@ -59,7 +59,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class TopK:
-    """Videos whose label is among the `k` best, and their share; None without videos.
+    """The number of videos whose label is among the `k` best, and their share; None without videos.
 
     `failures_as_wrong` is their share of the evaluated and the failed videos, and `failures_as_wrong_interval` its 95 %
     interval (low, high) by Wilson.
@@ -74,10 +74,10 @@ class TopK:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """What `measure` finds; None is what the targets or the lack of videos leave open.
+    """The results of `measure`; None for metrics that the targets do not allow, or without videos.
 
-    `videos` counts those evaluated, without the `failed`; `classes` those of the scores, and
-    `classes_with_videos` those that any video has as its label.
+    `videos` counts the evaluated videos, without the `failed` ones. `classes` counts the classes of the
+    scores, and `classes_with_videos` those that are the label of any video.
     """
 
     videos: int
@@ -91,7 +91,7 @@ class Metrics:
     mean_average_precision: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields with what they mean; `top` as `top_1`, `top_5`, ...; `interval_note`: see `Estimate.no_width`."""
+        """The fields, with their definitions; `top` becomes `top_1`, ...; `interval_note`: see `Estimate.no_width`."""
         record = asdict(self)
         tops = {f"top_{top.pop('k')}": top for top in record.pop("top")}
         mean = self.mean_class_accuracy
@@ -101,7 +101,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
-    """What became of each video, arrays (N,).
+    """The result of each video, as arrays (N,).
 
     `predicted` int64: the class with the highest score. `ranks` int64: how many classes come before
     the label. `confidences` float64: the highest probability. `losses` float64: -ln(probability of the label).
@@ -115,9 +115,9 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
-    """Bins of equal width over the confidences 0 to 1, each without its lower edge and with its upper.
+    """Bins of equal width over the confidences 0 to 1; a bin includes its upper edge, not its lower one.
 
-    `videos` int64 (B,); `confidence` and `accuracy` float64 (B,): means of a bin, NaN where it is empty.
+    `videos` int64 (B,); `confidence` and `accuracy` float64 (B,): means of a bin, NaN if it is empty.
     """
 
     videos: NDArray[np.int64]
@@ -132,10 +132,10 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True)
 class ClassResult:
-    """A row of the table of classes: videos that have it as label, of them right, and videos it was predicted for.
+    """The results of one class: `videos` with this label, `correct` ones among them, and videos `predicted` as it.
 
-    `accuracy` and `precision` are None where there is no video. `confusions` holds up to three
-    pairs (predicted class, videos), the most frequent first.
+    `accuracy` and `precision` are None without videos. `confusions` holds up to three pairs (predicted
+    class, videos), the most frequent first.
     """
 
     index: int
@@ -149,7 +149,7 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """`videos` of the class `target` were taken for `predicted`; `share` of all its videos."""
+    """`videos` of the class `target` were predicted as `predicted`, which is a `share` of its videos."""
 
     target: int
     predicted: int
@@ -258,18 +258,18 @@ def check_finite(scores: Floats) -> None:
 
 
 def chunks(videos: int) -> Iterator[slice]:
-    """Slices of rows whose float64 copies fit in memory."""
+    """Slices of rows whose float64 copies fit into memory."""
     return (slice(start, start + _ROWS) for start in range(0, videos, _ROWS))
 
 
 def restrict(
     scores: Floats, targets: NDArray[np.int64], classes: NDArray[np.bool_]
 ) -> tuple[Floats, NDArray[np.int64], NDArray[np.bool_]]:
-    """Scores, targets and which rows (N,) are left when there are no classes but those marked in `classes` (K,).
+    """Scores, targets and rows (N,) that are left if only the classes marked in `classes` (K,) exist.
 
-    Videos of other classes leave. The classes are numbered anew, in their old order, and
-    probabilities are normalised over them wherever they are taken. With several labels to a video,
-    columns are left out of both arrays, and all videos stay.
+    Videos of other classes are left out. The classes are renumbered in their old order, and probabilities
+    are normalised over them whenever they are computed. For videos with several labels, leave out columns
+    of both arrays instead, and keep all videos.
     """
     rows = classes[targets]
     numbers = np.cumsum(classes) - 1
@@ -296,7 +296,7 @@ def confusion(predicted: NDArray[np.int64], targets: NDArray[np.int64], classes:
 
 
 def per_class(matrix: NDArray[np.int64]) -> list[ClassResult]:
-    """The table of classes, of a matrix of `confusion`."""
+    """The results of each class, from a matrix of `confusion`."""
     results = []
     for index, (row, predicted) in enumerate(zip(matrix, matrix.sum(axis=0).tolist(), strict=True)):
         videos, correct = int(row.sum()), int(row[index])
@@ -316,7 +316,7 @@ def per_class(matrix: NDArray[np.int64]) -> list[ClassResult]:
 
 
 def most_confused(matrix: NDArray[np.int64], count: int = 20) -> list[Confusion]:
-    """The most frequent mistakes of a matrix of `confusion`; of equal ones first that with the larger share."""
+    """The most frequent mistakes in a matrix of `confusion`; of equally frequent ones, the larger share first."""
     targets, predicted = np.nonzero(matrix * ~np.eye(len(matrix), dtype=np.bool_))
     videos = matrix[targets, predicted]
     shares = videos / matrix.sum(axis=1)[targets]
@@ -345,10 +345,10 @@ def average_precision(scores: Floats, targets: NDArray[np.bool_]) -> NDArray[np.
 
 
 def chance_warning(metrics: Metrics) -> str | None:
-    """A sentence if the accuracy may well be that of guessing, which labels in a wrong order look like.
+    """A sentence if the accuracy may be that of guessing, as with labels in a wrong order, else None.
 
-    Guessing gets k / K of the videos right. As many right as there are, or more, would come of it in more
-    than 1 % of cases. Fewer than 20 videos say too little.
+    Guessing gets k / K of the videos right. The warning appears if guessing would get at least as many
+    right in more than 1 % of cases. Fewer than 20 videos are too few to tell.
     """
     if not metrics.top or metrics.videos < 20:
         return None
@@ -359,12 +359,12 @@ def chance_warning(metrics: Metrics) -> str | None:
     return (
         f"top-{top.k} accuracy of {100 * top.correct / metrics.videos:.2f} % over {metrics.videos} videos cannot be "
         f"told from guessing ({100 * guessing:.2f} %); the likely cause is that the annotations number the classes in "
-        "another order than the model"
+        "a different order than the model"
     )
 
 
 def binomial_tail(successes: int, trials: int, chance: float) -> float:
-    """Probability of that many successes or more, each with a chance above 0 and below 1."""
+    """Probability of at least so many successes; the `chance` of each is above 0 and below 1."""
     number = np.arange(trials)
     steps = np.log((trials - number) / (number + 1)) + math.log(chance) - math.log1p(-chance)
     logs = trials * math.log1p(-chance) + np.concatenate([[0.0], np.cumsum(steps)])

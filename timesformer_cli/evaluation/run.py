@@ -1,4 +1,4 @@
-"""A run on a labelled data set: which videos, which scores, and what they are worth. On disk it is a `runfolder`."""
+"""A run on a labelled dataset: its videos, scores and metrics. `folder` keeps it on disk."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from timesformer_cli.results.record import Excerpt, Record, to_record
 from timesformer_cli.results.settings import Combination, Fused, Provenance
 from timesformer_cli.specs import Checkpoint, Combine
 
-# What `to_record` and `Run` agree on: beside what the record shows, all mean logits.
+# What the records of a run hold: besides the labels they show, the mean logits of all classes.
 EXCERPT = Excerpt(top_k=5, logits=True)
 
 _KINDS = ("logits", "probabilities")
@@ -33,11 +33,11 @@ _KINDS = ("logits", "probabilities")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Videos with known classes, and what a model says of each.
+    """Videos with known classes, and the scores of a model for each.
 
     `scores` has `logits`, `probabilities` or both, float32 (N, K): means over the views of the N videos at `paths`.
-    `targets` are the class numbers of each video, one or, where that is what the data set has, several. `failed` are
-    the records of videos without scores. `provenance` says how it was made; it has a `data_set`.
+    `targets` are the class numbers of each video: one, or several if the dataset has several labels per video.
+    `failed` are the records of videos without scores. `provenance` has the settings of the run, with `data_set`.
     """
 
     provenance: Provenance
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def data_set(self) -> Mapping[str, Any]:
-        """What `data_set_settings` or `score_files.own_data_set` gave."""
+        """The settings of the dataset, from `dataset_settings` or `score_files.own_dataset_settings`."""
         assert self.provenance.data_set is not None
         return self.provenance.data_set
 
@@ -88,7 +88,7 @@ class Run:
 
     @cached_property
     def outcomes(self) -> Outcomes:
-        """What became of each video that has one class."""
+        """Rank, confidence and loss of each video, if videos have one class each."""
         return metrics.outcomes(self.ranked, self.classes, self.combine)
 
     @cached_property
@@ -102,7 +102,7 @@ class Run:
         return metrics.measure(self.ranked, self.classes, combine=self.combine, failed=len(self.failed), ks=ks)
 
     def records(self) -> Iterator[Record]:
-        """What `gather` makes this run of."""
+        """The records from which `gather` makes this run."""
         for row, (path, target) in enumerate(zip(self.paths, self.targets, strict=True)):
             packed = {f"_{kind}": [pack(scores[row])] for kind, scores in self.scores.items()}
             yield {"path": path, "status": "ok", "model": self.name, "target": list(target)} | packed
@@ -110,10 +110,10 @@ class Run:
 
 
 def with_protocol(checkpoint: Checkpoint) -> Checkpoint:
-    """The model with as many clips as its published numbers come from, where it would cover each video.
+    """The model with the number of clips of its published accuracy, if `clips` is auto.
 
-    That is one for all that are not published, as for most that are. A copy or an export of a model with a recipe
-    of its own is known by that.
+    That is one clip for models that are not published, and for most that are. A copy or an export of a model with its
+    own recipe is recognised by the name of the recipe.
     """
     if checkpoint.sampling.clips is not None or checkpoint.sampling.method not in ("window", "strided"):
         return checkpoint
@@ -122,8 +122,8 @@ def with_protocol(checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint if clips is None else with_overrides(checkpoint, fields={"clips": clips})
 
 
-def data_set_settings(dataset: Dataset, **asked: Any) -> dict[str, Any]:
-    """What of the data set decides about results, and what is wrong with it; `asked` are the user's options."""
+def dataset_settings(dataset: Dataset, **asked: Any) -> dict[str, Any]:
+    """The settings of the dataset that affect results, and its problems; `asked` are the user's options."""
     digest = sha256()
     for sample in dataset.samples:
         digest.update(encoded(f"{sample.path}\0{','.join(map(str, sample.labels))}\0"))
@@ -142,7 +142,7 @@ def data_set_settings(dataset: Dataset, **asked: Any) -> dict[str, Any]:
 
 
 def record_of(result: Result, checkpoint: Checkpoint, target: Sequence[int]) -> Record:
-    """The record of a video that is to be one of the classes `target`."""
+    """The record of a video whose true classes are `target`."""
     record = to_record(result, checkpoint, EXCERPT) | {"target": list(target)}
     if isinstance(result, Prediction) and checkpoint.combine == "probabilities":
         record["_probabilities"] = [pack(segment.scores) for segment in result.segments]
@@ -150,7 +150,7 @@ def record_of(result: Result, checkpoint: Checkpoint, target: Sequence[int]) -> 
 
 
 def gather(records: Iterable[Record], provenance: Provenance) -> Run:
-    """The run that left `records`. Raises ValueError, KeyError or TypeError if they are not those of one."""
+    """The run that wrote `records`. Raises ValueError, KeyError or TypeError if they are not those of a run."""
     paths: list[str] = []
     targets: list[tuple[int, ...]] = []
     failed: list[Record] = []
@@ -167,14 +167,14 @@ def gather(records: Iterable[Record], provenance: Provenance) -> Run:
     classes = len(provenance.labels)
     scores = {kind: np.stack(of_kind) for kind, of_kind in rows.items()} or {_KINDS[0]: np.empty((0, classes), "f4")}
     if any(array.shape != (len(paths), classes) for array in scores.values()):
-        raise ValueError(f"{len(paths)} videos, {classes} classes, but other numbers of scores")
+        raise ValueError(f"{len(paths)} videos and {classes} classes, but a different number of scores")
     if any(not 0 <= index < classes for target in targets for index in target):
-        raise ValueError(f"a target that is none of {classes} classes")
+        raise ValueError(f"a target that is not one of {classes} classes")
     return Run(provenance, tuple(paths), tuple(targets), scores, tuple(failed))
 
 
 def summarise(run: Run, found: Metrics) -> dict[str, Any]:
-    """The content of `metrics.json`, but for how long it took on what machine; `found` is what `run.measure` gave."""
+    """The content of `metrics.json`, except speed and machine; `found` is the result of `run.measure`."""
     data_set = run.data_set
     counts = {
         "listed": data_set["rows"],
@@ -205,7 +205,7 @@ def summarise(run: Run, found: Metrics) -> dict[str, Any]:
 
 
 def _published(run: Run, found: Metrics) -> dict[str, Any] | None:
-    """What the checkpoint was published with, beside what was found; None where that is of other classes."""
+    """The published accuracies beside those found; None if they are unknown or for different classes."""
     entry = zoo.find(run.name)
     if entry is None or len(run.labels) != entry.num_labels or run.data_set["classes"] is not None:
         return None
@@ -226,10 +226,10 @@ def _published(run: Run, found: Metrics) -> dict[str, Any] | None:
 
 
 def restrict(run: Run, names: Sequence[str]) -> Run:
-    """The run as if the model had no other classes than `names`, and the data set no videos of others.
+    """The run as if the model had only the classes `names`, and the dataset only videos of these.
 
     Raises:
-        UsageError: a name that is no class of it.
+        UsageError: a name is not a class of the run.
         InputError: no video is left.
     """
     known = Classes(run.labels)
@@ -238,7 +238,9 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
         index = known.index(name)
         if index is None:
             near = known.near(name)
-            raise UsageError(f"`classes`: {name!r} is no class of the run{f'; is it {near!r}?' if near else ''}")
+            raise UsageError(
+                f"`classes`: {name!r} is not a class of the run{f'; did you mean {near!r}?' if near else ''}"
+            )
         kept[index] = True
     numbers = np.cumsum(kept) - 1
 
@@ -261,13 +263,13 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
 
 
 def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
-    """One run whose scores are the weighted mean of the probabilities of several, of the videos that all have.
+    """Fuse runs: the weighted mean of their probabilities, on the videos that all have.
 
-    A video that failed in one of them has failed.
+    A video that failed in any of the runs has failed.
 
     Raises:
-        UsageError: weights that are no weights, runs of other classes or data sets.
-        InputError: no video that all have.
+        UsageError: unusable weights, or runs with different classes or datasets.
+        InputError: there is no video that all have.
     """
     rows = _common(runs)
     scores = comparison.fuse(
@@ -295,7 +297,7 @@ def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A video that one of two runs alone has right, the second if it is `gained`; class numbers that each says."""
+    """A video that only one of two runs has right, the second if `gained`; the others are class numbers."""
 
     path: str
     gained: bool
@@ -305,11 +307,11 @@ class Flip:
 
 
 def compare(first: Run, second: Run) -> tuple[comparison.Comparison, list[Flip]]:
-    """Two runs on the videos that both have, and which of these they disagree about.
+    """Compare two runs on the videos that both have, and list the videos that only one has right.
 
     Raises:
-        UsageError: runs of other classes or data sets, or of videos with several labels.
-        InputError: no video that both have.
+        UsageError: runs with different classes or datasets, or videos with several labels.
+        InputError: there is no video that both have.
     """
     if first.multi_label:
         raise UsageError("compare is for videos with one label each; these have several")
@@ -332,23 +334,25 @@ def compare(first: Run, second: Run) -> tuple[comparison.Comparison, list[Flip]]
 
 
 def _common(runs: Sequence[Run]) -> list[NDArray[np.int64]]:
-    """For each run the rows of the videos that all have."""
+    """For each run, the rows of the videos that all have."""
     for run in runs[1:]:
         if run.labels != runs[0].labels:
             raise UsageError(
-                f"{runs[0].name} and {run.name} have other classes: {len(runs[0].labels)} and {len(run.labels)}, or in "
-                "another order"
+                f"{runs[0].name} and {run.name} have different classes: {len(runs[0].labels)} and {len(run.labels)}, "
+                "or the same in a different order"
             )
         if run.multi_label != runs[0].multi_label:
-            raise UsageError(f"{runs[0].name} and {run.name}: one has videos with several labels, the other has not")
+            raise UsageError(f"{runs[0].name} and {run.name}: one has videos with several labels, the other does not")
     rows = comparison.common_rows([run.paths for run in runs])
     if not len(rows[0]):
         raise InputError(
-            f"no video is in all {len(runs)} runs: they are told apart by their paths, such as "
+            f"no video is in all {len(runs)} runs: videos are matched by their paths, such as "
             + " and ".join(repr(run.paths[0]) if run.paths else "none" for run in runs[:2])
         )
     for (one, own), (other, theirs) in pairwise(zip(runs, rows, strict=True)):
         for row, its in zip(own.tolist(), theirs.tolist(), strict=True):
             if set(one.targets[row]) != set(other.targets[its]):
-                raise UsageError(f"{one.paths[row]}: has not the same label in all runs; they are of other data sets")
+                raise UsageError(
+                    f"{one.paths[row]}: has different labels in these runs; they are on different datasets"
+                )
     return rows

@@ -1,7 +1,7 @@
-"""Files of scores, ours and those of other tools, to be evaluated without a model.
+"""Files of scores, from this and other tools, to evaluate without a model.
 
-A pickle is read as far as it holds lists, dicts, numbers and NumPy arrays. Nothing that it names is called: under the
-names of NumPy's functions it finds the few below, which do no more than make arrays of bytes.
+A pickle is read only if it holds lists, dicts, numbers and NumPy arrays. No function that it names is called: the names
+of NumPy's functions lead to the few below, which only make arrays from bytes.
 """
 
 import json
@@ -31,9 +31,10 @@ _KNOWN = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """`scores` float32 (N, K) of the file `path`, of the kind `combine`.
+    """`scores` float32 (N, K) from the file `path`, of the kind `combine`.
 
-    What the file lacks is None: `paths` of the videos, names of the classes, and the class numbers of each video.
+    `paths` of the videos, `labels` (names of the classes) and `targets` (class numbers of each video) are None if the
+    file lacks them.
     """
 
     path: Path
@@ -45,14 +46,14 @@ class Scores:
 
 
 class _NotPlainError(Exception):
-    """What a pickle holds besides plain data."""
+    """A pickle holds more than plain data; the message says what."""
 
 
 def read_scores(path: Path) -> Scores:
-    """The scores in `path`: npz or Parquet as `save_logits` and runs write them, else a pickle.
+    """The scores in `path`: npz or Parquet from `save_logits` or runs, else a pickle.
 
     Raises:
-        InputError: no such file, or none of these; a pickle that would run code, or holds tensors of PyTorch.
+        InputError: no such file, or an unknown format; a pickle that would run code, or holds PyTorch tensors.
     """
     try:
         with path.open("rb") as file:
@@ -66,18 +67,18 @@ def read_scores(path: Path) -> Scores:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _NotPlainError as error:
-        raise InputError(f"{path}: refused, it holds {error}; nothing in it was run") from error
+        raise InputError(f"{path}: refused, as it holds {error}; nothing in it was run") from error
     except InputError:
         raise
-    except Exception as error:  # damaged files provoke almost anything
+    except Exception as error:  # damaged files can cause almost any error
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"{path}: no scores that can be read ({what}); {_KNOWN}") from error
+        raise InputError(f"{path}: holds no readable scores ({what}); {_KNOWN}") from error
     return _checked(found)
 
 
 def _checked(found: Scores) -> Scores:
     if found.scores.ndim != 2 or not found.scores.size:
-        raise InputError(f"{found.path}: scores of the shape {found.scores.shape}; one row for each video was expected")
+        raise InputError(f"{found.path}: scores have the shape {found.scores.shape}; expected one row per video")
     videos, classes = found.scores.shape
     for what, parts in (("paths", found.paths), ("labels of videos", found.targets)):
         if parts is not None and len(parts) != videos:
@@ -87,10 +88,10 @@ def _checked(found: Scores) -> Scores:
     numbers = [index for target in found.targets or () for index in target]
     if numbers and not 0 <= min(numbers) <= max(numbers) < classes:
         raise InputError(
-            f"{found.path}: labels from {min(numbers)} to {max(numbers)}, and scores for {classes} classes"
+            f"{found.path}: labels from {min(numbers)} to {max(numbers)}, but scores for {classes} classes"
         )
     if found.paths is not None and len(set(found.paths)) < videos:
-        raise InputError(f"{found.path}: has videos more than once; parts of a timeline cannot be evaluated")
+        raise InputError(f"{found.path}: has videos more than once; segments of a timeline cannot be evaluated")
     if not np.isfinite(found.scores).all():
         raise InputError(f"{found.path}: holds scores that are not finite numbers")
     return found
@@ -147,20 +148,20 @@ def _from_pickle(path: Path) -> Scores:
 
 
 def _item(row: Any, name: str) -> Any:
-    """The value of `name`, which releases of mmaction2 wrap as {"item": ...} under the plural."""
+    """The value of `name`; some releases of mmaction2 use the plural, and wrap the value as {"item": ...}."""
     value = row.get(name, row.get(f"{name}s"))
     return value["item"] if isinstance(value, dict) else value
 
 
 def _kind(scores: NDArray[np.float32]) -> Combine:
-    """Sums or means of probabilities add up to the same for all videos; logits do not."""
+    """The kind of scores: sums or means of probabilities have the same total for all videos; logits do not."""
     sums = scores.sum(axis=1, dtype=np.float64)
     alike = float(np.ptp(sums)) <= 0.01 * float(sums.max())
     return "probabilities" if alike and bool((scores >= 0).all()) else "logits"
 
 
 class _Type:
-    """Stands for numpy.dtype: the numbers that scores are made of, in the order of bytes of their state."""
+    """Replaces numpy.dtype: only types of numbers, with the byte order of their state."""
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?[biuf][1248]", code):
@@ -172,7 +173,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for numpy.ndarray, whose own way to take over a state trusts it."""
+    """Replaces numpy.ndarray, which trusts the state it gets."""
 
     values: NDArray[Any]
 
@@ -198,7 +199,7 @@ def _encode(text: str, _: str) -> bytes:
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
-    ("_codecs", "encode"): _encode,  # how old protocols keep bytes
+    ("_codecs", "encode"): _encode,  # as old protocols store bytes
     **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: _Array() for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _of_bytes for core in ("core", "_core")},
@@ -210,8 +211,8 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in _STAND_INS:
             return _STAND_INS[module, name]
         if module.partition(".")[0] == "torch":
-            raise _NotPlainError("tensors of PyTorch, which are not read here; save them as arrays, with .numpy()")
-        raise _NotPlainError(f"{module}.{name}, more than arrays and plain data")
+            raise _NotPlainError("PyTorch tensors, which are not supported; save them as arrays, with .numpy()")
+        raise _NotPlainError(f"{module}.{name}, which is more than arrays and plain data")
 
 
 def _array(value: Any) -> NDArray[Any]:
@@ -222,10 +223,10 @@ def _array(value: Any) -> NDArray[Any]:
     return np.asarray(value)
 
 
-def own_data_set(found: Scores) -> dict[str, Any]:
-    """What a run says of its data set, where the file itself has the labels. Raises UsageError if it has none."""
+def own_dataset_settings(found: Scores) -> dict[str, Any]:
+    """The settings of the dataset if the file itself has the labels. Raises UsageError if it has none."""
     if found.targets is None:
-        raise UsageError(f"{found.path}: does not say which classes are right; name the data set or its `annotations`")
+        raise UsageError(f"{found.path}: has no labels of the videos; name the dataset or its `annotations`")
     return {
         "rows": len(found.scores),
         "samples": len(found.scores),
@@ -235,25 +236,26 @@ def own_data_set(found: Scores) -> dict[str, Any]:
     }
 
 
-def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], data_set: Mapping[str, Any]) -> Run:
-    """The scores with the classes of the data set or, without one, of the file itself.
+def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], settings: Mapping[str, Any]) -> Run:
+    """The run of these scores, with the labels of the dataset or, without one, of the file itself.
 
-    Files with paths are matched by these, others by their order. Videos without scores have failed.
+    Scores are matched with videos by path if the file has paths, else by order. Videos without scores have failed.
+    `settings` are those of the dataset.
 
     Raises:
-        InputError: they do not go together.
+        InputError: the scores do not match the dataset or the labels.
     """
     if len(labels) != found.scores.shape[1]:
         raise InputError(
-            f"{found.path}: has scores for {found.scores.shape[1]} classes, and there are names of {len(labels)}; "
-            "`labels_file=FILE` gives others"
+            f"{found.path}: has scores for {found.scores.shape[1]} classes, but there are names of {len(labels)}; "
+            "give the right names with `labels_file=FILE`"
         )
     provenance = Provenance(
         model=str(found.path),
         source=str(found.path),
         labels=tuple(labels),
         recipe=Combination("scores of a file", found.combine),
-        data_set=data_set,
+        data_set=settings,
     )
     if dataset is None:
         paths = found.paths or tuple(map(str, range(len(found.scores))))
@@ -263,10 +265,10 @@ def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], 
     for row, sample in placed:
         if found.targets is not None and set(found.targets[row]) != set(sample.labels):
             raise InputError(
-                f"{found.path}: video {row} has the label {found.targets[row]} there, and {sample.labels} in the "
-                f"data set ({sample.path}); its videos are others, or in another order"
+                f"{found.path}: video {row} has the label {found.targets[row]} there, but {sample.labels} in the "
+                f"dataset ({sample.path}); the videos are different ones, or in a different order"
             )
-    error = {"kind": "not_found", "message": f"{found.path} has no scores of it"}
+    error = {"kind": "not_found", "message": f"{found.path} has no scores of this video"}
     failed = [
         {
             "path": sample.path,
@@ -288,19 +290,19 @@ def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], 
 
 
 def _rows(found: Scores, dataset: Dataset) -> list[int | None]:
-    """The row of scores of each sample."""
+    """The row of scores for each sample, None if there is none."""
     if found.paths is None:
         if not len(found.scores) == len(dataset.samples) == dataset.rows:
             raise InputError(
-                f"{found.path}: scores of {len(found.scores)} videos without their paths, for a data set of "
-                f"{dataset.rows} with {len(dataset.samples)} to evaluate; their order tells nothing then"
+                f"{found.path}: has scores of {len(found.scores)} videos without paths, but the dataset has "
+                f"{dataset.rows} videos, {len(dataset.samples)} of them to evaluate, so the order cannot match them"
             )
         return list(range(dataset.rows))
     rows = {realpath(path): row for row, path in enumerate(found.paths)}
     result = [rows.get(realpath(sample.path)) for sample in dataset.samples]
     if all(row is None for row in result):
         raise InputError(
-            f"{found.path}: has no scores of any video of the data set; its paths are such as {found.paths[0]!r}, "
-            f"and the data set's {dataset.samples[0].path!r}"
+            f"{found.path}: has no scores of any video of the dataset; a path in it is {found.paths[0]!r}, "
+            f"and one in the dataset {dataset.samples[0].path!r}"
         )
     return result

@@ -1,4 +1,4 @@
-"""A labelled data set through a model, or through scores that are there already: what that is worth, and its folder."""
+"""Evaluate a model, or a file of scores, on a labelled dataset; write the folder of the run."""
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,10 +31,10 @@ from timesformer_cli.text import duration
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """The folder of a run; None: it is thrown away.
+    """The folder of a run; None: nothing is kept.
 
-    `resume`: go on where an earlier run with the same settings stopped, with `retry_errors` also with what failed.
-    `repeat` gives the commands that make a run with so many classes once more, for the report.
+    `resume`: continue an interrupted run with the same settings; with `retry_errors`, also retry videos that failed.
+    `repeat` gives the commands, for the report, that repeat a run of this provenance and number of classes.
     """
 
     folder: Path | None = None
@@ -45,7 +45,7 @@ class Keeping:
 
     @contextmanager
     def opened(self, shard: Shard | None = None) -> Iterator[Path]:
-        """The folder, kept from other runs. Raises OutputError."""
+        """The folder, locked against other runs. Raises OutputError."""
         with TemporaryDirectory(prefix="timesformer-") as scratch:
             folder = self.folder or Path(scratch)
             folder = folder if shard is None else shard.output(folder)
@@ -56,14 +56,15 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A model and the videos that it is asked about. `data_set` is what `data_set_settings` gives of `dataset`.
+    """A model, a dataset, and how to evaluate the one on the other.
 
-    With `fail_fast` the first video that fails ends the run. `top_k` are the accuracies to report.
+    `settings` of the dataset are those of `dataset_settings`. With `fail_fast`, the first video that fails ends the
+    run. `top_k` are the accuracies to report.
     """
 
     checkpoint: Checkpoint
     dataset: Dataset
-    data_set: Mapping[str, Any]
+    settings: Mapping[str, Any]
     run: RunOptions = RunOptions()
     keeping: Keeping = Keeping()
     shard: Shard | None = None
@@ -77,7 +78,7 @@ class Job:
             EXCERPT,
             precision=self.run.precision_of(self.checkpoint),
             frame_rate=self.run.reading.frame_rate,
-            data_set=self.data_set,
+            data_set=self.settings,
             shard=self.shard,
         )
 
@@ -91,7 +92,7 @@ class Summary:
 
 
 def evaluate(job: Job, report: Reporter = SILENT) -> Summary:
-    """Score all videos that the folder does not hold yet, and say what the whole is worth.
+    """Score all videos that the folder does not hold yet, and measure the whole run.
 
     Raises:
         TimesformerError: no model, no device, a folder that cannot be written; or a video failed, with `fail_fast`.
@@ -105,19 +106,19 @@ def evaluate_scores(
     scores: Scores,
     dataset: Dataset | None,
     names: Sequence[str],
-    data_set: Mapping[str, Any],
+    settings: Mapping[str, Any],
     *,
     keeping: Keeping = Keeping(),
     top_k: Sequence[int] = (1, 5),
 ) -> Summary:
-    """The same of scores in a file; without a `dataset` the file says which classes are right.
+    """Measure the scores of a file. Without a `dataset`, the labels of its videos are in the file too.
 
     Raises:
-        InputError: they do not go together.
+        InputError: the scores do not match the dataset or the names.
         OutputError: the folder cannot be written.
     """
     with keeping.opened() as folder:
-        run = match_scores(scores, dataset, names, data_set)
+        run = match_scores(scores, dataset, names, settings)
         folders.remove_results(folder)
         folders.write_records(folder, run.provenance, run.records())
         return _summarise(folder, dataset, keeping, top_k, {})
@@ -135,7 +136,7 @@ def _summarise(
 
 
 def _score(job: Job, folder: Path, report: Reporter) -> dict[str, Any]:
-    """Leave a record of each video; the part of `metrics.json` that tells on what and how quickly it ran."""
+    """Write a record of each video, and return the part of `metrics.json` about the machine and the speed."""
     # There may be fewer videos than shards.
     ledger = Ledger(folder / folders.VIDEOS, "jsonl", job.provenance(), may_be_empty=True)
     if job.keeping.resume:
@@ -144,27 +145,27 @@ def _score(job: Job, folder: Path, report: Reporter) -> dict[str, Any]:
     left = [sample for sample in samples if sample.path not in ledger]
     kept = ledger.past.count
     if not left:
-        report.note(f"{folder}: holds all {kept:,} videos already" if kept else "there is no video for this shard")
+        report.note(f"{folder}: already holds all {kept:,} videos" if kept else "there is no video for this shard")
         before = folders.read_summary(folder)
         ledger.finish()
         return {name: before[name] for name in ("throughput", "run") if name in before}
-    items = [Item(sample.path, bool(job.data_set["frames"])) for sample in left]
+    items = [Item(sample.path, bool(job.settings["frames"])) for sample in left]
     with score_all(items, job.checkpoint, job.run, tell=report.note) as scored:
         folders.remove_results(folder)
         with ledger, report.progress(len(left)) as meter:
             _write(zip(left, label(scored, job.checkpoint), strict=True), job, ledger, meter, report)
             seconds = meter.seconds
-    before_that = f"; {kept:,} were there already" if kept else ""
+    before_that = f"; {kept:,} done before" if kept else ""
     speed = rate(len(left), seconds, "videos ")
     report.note(f"{len(left):,} videos in {duration(seconds)}, {speed}{before_that}")
     return _about(job, len(left), seconds)
 
 
 def _write(results: Iterable[tuple[Sample, Result]], job: Job, ledger: Ledger, meter: Meter, report: Reporter) -> None:
-    """Keep each result as it comes, and tell of failures.
+    """Write each result as it comes, and report failures.
 
     Raises:
-        InputError: one failed, and that was to end the run.
+        InputError: a video failed, with `fail_fast`.
     """
     for sample, result in results:
         record = record_of(in_words(result, report), job.checkpoint, sample.labels)

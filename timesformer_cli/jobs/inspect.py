@@ -1,9 +1,9 @@
-"""What a video is, and exactly what a model would see of it.
+"""What a video contains, and exactly what a model would see.
 
-`to_record` has it as plain data, and `save_tensors` the array itself: an .npz file that `numpy.load` reads, with
+`to_record` gives this as plain data. `save_tensors` writes the model input to an .npz file for `numpy.load`, with
 
-    pixels  float32 (V, T, C, H, W): what enters the network, a view after another, clip by clip
-    frames  int64 (V, T): the frame number of each
+    pixels  float32 (V, T, C, H, W): the model input, view by view, in the order of the clips
+    frames  int64 (V, T): the frame numbers
     times   float64 (V, T): seconds from the first frame of the video
     clip    int64 (V,): which clip a view shows
     crop    text (V,): which crop of it
@@ -34,10 +34,10 @@ from timesformer_cli.specs import Checkpoint, Reading, Recipe
 from timesformer_cli.text import plural
 from timesformer_cli.video.facts import Facts, read_facts
 
-# What a header says and what is there may differ by rounding, or by the last frame's duration.
+# Header and content may differ by rounding, or by the duration of the last frame.
 _TOLERANCE, _TOLERANCE_SECONDS = 0.05, 0.5
 
-# Endings of names that leave no doubt of the format, by FFmpeg's name for it.
+# File extensions that imply one format, with FFmpeg's name for it.
 _FORMAT_OF_NAME = {
     **dict.fromkeys(("mp4", "m4v", "mov"), "mov"),
     **dict.fromkeys(("mkv", "webm"), "matroska"),
@@ -47,9 +47,9 @@ _FORMAT_OF_NAME = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspection:
-    """What was found out about one video: `views`, or the `failure` that is in their place.
+    """The findings about one video: either `views` or a `failure`.
 
-    `facts` is None for what is no container of video, or cannot be opened.
+    `facts` is None for a folder of images, and for a file that cannot be opened.
     """
 
     item: Item
@@ -59,10 +59,10 @@ class Inspection:
 
 
 def examine(item: Item, recipe: Recipe, reading: Reading) -> Inspection:
-    """What a video is, and what a model that is fed by `recipe` would see of it."""
+    """What a video contains, and what a model with this `recipe` would see."""
     try:
         facts = read_facts(item, reading)
-    except VideoError:  # reading it will say why, in its own words
+    except VideoError:  # `prepare` will say why
         facts = None
     try:
         return Inspection(item, facts, prepare(item, recipe, reading), None)
@@ -74,15 +74,15 @@ def examine(item: Item, recipe: Recipe, reading: Reading) -> Inspection:
 def examine_all(
     items: Iterable[Item], recipe: Recipe, run: RunOptions, *, keep: bool, most: int | None = None
 ) -> Iterator[Iterator[Inspection]]:
-    """What comes of each item, in order; `keep`: with the pixels of its views.
+    """An inspection of each item, in order; `keep`: with the pixels of its views.
 
-    The worker processes of `run` do it, `most` of them at most. Without workers it is done here as it is asked for,
-    and a decoder that hangs or crashes takes the program with it.
+    The worker processes of `run` do the work, at most `most` of them. Without workers it is done lazily in this
+    process, which a decoder can then hang or crash.
     """
     workers = run.processes if most is None else min(run.processes, most)
     if workers == 0:
-        alone = replace(run.reading, threads=available_cores())
-        yield (_examined(item, recipe, alone) for item in items)
+        reading = replace(run.reading, threads=available_cores())
+        yield (_examined(item, recipe, reading) for item in items)
         return
     task = partial(_carried, recipe=recipe, reading=run.reading, keep=keep)
     with Pool(task, items, workers=workers, limits=run.limits) as pool:
@@ -97,7 +97,7 @@ def _examined(item: Item, recipe: Recipe, reading: Reading) -> Inspection:
 
 
 def _carried(item: Item, threads: int, recipe: Recipe, reading: Reading, keep: bool) -> Generator[Done]:
-    """`examine` in a worker. The pixels go apart from the rest, if they are wanted."""
+    """`examine` in a worker. The pixels are sent apart from the rest, if they are wanted."""
     inspection = examine(item, recipe, replace(reading, threads=threads))
     views = inspection.views
     if views is None:
@@ -117,7 +117,7 @@ def _received(item: Item, answer: Done | VideoError) -> Inspection:
 
 
 def warnings(inspection: Inspection) -> list[str]:
-    """Where a file is not what it says it is, or is damaged: a sentence each."""
+    """One sentence for each contradiction between a file and its name or header, and for damage."""
     facts = inspection.facts
     if facts is None:
         return []
@@ -130,7 +130,7 @@ def warnings(inspection: Inspection) -> list[str]:
 def _wrong_name(item: Item, facts: Facts) -> Iterator[str]:
     ending = os.path.splitext(item.path)[1][1:].lower()
     if _FORMAT_OF_NAME.get(ending, facts.format) not in facts.format:
-        yield f"it is named .{ending}, and its format is {facts.format_name}"
+        yield f"its extension is .{ending}, but its format is {facts.format_name}"
 
 
 def _damage(facts: Facts) -> Iterator[str]:
@@ -148,13 +148,13 @@ def _wrong_claims(facts: Facts, info: VideoInfo) -> Iterator[str]:
         return
     if stream.frames is not None and stream.frames != info.num_frames:
         reason = "; its edit list leaves out the others" if packets is not None and packets.edited else ""
-        yield f"it claims {plural(stream.frames, 'frame')}, and {info.num_frames} are shown{reason}"
+        yield f"it claims {plural(stream.frames, 'frame')}, but {info.num_frames} are shown{reason}"
     duration = stream.duration or facts.duration
     if duration is not None and not _agree(duration, info.duration):
-        yield f"it claims to last {duration:.2f} s, and its frames last {info.duration:.2f} s"
-    # Of few frames the last one's duration, which not every format knows, makes a difference.
+        yield f"it claims to last {duration:.2f} s, but its frames last {info.duration:.2f} s"
+    # With few frames, the duration of the last one matters, and not every format stores it.
     if stream.fps is not None and abs(stream.fps / info.fps - 1) > max(_TOLERANCE, 1 / info.num_frames):
-        yield f"it claims {stream.fps:.4g} frames a second, and they come {info.fps:.4g} a second"
+        yield f"it claims {stream.fps:.4g} frames per second, but has {info.fps:.4g}"
 
 
 def _agree(claimed: float, true: float) -> bool:
@@ -162,14 +162,14 @@ def _agree(claimed: float, true: float) -> bool:
 
 
 def notes(inspection: Inspection) -> list[str]:
-    """What to know of how a video is shown to the model: a sentence each."""
+    """One sentence for each remark on how the model sees the video."""
     facts = inspection.facts
     if facts is None:
         return []
     found = []
     stream, picture = facts.read, facts.picture
     if stream is not None and stream.pixel_aspect is not None and not _is_square(stream.pixel_aspect):
-        found.append(f"its pixels are not square ({stream.pixel_aspect}): the model sees the picture as it is stored")
+        found.append(f"its pixels are not square ({stream.pixel_aspect}): the model sees the frames as they are stored")
     if picture is not None and picture.interlaced:
         found.append("it is interlaced: the model sees both fields of a frame at once")
     if picture is not None and picture.hdr is not None:
@@ -183,13 +183,13 @@ def notes(inspection: Inspection) -> list[str]:
 
 
 def _is_square(aspect: str) -> bool:
-    # Sizes that were rounded to whole pixels lead to aspects such as 640:639, which no one can see.
+    # Sizes rounded to whole pixels lead to aspects such as 640:639, which are square in effect.
     width, height = map(int, aspect.split(":"))
     return abs(width / height - 1) < 0.02
 
 
 def to_record(inspection: Inspection, checkpoint: Checkpoint) -> dict[str, Any]:
-    """All of it as JSON, with the fields of the records that label videos where they mean the same."""
+    """The inspection as JSON. Fields that mean the same as in records of `predict` have the same names."""
     head: dict[str, Any] = {"path": inspection.item.path, "status": "ok", "model": checkpoint.name}
     failure, views = inspection.failure, inspection.views
     if failure is not None:
@@ -240,7 +240,7 @@ def _is_variable(apart: NDArray[np.float64]) -> bool:
 
 def _clip_record(clip: int, frames: NDArray[np.int64], info: VideoInfo) -> dict[str, Any]:
     times = info.times[frames]
-    # Between different frames, and forwards: a clip may show one again, or start the video again.
+    # Only steps forwards: a clip may repeat a frame, or start the video again.
     on = np.diff(frames) > 0
     return {
         "clip": clip,
@@ -261,12 +261,12 @@ def _view_record(view: ViewLabel) -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float | None:
-    # A container can state a rate that makes no finite number, and JSON has no other kind.
+    # A container can state a rate that is not finite, and JSON has only finite numbers.
     return round(float(value), 3) if math.isfinite(value) else None
 
 
 def save_tensors(file: IO[bytes], views: Views, checkpoint: Checkpoint) -> None:
-    """Write what enters the network as .npz; see the module for what it holds."""
+    """Write the model input as .npz; the module lists the arrays."""
     frames = np.array([view.frames for view in views.labels], np.int64)
     spec = checkpoint.preprocess
     np.savez(

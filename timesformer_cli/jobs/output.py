@@ -1,4 +1,4 @@
-"""Where the records of a run go: checked before any work, continued if that was asked for."""
+"""Where the records of a run go: checked before any work, and resumed if asked for."""
 
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
@@ -18,10 +18,10 @@ _WAYS = "`resume` or `overwrite`"  # with a file that exists
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A file, or standard output if `path` is None; `logits` is a file for those of all classes.
+    """A file, or standard output if `path` is None; `logits` is a file for the logits of all classes.
 
-    `resume`: go on where an earlier run with the same settings stopped, with `retry_errors` also with what failed.
-    It `may_be_empty` if it is right that there is no video for it.
+    `resume`: continue an interrupted run with the same settings; with `retry_errors`, also retry videos that failed.
+    `may_be_empty`: a run without any video is no error.
     """
 
     path: Path | None = None
@@ -34,25 +34,25 @@ class Output:
 
     @property
     def durable(self) -> bool:
-        """Whether it can be continued."""
+        """Whether it can be resumed."""
         return self.path is not None and is_durable(self.path, self.format)
 
     def check(self) -> None:
-        """Find out what is wrong with it. Raises UsageError and OutputError."""
+        """Check that the output can be written as asked. Raises UsageError and OutputError."""
         if self.retry_errors and not self.resume:
-            raise UsageError("`retry_errors` goes with `resume`")
+            raise UsageError("`retry_errors` needs `resume`")
         if self.resume and self.overwrite:
-            raise UsageError("`resume` and `overwrite` exclude each other")
+            raise UsageError("`resume` and `overwrite` cannot be combined")
         if self.resume and not self.durable:
-            raise UsageError("`resume` needs `output` with a file that is no table")
+            raise UsageError("`resume` needs `output` with a file, in another format than table")
         if self.format == "parquet":
             check_pyarrow()
         if self.logits is not None:
             if not self.durable:
-                raise UsageError("`save_logits` goes with `output`, a file that is no table")
+                raise UsageError("`save_logits` needs `output` with a file, in another format than table")
             check_logits_target(self.logits)
             if self.path is not None and self.logits.resolve() == self.path.resolve():
-                raise UsageError(f"{self.logits}: is `output` already; name another file for `save_logits`")
+                raise UsageError(f"{self.logits}: is the same file as `output`; name another one for `save_logits`")
             check_target(self.logits, overwrite=self.overwrite or self.resume, ways=_WAYS)
         if self.path is None:
             if self.format == "parquet":
@@ -63,13 +63,13 @@ class Output:
             check_journal(self.path, self.format, logits=self.logits is not None)
 
     def lock(self) -> AbstractContextManager[object]:
-        """Keeps other runs from the file. Raises OutputError where one has it already."""
+        """Keeps other runs away from the file. Raises OutputError if another run has it."""
         if self.path is not None and self.durable and self.path.parent.is_dir():
             return locked(self.path)
         return ExitStack()
 
     def ledger(self, provenance: Provenance) -> Ledger:
-        """What is on disk already, and what is to be added, where it is `durable`. Raises OutputError."""
+        """The ledger of a `durable` output, with the results of earlier runs. Raises OutputError."""
         assert self.path is not None
         ledger = Ledger(self.path, self.format, provenance, self.logits, may_be_empty=self.may_be_empty)
         if self.resume:
@@ -77,15 +77,15 @@ class Output:
         return ledger
 
     def writer(self, origin: Origin) -> AbstractContextManager[Writer]:
-        """For what cannot be continued."""
+        """The writer of an output that cannot be resumed."""
         return open_writer(self.path, self.format, origin)
 
     def of_shard(self, shard: Shard) -> "Output":
-        """The same under names of its own. Raises UsageError."""
+        """The output of a shard, with file names of its own. Raises UsageError."""
         if self.path is None or self.format != "jsonl":
             raise UsageError(
-                "`shard` needs `output` with a .jsonl file; `timesformer merge` makes other formats of all shards"
+                "`shard` needs `output` with a .jsonl file; `timesformer merge` converts all shards to other formats"
             )
         logits = None if self.logits is None else shard.output(self.logits)
-        # If there is any video, the first shard has one; the others may be more than there are videos.
+        # If there is any video, the first shard has one; there may be more shards than videos.
         return replace(self, path=shard.output(self.path), logits=logits, may_be_empty=shard.index > 1)

@@ -1,4 +1,4 @@
-"""Videos to records: labelled, written as they come, told of where they failed, counted."""
+"""Videos to records: label them, write the records as they come, report failures, and count."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,10 +25,10 @@ from timesformer_cli.video.addresses import is_address
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is to be labelled, how, and where it goes.
+    """The videos to label, the model, and the output.
 
-    `sorter` puts each labelled video into a folder too. With `fail_fast` the first that fails ends the run.
-    `on_screen`: results are read as they come, in a table that shows failures too.
+    `sorter` also puts each labelled video into a folder. With `fail_fast`, the first failure ends the run.
+    `on_screen`: the results are a table on the terminal, which shows failures too.
     """
 
     checkpoint: Checkpoint
@@ -56,10 +56,11 @@ class Job:
 
 @dataclass(slots=True)
 class Tally:
-    """Videos of this run, and with `resume` of those before it: the records that were `kept`, and all that failed.
+    """Counts of videos: those of this run and, with `resume`, those of earlier runs.
 
-    `video` is how many seconds of video were labelled, `seconds` how long that took, `reason` why the
-    last that failed did, and `remote` how many could not be sorted into folders, because they lie at addresses.
+    `labelled` and `kinds` (failures by kind) are of this run, `kept` are records of earlier runs, `all_failed` are the
+    failures of all runs. `video` is how many seconds of video were labelled, and `seconds` how long that took. `reason`
+    is the message of the last failure. `remote` videos are at addresses and so could not be sorted into folders.
     """
 
     labelled: int = 0
@@ -77,10 +78,10 @@ class Tally:
 
 
 def open_ledger(job: Job) -> tuple[Ledger | None, Videos]:
-    """What the output holds of earlier runs, None if it cannot be continued; and the videos that are left.
+    """The ledger of the output with the results of earlier runs (None if it cannot be resumed), and the videos left.
 
     Raises:
-        OutputError: it was made with other settings, or is not what a run leaves.
+        OutputError: the output was made with different settings, or not by a run.
     """
     if not job.output.durable:
         return None, job.videos
@@ -89,7 +90,7 @@ def open_ledger(job: Job) -> tuple[Ledger | None, Videos]:
 
 
 def nothing_left(job: Job, ledger: Ledger | None, videos: Videos, report: Reporter) -> Tally | None:
-    """What earlier runs have done, if that is all there is to do."""
+    """The tally of earlier runs if they did everything, else None."""
     if ledger is None or videos.total() != 0 or not (ledger.past.count or job.output.may_be_empty):
         return None
     if ledger.past.count:
@@ -98,7 +99,7 @@ def nothing_left(job: Job, ledger: Ledger | None, videos: Videos, report: Report
 
 
 def predict(job: Job, report: Reporter = SILENT) -> Tally:
-    """Label all videos that the output does not hold. What was written when it ends early is whole.
+    """Label all videos that the output does not hold. If it ends early, the records written so far are whole.
 
     Raises:
         TimesformerError: no model, no device, an output that cannot be written; or a video failed, with `fail_fast`.
@@ -162,7 +163,7 @@ def _write(
 
 
 def _reached(scored: Iterable[Scored | Failure], meter: Meter) -> Iterator[Scored | Failure]:
-    """The same, and the meter is told how far that is in long videos."""
+    """Passes everything on, and reports to the meter the time reached within each video."""
     for each in scored:
         if isinstance(each, Scored):
             meter.reach(each.item.path, each.span.end, each.info.duration)
@@ -173,7 +174,7 @@ def _write_label(job: Job, result: Result, record: Record, tally: Tally, writer:
     assert not isinstance(result, Failure)
     tally.labelled += 1
     tally.video += result.info.duration
-    if job.sorter is not None:  # first, so that a run that goes on does it again after a stop
+    if job.sorter is not None:  # before writing, so that a resumed run repeats it after a stop
         job.sorter.place(record)
         tally.remote += is_address(record["path"])
     writer.write(record)
@@ -182,7 +183,7 @@ def _write_label(job: Job, result: Result, record: Record, tally: Tally, writer:
 def _write_failure(
     job: Job, videos: Videos, record: Record, reason: str, writer: Writer | Ledger, report: Reporter
 ) -> None:
-    # Say it once: the table on the screen shows it, and the last line of a run of one video.
+    # Report it once: the table on the screen shows it, and so does the last line of a run of one video.
     last = videos.total() == 1 or job.fail_fast
     if last and job.on_screen:
         return

@@ -1,4 +1,4 @@
-"""Whom a job tells how it goes: a terminal, a log, a test. A job itself knows none of them."""
+"""Where a job reports its progress: a terminal, a log, a test. The job itself knows none of them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from timesformer_cli.flow import Result
 
-# How many videos there are, or None as long as that is not known.
+# The number of videos, or None while it is not known.
 Total = Callable[[], int | None]
 
 
@@ -24,7 +24,7 @@ class Meter:
         self._start = clock()
 
     def expect(self, total: int | None) -> None:
-        """Say how many videos there are, as soon as that is known."""
+        """Set the number of videos, as soon as it is known."""
         self.total = total
 
     @contextmanager
@@ -38,37 +38,37 @@ class Meter:
         self.failed += failed
 
     def reach(self, path: str, seconds: float, duration: float) -> None:
-        """Say how far within a video of that duration the run has come."""
+        """Report that the run has come to `seconds` of a video of `duration`, both in seconds."""
 
     @property
     def seconds(self) -> float:
         return max(self._clock() - self._start, 1e-9)
 
     def rate(self) -> str:
-        """Videos a second, or a minute when they are slow."""
+        """Videos per second, or per minute if there is less than one per second."""
         return rate(self.done, self.seconds)
 
 
 def rate(videos: int, seconds: float, what: str = "") -> str:
-    """`2.5 a second`, or a minute when they are slow; `what` they are goes before that."""
+    """`2.5 per second`, or per minute below one per second; `what`, such as "videos ", goes before `per`."""
     speed = videos / seconds
-    return f"{speed:.1f} {what}a second" if speed >= 1 else f"{60 * speed:.1f} {what}a minute"
+    return f"{speed:.1f} {what}per second" if speed >= 1 else f"{60 * speed:.1f} {what}per minute"
 
 
 class Reporter(Protocol):
     """`cli.console` is one."""
 
     def note(self, message: str) -> None:
-        """A line for whoever waits."""
+        """A line for every reader."""
 
     def detail(self, message: str) -> None:
-        """A line for whoever wants to know more."""
+        """A line for readers who asked for details."""
 
     def spoken(self, message: str) -> str:
-        """The message with its settings, which stand there as `name` or `name=value`, as the reader calls them."""
+        """The message with its settings, written as `name` or `name=value`, in the words of the reader."""
 
     def progress(self, total: int | None, *, long: bool = False) -> AbstractContextManager[Meter]:
-        """Show how far a run has come with `total` videos (None: not known); `long`: each takes a while."""
+        """Show the progress of a run of `total` videos (None: not known); `long`: each takes a while."""
 
 
 class _Silent:
@@ -90,7 +90,7 @@ SILENT: Reporter = _Silent()
 
 
 def in_words(result: "Result", report: Reporter) -> "Result":
-    """The same; a failure in the words of whoever reads the results."""
+    """The result; the message of a failure in the words of the reader."""
     from timesformer_cli.flow import Failure
 
     return replace(result, message=report.spoken(result.message)) if isinstance(result, Failure) else result

@@ -1,4 +1,4 @@
-"""The videos of a run: listed ahead of whoever takes them, and their number as soon as it is known."""
+"""The videos of a run: listed ahead of their use, and their number as soon as it is known."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from timesformer_cli.results.journal import Ledger
 from timesformer_cli.results.settings import Shard
 from timesformer_cli.video.inputs import STDIN, Listing, find
 
-# Seconds that listing the videos may take before the first is read. Most lists are complete by then, and what is
-# wrong with them is told before anything is loaded; the others are listed while the first videos are labelled.
+# Seconds to wait for the list of videos before the first is read. Most lists are complete by then, and their errors
+# are reported before anything is loaded; longer lists are completed while the first videos are labelled.
 LISTING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """`items` can be gone through once; `total` says how many they are."""
+    """`items` can be iterated once; `total` gives their number."""
 
     items: Iterable[Item]
     total: Total
@@ -34,12 +34,12 @@ class Videos:
         limit: int | None = None,
         shard: Shard | None = None,
     ) -> Self:
-        """What `inputs.find` finds, `limit` of it at most, and of that the shard's.
+        """The videos that `inputs.find` finds, at most `limit`, and of these only those of the shard.
 
-        Standard input is read as it comes, so the number of videos is never known there.
+        Standard input is read line by line, so the number of its videos is never known.
 
         Raises:
-            InputError: as `inputs.find`, if it is soon known.
+            InputError: as `inputs.find`, for errors found within `LISTING` seconds.
         """
         items: Iterable[Item] = islice(find(sources, lists, frames=frames), limit)
         if shard is not None:
@@ -48,13 +48,13 @@ class Videos:
 
     @classmethod
     def listed(cls, items: Iterable[Item]) -> Self:
-        """The same, listed ahead."""
+        """These items, listed ahead."""
         listing = Listing(items)
         listing.wait(LISTING)
         return cls(listing, lambda: listing.total)
 
     def left(self, ledger: Ledger) -> "Videos":
-        """Those that the output does not hold. Raises OutputError for a finished one that holds others."""
+        """The videos that the output does not hold. Raises OutputError for a finished output with different videos."""
         if ledger.finished:
             ledger.check_finished(item.path for item in self.items)
             return Videos((), lambda: 0)

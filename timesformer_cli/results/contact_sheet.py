@@ -1,4 +1,4 @@
-"""Pictures for people: the contact sheet, with every frame of every view as the model sees it, and thumbnails."""
+"""The contact sheet: an image with every frame of every view, as the model sees it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +18,15 @@ _INK = (236, 238, 242)
 _DIM = (150, 156, 168)
 _REPEATED = (244, 184, 78)
 
-_WIDTH = 1920  # lines of frames are broken to fit, unless one frame alone is wider
+_WIDTH = 1920  # lines of frames are wrapped to fit, unless a single frame is wider
 _MARGIN = 24
 _GAP = 8
-_TITLE, _TEXT, _CAPTION = 22, 16, 14  # heights of letters; lines are half as high again
+_TITLE, _TEXT, _CAPTION = 22, 16, 14  # heights of letters; lines are 1.5 times as high
 _LEAST_WIDTH = 560  # room for the heading
 
 # Smaller crops are enlarged, or a frame number and a time would not fit below them.
 _LEAST_TILE = 128
-# What programs still open without trouble. Crops are shown smaller to keep within it, to a point.
+# Limits that most programs can open. Crops are shrunk to stay within them, down to _SMALLEST_TILE.
 _MOST_PIXELS = 2**25
 _MOST_SIDE = 20_000
 _SMALLEST_TILE = 64
@@ -53,7 +53,7 @@ class Layout:
         return max(right, _LEAST_WIDTH), self.label(self.views)[1] + _MARGIN - _GAP
 
     def label(self, view: int) -> tuple[int, int]:
-        """Left and top of the label of view number `view`."""
+        """Left and top of the label of view number `view`, in pixels."""
         return _MARGIN, self.top + view * (_height(_TEXT) + self.lines * self._line_height + _GAP)
 
     def box(self, view: int, place: int) -> tuple[int, int, int, int]:
@@ -72,12 +72,12 @@ class Layout:
 def draw(
     views: Views, checkpoint: Checkpoint, notes: Sequence[str] = (), *, most_pixels: int = _MOST_PIXELS
 ) -> tuple[Image.Image, Layout]:
-    """The sheet of `views`, and where things are on it: one row a view, its frames with number and time.
+    """The sheet of `views`, and its layout: one row per view, its frames with number and time.
 
-    `notes` go to the heading, below which are at most `most_pixels`.
+    `notes` are added to the heading. Below the heading there are at most `most_pixels` pixels.
 
     Raises:
-        OutputError: more frames than fit a picture that can still be looked at.
+        OutputError: there are more frames than fit into a usable image.
     """
     layout = _lay_out(views, most_pixels)
     width = layout.size[0] - 2 * _MARGIN
@@ -102,7 +102,7 @@ def draw(
 
 
 def _lay_out(views: Views, most_pixels: int = _MOST_PIXELS) -> Layout:
-    """The layout below the title, with frames as large as they may be."""
+    """The layout below the title, with frames as large as possible."""
     height, width = views.pixels.shape[-2:]
     frames = views.pixels.shape[1]
     enlarged = -(-_LEAST_TILE // width)
@@ -112,13 +112,12 @@ def _lay_out(views: Views, most_pixels: int = _MOST_PIXELS) -> Layout:
             break
         fitting = max((_WIDTH - 2 * _MARGIN + _GAP) // (tile[0] + _GAP), 1)
         lines = -(-frames // fitting)
-        columns = -(-frames // lines)  # lines of the same length, as nearly as can be
+        columns = -(-frames // lines)  # lines of nearly the same length
         layout = Layout(tile, columns, lines, len(views.pixels), _MARGIN + _height(_TITLE))
         if layout.size[0] * layout.size[1] <= most_pixels and max(layout.size) <= _MOST_SIDE:
             return layout
     raise OutputError(
-        f"a contact sheet of {len(views.pixels) * frames:,} frames is too large to be looked at; "
-        "try fewer `clips` or `crops`"
+        f"a contact sheet of {len(views.pixels) * frames:,} frames is too large to view; try fewer `clips` or `crops`"
     )
 
 
@@ -128,19 +127,19 @@ def _heading(views: Views, checkpoint: Checkpoint) -> list[str]:
     crops = plural(len(views.labels) // clips, "crop")
     return [
         f"{info.width} x {info.height}, {plural(info.num_frames, 'frame')}, {info.duration:.2f} s, "
-        f"{info.fps:.4g} frames a second, {info.codec}",
+        f"{info.fps:.4g} frames per second, {info.codec}",
         f"{checkpoint.name}, recipe {checkpoint.recipe.name}: {plural(clips, 'clip')} of "
         f"{plural(views.pixels.shape[1], 'frame')}, {crops} of {spec.size[1]} x {spec.size[0]} pixels",
     ]
 
 
 def _remarks(views: Views, spec: PreprocessSpec, layout: Layout) -> list[str]:
-    """How what is shown differs from the numbers that the network gets."""
+    """Sentences on how the sheet differs from the input of the network."""
     remarks = []
     if spec.channel_order == "bgr":
-        remarks.append("The model is fed blue, green and red in this order; here they are in their true colours.")
+        remarks.append("The model gets the channels in the order blue, green, red; the sheet shows true colours.")
     if spec.channel_order == "gray":
-        remarks.append("The model is fed brightness alone, no colours.")
+        remarks.append("The model gets only brightness, no colours.")
     width = views.pixels.shape[-1]
     if layout.tile[0] > width:
         remarks.append(f"Shown {layout.tile[0] // width} times as large as the model sees them.")
@@ -152,7 +151,7 @@ def _remarks(views: Views, spec: PreprocessSpec, layout: Layout) -> list[str]:
 def _resized(tile: Image.Image, size: tuple[int, int]) -> Image.Image:
     if tile.size == size:
         return tile
-    # Enlarged pixels stay squares, so that one sees which there are.
+    # Enlarged pixels stay squares, so that each can be seen.
     enlarged = size[0] > tile.width
     return tile.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)
 
@@ -189,12 +188,12 @@ def _height(letters: int) -> int:
 
 
 def _plain(text: str) -> str:
-    # Pillow's own font, the same on every machine, has no other letters.
+    # Pillow's own font, the same on every machine, has only these letters.
     return printable(text).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _shortened(path: str, width: int) -> str:
-    """`path` as far as it fits the width, without its beginning if need be."""
+    """`path`, cut at its beginning to fit the width if necessary."""
     text, font = _plain(path), _font(_TITLE)
     if font.getlength(text) <= width:
         return text

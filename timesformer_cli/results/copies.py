@@ -1,4 +1,4 @@
-"""Labelled videos sorted into one folder for each label, as copies or as links."""
+"""Sort labelled videos into one folder per label, as copies or as links."""
 
 import filecmp
 import hashlib
@@ -27,16 +27,16 @@ _LONGEST = 120
 
 
 def check_folders(template: str) -> None:
-    """Find out, before any work is done, that videos cannot be sorted into the folders of `template`.
+    """Check, before any work is done, that videos can be sorted into the folders of `template`.
 
     Raises:
         UsageError: a placeholder other than {label}.
-        OutputError: the part before {label} cannot be made or written, or is no folder.
+        OutputError: the folder before {label} cannot be created or written, or is not a folder.
     """
     fixed = Path(_with_label(template).partition(_LABEL)[0] + "x").parent
     there = next(folder for folder in (fixed, *fixed.parents) if os.path.lexists(folder))
     if not there.is_dir():
-        raise OutputError(f"{there}: is no folder; choose another one to sort videos into")
+        raise OutputError(f"{there}: is not a folder; choose another one to sort videos into")
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"{there}: cannot be written (permission denied); choose another folder to sort videos into")
 
@@ -44,15 +44,15 @@ def check_folders(template: str) -> None:
 def _with_label(template: str) -> str:
     for brace in _BRACES.findall(template):
         if brace != _LABEL:
-            raise UsageError(f"{template}: {brace} is not known here; the only placeholder is {_LABEL}")
+            raise UsageError(f"{template}: {brace} is unknown; the only placeholder is {_LABEL}")
     return template if _LABEL in template else os.path.join(template, _LABEL)
 
 
 class Sorter:
-    """Puts each labelled video into the folder that `template` names for its label; `labels` are all there can be.
+    """Puts each labelled video into the folder that `template` names for its label; `labels` are all possible labels.
 
-    A template without {label} is a folder that gets one folder for each label. With `link`, what is put there is a
-    symbolic link to the video, else a copy.
+    A template without {label} is a folder that gets one subfolder per label. With `link`, a symbolic link to the video
+    is made, else a copy.
     """
 
     def __init__(self, template: str, labels: Sequence[str], *, link: bool) -> None:
@@ -61,11 +61,11 @@ class Sorter:
         self._link = link
 
     def place(self, record: Record) -> Path | None:
-        """Where the video of `record` is now sorted to; None if it failed, has no label, or lies at an address.
+        """Sort the video of `record`, and return its new path; None if it failed, has no label, or is at an address.
 
-        The label is the first; of a timeline, the one that is first for the longest time. Nothing is overwritten:
-        what is there already with the same content is left, and beside another file of the same name this one
-        gets a number. A folder of pictures is sorted as a whole.
+        The label is the top label; of a timeline, the one on top for the longest time. Nothing is overwritten: a file
+        with the same content is kept, and beside a different file of the same name the video gets a number. A folder
+        of images is sorted as a whole.
 
         Raises:
             OutputError: it cannot be copied or linked.
@@ -76,7 +76,7 @@ class Sorter:
         source = Path(os.path.abspath(local_path(record["path"])))
         folder = Path(self._template.replace(_LABEL, self._names[label]))
         if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-            raise OutputError(f"{record['path']}: cannot be sorted into {folder}, which lies inside it")
+            raise OutputError(f"{record['path']}: cannot be sorted into {folder}, which is inside it")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return self._put(source, folder)
@@ -92,17 +92,17 @@ class Sorter:
                 try:
                     (_link if self._link else _copy)(source, target)
                     return target
-                except FileExistsError:  # another run was quicker
+                except FileExistsError:  # another run was faster
                     pass
             if _same(source, target):
                 return target
 
 
 def folder_names(labels: Sequence[str]) -> dict[str, str]:
-    """A name for the folder of each label that Linux, macOS and Windows accept, different for different labels.
+    """A folder name for each label, valid on Linux, macOS and Windows, and different for different labels.
 
-    Characters that they do not accept become %XX, as in addresses. Names that would be too long, or differ in case or
-    in the composition of accents alone, end in a digest of the label.
+    Characters that are not valid become %XX, as in addresses. Names that would be too long, or differ only in case or
+    in the composition of accents, end in a digest of the label.
     """
     names = {label: _escaped(label) for label in labels}
     alike = Counter(map(_folded, names.values()))
@@ -127,12 +127,12 @@ def _escaped(label: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """What macOS and Windows take for the same name."""
+    """A key that is equal for names that macOS or Windows treat as the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _shortened(name: str, label: str) -> str:
-    # No escape begins with "%-", so no other label is called like this.
+    # No escape begins with "%-", so no other label has this name.
     digest = f"%-{_digest(label.encode('utf-8', 'surrogatepass'))}"
     return name.encode()[: _LONGEST - len(digest)].decode(errors="ignore") + digest
 
@@ -151,7 +151,7 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 
 def _same(source: Path, target: Path) -> bool:
-    """Whether `target` is `source`, a link to it, or holds the same; folders with all that is in them."""
+    """Whether `target` is `source`, a link to it, or has the same content; folders are compared file by file."""
     if not target.exists():
         return False
     if os.path.samefile(source, target):
@@ -171,8 +171,8 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file with its times, or a folder. It gets its name when it is whole, and only if that is still free."""
-    # The name is the same in every run, so that what a killed run left is written over.
+    """Copy a file with its times, or a folder. It gets its name once complete, and only if the name is still free."""
+    # The name is the same in every run, so that the rest of a killed run is overwritten.
     part = target.with_name(f".{_digest(os.fsencode(source))}.part")
     try:
         if source.is_dir():
@@ -190,7 +190,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _take_name(part: Path, target: Path) -> None:
-    """Rename a file as `os.replace` does, but to a name that is free."""
+    """Rename a file as `os.replace` does, but only to a free name."""
     try:
         os.link(part, target)
     except FileExistsError:

@@ -1,9 +1,11 @@
-"""Results that survive any stop: JSON lines that grow on disk, what a stopped run left in them, and its settings.
+"""Results that survive any interruption: JSON lines that grow on disk, and the settings of the run.
 
-Beside an output NAME lie `NAME.meta.json`, the settings it was made with and what it holds when it is
-finished, and while they are needed `NAME.part.jsonl`, the records that other formats than JSON lines
-are made of when all are there, `NAME.retry.jsonl`, new records of videos that had failed, which take
-their old ones' places at the end, and `NAME.lock`, which keeps other runs out.
+An output NAME has these files beside it:
+
+- `NAME.meta.json`: the settings of the run and, once finished, what the output holds.
+- `NAME.part.jsonl`, until the end: the records from which formats other than JSON lines are made.
+- `NAME.retry.jsonl`, until the end: new records of videos that had failed, which replace the old ones.
+- `NAME.lock`, during a run: keeps other runs out.
 """
 
 import json
@@ -25,12 +27,12 @@ from timesformer_cli.results.writers import Format, write_file
 
 
 def is_durable(target: Path, format: Format) -> bool:
-    """Whether results in `target` can be continued: not a table, nor what is on a device or in a named pipe."""
+    """Whether results in `target` can be resumed: they cannot in a table, on a device, or in a named pipe."""
     return format != "table" and (target.is_file() or not target.exists())
 
 
 class Holdings(NamedTuple):
-    """What an output holds: how many videos, how many of them failed, and the sum of their paths' digests."""
+    """What an output holds: number of videos, number of failed ones, and the sum of the digests of their paths."""
 
     videos: int = 0
     failed: int = 0
@@ -46,9 +48,9 @@ class Holdings(NamedTuple):
 
 @dataclass
 class Past:
-    """What earlier runs left: `done` is to be left alone, `failed` are the digests of those whose record is an error.
+    """The results of earlier runs: `done` are the paths not to process again, `failed` the digests of failed ones.
 
-    `count` is how many are done, also in a finished output that does not tell which.
+    `count` is how many are done, even if a finished output does not say which.
     """
 
     done: PathSet
@@ -60,11 +62,11 @@ class Past:
 
 
 class Ledger:
-    """The output of one run, and of those before it that it continues.
+    """The output of a run, and of the earlier runs that it resumes.
 
-    With `logits`, those of all records go to that file as well; they must carry them. Without a record
-    there is no output, unless it `may_be_empty`. As a context: at its end the output gets its last form, and a
-    stop leaves what `resume` continues.
+    With `logits`, the logits of all records are also written to that file; the records must carry them. Without any
+    record there is no output, unless it `may_be_empty`. As a context manager, it gives the output its final form at
+    the end; after an interruption, `resume` can continue.
     """
 
     def __init__(
@@ -111,10 +113,10 @@ class Ledger:
         return self._holds.failed
 
     def resume(self, *, retry_errors: bool) -> None:
-        """Take over what is there; nothing is changed before `write` or `finish`.
+        """Take over the existing results; nothing is changed before `write` or `finish`.
 
         Raises:
-            OutputError: it was made with other settings, or is not what a run leaves.
+            OutputError: they were made with different settings, or not by a run.
         """
         finished = self._journal != self._target and self._target.exists() and not self._journal.exists()
         there = self._target if finished else self._journal
@@ -128,7 +130,7 @@ class Ledger:
             return
         if held is None:
             raise OutputError(
-                f"{self._target}: cannot be resumed: no run has finished it; start again with `overwrite`"
+                f"{self._target}: cannot be resumed: it was not finished by a run; start again with `overwrite`"
             )
         if retry_errors and held.failed:
             raise OutputError(
@@ -144,18 +146,18 @@ class Ledger:
         self.past.count = held.videos
 
     def check_finished(self, paths: Iterable[str]) -> None:
-        """Raises OutputError where a finished output holds other videos than `paths`."""
+        """Raises OutputError if a finished output holds different videos than `paths`."""
         holds = Holdings()
         for path in paths:
             holds = holds.and_path(path, failed=False)
         if (holds.videos, holds.paths) != (self._holds.videos, self._holds.paths):
             raise OutputError(
-                f"{self._target}: is finished, with {self._holds.videos} videos that are not these {holds.videos}; a "
-                f"finished {self._format} file takes no more, so name another one"
+                f"{self._target}: is finished, and its {self._holds.videos} videos differ from these {holds.videos}; a "
+                f"finished {self._format} file cannot be extended, so name another one"
             )
 
     def write(self, record: Record) -> None:
-        """Write one record. Raises OutputError when it cannot be written."""
+        """Write one record. Raises OutputError if it cannot be written."""
         failed = record["status"] == "error"
         digest = digest_of(record["path"])
         again = digest in self.past.failed
@@ -167,7 +169,7 @@ class Ledger:
             self._holds = self._holds.and_path(record["path"], failed=failed)
 
     def finish(self) -> None:
-        """Every video is done: give the output its last form. Raises OutputError."""
+        """Give the output its final form, once every video is done. Raises OutputError."""
         if not self._continues and self._may_be_empty:
             with told(self._journal):
                 self._open(self._journal)
@@ -207,7 +209,7 @@ class Ledger:
                 while line:
                     line = line[file.write(line) :]
             except OSError:
-                with suppress(OSError):  # leave whole lines; a torn one would be cut off by `resume`
+                with suppress(OSError):  # leave whole lines; `resume` would cut off a torn one
                     file.truncate(end)
                 raise
 
@@ -219,10 +221,10 @@ class Ledger:
                 file.truncate(self._torn.pop(path))
             file.seek(0, os.SEEK_END)
         else:
-            # In this order, a stop in between never leaves records beside settings that are not theirs.
+            # In this order, an interruption never leaves records beside the settings of another run.
             self._meta.unlink(missing_ok=True)
             self._retries.unlink(missing_ok=True)
-            file = self._files[path] = FileIO(path, "w+")  # at once, so that it is closed whatever follows
+            file = self._files[path] = FileIO(path, "w+")  # registered at once, so that it is closed in any case
             _write_meta(self._target, self._provenance.to_dict(), None)
             self._continues = True
         return file
@@ -232,13 +234,13 @@ class Ledger:
         made, holds = read_meta(self._target)
         if "shown" not in made and self._provenance.shown is not None:
             raise OutputError(
-                f"{self._target}: was made by an earlier version, which did not note all that decides about results; "
-                "finish it with that one, or choose another file"
+                f"{self._target}: was made by an earlier version, which did not record all settings; "
+                "finish it with that version, or choose another file"
             )
         differing = list(differences(made, json.loads(json.dumps(self._provenance.to_dict()))))
         if differing:
             raise OutputError(
-                f"{self._target}: was made with other settings: {', '.join(differing)}; "
+                f"{self._target}: was made with different settings: {', '.join(differing)}; "
                 "resume with the same ones, or choose another file"
             )
         return holds
@@ -264,7 +266,7 @@ class Ledger:
         return Past(done, failed)
 
     def _read_retries(self, failed: set[bytes]) -> set[bytes]:
-        """Those that still count as failed."""
+        """The digests of videos that still count as failed after the retries."""
         failed, end = set(failed), 0
         for line_end, record in read_records(self._retries):
             end = line_end
@@ -278,7 +280,7 @@ class Ledger:
                 self._torn[path] = end
 
     def _merge(self, part: Path) -> None:
-        """The records, with the newest of each video that was tried again."""
+        """Write all records to `part`, with the newest one of each retried video."""
         with self._retries.open("rb") as retries, self._journal.open("rb") as lines, part.open("wb") as merged:
             newest: dict[bytes, int] = {}
             start = 0
@@ -293,7 +295,7 @@ class Ledger:
 
 
 def journal_of(target: Path, format: Format, *, logits: bool = False) -> Path:
-    """Where the records grow."""
+    """The file that records are appended to."""
     return target if format == "jsonl" and not logits else target.with_name(target.name + ".part.jsonl")
 
 
@@ -302,20 +304,19 @@ def meta_of(target: Path) -> Path:
 
 
 def check_journal(target: Path, format: Format, *, logits: bool = False) -> None:
-    """Raises OutputError when a run that was stopped has left results."""
+    """Raises OutputError if an interrupted run left results."""
     journal = journal_of(target, format, logits=logits)
     if journal.exists():
         raise OutputError(
-            f"{journal}: holds the results of a run that was stopped; `resume` goes on with it, "
-            "`overwrite` starts again"
+            f"{journal}: holds the results of an interrupted run; `resume` continues it, `overwrite` starts again"
         )
 
 
 def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
-    """The `Provenance` of an output as JSON has it, and what it holds if it is finished.
+    """The `Provenance` of an output as JSON, and what the output holds if it is finished.
 
     Raises:
-        OutputError: they are missing or damaged.
+        OutputError: the settings are missing or damaged.
     """
     path = meta_of(target)
     try:
@@ -326,16 +327,16 @@ def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
         return dict(meta["settings"]), finished
     except (OSError, ValueError, TypeError, KeyError):
         raise OutputError(
-            f"{target}: cannot be continued: {path.name}, the settings it was made with, is missing or damaged; "
+            f"{target}: cannot be resumed: {path.name}, which holds its settings, is missing or damaged; "
             "start again with `overwrite`"
         ) from None
 
 
 def read_records(path: Path) -> Iterator[tuple[int, Record]]:
-    """Each record and the byte after it, up to a torn one at the end.
+    """Each record, preceded by the offset of the byte after it; a torn record at the end is left out.
 
     Raises:
-        OutputError: a line that is no record, with records after it; or the file cannot be read.
+        OutputError: a line before other records is not a record; or the file cannot be read.
     """
     end = 0
     with told(path, "read"), path.open("rb") as file:
@@ -343,7 +344,9 @@ def read_records(path: Path) -> Iterator[tuple[int, Record]]:
             record = _parse(line)
             if record is None:
                 if any(_parse(later) for later in file):
-                    raise OutputError(f"{path}: line {number} is not a record; it was changed since it was written")
+                    raise OutputError(
+                        f"{path}: line {number} is not a record; the file was changed since it was written"
+                    )
                 return
             end += len(line)
             yield end, record
@@ -368,7 +371,7 @@ def _logits_in(journal: Path) -> Iterator[LogitsRow]:
 def write_finished(
     target: Path, format: Format, provenance: Provenance, records: Iterable[Record], holds: Holdings
 ) -> None:
-    """Write all `records` to `target` at once, as a run would have. Raises OutputError."""
+    """Write all `records` to `target`, as a run would. Raises OutputError."""
     meta_of(target).unlink(missing_ok=True)
     with replacing(target) as part:
         write_file(part, format, records, provenance.origin)

@@ -1,4 +1,4 @@
-"""Logits of all classes in a file, for metrics and fusion without running the network again: npz or Parquet."""
+"""Files with the logits of all classes (npz or Parquet), for metrics and fusion without running the network again."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ _LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LogitsRow:
-    """What the network said of one span of a video, in seconds: `logits` float32 (K,), the mean over its views."""
+    """The logits of one span of a video (`start` to `end`, seconds): float32 (K,), the mean over its views."""
 
     path: str
     start: float
@@ -37,11 +37,11 @@ class LogitsRow:
 
 
 def check_logits_target(path: Path) -> None:
-    """Find out, before any work is done, that logits cannot be written in the format that `path` asks for.
+    """Check, before any work is done, that logits can be written in the format of the extension of `path`.
 
     Raises:
-        UsageError: another extension than .npz and .parquet.
-        OutputError: Parquet, but the library that writes it is not there.
+        UsageError: the extension is neither .npz nor .parquet.
+        OutputError: Parquet, but pyarrow is not installed.
     """
     if path.suffix.lower() not in (".npz", ".parquet"):
         raise UsageError(f"{path}: logits are saved as .npz or .parquet; give the file one of these extensions")
@@ -50,20 +50,20 @@ def check_logits_target(path: Path) -> None:
 
 
 def save_logits(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], *, format: str) -> None:
-    """Write `rows` to `path`, whatever it is called, in the format of the extension `format`: `.npz` or `.parquet`.
+    """Write `rows` to `path` in the format `format`, `.npz` or `.parquet`; the extension of `path` does not matter.
 
     npz holds `logits` float32 (N, K), `start` and `end` float64 (N,), `path` text (N,) and `labels` text (K,), for
     `numpy.load`. Parquet has columns of these names, and the labels as JSON in the metadata of its schema.
-    Rows are taken as they come, and no more than some thousand of them are in memory.
+    Rows are written as they come; at most a few thousand of them are in memory.
 
     Raises:
-        OSError: the file cannot be written, or there is no room in its folder for the same amount of data again.
+        OSError: the file cannot be written, or its folder has no room for twice the data.
     """
     (_save_parquet if format == ".parquet" else _save_npz)(path, rows, labels)
 
 
 def pack(logits: NDArray[np.float32]) -> str:
-    """Logits, float32 (K,), as a record of JSON lines keeps them: base64 of little-endian numbers."""
+    """Logits, float32 (K,), as text for a JSON record: base64 of little-endian numbers."""
     return base64.b64encode(logits.astype("<f4").tobytes()).decode("ascii")
 
 
@@ -73,8 +73,8 @@ def unpack(text: str) -> NDArray[np.float32]:
 
 
 def _save_npz(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str]) -> None:
-    # An array's header says how many rows follow, and how long the longest path is; that is known at the end, so
-    # until then the columns lie in files of their own.
+    # The header of an array states the number of rows and the length of the longest path, known only at the end, so
+    # until then each column is in a file of its own.
     with ExitStack() as stack:
         paths, starts, ends, logits = (stack.enter_context(TemporaryFile(dir=path.parent)) for _ in range(4))
         number, longest = 0, 0
@@ -106,7 +106,7 @@ def _add(
 
 
 def _add_text(archive: ZipFile, name: str, number: int, longest: int, texts: Iterable[bytes]) -> None:
-    """Text of a fixed width, `longest` bytes of UTF-32. One long path makes all of them long, but zeros pack well."""
+    """Text of a fixed width, `longest` bytes of UTF-32. One long path makes all texts long, but zeros compress well."""
     width = max(longest, 4)  # NumPy has no text of width 0
     padded = (text.ljust(width, b"\0") for text in texts)
     _add(archive, name, f"<U{width // 4}", (number,), padded, ZIP_DEFLATED)
@@ -124,7 +124,7 @@ def _texts(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _utf32(text: str) -> bytes:
-    # As NumPy keeps text, file names that are no UTF-8 among it.
+    # As NumPy stores text, including file names that are not UTF-8.
     return text.encode("utf-32-le", "surrogatepass")
 
 
@@ -142,7 +142,7 @@ def _save_parquet(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str]) 
     iterator = iter(rows)
     with ParquetWriter(path, schema) as writer:
         while group := list(islice(iterator, ROWS_IN_A_GROUP)):
-            # File names can hold bytes that are no UTF-8; they are written as in CSV.
+            # File names can hold bytes that are not UTF-8; they are written as in CSV.
             paths = [row.path.encode("utf-8", "backslashreplace").decode("utf-8") for row in group]
             flat = arrow.array(np.concatenate([row.logits for row in group]))
             logits = arrow.FixedSizeListArray.from_arrays(flat, len(labels))

@@ -1,4 +1,4 @@
-"""How records become text: what a format writes for each of them, and around them."""
+"""Records, and how formats turn them into text."""
 
 import base64
 import json
@@ -15,17 +15,17 @@ from timesformer_cli.pipeline.aggregate import merge
 from timesformer_cli.results.logits import pack
 from timesformer_cli.specs import Checkpoint
 
-# One video, as JSON lines have it. Fields that begin with an underscore are for formats that show them, and are
-# written in no other: `_thumbnails` and `_logits`, base64, one for each segment (a video as a whole is one).
+# One video, as an object of JSON lines. Fields that begin with an underscore are written only in formats that use
+# them: `_thumbnails` and `_logits`, base64, one for each segment (a video as a whole is one segment).
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Style:
-    """A format: the text of a record, and what stands before the first, between two, and after the last.
+    """A format: the text of a record, and the texts before the first, between two, and after the last.
 
-    A record that has no place in the format is rendered as an empty text, and leaves no trace. `start` and `end` are
-    written even if there is no record.
+    Records that the format cannot show are rendered as empty text, and skipped. `start` and `end` are written even if
+    there is no record.
     """
 
     render: Callable[[Record], str]
@@ -45,7 +45,7 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which model records come from. `labels` are those of all its classes; `raw`: scores are logits."""
+    """The model that made the records. `labels` are those of all its classes; `raw`: scores are logits."""
 
     model: str
     labels: tuple[str, ...]
@@ -67,7 +67,7 @@ def spans(record: Record) -> list[Record]:
 
 
 def public(record: Record) -> Record:
-    """The record without the fields that are for some formats alone."""
+    """The record without the fields that only some formats use."""
     return {name: value for name, value in record.items() if not name.startswith("_")}
 
 
@@ -95,11 +95,11 @@ CSV_COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excerpt:
-    """What of a prediction goes into its record.
+    """Which parts of a prediction go into its record.
 
-    `threshold`: scores below it are left out. `merge`: adjacent segments with the same first label become one.
-    `logits`: the record carries them all, beside what it shows. `segments`: it has those of a timeline, not one answer
-    for the video as a whole.
+    `threshold`: labels with lower scores are left out. `merge`: adjacent segments with the same top label become one.
+    `logits`: the record also carries the logits of all classes. `segments`: the record has the segments of a timeline,
+    instead of one prediction for the video as a whole.
     """
 
     top_k: int = 5
@@ -110,12 +110,12 @@ class Excerpt:
 
 
 def origin_of(checkpoint: Checkpoint) -> Origin:
-    """What formats say of the model."""
+    """The model, as formats show it."""
     return Origin(checkpoint.name, checkpoint.labels, checkpoint.recipe.name, checkpoint.combine == "raw_logits")
 
 
 def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt()) -> Record:
-    """The record of one video, with the fields and their order that the command line promises."""
+    """The record of one video, with the fields, and their order, that the command line guarantees."""
     head: Record = {"path": result.item.path, "status": "ok", "model": checkpoint.name}
     if isinstance(result, Failure):
         return head | {"status": "error", "error": {"kind": result.kind, "message": result.message}}
@@ -154,7 +154,7 @@ def _part(segment: Segment, labels: tuple[str, ...], excerpt: Excerpt) -> Record
 
 def _view(view: ViewLabel) -> Record:
     record: Record = {"clip": view.clip, "crop": view.crop, "frames": list(view.frames)}
-    # A video with fewer frames than a clip asks for: some are shown again.
+    # A video with fewer frames than a clip needs: some frames are repeated.
     repeated = len(view.frames) - len(set(view.frames))
     return record | ({"repeated": repeated} if repeated else {})
 
@@ -168,17 +168,17 @@ def _predictions(scores: NDArray[np.float32], labels: tuple[str, ...], excerpt: 
 
 
 def _rounded(value: float) -> float | None:
-    # A container can state a rate that makes no finite number, and JSON has no other kind.
+    # A container can state a rate that is not finite, and JSON has only finite numbers.
     return round(value, 3) if math.isfinite(value) else None
 
 
 def json_line(record: Record) -> str:
-    """The record as one of JSON lines."""
+    """The record as one line of JSON."""
     return json_text(record) + "\n"
 
 
 def private_line(record: Record) -> str:
-    """The same, with the fields that are for some formats alone."""
+    """The same, with the fields that only some formats use."""
     return _dumped(record) + "\n"
 
 
@@ -191,9 +191,9 @@ def _dumped(record: Record) -> str:
 
 
 def to_rows(record: Record) -> Iterator[Record]:
-    """The rows of one record: one for each rank of each segment, or one for a video without.
+    """The rows of one record: one for each rank of each segment; a video without labels has one row.
 
-    Columns that a row lacks are empty.
+    Missing columns are empty.
     """
     cells = {key: value for key, value in record.items() if key in CSV_COLUMNS}
     if record["status"] == "error":

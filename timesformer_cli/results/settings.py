@@ -1,4 +1,4 @@
-"""What makes two runs the same run: made here, written beside every output, compared before one is continued."""
+"""The settings that identify a run: written beside every output, and compared before a run is resumed."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Of all videos number `index`, counted from 1, and every `count`-th after it."""
+    """One of `count` shares of the videos: number `index`, counted from 1, and every `count`-th after it."""
 
     index: int
     count: int
@@ -28,13 +28,13 @@ class Shard:
         return islice(items, self.index - 1, None, self.count)
 
     def output(self, target: Path) -> Path:
-        """Its own output: labels.2-of-4.jsonl for labels.jsonl."""
+        """The output of this shard: labels.2-of-4.jsonl for labels.jsonl."""
         return target.with_name(f"{target.stem}.{self.index}-of-{self.count}{target.suffix}")
 
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """Stands for the recipe of scores that no model here made: of another tool, or of several models together."""
+    """Replaces the recipe for scores that did not come from one model here: those of another tool, or fused ones."""
 
     name: str
     combine: Combine
@@ -42,12 +42,12 @@ class Combination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What decides about the results of a run. Two runs with the same may continue one another.
+    """Everything that affects the results of a run. Runs with equal provenance can resume each other.
 
-    `weights` are sha256 sums, in hex, by the names of the files. `precision` is what the network computes in, and
-    `frame_rate` that of folders of images. `data_set` says what `evaluation.run.data_set_settings` gives, None for
-    videos without labels. Of scores that no model here made, what is not known is None. `fused` are the runs that
-    these scores were put together from.
+    `weights` are sha256 sums, in hex, by file name. `precision` is that of the network, and `frame_rate` that of
+    folders of images. `data_set` is what `evaluation.run.dataset_settings` gives, None for videos without labels; its
+    name is that of the key in files. For scores that did not come from a model here, unknown fields are None. `fused`
+    are the runs whose scores were fused.
     """
 
     model: str
@@ -70,7 +70,7 @@ class Provenance:
         return Origin(self.model, self.labels, self.recipe.name, self.recipe.combine == "raw_logits")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; what is not known is left out."""
+        """The content for JSON; unknown fields are left out."""
         values = {
             "version": self.version,
             "model": self.model,
@@ -90,7 +90,7 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave. Raises ValueError, KeyError or TypeError for anything else."""
+        """The inverse of `to_dict`. Raises ValueError, KeyError or TypeError for other content."""
         recipe = values["recipe"]
         return cls(
             model=values["model"],
@@ -111,7 +111,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """One of the runs whose scores were put together, and its weight; without the names of its classes."""
+    """One of the fused runs and its weight; without the names of its classes."""
 
     weight: float
     provenance: Provenance
@@ -140,7 +140,7 @@ def provenance_of(
     data_set: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
 ) -> Provenance:
-    """The identity of a run of this model; its weights are read for that. Raises InputError if they cannot be."""
+    """The identity of a run of this model. Reads the weights; raises InputError if they cannot be read."""
     return Provenance(
         version=__version__,
         model=checkpoint.name,
@@ -158,14 +158,14 @@ def provenance_of(
 
 
 def differences(made: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Each setting that differs, with both values, of two mappings as JSON gives them."""
+    """Each setting that differs between two mappings from JSON, with both values."""
     for name in sorted(made.keys() | wanted.keys()):
         before, now = made.get(name), wanted.get(name)
-        if before == now or name in ("base", "changes"):  # of a recipe, whose name and fields tell them
+        if before == now or name in ("base", "changes"):  # of a recipe: its name and fields show them
             continue
         if name == "labels":
             yield "labels"
-        elif name == "weights_sha256":  # numbers that no one can compare by eye
+        elif name == "weights_sha256":  # sums cannot be compared by eye
             sums = [{} if each is None else each for each in (before, now)]
             files = sorted(file for file in {*sums[0], *sums[1]} if sums[0].get(file) != sums[1].get(file))
             yield f"the weights ({', '.join(files)})"

@@ -1,4 +1,4 @@
-"""Runs that share the work: which videos are whose, and their outputs as one."""
+"""Shards: which videos belong to which run, and how to merge their outputs."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from timesformer_cli.results.settings import Provenance, Shard, differences
 
 
 def parse_shard(text: str, environment: Mapping[str, str]) -> Shard:
-    """The shard that is written as "2/4", or that the variables tell if `text` is "auto".
+    """The shard written as "2/4", or the one from the variables if `text` is "auto".
 
     Raises:
         ValueError: there is no such shard.
@@ -28,14 +28,14 @@ def parse_shard(text: str, environment: Mapping[str, str]) -> Shard:
 
 
 def _shard_in(environment: Mapping[str, str]) -> Shard:
-    """A SLURM array's tasks may each hold the processes of torchrun, or of srun: then all of these share the work."""
+    """Each task of a SLURM array may have several processes of torchrun or srun: then all processes share the work."""
     try:
         outer = _array_task(environment)
         rank = _ranks(environment, "RANK", "WORLD_SIZE") or _ranks(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
     except (KeyError, ValueError) as error:
-        raise ValueError(f"auto: the variables of SLURM or torchrun make no sense ({error}); write I/N") from None
+        raise ValueError(f"auto: the variables of SLURM or torchrun are inconsistent ({error}); write I/N") from None
     if outer is None and rank is None:
-        raise ValueError("auto: there are no variables of a SLURM array or step, nor of torchrun; write I/N")
+        raise ValueError("auto: there are no variables of a SLURM array, a SLURM step or torchrun; write I/N")
     outer, rank = outer or Shard(1, 1), rank or Shard(1, 1)
     return Shard((outer.index - 1) * rank.count + rank.index, outer.count * rank.count)
 
@@ -66,7 +66,7 @@ def _ranks(environment: Mapping[str, str], rank: str, size: str) -> Shard | None
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """The outputs of all shards of a run, in their order; the run as a whole is the one of `provenance`."""
+    """The outputs of all shards of a run, in order; `provenance` is that of the whole run."""
 
     paths: tuple[Path, ...]
     provenance: Provenance
@@ -74,7 +74,7 @@ class Shards:
 
     @property
     def holds(self) -> Holdings:
-        """What all of them hold."""
+        """What all outputs hold together."""
         videos, failed, paths = map(sum, zip(*self.held, strict=True))
         return Holdings(videos, failed, paths % (1 << 128))
 
@@ -82,7 +82,7 @@ class Shards:
         """The records in the order of the inputs.
 
         Raises:
-            OutputError: they are not those that the runs wrote, which is known at the end.
+            OutputError: the records are not those that the runs wrote, which is known only at the end.
         """
         readers = [read_records(path) for path in self.paths]
         found = [Holdings()] * len(readers)
@@ -103,10 +103,10 @@ class Shards:
 
 
 def open_shards(paths: Sequence[Path]) -> Shards:
-    """The shards whose outputs, of JSON lines, are `paths`, in any order.
+    """The shards with the outputs `paths` (JSON lines), in any order.
 
     Raises:
-        OutputError: one is missing, is there twice, is not finished, or was made with other settings or inputs.
+        OutputError: a shard is missing, named twice, not finished, or was made with different settings or inputs.
     """
     found: dict[int, Path] = {}
     held: dict[int, Holdings] = {}
@@ -119,22 +119,24 @@ def open_shards(paths: Sequence[Path]) -> Shards:
         index, of = settings.pop("shard", None) or (1, 1)
         if holds is None:
             again = f", with `shard={index}/{of}` `resume`" if of > 1 else ", with `resume`"
-            raise OutputError(f"{path}: is not finished; run it to its end first{again}")
+            raise OutputError(f"{path}: is not finished; complete it first{again}")
         if found and (of != count or (differing := list(differences(common, settings)))):
-            what = f"is one of {of} shards, not {count}" if of != count else f"other settings: {', '.join(differing)}"
-            raise OutputError(f"{path}: does not go with {next(iter(found.values()))}: {what}")
+            what = (
+                f"is one of {of} shards, not {count}" if of != count else f"different settings: {', '.join(differing)}"
+            )
+            raise OutputError(f"{path}: does not match {next(iter(found.values()))}: {what}")
         if index in found:
             raise OutputError(f"{path}: is shard {index} of {of}, and so is {found[index]}")
         found[index], held[index], common, count = path, holds, settings, of
     missing = [str(index) for index in range(1, count + 1) if index not in found]
     if missing:
-        raise OutputError(f"of {count} shards there is no number {', '.join(missing)}; name the outputs of all")
+        raise OutputError(f"of {count} shards, number {', '.join(missing)} is missing; name the outputs of all")
     total = sum(holds.videos for holds in held.values())
     for index, holds in held.items():
         if holds.videos != len(range(index - 1, total, count)):
             raise OutputError(
-                f"{found[index]}: holds {holds.videos} videos, which does not fit the others; they are shards of "
-                "different lists of videos"
+                f"{found[index]}: holds {holds.videos} videos, which does not match the other shards; they are shards "
+                "of different lists of videos"
             )
     ordered = tuple(found[index] for index in range(1, count + 1))
     try:

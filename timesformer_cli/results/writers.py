@@ -1,4 +1,4 @@
-"""Results as the user reads them: one record for each video, in any of the formats."""
+"""Write results: one record per video, in any of the formats."""
 
 import csv
 import io
@@ -32,10 +32,10 @@ _BY_EXTENSION: dict[str, Format] = {
 
 
 def choose_format(target: Path | None, *, terminal: bool) -> Format:
-    """The format that suits `target`: by extension; without a target, a table on a `terminal`, else JSON lines.
+    """The format for `target`, by extension; without a target, a table on a `terminal`, else JSON lines.
 
     Raises:
-        UsageError: an extension that says nothing.
+        UsageError: the extension is unknown.
     """
     if target is None:
         return "table" if terminal else "jsonl"
@@ -47,7 +47,7 @@ def choose_format(target: Path | None, *, terminal: bool) -> Format:
 
 
 class Writer:
-    """Writes each record as it comes: one piece of text, flushed, so that a stop leaves only whole records."""
+    """Writes each record as it comes, and flushes it, so that an interruption leaves only whole records."""
 
     def __init__(self, output: "_Output", style: Style) -> None:
         self._output = output
@@ -58,8 +58,8 @@ class Writer:
         """Write one record.
 
         Raises:
-            OutputError: it cannot be written.
-            BrokenPipeError: no one reads it.
+            OutputError: the record cannot be written.
+            BrokenPipeError: the reader of the pipe is gone.
         """
         self._records += 1
         if text := self._style.render(record):
@@ -67,7 +67,7 @@ class Writer:
             self._texts += 1
 
     def finish(self, *, whole: bool) -> None:
-        """Write what comes after the last record; in a run that is `whole`, also if none of them left a text."""
+        """Write the end of the format; in a `whole` run, also if no record had a text."""
         if self._texts:
             self._output.finish(self._style.end)
         else:
@@ -78,8 +78,7 @@ class Writer:
 def open_writer(target: Path | None, format: Format, origin: Origin) -> Iterator[Writer]:
     """A writer to the file `target`, or to standard output, record by record.
 
-    The file is made with the first record. Leaving the context early, as by Ctrl-C, makes what was
-    written whole.
+    The file is created with the first record. Leaving the context early, as by Ctrl-C, still completes the file.
     """
     writer = Writer(_Output(target), open_style(format, origin, target))
     whole = False
@@ -91,7 +90,7 @@ def open_writer(target: Path | None, format: Format, origin: Origin) -> Iterator
 
 
 class _Output:
-    """The file or standard output, as bytes: UTF-8, whatever the locale says."""
+    """A file or standard output, written as UTF-8, whatever the locale says."""
 
     def __init__(self, target: Path | None) -> None:
         self._target = target
@@ -112,13 +111,13 @@ class _Output:
             raise OutputError(f"{name}: cannot be written ({error.strerror})") from error
 
     def finish(self, end: str) -> None:
-        """Write `end` after whatever was written, and close. After a failed write, only close."""
+        """Write `end`, and close. After a failed write, only close."""
         try:
             if end and not self._failed:
                 self.write(end)
         finally:
             if self._target is not None and self._stream is not None:
-                with suppress(OSError):  # what failed to be written once fails again, and was told
+                with suppress(OSError):  # the failed write fails again, and was reported
                     self._stream.close()
 
 
@@ -126,9 +125,9 @@ def open_style(format: Format, origin: Origin, target: Path | None) -> Style:
     """How records become text in `format`, for the file `target` or for standard output.
 
     Raises:
-        UsageError: Parquet, which is no text.
+        UsageError: Parquet, which is not text.
     """
-    # Each is loaded when it is asked for: rich takes a while to import, and so does what makes pages.
+    # Each format is imported on demand: rich takes a while to import, and so do pages.
     match format:
         case "jsonl":
             return Style(json_line)

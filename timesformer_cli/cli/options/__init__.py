@@ -1,4 +1,4 @@
-"""Options that commands share, in bundles: a command that names a bundle has its options."""
+"""Options that commands share, in bundles: a command that takes a bundle has its options."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from timesformer_cli.cli import console
 # Panels of the help.
 MODEL = "Model"
 OUTPUT = "Output"
-VIEWS = "Views (what is left out is as the model was trained)"
+VIEWS = "Views (default: as the model was trained)"
 READING = "Reading"
 RUN = "Run"
 
@@ -22,21 +22,21 @@ def positive(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise typer.BadParameter(f"{text!r} is not a number more than 0")
+        raise typer.BadParameter(f"{text!r} is not a number above 0")
     return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Talk:
-    """How much is said on standard error; the flags work before and after the command."""
+    """How much is printed on standard error; the flags work before and after the command."""
 
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say more on standard error, and show tracebacks of errors.")
+        bool, typer.Option("--verbose", "-v", help="Print details on standard error, and tracebacks of errors.")
     ] = False
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Nothing on standard error but the error that ends a run.")
+        bool, typer.Option("--quiet", "-q", help="Print nothing on standard error except the error that ends a run.")
     ] = False
 
     def choose(self) -> None:
-        """Take over what the flags say. Raises UsageError."""
+        """Apply the flags. Raises UsageError."""
         console.choose_level(verbose=self.verbose, quiet=self.quiet)

@@ -9,9 +9,9 @@ from typing import Any, get_type_hints
 
 
 def bundled(command: Callable[..., None]) -> Callable[..., None]:
-    """The command as Typer takes it: each bundle, a dataclass whose fields are options, stands for these.
+    """The command in the form that Typer takes: each bundle, a dataclass of options, is replaced by its options.
 
-    A bundle may hold bundles. Options come in the order in which they are written.
+    A bundle may hold bundles. Options keep the order in which they are written.
     """
     hints = get_type_hints(command, include_extras=True)
     given = inspect.signature(command).parameters.values()
@@ -44,7 +44,7 @@ def _options(bundle: Any) -> Iterator[Parameter]:
 
 
 def _take(hint: Any, name: str, values: Mapping[str, Any]) -> Any:
-    """The value of a parameter: a bundle made of the options that were given, or the option itself."""
+    """The value of a parameter: a bundle made of the given options, or the option itself."""
     if not is_dataclass(hint):
         return values[name]
     bundle: Any = hint

@@ -19,17 +19,15 @@ Sources = Annotated[
         metavar="INPUT",
         show_default=False,
         help=(
-            "Video files; folders, searched with their subfolders by video file extension, hidden ones left out; "
-            "quoted globs such as 'clips/**/*.mp4'; - for one path a line on standard input. "
-            "Names that begin with a dash go after --."
+            "Video files; folders, searched recursively by video file extension (hidden ones are skipped); quoted "
+            "globs such as 'clips/**/*.mp4'; or - to read one path per line from standard input. Write -- before names "
+            "that begin with a dash."
         ),
     ),
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(
-        "--limit", metavar="N", min=1, help="Take the first N videos of the inputs alone.", rich_help_panel=RUN
-    ),
+    typer.Option("--limit", metavar="N", min=1, help="Process only the first N videos.", rich_help_panel=RUN),
 ]
 
 
@@ -43,7 +41,7 @@ class Inputs:
         typer.Option(
             "--from-file",
             metavar="LIST",
-            help="A text file of more inputs, one path a line; lines that begin with # are comments.",
+            help="Text file of more inputs, one path per line; lines that begin with # are comments.",
         ),
     ] = None
 
@@ -56,7 +54,7 @@ class Inputs:
         return [] if self.from_file is None else [self.from_file]
 
     def require(self, verb: str) -> None:
-        """Raises UsageError where nothing is named to be `verb`ed."""
+        """Raises UsageError if there is no input to `verb`."""
         if not self.sources and not self.lists:
             raise UsageError(
                 f"nothing to {verb}: name videos, folders or --from-file; see timesformer "

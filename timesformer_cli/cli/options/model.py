@@ -21,9 +21,9 @@ ModelName = Annotated[
         metavar="MODEL",
         envvar="TIMESFORMER_MODEL",
         help=(
-            "A name of `timesformer models list`, downloaded when it is first used; camera-motion is bundled and needs "
-            "no download. Or an id on the Hugging Face Hub, a folder with config.json and weights, a .pyth, .pth, .bin "
-            "or .safetensors file; or an exported model: .onnx, .xml of OpenVINO, .pt2, or a folder with one."
+            "Name from `timesformer models list`, downloaded on first use (camera-motion is bundled); id on the "
+            "Hugging Face Hub; folder with config.json and weights; weights file (.pyth, .pth, .bin or .safetensors); "
+            "or exported model (.onnx, OpenVINO .xml, .pt2, or a folder with one)."
         ),
         rich_help_panel=MODEL,
     ),
@@ -40,7 +40,7 @@ Revision = Annotated[
 
 
 class Feeding(Protocol):
-    """Options that change how a model is fed."""
+    """Options that change the views that a model gets."""
 
     def apply(self, checkpoint: "Checkpoint") -> "Checkpoint": ...
 
@@ -54,7 +54,7 @@ class Files:
         typer.Option(
             "--weights",
             metavar="FILE",
-            help="Weights for a name of `timesformer models list`, in place of those on the Hub, if it has any there.",
+            help="Weights file for a name from `timesformer models list`, to use instead of the published weights.",
             rich_help_panel=MODEL,
         ),
     ] = None
@@ -63,7 +63,7 @@ class Files:
         typer.Option(
             "--config",
             metavar="FILE",
-            help="A config.json to take in place of the model's own, or of what its weights tell.",
+            help="config.json to use instead of the model's own or the inferred one.",
             rich_help_panel=MODEL,
         ),
     ] = None
@@ -72,7 +72,7 @@ class Files:
         typer.Option(
             "--labels",
             metavar="FILE",
-            help="Names of the classes: a text file with one a line, or JSON of ids and names.",
+            help="Class names: a text file with one name per line, or JSON with ids and names.",
             rich_help_panel=MODEL,
         ),
     ] = None
@@ -80,21 +80,21 @@ class Files:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a model comes from, if its name does not say all."""
+    """Where a model comes from, if its name is not enough."""
 
     revision: Revision = None
     offline: Annotated[
         bool,
         typer.Option(
             "--offline",
-            help="Never use the network for the model: it must be in the cache. HF_HUB_OFFLINE=1 does the same.",
+            help="Never use the network for the model, which must be in the cache. HF_HUB_OFFLINE=1 does the same.",
             rich_help_panel=MODEL,
         ),
     ] = False
     files: Files
 
     def resolve(self, name: str, views: Feeding) -> "Checkpoint":
-        """The model, downloaded if need be. Raises UsageError and CheckpointError."""
+        """The model, downloaded if necessary. Raises UsageError and CheckpointError."""
         from timesformer_cli.checkpoints.resolve import resolve
 
         checkpoint = resolve(
@@ -109,19 +109,19 @@ class Source:
         return views.apply(checkpoint)
 
     def preview(self, name: str, views: Feeding) -> "Checkpoint":
-        """The model without a download, and so perhaps without its weights. Raises UsageError and CheckpointError."""
+        """The model without a download, so possibly without its weights. Raises UsageError and CheckpointError."""
         return Previewed(revision=self.revision, files=self.files).preview(name, views)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Previewed:
-    """Where a model comes from that is only described, never loaded."""
+    """Where a model comes from if it is only described, never loaded."""
 
     revision: Revision = None
     files: Files
 
     def preview(self, name: str, views: Feeding) -> "Checkpoint":
-        """The model without a download, and so perhaps without its weights. Raises UsageError and CheckpointError."""
+        """The model without a download, so possibly without its weights. Raises UsageError and CheckpointError."""
         from timesformer_cli.checkpoints.resolve import preview
 
         checkpoint = preview(
@@ -136,11 +136,11 @@ class Previewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model by its name."""
+    """A model, by name."""
 
     model: ModelName = DEFAULT_MODEL
     source: Source
 
     def resolve(self, views: Feeding, *, preview: bool = False) -> "Checkpoint":
-        """The model, fed as `views` say; a `preview` is not downloaded. Raises UsageError and CheckpointError."""
+        """The model with the recipe of `views`; `preview` downloads nothing. Raises UsageError and CheckpointError."""
         return (self.source.preview if preview else self.source.resolve)(self.model, views)

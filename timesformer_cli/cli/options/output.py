@@ -29,15 +29,15 @@ FormatName = Literal[
 ]
 
 FORMAT_HELP = (
-    "table, json (one array), jsonl (one object a line), csv, parquet; srt or vtt (subtitles of one video); html (a "
-    "page with pictures); activitynet, labelstudio or fiftyone (JSON that these tools read); or auto: by the extension "
-    "of --output, else a table on a terminal and jsonl in a pipe."
+    "Format of the results: table, json (one array), jsonl (one object per line), csv, parquet, srt or vtt (subtitles "
+    "of one video), html (a page with thumbnails), activitynet, labelstudio or fiftyone (JSON for these tools), or "
+    "auto: from the extension of --output, or without --output a table on a terminal and jsonl in a pipe."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    """A file that results are written to as they come, and that a later run may go on with."""
+    """A file that results are written to as they come, and that a later run can resume."""
 
     output: Annotated[
         Path | None,
@@ -51,8 +51,8 @@ class Journal:
         typer.Option(
             "--resume",
             help=(
-                "Go on with --output where an earlier run with the same settings stopped; videos that it holds are "
-                "left out. Not for tables."
+                "Continue the interrupted run in --output, with the same settings: only videos without a result are "
+                "processed. Not for tables."
             ),
             rich_help_panel=OUTPUT,
         ),
@@ -61,18 +61,18 @@ class Journal:
         bool,
         typer.Option(
             "--retry-errors",
-            help="With --resume: try the videos again that had failed.",
+            help="With --resume: also retry videos that failed.",
             rich_help_panel=OUTPUT,
         ),
     ] = False
 
     @property
     def path(self) -> Path | None:
-        """None for standard output, which many tools write as `-`."""
+        """None for standard output, which can also be given as `-`."""
         return None if self.output == Path("-") else self.output
 
     def target(self, format: FormatName = "auto", logits: Path | None = None) -> "Output":
-        """Raises UsageError for an extension that says nothing."""
+        """Raises UsageError for an unknown extension."""
         from timesformer_cli.jobs.output import Output
 
         return Output(
@@ -86,7 +86,7 @@ class Journal:
 
 
 def chosen_format(format: FormatName, path: Path | None) -> "Format":
-    """`format`, or the one that suits the path. Raises UsageError for an extension that says nothing."""
+    """`format`, or the one that suits the path. Raises UsageError for an unknown extension."""
     from timesformer_cli.results.writers import choose_format
 
     return choose_format(path, terminal=sys.stdout.isatty()) if format == "auto" else format

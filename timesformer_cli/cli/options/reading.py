@@ -1,4 +1,4 @@
-"""How videos are read, and what is refused."""
+"""How videos are read, and which are refused."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,7 +16,7 @@ Decoder = Annotated[
     typer.Option(
         "--decoder",
         metavar="DECODER",
-        help="Library that reads videos: auto, pyav, decord or torchcodec; auto is pyav.",
+        help="Library that decodes videos: pyav, decord, torchcodec, or auto (pyav).",
         rich_help_panel=READING,
     ),
 ]
@@ -30,7 +30,7 @@ class ReadingOptions:
         bool,
         typer.Option(
             "--frames",
-            help="Inputs are folders of numbered pictures, or folders of such folders, in place of video files.",
+            help="Read folders of numbered images, or folders of such folders, instead of video files.",
             rich_help_panel=READING,
         ),
     ] = False
@@ -40,7 +40,7 @@ class ReadingOptions:
             "--frame-rate",
             metavar="RATE",
             parser=positive,
-            help="Pictures a second of the folders of --frames, which do not say.",
+            help="Frame rate of image folders (--frames), which store none, in frames per second.",
             rich_help_panel=READING,
         ),
     ] = 30.0
@@ -52,8 +52,8 @@ class ReadingOptions:
             metavar="SECONDS",
             parser=positive,
             help=(
-                "How long reading one video may take, or the next part of a timeline; then it counts as failed, and "
-                "the run goes on."
+                "Time limit for reading one video, or the next segment of a timeline, in seconds; a video that takes "
+                "longer counts as failed, and the run continues."
             ),
             rich_help_panel=READING,
         ),
@@ -64,7 +64,7 @@ class ReadingOptions:
             "--max-pixels",
             metavar="N",
             min=1,
-            help="Refuse videos with larger pictures; 8K has 33 million pixels.",
+            help="Refuse videos with more pixels per frame; 8K has 33 million.",
             rich_help_panel=READING,
         ),
     ] = 2**26
@@ -74,7 +74,7 @@ class ReadingOptions:
             "--max-frames",
             metavar="N",
             min=1,
-            help="Refuse videos of more frames; two million are 18 hours at 30 a second.",
+            help="Refuse videos with more frames; two million are 18 hours at 30 frames per second.",
             rich_help_panel=READING,
         ),
     ] = 2_000_000

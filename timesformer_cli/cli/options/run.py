@@ -1,4 +1,4 @@
-"""On what it runs, and with whom the work is shared."""
+"""What a run uses: processes, devices, clusters, shards."""
 
 import os
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ Workers = Annotated[
         metavar="N|auto",
         parser=_workers,
         help=(
-            "Processes that read videos ahead of the network; auto: one for each core. 0 reads in the program "
-            "itself, where a broken video can stop the run."
+            "Number of processes that read videos ahead of the network; auto: one per core. 0 reads them in the main "
+            "process, which a broken video can crash."
         ),
         rich_help_panel=RUN,
     ),
@@ -57,14 +57,14 @@ Workers = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What the network runs on."""
+    """What runs the network."""
 
     device: Annotated[
         str,
         typer.Option(
             "--device",
             metavar="DEVICE",
-            help="Where the network runs: auto, cpu, cuda, cuda:1 or mps.",
+            help="Device that runs the network: auto, cpu, cuda, cuda:1 or mps.",
             rich_help_panel=RUN,
         ),
     ] = "auto"
@@ -73,7 +73,10 @@ class Network:
         typer.Option(
             "--precision",
             metavar="PRECISION",
-            help="Numbers of the network: fp32, bf16, fp16, or auto: bf16 on GPUs that are made for it, else fp32.",
+            help=(
+                "Precision of weights and arithmetic: fp32, bf16, fp16, or auto: bf16 on GPUs with hardware for it, "
+                "otherwise fp32."
+            ),
             rich_help_panel=RUN,
         ),
     ] = "auto"
@@ -81,7 +84,7 @@ class Network:
         bool,
         typer.Option(
             "--compile",
-            help="Compile the network first, which takes a minute or so, and pays in long runs.",
+            help="Compile the network first, which takes about a minute and pays off in long runs.",
             rich_help_panel=RUN,
         ),
     ] = False
@@ -91,8 +94,8 @@ class Network:
             "--provider",
             metavar="PROVIDER",
             help=(
-                "What runs a model of ONNX, as far as the onnxruntime here has it: cpu, cuda, tensorrt, openvino, "
-                "coreml, directml, or auto: as --device says."
+                "ONNX Runtime execution provider: cpu, cuda, tensorrt, openvino, coreml, directml, or auto (follows "
+                "--device). The installed onnxruntime must include it."
             ),
             rich_help_panel=RUN,
         ),
@@ -101,7 +104,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """What changes the speed of a run, never its answer."""
+    """What changes the speed of a run, never its results."""
 
     workers: Workers = None
     network: Network
@@ -112,8 +115,8 @@ class Running:
             metavar="N|auto",
             parser=_batch_size,
             help=(
-                "Views that go through the network at a time, of one video or of several; auto: what is quick on the "
-                "device. Half as many where they do not fit into memory."
+                "Views per pass through the network, from one video or several; auto: chosen for the device. "
+                "Halved if the views do not fit into memory."
             ),
             rich_help_panel=RUN,
         ),
@@ -137,7 +140,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharing:
-    """Runs that share the work, and a cluster that does it."""
+    """Runs that share the work, and clusters."""
 
     shard: Annotated[
         Any,
@@ -146,8 +149,9 @@ class Sharing:
             metavar="I/N|auto",
             parser=_shard,
             help=(
-                "Take every N-th video, from number I on: one of N runs that share the work. auto: as the variables of "
-                "a SLURM array or step, or of torchrun, say. `timesformer merge` puts their outputs together."
+                "Process shard I of N: every N-th video, from the I-th on; auto: from the variables of a SLURM array "
+                "or step, or of torchrun. Combine the outputs with `timesformer merge`, or runs of evaluate with "
+                "`timesformer runs merge`."
             ),
             rich_help_panel=RUN,
         ),
@@ -157,7 +161,7 @@ class Sharing:
         typer.Option(
             "--engine",
             metavar="local|ray",
-            help="ray: the same work on a Ray cluster, its CPUs reading and its GPUs scoring.",
+            help="Where the work runs: local, or ray (a Ray cluster reads on its CPUs and scores on its GPUs).",
             rich_help_panel=RUN,
         ),
     ] = "local"
@@ -166,7 +170,9 @@ class Sharing:
         typer.Option(
             "--ray-address",
             metavar="ADDRESS",
-            help="With --engine ray: the cluster's address; otherwise RAY_ADDRESS, one that runs here, or a new one.",
+            help=(
+                "With --engine ray: address of the cluster; default: RAY_ADDRESS, a running local one, or a new one."
+            ),
             rich_help_panel=RUN,
         ),
     ] = None
@@ -176,10 +182,10 @@ class Sharing:
 
     @property
     def cluster(self) -> "Cluster | None":
-        """Raises UsageError for an address without a cluster, or where Ray is not installed."""
+        """Raises UsageError for an address without --engine ray, or if Ray is not installed."""
         if self.engine != "ray":
             if self.ray_address is not None:
-                raise UsageError("--ray-address goes with --engine ray")
+                raise UsageError("--ray-address needs --engine ray")
             return None
         from timesformer_cli.pipeline.run import Cluster, check_ray
 

@@ -1,4 +1,4 @@
-"""Which frames and crops, and how they are combined."""
+"""Which frames and crops a model gets, and how their scores are combined."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from timesformer_cli.cli.options import VIEWS, positive
 if TYPE_CHECKING:
     from timesformer_cli.specs import Checkpoint
 
-# An option that was not given is None, so `--clips auto` needs a number that no one can ask for.
+# None means that the option was not given, so `--clips auto` needs a number that no one can ask for.
 AUTO_CLIPS = 0
 
 
@@ -42,9 +42,9 @@ RecipeName = Annotated[
         "--recipe",
         metavar="NAME",
         help=(
-            "Feed the model in a published way: original, paper, transformers (its pipeline of version 5: frames "
-            "from the whole video), transformers-4 (that of version 4, or 5 with an image processor: the first frames; "
-            "its frame_sampling_rate is the stride), mmaction2 or uniform. The options below change single parts of it."
+            "Published sampling and preprocessing to use: original, paper, transformers (pipeline of version 5: frames "
+            "from the whole video), transformers-4 (pipeline of version 4, or of 5 with an image processor: the first "
+            "frames; --stride is its frame_sampling_rate), mmaction2 or uniform; the options below change parts of it."
         ),
         rich_help_panel=VIEWS,
     ),
@@ -56,8 +56,8 @@ Settings = Annotated[
         metavar="FIELD=VALUE",
         parser=_setting,
         help=(
-            "Any other field of the recipe, as `timesformer models show` lists them: channel_order=rgb, mean=0.5 or "
-            "combine=probabilities, say. May be given several times."
+            "Change any field of the recipe that `timesformer models show` lists, such as channel_order=rgb, mean=0.5 "
+            "or combine=probabilities. Can be repeated."
         ),
         rich_help_panel=VIEWS,
     ),
@@ -66,13 +66,13 @@ Settings = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeOptions:
-    """A published way to feed the model, and single fields of it."""
+    """A recipe, and changes to single fields of it."""
 
     recipe: RecipeName = None
     settings: Settings = None
 
     def apply(self, checkpoint: "Checkpoint") -> "Checkpoint":
-        """Raises UsageError for what cannot be."""
+        """The model with this recipe. Raises UsageError for fields or values that are not possible."""
         from timesformer_cli.checkpoints.recipes import with_overrides
 
         return with_overrides(checkpoint, recipe=self.recipe, fields=dict(self.settings or []))
@@ -80,7 +80,7 @@ class RecipeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewOptions:
-    """The same, with options for the fields that are changed most often."""
+    """The same, with an option for each field that is often changed."""
 
     recipe: RecipeName = None
     clips: Annotated[
@@ -89,10 +89,7 @@ class ViewOptions:
             "--clips",
             metavar="N|auto",
             parser=_clips,
-            help=(
-                "Temporal windows of a video, their scores averaged; auto: as many side by side as cover it, at most "
-                "10."
-            ),
+            help="Clips per video, whose scores are averaged; auto: enough to cover the video, at most 10.",
             rich_help_panel=VIEWS,
         ),
     ] = None
@@ -101,13 +98,13 @@ class ViewOptions:
         typer.Option(
             "--crops",
             metavar="1|3",
-            help="Crops of each frame: the centre, or three along its longer side.",
+            help="Crops per frame: 1 (centre), or 3 along its longer side.",
             rich_help_panel=VIEWS,
         ),
     ] = None
     num_frames: Annotated[
         int | None,
-        typer.Option("--num-frames", metavar="T", min=1, help="Frames in a clip.", rich_help_panel=VIEWS),
+        typer.Option("--num-frames", metavar="T", min=1, help="Frames per clip.", rich_help_panel=VIEWS),
     ] = None
     stride: Annotated[
         float | None,
@@ -115,7 +112,7 @@ class ViewOptions:
             "--stride",
             metavar="N",
             parser=positive,
-            help="Distance between two frames of a clip, in frames at the rate of --fps.",
+            help="Distance between two frames of a clip, in frames at the rate --fps.",
             rich_help_panel=VIEWS,
         ),
     ] = None
@@ -125,7 +122,10 @@ class ViewOptions:
             "--fps",
             metavar="RATE",
             parser=positive,
-            help="Frames a second that --stride counts in: 32 at 30 is 1.07 seconds, whatever the video's own rate.",
+            help=(
+                "Frame rate in which --stride counts, in frames per second: a stride of 32 at 30 is 1.07 seconds, "
+                "whatever the video's own rate."
+            ),
             rich_help_panel=VIEWS,
         ),
     ] = None
@@ -134,7 +134,7 @@ class ViewOptions:
         typer.Option(
             "--placement",
             metavar="first|middle",
-            help="Where a single clip of a longer video lies: at its start or in its middle.",
+            help="Position of a single clip in a longer video: first (at its start) or middle.",
             rich_help_panel=VIEWS,
         ),
     ] = None
@@ -154,7 +154,7 @@ class ViewOptions:
         return {**dict(self.settings or []), **{name: value for name, value in given.items() if value is not None}}
 
     def apply(self, checkpoint: "Checkpoint") -> "Checkpoint":
-        """Raises UsageError for what cannot be."""
+        """The model with this recipe. Raises UsageError for fields or values that are not possible."""
         from timesformer_cli.checkpoints.recipes import with_overrides
 
         return with_overrides(checkpoint, recipe=self.recipe, fields=self.changes)

@@ -106,7 +106,7 @@ def conditions(summary: Mapping[str, Any]) -> Rows:
         rows.append(
             (
                 "Speed",
-                f"{speed['videos']:,} videos in {speed['seconds']:,} s, {speed['videos_per_second']:.3g} a second",
+                f"{speed['videos']:,} videos in {speed['seconds']:,} s, {speed['videos_per_second']:.3g} per second",
             )
         )
     return rows

@@ -1,7 +1,7 @@
-"""How fast this machine is: each stage of a run by itself, all of them together, and another library in turns with us.
+"""The speed of this machine: each stage of a run by itself, all together, and in alternation with another library.
 
-A stage gives a `Measurement` of each thing that it times, when that is done. Times are wall clock. A first round, which
-fills caches and chooses kernels, does not count; medians stand for the rest.
+A stage yields a `Measurement` of each thing that it times, as soon as it is done. Times are wall clock. The first
+round, which fills caches and chooses kernels, does not count; medians summarise the others.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -41,10 +41,10 @@ def measure(
     tell: Tell = lambda _: None,
     found: Callable[[Measurement | Duel], None] = lambda _: None,
 ) -> Report:
-    """All stages; `found` gets each result as it comes.
+    """Measure all stages; `found` gets each result as it comes.
 
     Raises:
-        TimesformerError: a video, a model or a device that is not as it should be.
+        TimesformerError: a video, model or device cannot be used.
     """
     measurements: list[Measurement] = []
     duels: list[Duel] = []
@@ -63,8 +63,8 @@ def measure(
     about = describe(checkpoint, items, settings, cost)
     if (about["load_average"] or 0) > available_cores() / 2:
         tell(
-            f"other programs are at work (load {about['load_average']:.1f}, {plural(available_cores(), 'core')}): "
-            "this machine is faster than what follows says"
+            f"other programs are running (load {about['load_average']:.1f}, {plural(available_cores(), 'core')}): "
+            "the machine is faster than these measurements"
         )
     if against:
         about["versions"]["transformers"] = version("transformers")
@@ -82,5 +82,5 @@ def measure(
 
 
 def first_view(items: Sequence[Item], checkpoint: Checkpoint, reading: Reading) -> NDArray[np.float32]:
-    """float32 (1, T, C, H, W): what the network is timed with."""
+    """The view that the network is timed with, float32 (1, T, C, H, W)."""
     return prepare(items[0], with_overrides(checkpoint, fields={"clips": 1}).recipe, reading).pixels[:1].copy()

@@ -1,4 +1,4 @@
-"""What is found: times of rounds, what they make of each thing that is measured, and of turns with another library."""
+"""Results: times of rounds, measurements made of them, and duels with another library."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,13 +22,13 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """How far the middle half of the rounds lies around the median, as a share of it."""
-        # Of three rounds or fewer these are the fastest and the slowest: nothing between them is made up.
+        """Half the range of the middle half of the rounds, as a share of the median."""
+        # With three rounds or fewer, these are the fastest and the slowest: nothing is interpolated.
         low, high = np.quantile(self.seconds, (0.25, 0.75), method="inverted_cdf")
         return float(high - low) / 2 / self.median
 
     def percentile(self, percent: int) -> float | None:
-        """None where the rounds are too few to tell: ten for the 90th, a hundred for the 99th."""
+        """None if there are too few rounds: the 90th needs ten, the 99th a hundred."""
         if len(self.seconds) * (100 - percent) < 100:
             return None
         return float(np.percentile(self.seconds, percent))
@@ -45,10 +45,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one thing takes. A round of it does `counts`: {"videos": 3, "frames": 24}, say.
+    """The time that one thing takes. `counts` is what a round of it does, such as {"videos": 3, "frames": 24}.
 
-    `flops` are those of a round, two for each multiply-add; `product` is what matrix products reach here, in FLOP/s of
-    the same precision. `memory` is the peak of this process in bytes, or of what torch holds on the GPU.
+    `flops` are those of a round, two for each multiply-add; `product` is the speed of matrix products on this device,
+    in FLOP/s of the same precision. `memory` is the peak of this process in bytes, or of what torch holds on the GPU.
     """
 
     stage: Stage
@@ -61,7 +61,7 @@ class Measurement:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Of each thing that is counted, so many a second."""
+        """`counts` per second."""
         return {what: count / self.timing.median for what, count in self.counts.items()}
 
     @property
@@ -84,9 +84,9 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duel:
-    """The same work by us and by another library, turn by turn; `counts` are of one turn.
+    """The same work by this package and another library, in alternation; `counts` are of one turn.
 
-    `difference` is that of the logits, as a share of the largest.
+    `difference` is the largest difference of the logits, as a share of the largest logit.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Duel:
 
     @property
     def ratios(self) -> NDArray[np.float64]:
-        """How many times as fast as the other we were in each pair of turns."""
+        """The speed-up of this package over the other library, in each pair of turns."""
         return np.divide(self.theirs.seconds, self.ours.seconds)
 
     def to_dict(self) -> dict[str, Any]:

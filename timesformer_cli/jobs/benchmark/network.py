@@ -1,4 +1,4 @@
-"""The network by itself: in each precision and by size of batch, and the matrix product that bounds it."""
+"""The network by itself: by precision and batch size, with the matrix product that bounds its speed."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +20,7 @@ from timesformer_cli.runtimes.pytorch import Dtype, torch_dtype
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.text import plural
 
-# By kind of device, where the settings do not say.
+# By kind of device, unless the settings say otherwise.
 _MAX_VIEWS = {"cpu": 32, "mps": 32, "cuda": 256}
 _MATRIX_SIZES = {"cpu": (1024, 2048, 4096), "mps": (2048, 4096), "cuda": (4096, 8192, 16384)}
 
@@ -28,15 +28,15 @@ _MATRIX_SIZES = {"cpu": (1024, 2048, 4096), "mps": (2048, 4096), "cuda": (4096, 
 def measure_network(
     checkpoint: Checkpoint, view: NDArray[np.float32], cost: Cost, settings: Settings, tell: Tell
 ) -> Iterator[Measurement]:
-    """The network by precision and by size of batch, after the matrix product of the same; `view` is (1, T, C, H, W).
+    """The network by precision and batch size, after the matrix product in that precision; `view` is (1, T, C, H, W).
 
     Raises:
-        DeviceError: a device or a precision that is not there, or not memory for one view.
+        DeviceError: the device or precision is not available, or there is not enough memory for one view.
     """
     for precision in runtime_of(checkpoint).precisions(settings.run.precision, settings.run.device):
         try:
             scorer = settings.open(checkpoint, precision, tell)
-            scorer(view)  # a first answer is part of loading
+            scorer(view)  # the first pass is part of loading
         except MemoryError:
             raise DeviceError(
                 "a single view does not fit into the memory of the device; try a smaller model, or `device=cpu`"
@@ -64,9 +64,9 @@ def measure_network(
 
 
 def _bound(checkpoint: Checkpoint, precision: Precision, scorer: Scorer, settings: Settings) -> Measurement | None:
-    """The matrix product that bounds this network; None where its runtime has a GPU that torch here has not."""
+    """The matrix product that bounds this network; None if its runtime has a GPU that torch cannot use."""
     stated: str = precision
-    if checkpoint.weights is not None and precision == "auto":  # what was exported says in what
+    if checkpoint.weights is not None and precision == "auto":  # an exported model states its own
         stated = read_metadata(checkpoint.weights).get("precision", "")
     with suppress(DeviceError):
         known: dict[str, Dtype] = {"bf16": "bf16", "fp16": "fp16"}
@@ -75,7 +75,7 @@ def _bound(checkpoint: Checkpoint, precision: Precision, scorer: Scorer, setting
 
 
 def measure_product(precision: Dtype, device: str, settings: Settings) -> Measurement:
-    """The fastest product of two square matrices, as a bound of what a network can reach."""
+    """The fastest product of two square matrices, as a bound for the speed of networks."""
     import torch
 
     target = find_device(device)
@@ -95,7 +95,7 @@ def measure_product(precision: Dtype, device: str, settings: Settings) -> Measur
         timing = repeat(multiply, settings.seconds / len(sizes))
         name = f"{precision}, square matrices"
         found.append(Measurement(stage="matrix product", name=name, timing=timing, flops=2 * size**3))
-        if 8 * timing.median > settings.seconds:  # what the next would take
+        if 8 * timing.median > settings.seconds:  # the next size would take longer than all may
             break
     return max(found, key=lambda each: each.flops_per_second or 0)
 
@@ -103,7 +103,7 @@ def measure_product(precision: Dtype, device: str, settings: Settings) -> Measur
 def _by_batch(
     scorer: Scorer, view: NDArray[np.float32], settings: Settings
 ) -> Iterator[tuple[int, Timing, int | None]]:
-    """Times of sizes that double, as long as they fit, are not too slow, and are of use."""
+    """Times of batch sizes that double, as long as they fit, are not too slow, and gain speed."""
     device = settings.device_of(scorer)
     most = settings.max_views or _MAX_VIEWS[device.partition(":")[0]]
     count, best, in_vain = 1, 0.0, 0

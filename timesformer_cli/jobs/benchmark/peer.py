@@ -1,4 +1,4 @@
-"""The network and the pipeline of transformers, in turns with ours."""
+"""The network and the pipeline of transformers, in alternation with ours."""
 
 import importlib.util
 import json
@@ -31,7 +31,7 @@ from timesformer_cli.video.reader import open_video
 
 
 def check_transformers() -> None:
-    """Raises UsageError where it is not installed."""
+    """Raises UsageError if it is not installed."""
     if importlib.util.find_spec("transformers") is None:
         raise UsageError("`against=transformers` needs transformers; install it with: pip install transformers")
 
@@ -39,10 +39,10 @@ def check_transformers() -> None:
 def face_transformers(
     items: Sequence[Item], checkpoint: Checkpoint, view: NDArray[np.float32], settings: Settings, tell: Tell
 ) -> Iterator[Duel]:
-    """The network of transformers with the same weights, views and threads; and its pipeline, where that can be run.
+    """The network of transformers with the same weights, views and threads; and its pipeline, if it can run.
 
     Raises:
-        UsageError: it cannot run this model.
+        UsageError: transformers cannot run this model.
     """
     from transformers.utils import logging
 
@@ -60,10 +60,10 @@ def face_transformers(
 
 
 def open_peer(checkpoint: Checkpoint, precision: Dtype, device: str) -> tuple[Scorer, Any]:
-    """The network of transformers as a scorer, and itself.
+    """The network of transformers, as a scorer and as it is.
 
     Raises:
-        UsageError: it does not take this config.
+        UsageError: transformers does not accept this config.
     """
     import torch
     from transformers import TimesformerConfig, TimesformerForVideoClassification
@@ -79,7 +79,9 @@ def open_peer(checkpoint: Checkpoint, precision: Dtype, device: str) -> tuple[Sc
         network.load_state_dict(weights, strict=True, assign=True)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"`against=transformers`: it does not take {checkpoint.name} ({reason})") from error
+        raise UsageError(
+            f"`against=transformers`: transformers does not accept {checkpoint.name} ({reason})"
+        ) from error
     network.to(target, dtype).eval()
 
     def score(views: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -99,9 +101,9 @@ def _face_network(
         try:
             own, other = ours(views), theirs(views)
             timings = take_turns(lambda: ours(views), lambda: theirs(views), settings.seconds)  # noqa: B023
-        except (MemoryError, RuntimeError) as error:  # torch has its own for memory
+        except (MemoryError, RuntimeError) as error:  # torch raises the latter for memory
             if count == 1:
-                raise DeviceError(f"transformers does not score one view here ({error})") from error
+                raise DeviceError(f"transformers cannot score even one view ({error})") from error
             return
         yield Duel(
             name=f"network, {precision}, {plural(count, 'view')}",
@@ -115,13 +117,13 @@ def _face_network(
 
 
 class _NoPipelineError(Exception):
-    """Why the pipeline of transformers cannot be compared with."""
+    """The reason why the pipeline of transformers cannot be compared."""
 
 
 def _face_pipeline(
     items: Sequence[Item], checkpoint: Checkpoint, scorer: Scorer, network: Any, settings: Settings
 ) -> Duel:
-    """One centre view of each video, as the pipeline takes it; ours with workers, which start anew in each turn."""
+    """One centre view of each video, as in the pipeline; ours with workers, which are started in each turn."""
     spec = checkpoint.preprocess
     if spec.channel_order == "gray":
         raise _NoPipelineError("its image processors do not make gray views")
@@ -131,14 +133,14 @@ def _face_pipeline(
     if fewest < frames:
         raise _NoPipelineError(f"it takes {frames} frames of a video, and one here has {fewest}")
     pipeline = _open_pipeline(checkpoint, network, settings.run.device)
-    # It reads on from the first frame; no video may end before it has all.
+    # The pipeline reads on from the first frame; no video may end before its last.
     stride = min(round(checkpoint.sampling.stride), fewest // frames)
     paths = [item.path for item in items]
     size = choose_batch_size(None, settings.run.device, lambda _: None, scorer)
     try:
         each = min(time_once(lambda: pipeline(paths[:1], frame_sampling_rate=stride)) for _ in range(2))
-    except Exception as error:  # of the decoders and processors that it happens to have
-        raise _NoPipelineError(f"it fails here ({' '.join(str(error).split())[:200]})") from error
+    except Exception as error:  # from whatever decoders and processors it uses
+        raise _NoPipelineError(f"it fails ({' '.join(str(error).split())[:200]})") from error
     count = how_many(1 / each, settings.seconds, 2)
 
     def ours() -> None:

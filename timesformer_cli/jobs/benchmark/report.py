@@ -1,4 +1,4 @@
-"""All that a run has found, what the numbers hold for, and how they compare with earlier ones."""
+"""The report of a run: its measurements, what they apply to, and how they compare with an earlier report."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ from timesformer_cli.specs import Checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that a run has found; `about` as `describe` has it."""
+    """All results of a run; `about` is what `describe` gives."""
 
     about: Mapping[str, Any]
     measurements: tuple[Measurement, ...]
@@ -39,7 +39,7 @@ class Report:
 
 
 def describe(checkpoint: Checkpoint, items: Sequence[Item], settings: Settings, cost: Cost) -> dict[str, Any]:
-    """What the numbers hold for: the machine, the versions, the settings and the network."""
+    """What the measurements apply to: the machine, the versions, the settings and the network."""
     import torch
 
     runtime = runtime_of(checkpoint)
@@ -73,7 +73,7 @@ def describe(checkpoint: Checkpoint, items: Sequence[Item], settings: Settings, 
 
 
 def _processor() -> str:
-    """The name that its maker gave it, where the system tells."""
+    """The model name of the processor, or at least its architecture."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -85,7 +85,7 @@ def _processor() -> str:
 
 
 def _memory() -> int | None:
-    """Bytes of the machine's memory; None where the system does not tell in this way."""
+    """Bytes of the machine's memory; None if the system cannot tell."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -93,11 +93,13 @@ def _memory() -> int | None:
 
 
 def compare(report: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Two reports as `Report.to_dict` has them: what differs between their machines, versions and settings; and of each
-    measurement how many times as fast it is now, None where the earlier report does not have it.
+    """Compare two reports, as `Report.to_dict` gives them.
+
+    `differences` are those of machines, versions and settings. `times_as_fast` has the speed-up of each measurement
+    over the earlier report, None if that does not have it.
 
     Raises:
-        LookupError, TypeError, AttributeError, ZeroDivisionError: the earlier one is no such report.
+        LookupError, TypeError, AttributeError, ZeroDivisionError: `earlier` is not a report.
     """
     about = ("machine", "versions", "settings")
     before = {(entry["stage"], entry["name"]): _pace(entry) for entry in earlier["measurements"]}
@@ -114,6 +116,6 @@ def compare(report: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, 
 
 
 def _pace(entry: Mapping[str, Any]) -> float:
-    """Rounds in a second, or of what a round does; the product of matrices of the best size, whichever that is."""
+    """Rounds per second, or counts per second; for matrix products, FLOP/s, as their best size may differ."""
     rates = [entry["flops_per_second"]] if entry["stage"] == "matrix product" else list(entry["per_second"].values())
     return float(rates[0] if rates else 1 / entry["seconds"]["median"])

@@ -1,4 +1,4 @@
-"""Calls over and over: how long they take by the wall clock, and how much memory."""
+"""Repeat calls, and measure their wall-clock time and memory."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ _MOST_ROUNDS = 1000
 
 
 def rounds(seconds: float, least: int = 2) -> Iterator[int]:
-    """Numbers of the rounds that fit into that time, and of the `least` there must be."""
+    """Numbers of the rounds that fit into `seconds`, but at least `least` of them."""
     end = time.perf_counter() + seconds
     for number in range(_MOST_ROUNDS):
         if number >= least and time.perf_counter() >= end:
@@ -20,14 +20,14 @@ def rounds(seconds: float, least: int = 2) -> Iterator[int]:
 
 
 def repeat(call: Callable[[], object], seconds: float) -> Timing:
-    """Time the call over and over. The first does not count, unless it alone takes longer than all may."""
+    """Time the call repeatedly. The first call does not count, unless it takes longer than `seconds`."""
     first = time_once(call)
     kept = [first] if first > seconds else []
     return Timing((*kept, *(time_once(call) for _ in rounds(seconds, 2 - len(kept)))))
 
 
 def take_turns(ours: Callable[[], object], theirs: Callable[[], object], seconds: float) -> tuple[Timing, Timing]:
-    """Time two calls in at least three pairs, each as often the first of its pair; a first pair counts as above."""
+    """Time two calls in at least three pairs, in alternating order; the first pair counts as in `repeat`."""
     calls = (ours, theirs)
     first = [time_once(call) for call in calls]
     taken = [[each] if sum(first) > seconds else [] for each in first]
@@ -38,26 +38,26 @@ def take_turns(ours: Callable[[], object], theirs: Callable[[], object], seconds
 
 
 def time_once(call: Callable[[], object]) -> float:
-    """Seconds."""
+    """The seconds that one call takes."""
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
 
 
 def reset_peak(device: str) -> None:
-    """`peak` counts from here on."""
+    """Let `peak` count from now on, if the system allows it."""
     if device.startswith("cuda"):
         import torch
 
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats(device)
         return
-    with suppress(OSError):  # Linux alone knows it, and not every container lets it
+    with suppress(OSError):  # only Linux has this file, and some containers forbid it
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak(device: str) -> int | None:
-    """Bytes since the peak was reset, or from the start of the process where it cannot be; None if no one knows."""
+    """Peak of memory in bytes since `reset_peak`, or since the start if it cannot be reset; None if unknown."""
     if device.startswith("cuda"):
         import torch
 

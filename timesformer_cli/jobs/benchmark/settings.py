@@ -1,4 +1,4 @@
-"""How the model is run, and for how long."""
+"""Settings of a benchmark: how the model is run, and for how long."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +15,7 @@ from timesformer_cli.specs import Checkpoint
 
 
 class Start(NamedTuple):
-    """What a fresh Python is called with, and the name of that."""
+    """The arguments of a fresh Python process, and a name for it."""
 
     name: str
     arguments: tuple[str, ...]
@@ -29,15 +29,14 @@ _STARTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the model is run; `seconds` is what one measurement may take.
+    """How the model is run; a measurement may take `seconds`, or two rounds if they take longer.
 
-    At least two rounds are made, however long they are.
+    `starts`: the fresh processes to time. `matrix_sizes`: rows (and columns) of the square matrices whose product is
+    timed; None means a default for the kind of device, as the best size differs between them.
 
-    `starts`: the fresh processes that are timed. `matrix_sizes`: rows and columns of the square matrices
-    whose product is timed; None takes those of the kind of device, for the best size differs between them.
-    Sizes of a batch double up to `max_views`, of which None says the same, as long as they fit and a call
-    takes no more than `max_call` times `seconds`; two in a row that are not faster by the factor `min_gain`
-    than the best are the last ones. `turns`: views at a time in turns with another library.
+    Batch sizes double up to `max_views` (None: a default for the kind of device), as long as they fit and a call takes
+    no more than `max_call` times `seconds`. They end after two in a row that are not faster than the best by the
+    factor `min_gain`. `turns`: batch sizes for the comparison with another library.
     """
 
     run: RunOptions = RunOptions(workers=1)
@@ -53,16 +52,16 @@ class Settings:
         return replace(self.run, precision=precision or self.run.precision).open(checkpoint, tell)
 
     def device_of(self, scorer: Scorer) -> str:
-        """What it computes on, as torch calls it."""
+        """The device of the scorer, by its name in torch."""
         return scorer.kind if isinstance(scorer, Engine) else str(find_device(self.run.device))
 
     def prepare(
         self, items: Sequence[Item], count: int, checkpoint: Checkpoint
     ) -> AbstractContextManager[Iterator[Prepared | None]]:
-        """What the network gets of so many videos: the items over and over."""
+        """The model input of `count` videos: the items, repeated as often as necessary."""
         return self.run.prepare(islice(cycle(items), count), checkpoint.recipe)
 
     @property
     def longest(self) -> float:
-        """More views at a time are tried as long as a call of them takes no more than these seconds."""
+        """Seconds that a call may take; larger batches are not tried."""
         return self.max_call * self.seconds

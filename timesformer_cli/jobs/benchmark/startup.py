@@ -1,4 +1,4 @@
-"""From nothing: fresh processes that start, and that load a network."""
+"""Start-up: fresh processes that start, and that load a network."""
 
 import os
 import pickle
@@ -17,12 +17,12 @@ from timesformer_cli.jobs.benchmark.settings import Settings
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.specs import Checkpoint
 
-# Seconds to load the network and to its first answer, and the peak of memory in bytes.
+# Seconds to load the network, seconds of its first pass, and the peak of memory in bytes.
 _Loaded = tuple[float, float, int | None]
 
 
 def measure_start(settings: Settings) -> Iterator[Measurement]:
-    """Fresh processes of Python: by default they import torch and do nothing else, or show the help of the command."""
+    """Fresh Python processes: by default one that only imports torch, and one that shows the help of the command."""
     for name, arguments in settings.starts:
         command = [sys.executable, *arguments]
         timing = repeat(lambda: subprocess.run(command, check=True, capture_output=True), settings.seconds)  # noqa: B023
@@ -30,10 +30,10 @@ def measure_start(settings: Settings) -> Iterator[Measurement]:
 
 
 def measure_load(checkpoint: Checkpoint, view: NDArray[np.float32], settings: Settings) -> Iterator[Measurement]:
-    """From the checkpoint to the first answer for a view (1, T, C, H, W), in fresh processes.
+    """From the checkpoint to the first scores of a view (1, T, C, H, W), in fresh processes.
 
     Raises:
-        DeviceError: such a process has died.
+        DeviceError: such a process died.
     """
     steps: list[tuple[float, float, float]] = []
     memory = None
@@ -49,11 +49,11 @@ def measure_load(checkpoint: Checkpoint, view: NDArray[np.float32], settings: Se
 
 
 def _load_afresh(checkpoint: Checkpoint, view: NDArray[np.float32], settings: Settings) -> _Loaded:
-    """`_load` in a process of its own; what that says on standard error is of no use, an interrupted import least."""
+    """`_load` in a process of its own; its standard error, such as interrupted imports, is dropped."""
     command = [sys.executable, "-c", f"from {__name__} import serve_load; serve_load()"]
     done = subprocess.run(command, input=pickle.dumps((checkpoint, view, settings)), capture_output=True, check=False)
     if done.returncode:
-        raise DeviceError(f"{checkpoint.name}: a process that loaded it died; is there memory for it twice?")
+        raise DeviceError(f"{checkpoint.name}: a process that loaded the model died; is there memory for two copies?")
     result: _Loaded | TimesformerError = pickle.loads(done.stdout)
     if isinstance(result, TimesformerError):
         raise result
@@ -61,7 +61,7 @@ def _load_afresh(checkpoint: Checkpoint, view: NDArray[np.float32], settings: Se
 
 
 def serve_load() -> None:
-    """The other side of `_load_afresh`."""
+    """The process that `_load_afresh` starts."""
     output = os.dup(1)
     os.dup2(2, 1)  # libraries may print
     result: _Loaded | TimesformerError
@@ -74,7 +74,7 @@ def serve_load() -> None:
 
 
 def _load(checkpoint: Checkpoint, view: NDArray[np.float32], settings: Settings) -> _Loaded:
-    """Timed from when all that must be imported is."""
+    """Load the network and score a view; imports are not timed."""
     runtime_of(checkpoint).load_library()
     begin = time.perf_counter()
     scorer = settings.open(checkpoint)

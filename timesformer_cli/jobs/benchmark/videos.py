@@ -1,4 +1,4 @@
-"""Stages that go through videos: reading them, and labelling them from end to end."""
+"""Stages that need videos: reading them, and labelling them from end to end."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,12 +23,12 @@ from timesformer_cli.video.sampling import plan
 
 
 def measure_reading(items: Sequence[Item], checkpoint: Checkpoint, settings: Settings) -> Iterator[Measurement]:
-    """Decoding and preprocessing in this process, and both in as many workers as there are to be.
+    """Decoding and preprocessing in this process, and both in the worker processes.
 
     Raises:
         InputError: a video cannot be read.
     """
-    # First by the workers, which survive files that would take this process with them.
+    # The workers go first: they survive files that would crash this process.
     _read_ahead(items, len(items), 0, checkpoint, settings)
     decode: list[float] = []
     preprocess: list[float] = []
@@ -55,14 +55,14 @@ def measure_reading(items: Sequence[Item], checkpoint: Checkpoint, settings: Set
 
 
 def _read_once(items: Sequence[Item], checkpoint: Checkpoint, reading: Reading) -> tuple[float, float, int, int]:
-    """Seconds of decoding and of preprocessing, and how many frames and views that were."""
+    """Seconds of decoding, seconds of preprocessing, number of frames, number of views."""
     decode = preprocess = 0.0
     frames = views = 0
     for item in items:
         begin = time.perf_counter()
         with open_video(item, reading) as reader:
-            (window,) = plan(reader.info, checkpoint.sampling)
-            for clip in read_clips(reader, window.clips, reading):
+            (span,) = plan(reader.info, checkpoint.sampling)
+            for clip in read_clips(reader, span.clips, reading):
                 decoded = time.perf_counter()
                 decode += decoded - begin
                 frames += len(clip.pixels)
@@ -74,13 +74,13 @@ def _read_once(items: Sequence[Item], checkpoint: Checkpoint, reading: Reading) 
 
 
 def _read_ahead(items: Sequence[Item], count: int, lead: int, checkpoint: Checkpoint, settings: Settings) -> float:
-    """Seconds in which the workers prepare that many videos, after the first `lead` of them."""
+    """Seconds in which the workers prepare `count` videos, after the first `lead`."""
     with settings.prepare(items, lead + count, checkpoint) as prepared:
         return _flow((each for each in prepared if each is not None), lead)
 
 
 class Flow(NamedTuple):
-    """Videos a second, and the number of the first after which they come at that rate."""
+    """Videos per second, and after how many videos they come at that rate."""
 
     rate: float
     lead: int
@@ -89,7 +89,7 @@ class Flow(NamedTuple):
 def measure_whole(
     items: Sequence[Item], checkpoint: Checkpoint, settings: Settings, flow: Flow, tell: Tell
 ) -> Measurement:
-    """Videos as `predict` labels them, from when it has got going; `flow` is what is expected of it."""
+    """Videos labelled as by `predict`, without its start; `flow` is the expected speed."""
     scorer = settings.open(checkpoint, tell=tell)
     size = choose_batch_size(None, settings.run.device, tell, scorer)
     count = how_many(flow.rate, settings.seconds, flow.lead)
@@ -99,17 +99,17 @@ def measure_whole(
             return _flow(label(score(prepared, scorer, size), checkpoint), flow.lead)
 
     if settings.device_of(scorer) != "cpu":
-        run()  # which finds the size of a batch
+        run()  # finds the batch size
     timing = Timing(tuple(run() for _ in rounds(settings.seconds)))
     name = "in this process" if settings.run.processes == 0 else plural(settings.run.processes, "worker")
     return Measurement(stage="end to end", name=f"predict, {name}", timing=timing, counts={"videos": count})
 
 
 def expected_flow(measurements: Iterable[Measurement], settings: Settings) -> Flow:
-    """Of a run that is as fast as the slower of reading and the network, as they were measured."""
+    """The flow of a run that is as fast as the slower of reading and the network, as measured."""
     found = list(measurements)
     reading = [each for each in found if each.stage == "reading"]
-    # By the workers, if there are any; or one after the other.
+    # In the workers, if there are any; else decoding and preprocessing in turn.
     seconds = sum(1 / each.rates["videos"] for each in reading[2:] or reading)
     views = max(each.rates["views"] for each in found if each.stage == "network")
     videos = views * reading[-1].counts["videos"] / reading[-1].counts["views"]
@@ -118,7 +118,7 @@ def expected_flow(measurements: Iterable[Measurement], settings: Settings) -> Fl
 
 
 def _flow(results: Iterable[Result | Views], lead: int) -> float:
-    """Seconds from the result of that number, by which all is going, to the last. Raises InputError for failures."""
+    """Seconds from result number `lead` to the last. Raises InputError for failures."""
     begin = last = time.perf_counter()
     for number, result in enumerate(results, 1):
         if isinstance(result, Failure):
@@ -130,5 +130,5 @@ def _flow(results: Iterable[Result | Views], lead: int) -> float:
 
 
 def how_many(rate: float, seconds: float, least: int) -> int:
-    """Videos to take for a flow of so many a second; a thousand at most."""
+    """How many videos fill `seconds` at that rate; at least `least`, at most a thousand."""
     return int(np.clip(seconds * rate, least, 1000))

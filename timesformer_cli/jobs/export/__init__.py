@@ -1,4 +1,4 @@
-"""A checkpoint in the format of another runtime, verified before it is kept."""
+"""Export a checkpoint to the format of another runtime, and verify it."""
 
 import json
 import math
@@ -32,20 +32,20 @@ from timesformer_cli.specs import Checkpoint
 
 __all__ = ["ExportSpec", "Verification", "check", "export"]
 
-# The largest difference that is taken for rounding, as a share of the network's largest number, by the numbers of the
-# model. Weights of int8 are rounded to one of 256 steps, and activations too, which moves logits by some percent of
-# their range; a model that was quantized wrongly is off by as much as the range itself.
+# The largest difference that counts as rounding, as a share of the network's largest output, by precision. int8 rounds
+# weights and activations to one of 256 steps, which moves logits by a few percent of their range; a model that was
+# quantized wrongly differs by as much as the range itself.
 _TOLERANCES = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2, "int8": 0.15}
-# Its plugin for processors sums in other orders, and approximates exp and erf.
+# OpenVINO's CPU plugin sums in a different order, and approximates exp and erf.
 _OPENVINO = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What came of comparing an exported model with the network.
+    """The comparison of an exported model with the network.
 
-    `bytes` are those of the model's files, `share` their part of what its weights take in float32, where that is
-    known. `changed` are the files that are no longer as they were written.
+    `bytes` is the size of the model's files, and `share` this size as a share of the weights in float32, if known.
+    `changed` are the files that changed since they were written.
     """
 
     format: Format
@@ -65,9 +65,9 @@ class Verification:
 
     @property
     def reason(self) -> str | None:
-        """Why it is not verified, in words that go on after "for"; None if it is."""
+        """Why it is not verified; None if it is."""
         if self.changed:
-            return f"{', '.join(self.changed)} changed since"
+            return f"{', '.join(self.changed)} changed since the export"
         if not np.isfinite(self.comparison.reference).all():
             return "the network itself gives numbers that are not finite; its weights are damaged or too large"
         worst = [batch.relative for batch in self.comparison.batches]
@@ -76,7 +76,7 @@ class Verification:
         return "it differs by more than rounding" if max(worst) > self.tolerance else None
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it but the reference, as JSON has it."""
+        """All fields except the reference, for JSON."""
         return {
             "passed": self.passed,
             "format": self.format,
@@ -104,13 +104,13 @@ def export(
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Verification:
-    """Write the model to `folder`, or to `folder.unverified` if it does not compute what the network computes.
+    """Write the model to `folder`, or to `folder.unverified` if its results differ from those of the network.
 
-    Nothing else is ever left of it, whatever happens. `tell` gets a sentence as each step begins.
+    Nothing else is left behind, whatever happens. `tell` gets a sentence as each step begins.
 
     Raises:
-        UsageError: a package is missing, or the format cannot be had of this model.
-        OutputError: the folder is there already, or cannot be written.
+        UsageError: a package is missing, or this model cannot be written in the format.
+        OutputError: the folder exists, or cannot be written.
         CheckpointError, InputError: the model or the videos to calibrate with cannot be read.
         CheckpointError, DeviceError: the runtime cannot run what was written.
     """
@@ -120,17 +120,17 @@ def export(
     bundle.check_target(unverified, overwrite=True)
     require_network(checkpoint)
     if checkpoint.weights is not None and checkpoint.weights.parent.resolve() == folder.resolve():
-        raise OutputError(f"{folder}: the model itself is in there; choose another name")
+        raise OutputError(f"{folder}: holds the model itself; choose another name")
     with bundle.staged(folder) as staging:
         stated = bundle.metadata(checkpoint, spec)
         path = staging / MODEL_FILES[spec.format]
         size = _write_model(checkpoint, spec, path, stated, lambda: bundle.told(folder), tell)
         with bundle.told(folder):
             bundle.write_companions(staging, checkpoint, spec, stated)
-        tell("comparing it with the network in PyTorch")
+        tell("comparing it with PyTorch")
         try:
             found = _verify(replace(checkpoint, weights=path), spec.format, stated, checkpoint, size)
-        except (CheckpointError, DeviceError) as error:  # by the name that the model would have had
+        except (CheckpointError, DeviceError) as error:  # with the final path of the model
             raise type(error)(str(error).replace(str(staging), str(folder))) from error
         kept = {**found.to_dict(), "seed": verify.SEED, "fp32_bytes": size}
         reference = found.comparison.reference.tolist()
@@ -150,7 +150,7 @@ def _write_model(
     told: Callable[[], AbstractContextManager[None]],
     tell: Callable[[str], None],
 ) -> int:
-    """Write the model alone; the bytes of its weights in float32."""
+    """Write only the model; returns the size of its weights in float32, in bytes."""
     from timesformer_cli.jobs.export import graph, quantize
     from timesformer_cli.network.model import TimesformerForVideoClassification
     from timesformer_cli.runtimes.pytorch import torch_dtype
@@ -163,18 +163,18 @@ def _write_model(
     size = sum(parameter.nbytes for parameter in model.parameters())
     if spec.quantize is not None and not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise CheckpointError(
-            f"{checkpoint.name}: its weights hold numbers that are not finite, which int8 cannot keep"
+            f"{checkpoint.name}: its weights hold numbers that are not finite, which int8 cannot represent"
         )
     if spec.format == "hub":
         with told():
             model.to(torch_dtype(spec.precision)).save_pretrained(path.parent)
         return size
     tell("tracing the network")
-    if spec.format != "openvino":  # which rounds the weights as it writes them
+    if spec.format != "openvino":  # OpenVINO rounds the weights as it writes them
         model.timesformer.to(torch_dtype(spec.precision))
     module = graph.Exportable(model, checkpoint.preprocess, input=spec.input, output=spec.output)
     program = graph.trace(module, graph.shape_of(checkpoint.preprocess, checkpoint.sampling.num_frames, spec.input))
-    tell(f"making {path.name} of it")
+    tell(f"writing {path.name}")
     if spec.format == "onnx":
         onnx = graph.to_onnx(program, spec, stated)
         with told():
@@ -194,7 +194,7 @@ def _write_model(
     else:
         with told():
             (graph.save_pt2 if spec.format == "pt2" else graph.save_aoti)(program, path, stated)
-    # Exporters remember the last graph, and with it all weights.
+    # Exporters keep the last graph in memory, and with it all weights.
     for parameter in model.parameters():
         parameter.data = parameter.data.new_empty(0)
     return size
@@ -206,12 +206,12 @@ def check(
     *,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Verification:
-    """Verify an exported model once more: a file, or a folder with what the network gave when it was exported.
+    """Verify an exported model again: a file, or a folder, which holds the results of the network at the export.
 
-    With `checkpoint`, its network is what it is compared with.
+    With `checkpoint`, the model is compared with its network instead.
 
     Raises:
-        CheckpointError: nothing to compare with, or a model that cannot be read.
+        CheckpointError: there is nothing to compare with, or the model cannot be read.
     """
     file = find_weights(path) if path.is_dir() else path
     format = _format(file)
@@ -223,10 +223,10 @@ def check(
         tell(f"comparing it with {checkpoint.name} in PyTorch")
         network = checkpoint
     elif kept:
-        tell("comparing it with what the network in PyTorch gave when it was exported")
+        tell("comparing it with PyTorch's results at the export")
         network = np.array(kept["reference"], np.float32)
     else:
-        raise CheckpointError(f"{path}: nothing to compare it with; name the model that it was made from after it")
+        raise CheckpointError(f"{path}: nothing to compare it with; name the model that it was exported from as MODEL")
     changed = [name for name in bundle.changed_files(path) if name in bundle.MODEL_NAMES] if path.is_dir() else []
     if format == "hub":
         stated = {"precision": kept.get("precision", "fp32")}
@@ -234,7 +234,7 @@ def check(
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no other numbers."""
+    """The value, or None if it is not finite, which JSON cannot hold."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -249,16 +249,16 @@ def _output(stated: Mapping[str, str]) -> Output:
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    """What an export has kept of its verification; nothing where there is none. Raises CheckpointError."""
+    """The content of an export's verification file; empty if there is none. Raises CheckpointError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["seed"] != verify.SEED or np.array(content["reference"], np.float32).ndim != 2:
-            raise ValueError("of other views")
+            raise ValueError("made with different views")
         return {"reference": content["reference"], "fp32_bytes": int(content["fp32_bytes"]), **content}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not what an export has kept ({error}); export the model anew") from error
+        raise CheckpointError(f"{path}: not written by an export ({error}); export the model again") from error
 
 
 def _verify(
@@ -268,7 +268,7 @@ def _verify(
     network: Checkpoint | NDArray[np.float32],
     fp32_bytes: int | None,
 ) -> Verification:
-    """Compare the exported model of `checkpoint` with the network, or with what it gave."""
+    """Compare the exported model of `checkpoint` with the network, or with its earlier results."""
     assert checkpoint.weights is not None
     input: Input = "pixels" if stated.get("input") == "pixels" else "frames"
     output = _output(stated)

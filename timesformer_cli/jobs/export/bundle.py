@@ -1,4 +1,4 @@
-"""The folder of an exported model: what lies beside it, what it says of itself, and how it gets its name."""
+"""The folder of an exported model: metadata, companion files, checksums, and publishing under its final name."""
 
 import json
 import os
@@ -26,7 +26,7 @@ MODEL_NAMES = {*MODEL_FILES.values(), WEIGHTS_OF_ONNX, WEIGHTS_OF_OPENVINO}
 
 
 def metadata(checkpoint: Checkpoint, spec: ExportSpec) -> dict[str, str]:
-    """What goes into the file of the model, so that it can do without its folder. Values that are no text are JSON."""
+    """Metadata for the model file, so that it works without its folder. Values other than text are JSON."""
     preprocess = checkpoint.preprocess
     entry = zoo.find(checkpoint.name)
     assert checkpoint.weights is not None
@@ -35,7 +35,7 @@ def metadata(checkpoint: Checkpoint, spec: ExportSpec) -> dict[str, str]:
         "name": printable(checkpoint.name),
         "source": printable(checkpoint.source),
         "source_sha256": checksum([checkpoint.weights]),
-        "licence": entry.licence if entry else "unknown: see the model it was made from",
+        "licence": entry.licence if entry else "unknown: see the model it was exported from",
         "timesformer_cli": __version__,
         "precision": spec.kind,
         "input": spec.input,
@@ -54,8 +54,8 @@ def metadata(checkpoint: Checkpoint, spec: ExportSpec) -> dict[str, str]:
 
 
 def write_companions(folder: Path, checkpoint: Checkpoint, spec: ExportSpec, stated: Mapping[str, str]) -> None:
-    """Write what lies beside the model, but for its verification and the checksums."""
-    if spec.format != "hub":  # which has written its own
+    """Write the files beside the model, except its verification and the checksums."""
+    if spec.format != "hub":  # transformers has written its own
         checkpoint.config.save_pretrained(folder)
     save_recipe(folder, checkpoint.recipe)
     labels = "".join(" ".join(label.splitlines()) + "\n" for label in checkpoint.labels)
@@ -64,13 +64,13 @@ def write_companions(folder: Path, checkpoint: Checkpoint, spec: ExportSpec, sta
 
 
 def write_sums(folder: Path) -> None:
-    """Write the checksums of all files, as `sha256sum` reads them."""
+    """Write the checksums of all files, in the format of sha256sum."""
     lines = [f"{checksum([path])}  {path.name}\n" for path in sorted(folder.iterdir()) if path.name != SUMS]
     (folder / SUMS).write_text("".join(lines), encoding="ascii")
 
 
 def changed_files(folder: Path) -> list[str]:
-    """The names of files that are no longer as they were written, or no longer there."""
+    """The names of files that changed since they were written, or are missing."""
     return [
         name
         for name, digest in _sums(folder).items()
@@ -79,18 +79,18 @@ def changed_files(folder: Path) -> list[str]:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """By name; nothing where there are none."""
+    """The checksums by file name; empty if there are none."""
     try:
         lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
         return {}
     pairs = (line.partition("  ") for line in lines)
-    # A name with a folder in it is none that was written here.
+    # Names with a folder in them were not written here.
     return {name: digest for digest, _, name in pairs if name and Path(name).name == name}
 
 
 def check_target(folder: Path, *, overwrite: bool) -> None:
-    """Raise OutputError unless `folder` can be made, or with `overwrite` replaced without a loss."""
+    """Raise OutputError unless `folder` can be created, or with `overwrite` replaced without losing other files."""
     if not folder.parent.is_dir():
         raise OutputError(f"{folder}: the folder {folder.parent} does not exist; make it first")
     if not os.access(folder.parent, os.W_OK):
@@ -103,19 +103,21 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
     if not there:
         return
     if not overwrite:
-        raise OutputError(f"{folder}: exists already; choose another name, or `overwrite`")
+        raise OutputError(f"{folder}: already exists; choose another name, or `overwrite`")
     known = {SUMS, *_sums(folder)}
     foreign = [name for name in there if name not in known or not (folder / name).is_file()]
     if foreign or SUMS not in there:
-        raise OutputError(f"{folder}: holds {(foreign or there)[0]!r}, which no export wrote; choose another name")
+        raise OutputError(
+            f"{folder}: holds {(foreign or there)[0]!r}, which is not from an export; choose another name"
+        )
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` to write to, that is gone in the end unless `publish` took it.
+    """A new folder beside `folder` to write to; removed at the end unless `publish` renamed it.
 
     Raises:
-        OutputError: what is inside cannot be written.
+        OutputError: the folder cannot be created.
     """
     staging = folder.with_name(f".{folder.name[:200]}.{os.getpid()}.partial")
     try:
@@ -127,7 +129,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def publish(staging: Path, folder: Path) -> None:
-    """Give what was written its name, in place of what an export wrote there before. Raises OutputError."""
+    """Rename the staging folder to `folder`, replacing an earlier export. Raises OutputError."""
     old = staging.with_name(f"{staging.name}.old")
     with told(folder):
         if folder.is_dir():
@@ -143,7 +145,7 @@ def publish(staging: Path, folder: Path) -> None:
 
 @contextmanager
 def told(folder: Path) -> Iterator[None]:
-    """What fails inside becomes one line about `folder`: libraries in C++ have no OSError for a full disk."""
+    """Errors inside become an OutputError about `folder`; C++ libraries raise RuntimeError for a full disk."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:

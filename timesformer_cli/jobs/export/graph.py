@@ -1,4 +1,4 @@
-"""The network as a graph of operations, and the files of other runtimes that are made of it."""
+"""The network as a graph of operations, and its files for other runtimes."""
 
 import io
 import json
@@ -24,14 +24,14 @@ from timesformer_cli.network.model import TimesformerForVideoClassification
 from timesformer_cli.specs import PreprocessSpec
 from timesformer_cli.video.preprocess import LUMA
 
-# Views at a time. PyTorch wants a bound; none of the formats keeps it.
+# Views per batch. PyTorch needs a bound; none of the formats keeps it.
 _MOST = 1024
 
 
 class Exportable(nn.Module):
-    """The network from what goes in to what comes out: one array each, of `input` and `output` as they are asked for.
+    """The network with one array as input and one as output, of the kinds `input` and `output`.
 
-    frames: float32 (B, T, C, H, W); pixels: uint8 (B, T, H, W, 3), RGB. What comes out is float32: logits or
+    frames: float32 (B, T, C, H, W); pixels: uint8 (B, T, H, W, 3), RGB. The output is float32: logits or
     probabilities (B, K), or the class token (B, D). The encoder computes in its own dtype, the head in float32, as
     `runtime.open_scorer` has it.
     """
@@ -43,7 +43,7 @@ class Exportable(nn.Module):
         self, model: TimesformerForVideoClassification, preprocess: PreprocessSpec, *, input: Input, output: Output
     ) -> None:
         super().__init__()
-        # By the names that its weights have in checkpoints.
+        # The names of its weights in checkpoints.
         self.timesformer, self.classifier = model.timesformer, model.classifier
         self.input, self.output = input, output
         self.channel_order = preprocess.channel_order
@@ -71,7 +71,7 @@ class Exportable(nn.Module):
 
 
 def shape_of(preprocess: PreprocessSpec, num_frames: int, input: Input) -> tuple[int, ...]:
-    """Of one view as it goes in."""
+    """The shape of one view as input."""
     if input == "pixels":
         return (num_frames, *preprocess.size, 3)
     return (num_frames, len(preprocess.mean), *preprocess.size)
@@ -79,11 +79,11 @@ def shape_of(preprocess: PreprocessSpec, num_frames: int, input: Input) -> tuple
 
 def trace(module: Exportable, shape: tuple[int, ...]) -> ExportedProgram:
     """The graph of `module` for any number of views of that shape."""
-    # Two views: of one, PyTorch would take for granted that there is no other number.
+    # Two views: with one, PyTorch would fix the number of views to one.
     example = torch.zeros(2, *shape, dtype=torch.uint8 if module.input == "pixels" else torch.float32)
     with quietly(), torch.no_grad():
         program = torch.export.export(module, (example,), dynamic_shapes=({0: Dim("batch", min=1, max=_MOST)},))
-    # Each cast comes with a check of what is cast, which is what it is.
+    # Each cast comes with a check of its input, which always holds.
     for node in list(program.graph.nodes):
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             program.graph.erase_node(node)
@@ -92,7 +92,7 @@ def trace(module: Exportable, shape: tuple[int, ...]) -> ExportedProgram:
 
 
 def to_onnx(program: ExportedProgram, spec: ExportSpec, metadata: Mapping[str, str]) -> Any:
-    """A model of ONNX.
+    """The ONNX model.
 
     Raises:
         UsageError: an opset that the exporter cannot reach, or weights too large for one file.
@@ -100,7 +100,7 @@ def to_onnx(program: ExportedProgram, spec: ExportSpec, metadata: Mapping[str, s
     opset = spec.opset or OLDEST_OPSET
     size = sum(tensor.nbytes for tensor in (*program.state_dict.values(), *program.constants.values()))
     if size > spec.max_onnx_bytes and not spec.external_data:
-        raise UsageError(f"{size / 1e9:.1f} GB of weights do not fit into one file of ONNX; add `external_data`")
+        raise UsageError(f"{size / 1e9:.1f} GB of weights do not fit into one ONNX file; add `external_data`")
     with quietly():
         exported = torch.onnx.export(
             program,
@@ -109,13 +109,13 @@ def to_onnx(program: ExportedProgram, spec: ExportSpec, metadata: Mapping[str, s
             input_names=[INPUT_NAMES[spec.input]],
             output_names=[spec.output],
             external_data=False,
-            verbose=False,  # or it talks on standard output
+            verbose=False,  # or it prints on standard output
         )
     assert exported is not None
     model = exported.model
-    # Where it cannot convert, the exporter leaves what it had.
+    # If it cannot convert, the exporter leaves the opset that it had.
     if model.opset_imports[""] != opset:
-        raise UsageError(f"`opset={opset}`: PyTorch cannot write this model in it; try {OLDEST_OPSET}")
+        raise UsageError(f"`opset={opset}`: PyTorch cannot write this model with it; try {OLDEST_OPSET}")
     _tidy(model)
     model.metadata_props.update(metadata)
     return model
@@ -127,14 +127,14 @@ def save_onnx(model: Any, path: Path, spec: ExportSpec) -> None:
     import onnx_ir
 
     onnx_ir.save(model, path, external_data=WEIGHTS_OF_ONNX if spec.external_data else None)
-    # The exporter's rules remember the last graph, and with it the weights that they have transposed.
+    # The exporter's rules keep the last graph in memory, and with it the weights that they transposed.
     for value in model.graph.initializers.values():
         value.const_value = None
     onnx.checker.check_model(path)
 
 
 def _tidy(model: Any) -> None:
-    """Take PyTorch's notes on each node away, half a megabyte of them, and call the batch `batch`."""
+    """Remove PyTorch's notes on each node, half a megabyte, and name the batch dimension `batch`."""
     graph = model.graph
     symbol = graph.inputs[0].shape[0].value
     model.producer_name, model.producer_version = "timesformer-cli", __version__
@@ -151,7 +151,7 @@ def _tidy(model: Any) -> None:
 
 
 def to_openvino(program: ExportedProgram, spec: ExportSpec) -> Any:
-    """A model of OpenVINO, with names and the sizes that are fixed."""
+    """The OpenVINO model, with names and all fixed sizes."""
     with quietly():
         import openvino
 
@@ -164,7 +164,7 @@ def to_openvino(program: ExportedProgram, spec: ExportSpec) -> Any:
 
 
 def save_openvino(model: Any, path: Path, spec: ExportSpec, metadata: Mapping[str, str]) -> None:
-    """Write `path` and its weights, with the ending .bin, beside it."""
+    """Write `path`, and beside it its weights, with the extension .bin."""
     import openvino
 
     for name, text in metadata.items():
@@ -173,9 +173,9 @@ def save_openvino(model: Any, path: Path, spec: ExportSpec, metadata: Mapping[st
 
 
 def save_pt2(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
-    # Otherwise the file would have the example too: 10 MB of zeros.
+    # Otherwise the file would hold the example too: 10 MB of zeros.
     program._example_inputs = None
-    # To memory first: on a full disk PyTorch's own writer would end the program.
+    # To memory first: on a full disk, PyTorch's own writer would crash the program.
     content = io.BytesIO()
     with quietly():
         torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata)})
@@ -186,7 +186,7 @@ def save_aoti(program: ExportedProgram, path: Path, metadata: Mapping[str, str])
     """Compile the network for this kind of processor.
 
     Raises:
-        OutputError: no compiler.
+        OutputError: there is no compiler.
     """
     from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
@@ -196,7 +196,7 @@ def save_aoti(program: ExportedProgram, path: Path, metadata: Mapping[str, str])
             torch._inductor.aoti_compile_and_package(program, package_path=content)
     except (InductorError, InvalidCxxCompiler) as error:
         reason = " ".join(str(error).partition("\n\n")[0].split())
-        raise OutputError(f"`format=aoti`: PyTorch cannot compile it here; it takes g++ ({reason})") from error
+        raise OutputError(f"`format=aoti`: PyTorch cannot compile the model; it needs g++ ({reason})") from error
     with zipfile.ZipFile(content, "a") as archive:
         folder = archive.namelist()[0].partition("/")[0]
         archive.writestr(f"{folder}/extra/{METADATA_FILE}", json.dumps(metadata))
@@ -205,9 +205,9 @@ def save_aoti(program: ExportedProgram, path: Path, metadata: Mapping[str, str])
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep to itself what exporters say of their own parts, and from OpenVINO's makers that it was used."""
+    """Silence the exporters, and keep OpenVINO and NNCF from reporting their use."""
     ci = os.environ.get("CI")
-    # OpenVINO and NNCF report to a server what is converted with them, but not in continuous integration.
+    # OpenVINO and NNCF send statistics of conversions to a server, but not in continuous integration.
     os.environ["CI"] = "true"
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)

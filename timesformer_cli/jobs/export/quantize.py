@@ -1,4 +1,4 @@
-"""Weights, and with videos to measure them on activations, as whole numbers of eight bits."""
+"""Quantize weights to 8-bit integers, and activations too if there are videos to measure them on."""
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,9 +23,9 @@ from timesformer_cli.video import inputs
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Views of videos of a folder as the exported model takes them, (1, ...) each, read anew at each turn.
+    """Inputs (1, ...) of the exported model, from the videos of a folder; each iteration reads them again.
 
-    Videos are taken evenly from the whole folder, and as many views of each as it takes for `count` in all.
+    The videos are spread evenly over the folder, with as many views of each as are needed for `count` in total.
     """
 
     items: tuple[Item, ...]
@@ -46,10 +46,10 @@ class Calibration:
 
 
 def calibration(folder: Path, checkpoint: Checkpoint, spec: ExportSpec) -> Calibration:
-    """The videos of `folder` that can be read, at most as many as views are wanted.
+    """The readable videos of `folder`, at most as many as the wanted views.
 
     Raises:
-        InputError: none of them can.
+        InputError: no video can be read.
     """
     found = list(inputs.find([str(folder)]))
     step = max(len(found) // spec.calibration_views, 1)
@@ -74,15 +74,15 @@ def quantize_onnx(source: Path, target: Path, views: Iterable[NDArray[Any]] | No
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
     model = onnx.load(source)
-    # The sizes that are stated for what is between the nodes no longer hold, and ONNX Runtime stumbles over them.
+    # The stated sizes of values between the nodes no longer hold, and ONNX Runtime fails on them.
     del model.graph.value_info[:]
     _shrink_convolution(model)
     # Embeddings, biases and norms stay float32.
     common: dict[str, Any] = {
         "op_types_to_quantize": ["MatMul", "Gemm"],
         "per_channel": True,
-        # Unsigned, as activations are: processors without VNNI add up products of signed weights in 16 bits, which
-        # overflow, so that a model would give other numbers there than where it was verified.
+        # Unsigned, like activations: processors without VNNI add up products of signed weights in 16 bits, which
+        # overflow, so that a model would give different results there than where it was verified.
         "weight_type": QuantType.QUInt8,
         # Attention multiplies activations with activations.
         "extra_options": {"MatMulConstBOnly": True},
@@ -106,9 +106,9 @@ def quantize_onnx(source: Path, target: Path, views: Iterable[NDArray[Any]] | No
 
 
 def _shrink_convolution(model: Any) -> None:
-    """Keep the projection of patches as int8 with a scale for each channel; it is computed in float32 all the same.
+    """Store the projection of patches as int8 with a scale for each channel; it is still computed in float32.
 
-    In narrow networks it is a tenth of the weights, and what goes into it, pixels, would suffer most from rounding.
+    In narrow networks it is a tenth of the weights, and its input, pixels, would suffer most from rounding.
     """
     from onnx import helper, numpy_helper
 
@@ -128,8 +128,8 @@ def _shrink_convolution(model: Any) -> None:
 
 
 def quantize_openvino(model: Any, views: Calibration | None) -> Any:
-    """The model with weights of int8, and with `views` activations too."""
-    with quietly(), redirect_stdout(io.StringIO()):  # where NNCF shows how far it has come
+    """The model with int8 weights, and with `views` also int8 activations."""
+    with quietly(), redirect_stdout(io.StringIO()):  # NNCF prints its progress there
         import nncf
 
         if views is not None:
@@ -138,7 +138,7 @@ def quantize_openvino(model: Any, views: Calibration | None) -> Any:
                 nncf.Dataset(views),
                 model_type=nncf.ModelType.TRANSFORMER,
                 preset=nncf.QuantizationPreset.MIXED,
-                # The projection of patches: rounded pixels cost camera-motion two labels in a hundred.
+                # The projection of patches: rounding its pixels costs camera-motion two labels in a hundred.
                 ignored_scope=nncf.IgnoredScope(types=["Convolution"]),
                 subset_size=views.count,
             )

@@ -19,17 +19,17 @@ _RUNTIMES: Mapping[Format, str] = {
     "hub": "transformers",
 }
 
-# Pictures a second that the example takes for granted, as predict does of folders of them.
+# Frames per second that the example assumes, the default of predict for folders of images.
 _RATE = 30
 
 
 def render(checkpoint: Checkpoint, spec: ExportSpec, stated: Mapping[str, str]) -> str:
-    """`stated` is what the model's file says of itself."""
+    """The text of README.md; `stated` is the metadata of the model file."""
     name = stated["name"].replace("`", "'")
     height, width = checkpoint.preprocess.size
     frames, channels = checkpoint.sampling.num_frames, len(checkpoint.preprocess.mean)
     if spec.input == "pixels":
-        taken = f"uint8 `(batch, {frames}, {height}, {width}, 3)`: RGB frames, as they are; the model normalises them"
+        taken = f"uint8 `(batch, {frames}, {height}, {width}, 3)`: RGB frames; the model normalises them"
     else:
         order = {"rgb": "RGB", "bgr": "BGR", "gray": "gray"}[checkpoint.preprocess.channel_order]
         taken = (
@@ -63,15 +63,15 @@ def _beside(spec: ExportSpec) -> str:
 
 
 def _remarks(spec: ExportSpec) -> str:
-    """Further rows of the table."""
+    """More rows of the table."""
     if spec.format != "aoti":
         return ""
-    where = "machines like the one it was compiled on; it is a program, so take it only from where you trust"
+    where = "machines like the one it was compiled on; it is a program, so use it only from sources you trust"
     return f"| runs on | {where} |\n"
 
 
 def example(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
-    """Lines of Python that label a video whose frames lie as pictures in a folder, as the recipe has it."""
+    """Lines of Python that label a video by the recipe; its frames are images in a folder."""
     opening, run = _RUN[spec.format]
     gray = checkpoint.preprocess.channel_order == "gray" and spec.input == "frames"
     three = checkpoint.preprocess.crops == 3
@@ -80,7 +80,7 @@ def example(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
         f"import numpy as np, {_IMPORTS[spec.format]}",
         "from PIL import Image",
         "",
-        f"paths = sorted(Path('frames').iterdir())  # pictures of a video, {_RATE} a second",
+        f"paths = sorted(Path('frames').iterdir())  # images of a video, {_RATE} per second",
         *_sampling(checkpoint),
         "",
         f"def crop(path{', place' if three else ''}):",
@@ -104,7 +104,7 @@ _IMPORTS: Mapping[Format, str] = {
     "aoti": "torch",
     "hub": "torch, transformers",
 }
-# How the model is opened, and run on one view.
+# Code that opens the model, and code that runs it on one view.
 _RUN: Mapping[Format, tuple[str, str]] = {
     "onnx": (
         "session = onnxruntime.InferenceSession('model.onnx')",
@@ -127,7 +127,7 @@ _RUN: Mapping[Format, tuple[str, str]] = {
 
 
 def _sampling(checkpoint: Checkpoint) -> list[str]:
-    """Frame numbers of the clips, as `sampling.plan` has them for pictures at that rate."""
+    """Frame numbers of the clips, the same as from `sampling.plan` for frames at that rate."""
     spec = checkpoint.sampling
     frames = spec.num_frames
     if spec.method == "uniform":
@@ -163,7 +163,7 @@ def _sampling(checkpoint: Checkpoint) -> list[str]:
 
 
 def _cropping(checkpoint: Checkpoint) -> list[str]:
-    """The rest of a function that resizes and crops `image`; `place` is the share of the margin that is cut first."""
+    """The rest of a function that resizes and crops `image`; `place` is the position of the crop, from 0 to 1."""
     spec = checkpoint.preprocess
     height, width = spec.size
     square = height == width
@@ -179,10 +179,10 @@ def _cropping(checkpoint: Checkpoint) -> list[str]:
         sides = f"[int(side * scale + {rounding}) for side in image.size]"
     if spec.resize == "antialias":
         lines += [f"    image = image.resize({sides}, Image.Resampling.{spec.interpolation.upper()})"]
-    else:  # which, unlike `resize`, does not antialias
+    else:  # `transform`, unlike `resize`, does not antialias
         extent = "Image.Transform.EXTENT, (0, 0, *image.size), Image.Resampling.BILINEAR"
         lines += [f"    size = {sides}", f"    image = image.transform(size, {extent})"]
-    # The original rounds up; mmaction2's last crop lies as far from the centre as its first.
+    # The original rounds up; in mmaction2, the first and the last crop have the same distance to the centre.
     if spec.crops == 3:
         share = {
             "float": "int((side - {0}) * {1} + 0.5)",

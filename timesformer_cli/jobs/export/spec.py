@@ -1,4 +1,4 @@
-"""What an export is asked for, and which of it cannot be. Needs no torch, so that wrong wishes are told at once."""
+"""The settings of an export, and which of them can be combined. Without torch, so that errors come at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from timesformer_cli.errors import UsageError
 Precision = Literal["fp32", "fp16", "bf16"]
 Quantization = Literal["int8"]
 
-# Where the network stays as it is, bfloat16 and whole numbers have no place: ONNX Runtime and OpenVINO compute in
-# bfloat16 on their own account, and torch.export has no integer kernels for a file.
+# ONNX Runtime and OpenVINO choose bfloat16 themselves, so files for them have none; torch.export has no integer
+# kernels for files.
 _PRECISIONS: Mapping[Format, tuple[Precision, ...]] = {
     "onnx": ("fp32", "fp16"),
     "openvino": ("fp32", "fp16"),
@@ -23,7 +23,7 @@ _PRECISIONS: Mapping[Format, tuple[Precision, ...]] = {
 }
 _QUANTIZED: tuple[Format, ...] = ("onnx", "openvino")
 
-# The network's operations are written in this version of ONNX; newer ones are reached by conversion.
+# PyTorch exports to this version of ONNX, and converts to newer ones.
 OLDEST_OPSET = 18
 
 MODEL_FILES: Mapping[Format, str] = {
@@ -45,15 +45,14 @@ _EXTRAS: Mapping[Format, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSpec:
-    """One export: which runtime's format, in which numbers, and what goes in and comes out.
+    """One export: its format, precision, input and output.
 
-    `calibrate`: a folder of videos; with it int8 reckons with activations as they are there, in `calibration_views`
-    views: their ranges hardly change beyond some dozens. `opset` is the version of ONNX's operations, by default
-    `OLDEST_OPSET`. `external_data` puts the weights of ONNX beside the graph, as those of more than `max_onnx_bytes`
-    must be: a file of Protocol Buffers holds no more.
+    `calibrate`: a folder of videos, for int8 activations too; their ranges are measured on `calibration_views` views,
+    and hardly change with more. `opset` is the ONNX opset version, by default `OLDEST_OPSET`. `external_data` stores
+    the ONNX weights beside the graph, which is necessary above `max_onnx_bytes`, the limit of Protocol Buffers.
 
     Raises:
-        UsageError: a combination that cannot be; the message names what can.
+        UsageError: a combination that is not possible; the message names those that are.
     """
 
     format: Format
@@ -72,18 +71,20 @@ class ExportSpec:
         if self.precision not in known:
             raise UsageError(f"`precision={self.precision}`: `format={self.format}` has {', '.join(known)}")
         if self.quantize is not None and self.format not in _QUANTIZED:
-            raise UsageError(f"`quantize={self.quantize}`: goes with `format={' or '.join(_QUANTIZED)}`")
+            raise UsageError(f"`quantize={self.quantize}`: needs `format={' or '.join(_QUANTIZED)}`")
         if self.quantize is not None and self.precision != "fp32":
-            raise UsageError(f"`quantize={self.quantize}`: what is not quantized stays fp32; leave `precision` away")
+            raise UsageError(
+                f"`quantize={self.quantize}`: the parts that are not quantized stay fp32; leave out `precision`"
+            )
         if self.calibrate is not None and self.quantize is None:
-            raise UsageError("`calibrate` goes with `quantize=int8`")
+            raise UsageError("`calibrate` needs `quantize=int8`")
         if self.format == "hub" and (self.input, self.output) != ("frames", "logits"):
             raise UsageError(
-                "`format=hub`: weights for transformers, which decides what goes in and comes out; "
-                "`input` and `output` go with the other formats"
+                "`format=hub` holds weights for transformers, which decides on input and output; "
+                "`input` and `output` need another format"
             )
         if self.format != "onnx" and (self.opset is not None or self.external_data):
-            raise UsageError("`opset` and `external_data` go with `format=onnx`")
+            raise UsageError("`opset` and `external_data` need `format=onnx`")
         if self.opset is not None and self.opset < OLDEST_OPSET:
             raise UsageError(f"`opset={self.opset}`: the oldest that PyTorch writes is {OLDEST_OPSET}")
         if self.external_data and self.quantize is not None:
@@ -91,12 +92,12 @@ class ExportSpec:
 
     @property
     def kind(self) -> str:
-        """fp32, fp16, bf16 or int8: what most of the weights are kept in."""
+        """fp32, fp16, bf16 or int8: the type of most weights."""
         return self.quantize or self.precision
 
 
 def check_packages(spec: ExportSpec) -> None:
-    """Raise UsageError, with what to install, where a package for the export is missing."""
+    """Raise UsageError, with what to install, if a package for the export is missing."""
     extra, packages = _EXTRAS.get(spec.format, ("", ()))
     missing = [name for name in packages if find_spec(name) is None]
     if missing:

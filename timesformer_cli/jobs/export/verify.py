@@ -1,4 +1,4 @@
-"""Whether an exported model computes what the network computes: the same views through both, in several batches."""
+"""Compare an exported model with the network: the same views through both, in several batches."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -18,13 +18,13 @@ from timesformer_cli.runtimes.ports import to_pixels
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video.preprocess import normalised, to_levels
 
-# Views float32 (N, T, C, H, W), normalised, to what comes out, float32 (N, K) or (N, D).
+# Views float32 (N, T, C, H, W), normalised, to outputs float32 (N, K) or (N, D).
 Runner = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
-# Of the views of noise.
+# For the views of noise.
 SEED = 7
 
-# The first of the views that each batch holds, and how many. Each view goes through alone, too.
+# For each batch, its first view and the number of views. Each view also runs by itself.
 _BATCHES = ((1, 2), (0, 5))
 _VIEWS = 5
 
@@ -32,9 +32,10 @@ _LEAST = float(np.log(np.finfo(np.float32).tiny))
 
 
 class Batch(NamedTuple):
-    """How far results are off that come in batches of `views`: absolute differences, and the largest of them as a
-    share of the largest number of the network; not finite where results are not. `agreement` counts, among `of`, views
-    with the same first label, which embeddings (None) have not.
+    """Differences of the results in batches of `views`.
+
+    They are absolute, and for `relative` the largest divided by the largest output of the network; not finite if
+    results are not. `agreement` counts the views, among `of`, with the same top label; it is None for embeddings.
     """
 
     views: int
@@ -46,8 +47,10 @@ class Batch(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """`reference` float32 (5, K) or (5, D) is what the network makes of the views. `seconds` is the median time of one
-    view in the exported model, `torch_seconds` that in the network, in turns with it; None where there was none.
+    """Differences in several batches, and times.
+
+    `reference` float32 (5, K) or (5, D) are the network's results. `seconds` is the median time of one view in the
+    exported model, `torch_seconds` that in the network, run in alternation; None if the network was not run.
     """
 
     batches: tuple[Batch, ...]
@@ -57,7 +60,7 @@ class Comparison(NamedTuple):
 
 
 def sample_views(checkpoint: Checkpoint, input: Input) -> NDArray[np.float32]:
-    """Five views (5, T, C, H, W) as the recipe makes them: two of a clip, as it is and mirrored, and three of noise."""
+    """Five views (5, T, C, H, W), prepared by the recipe: a clip, the clip mirrored, and three of noise."""
     clip = prepare(Item(str(CLIP)), checkpoint.recipe).pixels[0]
     noise = np.random.default_rng(SEED).integers(0, 256, (3, *clip.shape)).astype(np.float32)
     views = np.stack([clip, clip[..., ::-1], *normalised(noise, checkpoint.preprocess)])
@@ -67,7 +70,7 @@ def sample_views(checkpoint: Checkpoint, input: Input) -> NDArray[np.float32]:
 
 
 def open_exported(checkpoint: Checkpoint, format: Format, output: Output, metadata: Mapping[str, str]) -> Runner:
-    """The exported model in its runtime, on the processor."""
+    """The exported model in its runtime, on the CPU."""
     if format == "hub":
         return pytorch.open_scorer(checkpoint, device="cpu", precision="fp32")
     if output != "embedding":
@@ -81,10 +84,10 @@ def open_exported(checkpoint: Checkpoint, format: Format, output: Output, metada
 def compare(
     exported: Runner, network: Checkpoint | NDArray[np.float32], views: NDArray[np.float32], output: Output
 ) -> Comparison:
-    """Send the views through the exported model, and through PyTorch where `network` is not what came of that before.
+    """Run the views in the exported model, and in PyTorch unless `network` holds its earlier results.
 
     Raises:
-        CheckpointError: what comes out has another shape.
+        CheckpointError: the results differ in shape.
     """
     runner = _open_network(network, output) if isinstance(network, Checkpoint) else None
     theirs: list[NDArray[np.float32]] = []
@@ -96,7 +99,7 @@ def compare(
         if runner is not None:
             theirs.append(_timed(runner, view, torch_seconds))
         ours.append(_timed(exported, view, seconds))
-    runner = None  # its weights need not be there while the larger batches are
+    runner = None  # free its weights before the larger batches
     reference = network if isinstance(network, np.ndarray) else np.concatenate(theirs)
     batches = [_difference(np.concatenate(ours), reference, output, views=1)]
     for first, count in _BATCHES:
@@ -130,11 +133,11 @@ def _timed(runner: Runner, views: NDArray[np.float32], seconds: list[float]) -> 
 
 def _difference(ours: NDArray[np.float32], theirs: NDArray[np.float32], output: Output, *, views: int) -> Batch:
     if ours.shape != theirs.shape:
-        raise CheckpointError(f"the exported model gives {ours.shape[1:]} for a view, not {theirs.shape[1:]}")
+        raise CheckpointError(f"the exported model gives {ours.shape[1:]} per view, not {theirs.shape[1:]}")
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     finite = np.isfinite(a).all(1) & np.isfinite(b).all(1)
     with np.errstate(invalid="ignore"):
-        if output == "probabilities":  # whose logarithms are the logits up to a constant for each view
+        if output == "probabilities":  # their logarithms are the logits, up to a constant per view
             a, b = _log_softmax(a), _log_softmax(b)
         difference = np.abs(a - b)
     largest = float(difference.max()) if finite.all() else np.nan

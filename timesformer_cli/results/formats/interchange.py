@@ -1,4 +1,4 @@
-"""Labels for other tools, each a JSON file as a whole: ActivityNet's evaluation, Label Studio, FiftyOne."""
+"""Labels for other tools, as one JSON file: ActivityNet's evaluation, Label Studio, FiftyOne."""
 
 import json
 import os
@@ -15,15 +15,15 @@ from timesformer_cli.video.addresses import is_address, local_path
 # Files of ActivityNet are named v_ID.mp4, with the 11 characters of YouTube; its annotations have the bare ID.
 _ACTIVITYNET_NAME = re.compile(r"v_([\w-]{11})", re.ASCII)
 
-# Label Studio's own, for a video that does not say its rate.
+# Label Studio's default, for a video without a rate.
 _LABEL_STUDIO_FPS = 24
 
 
 def activitynet_style() -> Style:
-    """The results file that ActivityNet's and THUMOS' evaluation reads, with an entry for each rank of each span.
+    """The results file for the evaluation of ActivityNet and THUMOS, with an entry for each rank of each span.
 
-    Its ids are file names without extension and without ActivityNet's "v_". Of several videos with the same name,
-    the later ones have their path as id, so that none is lost. A failed video has no results.
+    Ids are file names without extension and without ActivityNet's "v_". If several videos have the same name, the
+    later ones have their path as id, so that none is lost. A failed video has no results.
     """
     seen: set[str] = set()
 
@@ -39,7 +39,7 @@ def activitynet_style() -> Style:
         ]
         return f"{_json(video)}: {_json(entries)}"
 
-    # The evaluation wants a version, and does not look at it.
+    # The evaluation requires a version, but ignores its value.
     start = '{"version": "VERSION 1.3", "results": {\n'
     return Style(render, start, between=",\n", end='\n}, "external_data": {}}\n')
 
@@ -52,9 +52,9 @@ def _activitynet_id(path: str, seen: set[str]) -> str:
 
 
 def labelstudio_style(*, raw: bool) -> Style:
-    """Tasks for Label Studio, each with the first label of its spans as a prediction to review.
+    """Tasks for Label Studio, each with the top label of its spans as a prediction to review.
 
-    They go with one of these configurations, which needs a `<Choice>` or `<Label>` for each label:
+    They need one of these configurations, with a `<Choice>` or `<Label>` for each label:
 
         <View><Video name="video" value="$video"/><Choices name="label" toName="video">...</Choices></View>
 
@@ -63,7 +63,7 @@ def labelstudio_style(*, raw: bool) -> Style:
 
     Label Studio serves local files from below a folder that it takes from LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT (of
     the whole disk if that is not set); tasks name them relative to the same variable here. Addresses stay as they are.
-    A failed video has no task. With `raw` there are no scores, which have to be probabilities.
+    A failed video has no task. With `raw` there are no scores, as Label Studio expects probabilities.
     """
     root = os.path.abspath(os.environ.get("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT") or os.path.sep)
 
@@ -71,7 +71,7 @@ def labelstudio_style(*, raw: bool) -> Style:
         if record["status"] == "error":
             return ""
         fps = record["video"]["fps"] or _LABEL_STUDIO_FPS
-        # Databases refuse file names that are no UTF-8; they are written as in CSV.
+        # Databases refuse file names that are not UTF-8; they are written as in CSV.
         path = record["path"].encode("utf-8", "backslashreplace").decode("utf-8")
         task: dict[str, Any] = {"data": {"video": _served(record["path"], root), "fps": fps, "path": path}}
         parts = [part for part in spans(record) if part["predictions"]]
@@ -88,12 +88,12 @@ def labelstudio_style(*, raw: bool) -> Style:
 
 
 def _region(name: str, part: Record, timeline_fps: float | None, *, raw: bool) -> dict[str, Any]:
-    """A span's first label: the choice for a video as a whole, or for frames of its timeline."""
+    """The top label of a span: a choice for the video as a whole, or a label for frames of its timeline."""
     label, score = part["predictions"][0]["label"], part["predictions"][0]["score"]
     if timeline_fps is None:
         kind, value = "choices", {"choices": [label]}
     else:
-        # Frames are counted from 1, and at this rate, as the player counts them. The last belongs to the range.
+        # Frames are counted from 1, at this rate, as in the player. The range includes its last frame.
         first = 1 + round(part["start"] * timeline_fps)
         ranges = [{"start": first, "end": max(first, round(part["end"] * timeline_fps))}]
         kind, value = "timelinelabels", {"ranges": ranges, "timelinelabels": [label]}
@@ -112,13 +112,13 @@ def _served(path: str, root: str) -> str:
 
 
 def fiftyone_style(labels: Sequence[str]) -> Style:
-    """The labels of a FiftyOneTemporalDetectionDataset: the first label of each span; `labels` are all classes.
+    """The labels of a FiftyOneTemporalDetectionDataset: the top label of each span; `labels` are all classes.
 
     Videos are keyed by their absolute path, so that it opens with
 
         fo.Dataset.from_dir(dataset_type=fo.types.FiftyOneTemporalDetectionDataset, labels_path="labels.json")
 
-    FiftyOne opens files alone. The key of an address is HOST/PATH without extension: download it to that place below
+    FiftyOne opens only files. The key of an address is HOST/PATH without extension: download it to that place below
     some folder, as `wget -x` does, and give the folder as `data_path`. A failed video has no labels.
     """
 

@@ -1,4 +1,4 @@
-"""Results as Parquet: the rows of CSV with proper types, a row group at a time."""
+"""Results as Parquet: the rows of CSV with proper types, written in row groups."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -27,13 +27,13 @@ Row = dict[str, Any]
 
 
 def check_pyarrow() -> None:
-    """Raises OutputError when the library that writes Parquet is not there."""
+    """Raises OutputError if pyarrow, which writes Parquet, is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
         raise OutputError("Parquet needs pyarrow; install it with: pip install 'timesformer-cli[parquet]'")
 
 
 def write_parquet(path: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> None:
-    """Write `rows` to `path`; columns of a row that it lacks are null. Raises OSError."""
+    """Write `rows` to `path`; missing columns of a row are null. Raises OSError."""
     import pyarrow as arrow
     from pyarrow.parquet import ParquetWriter
 
@@ -45,7 +45,7 @@ def write_parquet(path: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> 
 
 
 def _valid(row: Row) -> Row:
-    # File names can hold bytes that are no UTF-8; they are written as in CSV.
+    # File names can hold bytes that are not UTF-8; they are written as in CSV.
     return {
         name: value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
         for name, value in row.items()

@@ -1,4 +1,4 @@
-"""Labels as subtitles that players show: SRT and WebVTT, with one cue for each labelled span of a video."""
+"""Labels as subtitles: SRT and WebVTT, with one cue for each labelled span of a video."""
 
 import html
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from timesformer_cli.results.record import Record, Style, spans
 
 
 def srt_style(*, raw: bool) -> Style:
-    """SRT, as VLC, mpv and ELAN read it. With `raw`, scores are logits."""
+    """SRT, for VLC, mpv and ELAN. With `raw`, scores are logits."""
     numbers = count(1)
 
     def render(record: Record) -> str:
@@ -19,7 +19,7 @@ def srt_style(*, raw: bool) -> Style:
 
 
 def vtt_style(*, raw: bool) -> Style:
-    """WebVTT, as browsers read it. With `raw`, scores are logits."""
+    """WebVTT, for browsers. With `raw`, scores are logits."""
 
     def render(record: Record) -> str:
         cues = _cues(record, raw=raw)
@@ -33,7 +33,7 @@ def vtt_style(*, raw: bool) -> Style:
 def _cues(record: Record, *, raw: bool) -> Iterator[tuple[int, int, str]]:
     """Start and end in milliseconds, and one line of text, of each span that has a label.
 
-    Where windows overlap, a cue ends when the next window begins.
+    If segments overlap, a cue ends when the next segment begins.
     """
     parts = spans(record)
     for part, following in zip_longest(parts, parts[1:]):
@@ -43,7 +43,7 @@ def _cues(record: Record, *, raw: bool) -> Iterator[tuple[int, int, str]]:
         start_ms, end_ms = round(1000 * part["start"]), round(1000 * end)
         first = part["predictions"][0]
         score = f"{first['score']:.2f}" if raw else f"{100 * first['score']:.0f} %"
-        # A blank line would end the cue. An end at the start, as of a video of unknown duration, is not allowed.
+        # A blank line would end the cue. A cue must not end at its start, as with a video of unknown duration.
         yield start_ms, max(end_ms, start_ms + 1), f"{' '.join(first['label'].split())} ({score})"
 
 

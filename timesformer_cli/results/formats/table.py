@@ -1,4 +1,4 @@
-"""The table that people read: one row for each video, printed as soon as that video is done."""
+"""The table for people: one row per video, printed as soon as the video is done."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ _GAP = 2
 
 
 class Table:
-    """Text of the rows, `plain` for a file or coloured as the terminal on standard output allows.
+    """Text of the rows: `plain` for a file, else coloured as far as the terminal on standard output allows.
 
-    The first row is printed before the last is known, so the widths come from the terminal and the
-    labels alone; a longer path goes on beside the further labels of its video.
+    The first row is printed before the last is known, so the widths depend only on the terminal and the labels; a
+    longer path is wrapped beside the further labels of its video.
     """
 
     def __init__(self, labels: Sequence[str], *, raw: bool, plain: bool) -> None:
@@ -34,7 +34,7 @@ class Table:
         return self._row("Video", self._ranks([("Score", "Label")], ["dim"]), "dim")
 
     def rows(self, record: Mapping[str, Any]) -> str:
-        """The rows of one record, as `writers.to_record` makes them."""
+        """The rows of one record of `record.to_record`."""
         path = printable(record["path"])
         if record["status"] == "error":
             return self._row(path, Text(printable(record["error"]["message"]), "red"))
@@ -70,12 +70,12 @@ class Table:
         grid.add_row(Text(path, style), right)
         with self._console.capture() as capture:
             self._console.print(grid)
-        # Cells are padded to their width, which would only trouble whoever copies the text.
+        # The padding of cells would be in the way when the text is copied.
         return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())
 
 
 def _clock(seconds: float) -> str:
-    """Tenths of seconds, as 1:02:03.4 or 0:03.4."""
+    """The time to a tenth of a second, as 1:02:03.4 or 0:03.4."""
     minutes, tenths = divmod(round(10 * seconds), 600)
     whole, minutes = divmod(minutes, 60)
     clock = f"{whole}:{minutes:02}" if whole else f"{minutes}"

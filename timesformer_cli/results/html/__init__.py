@@ -1,8 +1,8 @@
-"""HTML files that need no others and no network, as the page of labels and the report of an evaluation are.
+"""HTML files that need no other files and no network: the page of labels, and the report of an evaluation.
 
-Paths, labels and messages never stand in their markup. They are JSON in `<script>` elements that no browser runs, and a
-script shows them as text. The Content-Security-Policy lets the browser run that script alone and fetch nothing.
-`base.css` and `base.js` are what all of them share.
+Paths, labels and messages are never part of the markup. They are JSON in `<script>` elements that browsers do not run,
+and a script shows them as text. The Content-Security-Policy lets the browser run only that script, and fetch nothing.
+All pages share `base.css` and `base.js`.
 """
 
 import base64
@@ -21,9 +21,9 @@ _HTTP = re.compile(r"https?://", re.IGNORECASE)
 
 
 def fill(template: Path, title: str, **parts: str) -> str:
-    """The document with the body `template` and, beside it under the same name, its style and its script.
+    """The document with the body `template`, and the style and script of the same name beside it.
 
-    `title` and `parts`, what its other places take, are markup.
+    `title` and `parts`, which fill the placeholders, are markup.
     """
     css, script = (_read(_HERE / f"base.{kind}") + _read(template.with_suffix(f".{kind}")) for kind in ("css", "js"))
     body = Template(_read(template)).substitute(script=script, **parts).rstrip("\n")
@@ -34,12 +34,12 @@ def fill(template: Path, title: str, **parts: str) -> str:
 
 def as_json(value: object) -> str:
     """JSON that can stand in a `<script>` element."""
-    # Only "<" could end the element, or begin a comment in it; JSON has it inside of strings alone.
+    # Only "<" could end the element, or begin a comment in it; in JSON it occurs only inside strings.
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
 
 
 def way_from(folder: Path) -> Path:
-    """The way from `folder` to the working directory, which relative paths begin at."""
+    """The path from `folder` to the working directory, where relative paths begin."""
     try:
         return Path(os.path.relpath(os.curdir, folder))
     except ValueError:  # on another drive of Windows
@@ -47,9 +47,9 @@ def way_from(folder: Path) -> Path:
 
 
 def url_of(path: str, way: Path) -> str | None:
-    """What a link to a video leads to: a web address, a file by its whole path, or by its path from the document.
+    """The target of a link to a video: a web address, an absolute file path, or a path relative to the document.
 
-    `way` is that of `way_from`.
+    `way` is the result of `way_from`. None if a browser cannot open the address.
     """
     if is_address(path):
         return path if _HTTP.match(path) else None
@@ -65,5 +65,5 @@ def _read(path: Path) -> str:
 
 
 def _hash(source: str) -> str:
-    """By what a Content-Security-Policy knows the source of an element."""
+    """The hash that identifies the source of an element in a Content-Security-Policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""The page of labels: one HTML file to look through what was labelled.
+"""The page of labels: one HTML file to browse the results.
 
 Each record is JSON in a `<script>` element of its own, for `page.js` to show.
 """
@@ -14,7 +14,7 @@ from timesformer_cli.results.record import Record, Style, spans
 def style(model: str, labels: Sequence[str], *, raw: bool, recipe: str, folder: Path = Path()) -> Style:
     """The page of a run with the model of that name; `raw` is whether scores are logits.
 
-    `folder` is where the page will lie: links to relative paths lead from there.
+    `folder` is the folder of the page, for links to relative paths.
     """
     run = {
         "model": model,
