@@ -28,8 +28,8 @@ HELP = """Measure this machine: time to start, load, read and run the network, a
 Without videos, a bundled clip of four seconds is read. The network runs in each precision that the device has \
 hardware for, with growing batches. Its speed is given in FLOP/s, counting two per multiply-add of the published \
 model, and as a share of the speed of plain matrix products in the same precision. Memory is the peak of the process, \
-or on a GPU the peak that PyTorch holds. ± is half the range of the middle half of the rounds, as a share of the median; \
-more than a few percent means that other programs use the machine.
+or on a GPU the peak that PyTorch holds. ± is half the range of the middle half of the rounds, as a share of the \
+median; more than a few percent means that other programs use the machine.
 
 Exit codes: 0 done; 1 the run failed, or a video could not be read; 2 wrong usage; 130 stopped by Ctrl-C.
 """
