@@ -28,6 +28,7 @@ from timesformer_cli.checkpoints import labels, zoo
 from timesformer_cli.checkpoints.pyth import write_pyth
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.cli import app, main
+from timesformer_cli.jobs.benchmark import startup
 from timesformer_cli.results.journal import Holdings, write_finished
 from timesformer_cli.results.record import Excerpt
 from timesformer_cli.results.settings import Shard, provenance_of
@@ -277,12 +278,17 @@ def test_commands_that_do_not_exist_are_found() -> None:
 @pytest.mark.parametrize("args", commands(runnable=True), ids=" ".join)
 @pytest.mark.usefixtures("place")
 def test_commands_run(
-    args: tuple[str, ...], capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+    args: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     if "decord" in args and importlib.util.find_spec("decord") is None:
         pytest.skip("decord has no wheel for this platform")
     if ("exported" in args and args[0] != "export") or "--check" in args:
         shutil.copytree(request.getfixturevalue("exported"), "exported")
+    if args[0] == "benchmark":
+        monkeypatch.setattr(startup, "_load_afresh", startup._load)  # without processes that take seconds
     if args[0] in BEFORE:
         args = BEFORE[args[0]](args)
     args = tuple(name for arg in args for name in sorted(glob.glob(arg) if "-of-" in arg else []) or [arg])
