@@ -57,7 +57,8 @@ ENDS = {"|", "||", "&&", ">", "2>", "<", ";", "&"}
 def commands(*, runnable: bool) -> list[tuple[str, ...]]:
     """The arguments of each `timesformer` on the pages, without what else is in its pipe, each once.
 
-    Those in blocks of `sh` run here, unless they need a scheduler, a container or a GPU. Those of `bash` do not.
+    Those in blocks of `sh` run here, unless they need a scheduler, a container or a GPU, or measure the machine, which
+    takes long and has tests of its own. Those of `bash` do not.
     """
     found = {
         args: runs and language == "sh"
@@ -86,7 +87,7 @@ def called(words: list[str]) -> Iterator[tuple[bool, tuple[str, ...]]]:
         args = args[: min((args.index(end) for end in ENDS & set(args)), default=None)]
         args = [arg.replace("${film%.mp4}", "films/d").replace("$film", "films/d.mp4") for arg in args]
         needs = any(value.startswith(DEVICES.get(option, ())) for option, value in itertools.pairwise(args))
-        yield not (elsewhere or needs), tuple(args)
+        yield not (elsewhere or needs or args[:1] == ["benchmark"]), tuple(args)
 
 
 def check_options(args: Sequence[str]) -> None:
@@ -219,22 +220,8 @@ def write_shards(count: int) -> None:
         )
 
 
-def before_merge(args: tuple[str, ...]) -> tuple[str, ...]:
-    write_shards(8)
-    return args
-
-
-def before_runs(args: tuple[str, ...]) -> tuple[str, ...]:
-    write_runs(args)
-    return args
-
-
-# What is made for a command before it runs, by its name; and the arguments that it then has.
-BEFORE: dict[str, Callable[[tuple[str, ...]], tuple[str, ...]]] = {
-    "merge": before_merge,
-    "runs": before_runs,
-    "benchmark": lambda args: (*args, "--seconds", "0.01"),  # here it is only to run
-}
+# What is made for a command before it runs, by its name.
+BEFORE: dict[str, Callable[[tuple[str, ...]], None]] = {"merge": lambda _: write_shards(8), "runs": write_runs}
 
 
 def test_the_commands_are_found() -> None:
@@ -290,7 +277,7 @@ def test_commands_run(
     if args[0] == "benchmark":
         monkeypatch.setattr(startup, "_load_afresh", startup._load)  # without processes that take seconds
     if args[0] in BEFORE:
-        args = BEFORE[args[0]](args)
+        BEFORE[args[0]](args)
     args = tuple(name for arg in args for name in sorted(glob.glob(arg) if "-of-" in arg else []) or [arg])
     assert (finish(args), "error" in capsys.readouterr().err) == (0, False)
 
