@@ -261,7 +261,7 @@ class TestSeveralRuns:
         run = make()
         with pytest.raises(UsageError, match="different classes: 5 and 2"):
             fuse([run, make(names=("a", "b"))], [1, 1])
-        with pytest.raises(UsageError, match="not the same label in all runs"):
+        with pytest.raises(UsageError, match="has different labels in these runs"):
             compare(run, make(targets=(1, 1, 2, 3, 4)))
         with pytest.raises(UsageError, match="several labels, the other has not"):
             fuse([run, make(targets=((0, 1), 1, 2, 3, 4))], [1, 1])
@@ -471,7 +471,7 @@ class TestOtherFiles:
         for other in (data_set((2,), (0,), (1,)), data_set((2,), (0,), (1,), (1,), missing=1)):
             with pytest.raises(InputError, match="scores of 4 videos without paths"):
                 match_scores(found, other, NAMES[:3], DATA_SET)
-        with pytest.raises(InputError, match=r"video 3 has the label \(1,\) there, and \(0,\) in the data set"):
+        with pytest.raises(InputError, match=r"video 3 has the label \(1,\) there, but \(0,\) in the dataset"):
             match_scores(found, data_set((2,), (0,), (1,), (0,)), NAMES[:3], DATA_SET)
         with pytest.raises(InputError, match="scores for 3 classes, and there are names of 5"):
             match_scores(found, whole, NAMES, DATA_SET)

@@ -216,9 +216,9 @@ class TestText:
             (
                 "bgr",
                 (0.45,) * 3,
-                ["The model is fed blue, green and red in this order; here they are in their true colours."],
+                ["The model gets the channels in the order blue, green, red; the sheet shows true colours."],
             ),
-            ("gray", (0.45,), ["The model is fed brightness alone, no colours."]),
+            ("gray", (0.45,), ["The model gets only brightness, no colours."]),
         ],
     )
     def test_the_heading(
