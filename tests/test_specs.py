@@ -228,7 +228,7 @@ class TestPreprocess:
             PreprocessSpec(**{"size": (224, 224), "short_side": 256} | {name: value})
 
     def test_stretched_frames_have_one_crop(self) -> None:
-        with pytest.raises(ValueError, match="crops is 3, but this model is fed frames stretched to its size"):
+        with pytest.raises(ValueError, match="crops is 3, but the frames of this model are stretched to its size"):
             PreprocessSpec(size=(224, 224), short_side=224, stretch=(256, 256), crops=3)
 
     @pytest.mark.parametrize("stretch", [None, (256, 300)])

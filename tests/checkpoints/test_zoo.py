@@ -205,22 +205,22 @@ def test_the_commands_on_the_page_are_understood(generator: dict[str, Any]) -> N
     [
         (
             "large-k600",
-            "96 spread over 384, at 30 a second, from the start of the video",
+            "96 spread over 384, at 30 per second, from the start of the video",
             "RGB; (x - 0.45) / 0.225, then short side to 224 without antialiasing; 3 crops of 224 x 224",
         ),
         (
             "hr-ssv2",
-            "the middle one of each of 16 equal parts, at 30 a second",
+            "the middle one of each of 16 equal parts, at 30 per second",
             "BGR; (x - 0.45) / 0.225, then short side to 448 without antialiasing; 3 crops of 448 x 448",
         ),
         (
             "howto100m-32",
-            "32 spread over 1024, at 30 a second, in 12 windows",
+            "32 spread over 1024, at 30 per second, in 12 windows",
             "RGB; (x - 0.45) / 0.225, then short side to 224 without antialiasing; 3 crops of 224 x 224",
         ),
         (
             "camera-motion",
-            "8 spread over 32, at 30 a second, in as many windows as cover the video, at most 10",
+            "8 spread over 32, at 30 per second, in as many windows as cover the video, at most 10",
             "gray; short side to 96 with antialiasing, then (x - 0.45) / 0.225; centre crop of 96 x 96",
         ),
     ],

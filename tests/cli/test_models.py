@@ -172,7 +172,7 @@ class TestRefusals:
             (("-m", "tiny", "--set", "resize=cubic"), 2, "resize is 'cubic'"),
             (("-m", "tiny", "--revision", "v2"), 2, "--revision is for models on the Hub"),
             (("-m", "tiny", "--weights", "tiny.pyth"), 2, "--weights goes with a short name"),
-            (("-m", "camera-motion", "--labels", "labels.json"), 1, "labels.json: 5 labels for a model of 9 classes"),
+            (("-m", "camera-motion", "--labels", "labels.json"), 1, "labels.json: 5 labels for a model with 9 classes"),
             (("-m", "tiny", "--labels", "nowhere.txt"), 1, "nowhere.txt"),
             (("-m", "tiny.pth"), 1, "a config.json with num_attention_heads is needed"),
             (("-m", "tiny", "--config", "other.json"), 1, "the weights do not fit"),

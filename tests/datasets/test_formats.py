@@ -497,7 +497,7 @@ class TestProblems:
         assert dataset.problems == (
             Problem("missing", "val.csv: line 3", "'gone.mp4' does not exist"),
             Problem("duplicate", "val.csv: line 4", "'a.mp4' is already in line 2"),
-            Problem("conflict", "val.csv: line 6", "'b.mp4' has another label in line 5; it counts with neither"),
+            Problem("conflict", "val.csv: line 6", "'b.mp4' has a different label in line 5; neither counts"),
             Problem("unlabelled", "val.csv: line 7", "'c.mp4' has no label"),
             Problem("ambiguous", "val.csv: line 8", "'e.mp4' could be v/x/e.mp4 or v/y/e.mp4 or v/z/e.mp4"),
             Problem("unlisted", "v/unlisted.mp4", "no row has this video"),

@@ -263,7 +263,7 @@ class TestSeveralRuns:
             fuse([run, make(names=("a", "b"))], [1, 1])
         with pytest.raises(UsageError, match="has different labels in these runs"):
             compare(run, make(targets=(1, 1, 2, 3, 4)))
-        with pytest.raises(UsageError, match="several labels, the other has not"):
+        with pytest.raises(UsageError, match="several labels, the other does not"):
             fuse([run, make(targets=((0, 1), 1, 2, 3, 4))], [1, 1])
         with pytest.raises(UsageError, match="one label each"):
             compare(make(targets=((0, 1), 1, 2, 3, 4)), run)
@@ -473,7 +473,7 @@ class TestOtherFiles:
                 match_scores(found, other, NAMES[:3], DATA_SET)
         with pytest.raises(InputError, match=r"video 3 has the label \(1,\) there, but \(0,\) in the dataset"):
             match_scores(found, data_set((2,), (0,), (1,), (0,)), NAMES[:3], DATA_SET)
-        with pytest.raises(InputError, match="scores for 3 classes, and there are names of 5"):
+        with pytest.raises(InputError, match="scores for 3 classes, but there are names of 5"):
             match_scores(found, whole, NAMES, DATA_SET)
 
     def test_without_labels_a_data_set_is_needed(self, tmp_path: Path) -> None:

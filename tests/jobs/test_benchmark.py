@@ -367,7 +367,7 @@ def test_transformers_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_exported_models_have_no_weights_for_transformers(checkpoint: Checkpoint, tmp_path: Path) -> None:
     linear = replace(checkpoint, weights=tmp_path / "model.onnx")
-    with pytest.raises(UsageError, match="was exported"):
+    with pytest.raises(UsageError, match="an exported model; give"):
         measure([], linear, QUICK, against=True)
 
 

@@ -248,9 +248,8 @@ def predict(
         extras.check(inputs)
         videos = inputs.find(frames=reading.frames, limit=scope.limit, shard=shard)
         if output.format in ("srt", "vtt") and videos.total() != 1:
-            raise UsageError(
-                f"{output.format}: subtitles are for one video, and there are {videos.total() or 'perhaps more'}"
-            )
+            count = videos.total() or "perhaps more"
+            raise UsageError(f"{output.format}: subtitles are for one video, and there are {count}")
         checkpoint = extras.apply(model.resolve(views, preview=scope.dry_run))
         timeline = segments.of(checkpoint)
         run = running.options(reading, cluster)
@@ -273,9 +272,8 @@ def predict(
         tally = label_all(job, console)
     summarise(tally)
     if tally.remote:
-        console.note(
-            f"{tally.remote:,} of them are at remote addresses and were not {'linked' if extras.link else 'copied'}"
-        )
+        verb = "linked" if extras.link else "copied"
+        console.note(f"{tally.remote:,} of them are at remote addresses and were not {verb}")
     _end(tally, may_be_empty=output.may_be_empty)
 
 
