@@ -57,8 +57,7 @@ ENDS = {"|", "||", "&&", ">", "2>", "<", ";", "&"}
 def commands(*, runnable: bool) -> list[tuple[str, ...]]:
     """The arguments of each `timesformer` on the pages, without what else is in its pipe, each once.
 
-    Those in blocks of `sh` run here, unless they need a scheduler, a container or a GPU, or measure the machine, which
-    takes long and has tests of its own. Those of `bash` do not.
+    Those in blocks of `sh` run here, unless they need a scheduler, a container or a GPU. Those of `bash` do not.
     """
     found = {
         args: runs and language == "sh"
@@ -87,7 +86,7 @@ def called(words: list[str]) -> Iterator[tuple[bool, tuple[str, ...]]]:
         args = args[: min((args.index(end) for end in ENDS & set(args)), default=None)]
         args = [arg.replace("${film%.mp4}", "films/d").replace("$film", "films/d.mp4") for arg in args]
         needs = any(value.startswith(DEVICES.get(option, ())) for option, value in itertools.pairwise(args))
-        yield not (elsewhere or needs or args[:1] == ["benchmark"]), tuple(args)
+        yield not (elsewhere or needs), tuple(args)
 
 
 def check_options(args: Sequence[str]) -> None:
@@ -276,6 +275,7 @@ def test_commands_run(
         shutil.copytree(request.getfixturevalue("exported"), "exported")
     if args[0] == "benchmark":
         monkeypatch.setattr(startup, "_load_afresh", startup._load)  # without processes that take seconds
+        args += ("--seconds", "0.01")  # here it is only to run
     if args[0] in BEFORE:
         BEFORE[args[0]](args)
     args = tuple(name for arg in args for name in sorted(glob.glob(arg) if "-of-" in arg else []) or [arg])
