@@ -51,6 +51,20 @@ def navigated(nav: list[Any]) -> Iterator[str]:
 
 
 def faults(folder: Path) -> Iterator[str]:
+    yield from faults_of_navigation(folder)
+    site = (folder / "site").resolve()
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
+    for path, page in pages.items():
+        for followed, address in page.refers:
+            fault = fault_of(path, followed, address, pages, site)
+            if fault is not None:
+                yield f"{path.relative_to(site)} {fault}"
+    for path in sorted(site.rglob("*.css")):
+        for address in findall(r"(?:url\(|@import)\s*[\"']?(https?:|//)", path.read_text(encoding="utf-8")):
+            yield f"{path.relative_to(site)} fetches something from another host ({address})"
+
+
+def faults_of_navigation(folder: Path) -> Iterator[str]:
     config = tomllib.loads((folder / "zensical.toml").read_text(encoding="utf-8"))["project"]
     listed = list(navigated(config["nav"]))
     written = {path.relative_to(folder / "docs").as_posix() for path in (folder / "docs").rglob("*.md")}
@@ -60,33 +74,29 @@ def faults(folder: Path) -> Iterator[str]:
     )
     yield from (f"the navigation of zensical.toml names {name} twice" for name in set(listed) if listed.count(name) > 1)
 
-    site = folder / "site"
-    pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
-    for path, page in pages.items():
-        name = path.relative_to(site)
-        for followed, address in page.refers:
-            parts = urlsplit(address)
-            if parts.scheme == "data":
-                continue
-            if parts.scheme or parts.netloc:
-                if not followed:
-                    yield f"{name} fetches {address}"
-                continue
-            target = path
-            if parts.path:
-                target = (
-                    site / parts.path[1:] if parts.path[0] == "/" else path.parent / unquote(parts.path)
-                ).resolve()
-                target = target / "index.html" if target.is_dir() else target
-            if not target.is_file() or site.resolve() not in target.resolve().parents:
-                yield f"{name} refers to {address}, which does not exist"
-            elif parts.fragment and followed and target.suffix == ".html":
-                found = pages.get(site / target.resolve().relative_to(site.resolve()))
-                if found is None or unquote(parts.fragment) not in found.anchors:
-                    yield f"{name} refers to {address}, which has no such anchor"
-    for path in sorted(site.rglob("*.css")):
-        for address in findall(r"(?:url\(|@import)\s*[\"']?(https?:|//)", path.read_text(encoding="utf-8")):
-            yield f"{path.relative_to(site)} fetches something from another host ({address})"
+
+def fault_of(path: Path, followed: bool, address: str, pages: dict[Path, Page], site: Path) -> str | None:
+    """What is wrong with an address on the page at `path`, or None."""
+    parts = urlsplit(address)
+    if parts.scheme == "data":
+        return None
+    if parts.scheme or parts.netloc:
+        return None if followed else f"fetches {address}"
+    target = path
+    if parts.path:
+        start = site if parts.path.startswith("/") else path.parent
+        target = (start / unquote(parts.path).lstrip("/")).resolve()
+        target = target / "index.html" if target.is_dir() else target
+    if not target.is_file() or site not in target.parents:
+        return f"refers to {address}, which does not exist"
+    if (
+        not parts.fragment
+        or not followed
+        or target.suffix != ".html"
+        or unquote(parts.fragment) in pages[target].anchors
+    ):
+        return None
+    return f"refers to {address}, which has no such anchor"
 
 
 if __name__ == "__main__":
