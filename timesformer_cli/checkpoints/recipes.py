@@ -94,7 +94,7 @@ def preset(
 def published_stride(num_frames: int) -> float:
     """The stride that a model of that many frames was published with: 8x32, 16x16 or 96x4.
 
-    The first two cover 256 frames at 30 a second, and so do, as nearly as they can, the windows of
+    The first two cover 256 frames at 30 per second, and so do, as nearly as they can, the windows of
     other numbers of frames, which were never published: the stride is 256 / T, and at least 1.
     """
     return 4 if num_frames == 96 else max(256 / num_frames, 1)
@@ -126,7 +126,7 @@ def _original(config: TimesformerConfig, dataset: Dataset | None, stride: float)
     sampling = SamplingSpec(num_frames=config.num_frames, stride=stride, clips=1)
     preprocess = original_preprocess(config.image_hw, config.num_channels, crops=3)
     if dataset == "something-something-v2":
-        # Pictures that FFmpeg extracted at 30 frames a second, read with OpenCV as blue, green and
+        # Images that FFmpeg extracted at 30 frames per second, read with OpenCV as blue, green and
         # red, are never turned to RGB, though the settings ask for it: that step is skipped for this model.
         sampling = replace(sampling, method="segments")
         if preprocess.channel_order == "rgb":

@@ -1,4 +1,4 @@
-"""The report of a run on a labelled data set: one HTML file with numbers, curves, classes, mistakes and protocol."""
+"""The report of a run on a labelled dataset: one HTML file with numbers, curves, classes, mistakes and protocol."""
 
 import base64
 import math
