@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import errno
 import itertools
 import math
 import multiprocessing
@@ -19,8 +18,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.shared_memory import SharedMemory
-from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -28,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import VideoError
+from timesformer_cli.pipeline import shared_arrays
 from timesformer_cli.runtimes.devices import available_cores
 
 T = TypeVar("T")
@@ -63,9 +61,6 @@ class Limits:
 # are killed this many seconds later. A worker may also take this long to start, that is, to import the decoders.
 _GRACE = 15.0
 
-# Seconds after which an array that nobody fetched is abandoned.
-_ABANDONED = 60.0
-
 # Items begun and not taken, however little room their results need: failures need none.
 _MOST_PLACES = 256
 
@@ -73,8 +68,6 @@ _MOST_PLACES = 256
 _TRIMMED_AFTER = 32
 
 OUT_OF_MEMORY = "reading it takes more memory than a video may use; try fewer `clips`"
-
-_serial = itertools.count()
 
 
 class Pool(Generic[T]):
@@ -121,7 +114,7 @@ class Pool(Generic[T]):
         self._keeper = threading.Thread(target=self._keep_busy, daemon=True, name="workers")
 
     def __enter__(self) -> Self:
-        _sweep()
+        shared_arrays.sweep()
         self._feed.start()
         # The first process appears only after it has imported the decoders; the caller should not wait for that.
         self._keeper.start()
@@ -354,7 +347,7 @@ class _Worker(Generic[T]):
     def begin(self, slot: _Slot[T], threads: int) -> None:
         self.slot = slot
         slot.tries += 1
-        self._memory, self._part = f"timesformer-{os.getpid()}-{next(_serial)}", 0
+        self._memory, self._part = shared_arrays.new_name(), 0
         self._send((slot.item, threads, self._memory))
 
     def go_on(self) -> None:
@@ -413,13 +406,7 @@ class _Worker(Generic[T]):
             return value  # type: ignore[no-any-return]
         if isinstance(array, np.ndarray):
             return Done(value, array, more)
-        memory = SharedMemory(_name(self._memory, self._part))
-        try:
-            array = np.ndarray(array, np.float32, memory.buf).copy()
-        finally:
-            memory.close()
-            memory.unlink()
-        return Done(value, array, more)
+        return Done(value, shared_arrays.fetch(_name(self._memory, self._part), array), more)
 
     def _death(self) -> VideoError:
         code = self._process.exitcode or 0
@@ -439,19 +426,7 @@ class _Worker(Generic[T]):
         self._process.join()
         self._connection.close()
         # Arrays that a killed worker had ready and nobody fetched, or had only begun and gave no size of yet.
-        with contextlib.suppress(OSError, ValueError):
-            memory = SharedMemory(_name(self._memory, self._part))
-            memory.close()
-            memory.unlink()
-
-
-def _sweep() -> None:
-    """Remove arrays that killed runs left in shared memory; only on Linux is it a folder that can be searched."""
-    for path in Path("/dev/shm").glob("timesformer-*"):
-        with contextlib.suppress(OSError, ValueError):  # another user's, or already gone
-            # A live process fetches its arrays at once. Process numbers mean nothing in a different container.
-            if time.time() - path.stat().st_mtime > _ABANDONED and not _is_alive(int(path.name.split("-")[1])):
-                path.unlink()
+        shared_arrays.discard(_name(self._memory, self._part))
 
 
 def _shield() -> None:
@@ -480,14 +455,6 @@ def _without_program() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = program
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return not isinstance(error, ProcessLookupError)
-    return True
 
 
 def _name(memory: str, part: int) -> str:
@@ -542,7 +509,7 @@ def _make(
     error: BaseException
     try:
         done = next(parts)
-        array = done.array.shape if _leave(memory, done.array) else done.array
+        array = done.array.shape if shared_arrays.leave(memory, done.array) else done.array
         return (done.value, array, done.more), done.more
     except VideoError as video_error:
         error = video_error
@@ -562,23 +529,6 @@ def _fit_to_travel(error: BaseException) -> BaseException:
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(where)
     return error
-
-
-def _leave(name: str, array: NDArray[np.float32]) -> bool:
-    """Whether there was room for it: containers have 64 MB of shared memory by default."""
-    memory = SharedMemory(name, create=True, size=max(array.nbytes, 1))
-    try:
-        if hasattr(os, "posix_fallocate"):  # without it, writing without room kills the process
-            os.posix_fallocate(memory._fd, 0, memory.size)  # type: ignore[attr-defined]
-        np.ndarray(array.shape, np.float32, memory.buf)[...] = array
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        memory.unlink()
-        return False
-    finally:
-        memory.close()
-    return True
 
 
 def _set_alarm(seconds: float) -> None:
