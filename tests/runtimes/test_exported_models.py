@@ -447,14 +447,16 @@ class TestOpenVino:
         assert seen == [{"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}]
 
 
-def rewritten(source: Path, target: Path, changes: Mapping[str, Callable[[bytes], bytes]]) -> Path:
+def rewritten(
+    source: Path, target: Path, changes: Mapping[str, Callable[[bytes], bytes]], compression: int = zipfile.ZIP_STORED
+) -> Path:
     """A copy of a .pt2 with the content of some files changed, or new ones."""
     with zipfile.ZipFile(source) as old:
         folder = old.namelist()[0].partition("/")[0]
         contents = {name.partition("/")[2]: old.read(name) for name in old.namelist()}
     for name, change in changes.items():
         contents[name] = change(contents.get(name, b""))
-    with zipfile.ZipFile(target, "w") as new:
+    with zipfile.ZipFile(target, "w", compression) as new:
         for name, content in contents.items():
             new.writestr(f"{folder}/{name}", content)
     return target
@@ -471,6 +473,25 @@ def in_program(change: Callable[[Any], object]) -> dict[str, Callable[[bytes], b
 
 def with_target(target: str) -> dict[str, Callable[[bytes], bytes]]:
     return in_program(lambda program: program["graph_module"]["graph"]["nodes"][0].update(target=target))
+
+
+# What torch's hook for enumerations imports, and takes attributes and items of.
+ENUM = json.dumps({"__enum__": True, "fqn": "ctypes:cdll", "name": "/nowhere/library.so"})
+
+
+def with_tree(field: str, tree: object) -> dict[str, Callable[[bytes], bytes]]:
+    """The structure of what goes in or comes out replaced."""
+    text = json.dumps([1, tree])
+    return in_program(
+        lambda program: program["graph_module"]["module_call_graph"][0]["signature"].update({field: text})
+    )
+
+
+def nested_tree(depth: int) -> object:
+    text = '{"type": null, "context": null, "children_spec": []}'
+    for _ in range(depth):
+        text = f'{{"type": "builtins.tuple", "context": "null", "children_spec": [{text}]}}'
+    return json.loads(text)
 
 
 class Bomb:
@@ -501,6 +522,53 @@ class TestPrograms:
                 "a pickle in data/weights",
             ),
             (in_program(lambda program: program["guards_code"].append("print('boom')")), "guards"),
+            (
+                with_tree("in_spec", {"type": "builtins.dict", "context": ENUM, "children_spec": []}),
+                "__enum__",
+            ),
+            (
+                with_tree("out_spec", {"type": "builtins.list", "context": ENUM, "children_spec": []}),
+                "__enum__",
+            ),
+            (with_tree("in_spec", {"type": "collections.namedtuple", "context": "[]", "children_spec": []}), "tree of"),
+            (with_tree("in_spec", {"type": None, "context": ENUM, "children_spec": []}), "a leaf with a context"),
+            (with_tree("in_spec", nested_tree(200)), "a tree that is too deep"),
+            (in_program(lambda program: program.update(unknown=1)), "field 'unknown'"),
+            (
+                in_program(
+                    lambda program: program["graph_module"]["graph"]["nodes"][0]["inputs"][0].update(
+                        arg={"as_custom_obj": {"name": "x", "class_fqn": "x"}}
+                    )
+                ),
+                "kind 'as_custom_obj'",
+            ),
+            (
+                in_program(
+                    lambda program: program["graph_module"]["graph"]["nodes"][0]["metadata"].update(
+                        source_fn_stack="x,torch.os.system"
+                    )
+                ),
+                "source_fn_stack 'x,torch.os.system'",
+            ),
+            (
+                in_program(
+                    lambda program: program["range_constraints"].update(u9999999999={"min_val": 0, "max_val": 1})
+                ),
+                "name 'u9999999999'",
+            ),
+            *(
+                ({"models/model.json": lambda content, text=text: content.replace(b"Integer(4)", text)}, "expr_str")
+                for text in (
+                    b"Pow(Integer(9), Pow(Integer(9), Integer(10)))",
+                    b"Pow(Pow(Integer(9), Integer(8)), Integer(8))",
+                    b"Pow(Integer(9), Integer(99))",
+                    b"9 ** 9 ** 9",
+                    b"Integer(%d)" % 10**40,
+                    b"Add(" * 100 + b"Integer(4)" + b")" * 100,
+                    b"Add(" + b"Integer(4), " * 1000 + b"Integer(4))",
+                    b"Float('1e999999999')",
+                )
+            ),
             (with_target("torch.os.system"), "target 'torch.os.system'"),
             (with_target("torch.ops.load_library.__call__"), "target 'torch.ops.load_library.__call__'"),
             (with_target("torch.ops.aten.from_file.default"), "target 'torch.ops.aten.from_file.default'"),
@@ -539,6 +607,10 @@ class TestPrograms:
         assert "refused: loading it could run code" in message
         assert named in message
         assert capsys.readouterr().out == ""
+
+    def test_files_that_are_larger_than_they_look_are_refused(self, network: Checkpoint, tmp_path: Path) -> None:
+        path = rewritten(exported("pt2"), tmp_path / "model.pt2", {}, compression=zipfile.ZIP_DEFLATED)
+        assert "weight_0 is compressed" in refusal(replace(network, weights=path))
 
     def test_a_copy_that_is_changed_in_nothing_is_not(self, network: Checkpoint, tmp_path: Path) -> None:
         path = rewritten(exported("pt2"), tmp_path / "model.pt2", {})

@@ -4,10 +4,9 @@ A package is machine code: opening one runs its content, as starting any program
 the Hub, and only trusted ones should be given.
 """
 
-import ast
 import io
 import json
-import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,12 @@ from torch.export.pt2_archive._package import PT2ArchiveReader, load_pt2
 
 from timesformer_cli.checkpoints.exported import read_archive
 from timesformer_cli.errors import CheckpointError, DeviceError
+from timesformer_cli.runtimes import program_grammar
 from timesformer_cli.runtimes.devices import find_device
 from timesformer_cli.runtimes.ports import Kind, Port, Program, cannot, is_out_of_memory
+
+# A thousand times what the largest published network has.
+_LARGEST_JSON = 2**26
 
 _KINDS: dict[str, Kind] = {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}
 
@@ -103,96 +106,37 @@ def _ports(program: ExportedProgram, names: Any) -> Iterator[Port]:
             yield Port(str(name), "of no tensor", ())
 
 
-# The files that torch.export saves for a program with only tensors.
-_FILES = re.compile(
-    r"data/(weights/(weight_\d+|model_weights_config\.json)|constants/(tensor_\d+|model_constants_config\.json)"
-    r"|sample_inputs/model\.pt)|models/model\.json|extra/.*|archive_(format|version)|byteorder|\.data/.*"
-)
-# Operators of aten, private ones too: casts come with `_assert_tensor_metadata`. Two of its operators touch files.
-_OPERATORS = re.compile(
-    r"torch\.ops\.(aten(?!\.(from_file|save)\b)|prims|quantized_decomposed)\._?[a-z]\w*(\.[A-Za-z]\w*)?"
-    r"|torch\.ops\.higher_order\.(cond|invoke_subgraph|wrap_with_autocast|wrap_with_set_grad_enabled)"
-    r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_|not_)|math\.[a-z]\w*"
-)
-_NAMES = re.compile(r"[\w.]*")
-_SYMBOLIC = {
-    *("Symbol", "Integer", "Rational", "Float", "Add", "Mul", "Pow", "Max", "Min", "Mod", "PythonMod", "FloorDiv"),
-    *("CeilDiv", "CleanDiv", "ModularIndexing", "Equality", "Unequality", "Not", "And", "Or", "LessThan"),
-    *("StrictLessThan", "GreaterThan", "StrictGreaterThan"),
-}
-
-
 def refuse_code(path: Path) -> None:
     """Raise CheckpointError for a program that torch cannot load or run without running code in the file.
 
-    As of 2.13, torch.export.load unpickles weights and constants that are marked so, custom objects, and example
-    inputs. It takes any attribute of torch as an operator, or as one that an operator calls. It evaluates sizes with
-    `eval`, through sympy, and guards with `exec`. It also generates Python code that contains the names of inputs. Of
-    all this, a network saved by torch.export.save needs only sizes made of sums and products.
+    What is known is allowed, and the rest is refused: see `program_grammar`.
     """
-    with PT2ArchiveReader(str(path)) as archive:
-        names = archive.get_file_names()
-        odd = next((name for name in names if not _FILES.fullmatch(name)), None)
-        if odd is not None:
-            raise _would_run(path, odd)
-        for name in ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json"):
-            payloads = json.loads(archive.read_string(name))["config"].values()
-            if any(payload["use_pickle"] for payload in payloads):
-                raise _would_run(path, f"a pickle in {name}")
-        inputs = archive.read_bytes("data/sample_inputs/model.pt")
-        program = json.loads(archive.read_string("models/model.json"))
+    try:
+        _refuse_expansion(path)
+        with PT2ArchiveReader(str(path)) as archive:
+            program_grammar.file_names(archive.get_file_names())
+            for name in ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json"):
+                program_grammar.payloads(json.loads(archive.read_string(name)), name)
+            inputs = archive.read_bytes("data/sample_inputs/model.pt")
+            program_grammar.program(json.loads(archive.read_string("models/model.json")))
+    except program_grammar.Refused as refused:
+        raise _would_run(path, str(refused)) from None
     if inputs:
         try:
             torch.load(io.BytesIO(inputs), weights_only=True)
         except Exception as error:
             raise _would_run(path, "a pickle of example inputs") from error
-    if program.get("guards_code"):
-        raise _would_run(path, "guards")
-    for key, text in _strings(program):
-        if (
-            (key in ("target", "as_operator") and not _OPERATORS.fullmatch(text))
-            or (key == "expr_str" and not _is_arithmetic(text))
-            or (key in ("name", "as_name", "fqn", "forward_arg_names") and not _NAMES.fullmatch(text))
-        ):
-            raise _would_run(path, f"{key} {text!r}")
+
+
+def _refuse_expansion(path: Path) -> None:
+    """Refuse files that are larger than they look: torch writes none that is compressed, and small ones of JSON."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise program_grammar.Refused(f"{entry.filename} is compressed")
+            if entry.filename.endswith(".json") and entry.file_size > _LARGEST_JSON:
+                raise program_grammar.Refused(f"{entry.filename} of {entry.file_size / 2**20:.0f} MiB")
 
 
 def _would_run(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{path}: refused: loading it could run code from the file ({what[:100]})")
-
-
-def _strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """All strings in JSON, each with the name of the field that holds it."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            yield from _strings(part, name)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part, key)
-
-
-def _is_arithmetic(text: str) -> bool:
-    """Whether sympy's `eval` of it can only make numbers and symbols."""
-    try:
-        nodes = list(ast.walk(ast.parse(text, mode="eval")))
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    known = (
-        ast.Expression,
-        ast.Constant,
-        ast.Name,
-        ast.Load,
-        ast.Call,
-        ast.keyword,
-        ast.operator,
-        ast.unaryop,
-        ast.BinOp,
-    )
-    return all(
-        isinstance(node, (*known, ast.UnaryOp, ast.Compare, ast.cmpop))
-        and not (isinstance(node, ast.Call) and getattr(node.func, "id", None) not in _SYMBOLIC)
-        and not (isinstance(node, ast.Constant) and isinstance(node.value, str) and not node.value.isidentifier())
-        for node in nodes
-    )
