@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from timesformer_cli.checkpoints.exported import Provider
 from timesformer_cli.errors import DeviceError, UsageError
 from timesformer_cli.runtimes.ports import Kind, Port, Program, cannot, is_out_of_memory, threads
+from timesformer_cli.runtimes.telemetry import silence
 
 
 class _Backend(NamedTuple):
@@ -57,6 +58,7 @@ def version() -> str:
 
 
 def _import() -> Any:
+    silence()
     try:
         import onnxruntime
     except ImportError as error:

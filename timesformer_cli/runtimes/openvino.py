@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from timesformer_cli.errors import CheckpointError, DeviceError, UsageError
 from timesformer_cli.runtimes.ports import Port, Program, cannot, is_out_of_memory, threads
+from timesformer_cli.runtimes.telemetry import silence
 
 # OpenVINO's names of types, if NumPy has different ones.
 _DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
@@ -41,6 +42,7 @@ def version() -> str:
 
 
 def _import() -> Any:
+    silence()
     try:
         import openvino
     except ImportError as error:

@@ -21,6 +21,7 @@ from timesformer_cli.checkpoints.exported import INPUT_NAMES, METADATA_FILE, SEC
 from timesformer_cli.errors import OutputError, UsageError
 from timesformer_cli.jobs.export.spec import OLDEST_OPSET, WEIGHTS_OF_ONNX, ExportSpec
 from timesformer_cli.network.model import TimesformerForVideoClassification
+from timesformer_cli.runtimes.telemetry import silence
 from timesformer_cli.specs import PreprocessSpec
 from timesformer_cli.video.preprocess import LUMA
 
@@ -152,6 +153,7 @@ def _tidy(model: Any) -> None:
 
 def to_openvino(program: ExportedProgram, spec: ExportSpec) -> Any:
     """The OpenVINO model, with names and all fixed sizes."""
+    silence()
     with quietly():
         import openvino
 
@@ -165,6 +167,7 @@ def to_openvino(program: ExportedProgram, spec: ExportSpec) -> Any:
 
 def save_openvino(model: Any, path: Path, spec: ExportSpec, metadata: Mapping[str, str]) -> None:
     """Write `path`, and beside it its weights, with the extension .bin."""
+    silence()
     import openvino
 
     for name, text in metadata.items():

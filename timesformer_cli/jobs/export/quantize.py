@@ -17,6 +17,7 @@ from timesformer_cli.flow import Item
 from timesformer_cli.jobs.export.graph import quietly
 from timesformer_cli.jobs.export.spec import ExportSpec
 from timesformer_cli.pipeline.prepare import prepare
+from timesformer_cli.runtimes.telemetry import silence
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.video import inputs
 
@@ -70,6 +71,7 @@ def quantize_onnx(source: Path, target: Path, views: Iterable[NDArray[Any]] | No
 
     Without `views` activations are measured at each run; with them, once and for all.
     """
+    silence()
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
@@ -130,6 +132,7 @@ def _shrink_convolution(model: Any) -> None:
 def quantize_openvino(model: Any, views: Calibration | None) -> Any:
     """The model with int8 weights, and with `views` also int8 activations."""
     with quietly(), redirect_stdout(io.StringIO()):  # NNCF prints its progress there
+        silence()
         import nncf
 
         if views is not None:
