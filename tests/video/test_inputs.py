@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -141,6 +142,32 @@ class TestGlobs:
 
     def test_a_matching_folder_is_searched(self) -> None:
         assert paths("cl*") == ["clips/a.MKV", "clips/b.mp4", "clips/sub/c.webm", "clips/sub/deep/d.avi"]
+
+    def test_a_loop_of_links_ends(self, tree: Path) -> None:
+        (tree / "clips/loop").symlink_to(tree / "clips")
+        (tree / "clips/sub/up").symlink_to(tree / "clips/sub")
+        assert paths("clips/**/*.mp4") == ["clips/b.mp4"]
+
+    def test_a_folder_is_found_under_the_name_of_a_link(self, tree: Path) -> None:
+        (tree / "clips/a_link").symlink_to(tree / "clips/sub")
+        assert paths("clips/**/a_link/*")
+
+    @pytest.mark.parametrize("pattern", ["deep", "deep/**/*.mp4"])
+    def test_folders_deep_in_one_another(self, tree: Path, pattern: str) -> None:
+        folder = tree / "deep"
+        os.mkdir(folder)
+        place = os.open(folder, os.O_RDONLY)
+        for _ in range(1100):
+            os.mkdir("d", dir_fd=place)
+            inner = os.open("d", os.O_RDONLY, dir_fd=place)
+            os.close(place)
+            place = inner
+        os.close(os.open("a.mp4", os.O_CREAT, dir_fd=place))
+        os.close(place)
+        try:
+            assert paths(pattern) == ["deep/" + "d/" * 1100 + "a.mp4"]
+        finally:
+            subprocess.run(["rm", "-r", folder], check=True)  # shutil and pytest would call themselves too often
 
     def test_no_match(self) -> None:
         with pytest.raises(InputError, match=r"^nothing\*\.mp4: no file matches"):

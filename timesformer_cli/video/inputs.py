@@ -13,7 +13,7 @@ from pathlib import Path
 from timesformer_cli.errors import InputError, VideoError
 from timesformer_cli.files import PathSet
 from timesformer_cli.flow import Item
-from timesformer_cli.video import addresses, remote
+from timesformer_cli.video import addresses, folders, remote
 
 # Files in a folder are taken by these extensions, in any case; a file named directly is always taken.
 _EXTENSIONS = (
@@ -125,9 +125,10 @@ class _Search:
             else f"no video files in this folder; looked for the extensions {_EXTENSIONS}"
         )
 
-    def below(self, folder: str) -> Iterator[str]:
-        """Paths of the matches below a folder, sorted."""
-        return _walk_pictures(folder, set()) if self.frames else _walk(folder, set())
+    def below(self, folder: str, visited: folders.Visited | None = None) -> Iterator[str]:
+        """Paths of the matches below a folder, sorted; folders already visited are left out."""
+        choose = _image_folders if self.frames else _videos
+        return folders.walk(folder, choose, folders.Visited() if visited is None else visited)
 
 
 def _paths(sources: Sequence[str], lists: Sequence[Path], search: _Search) -> Iterator[str]:
@@ -183,9 +184,10 @@ def _videos_at(address: str) -> list[str]:
 
 def _globbed(pattern: str, search: _Search) -> Iterator[str]:
     found = False
-    for match in sorted(glob.iglob(pattern, recursive=True)):
+    visited = folders.Visited()
+    for match in folders.matches(pattern):
         if os.path.isdir(match):
-            below = search.below(match)
+            below = search.below(match, visited)
         elif search.frames:
             continue
         else:
@@ -224,64 +226,26 @@ def _listed_at(address: str, search: _Search) -> Iterator[str]:
     yield from found or [address]
 
 
-def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
-    """Video files below `folder`, sorted by name; links are followed, and each folder is entered once."""
-    try:
-        names, folders = _names(folder, visited)
-    except OSError:
-        yield folder  # a folder that cannot be listed is not skipped: reading it fails, with a record
-        return
-    for name in names:
-        path = os.path.join(folder, name)
-        if name in folders:
-            yield from _walk(path, visited)
-        else:
-            yield path
-
-
-def _names(folder: str, visited: set[tuple[int, int]]) -> tuple[list[str], set[str]]:
-    """Names of the videos and folders in a folder, sorted, and the set of those that are folders.
-
-    There may be a million, so only names are kept.
-    """
+def _videos(entries: Iterator[folders.Entry]) -> folders.Names:
+    """The videos and folders among the entries of a folder."""
     names: list[str] = []
-    folders: set[str] = set()
-    for entry in _shown(folder, visited):
+    inner: set[str] = set()
+    for entry in entries:
         if entry.is_dir():
-            folders.add(entry.name)
+            inner.add(entry.name)
         elif not (_is_video_name(entry.name) and (entry.is_file() or entry.is_symlink())):
             continue
         names.append(entry.name)
-    names.sort()
-    return names, folders
+    return folders.Names(sorted(names), inner)
 
 
-def _walk_pictures(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
-    """The same for folders that hold images, beginning with `folder` itself."""
+def _image_folders(entries: Iterator[folders.Entry]) -> folders.Names:
+    """The folders among the entries of one, after the folder itself if it holds numbered images."""
     from timesformer_cli.video.decoders.image_folder import is_numbered  # imports Pillow
 
-    try:
-        entries = sorted(_shown(folder, visited), key=lambda entry: entry.name)
-        numbered = any(map(is_numbered, entries))
-    except OSError:
-        yield folder
-        return
-    if numbered:
-        yield folder
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk_pictures(os.path.join(folder, entry.name), visited)
-
-
-def _shown(folder: str, visited: set[tuple[int, int]]) -> "Iterator[os.DirEntry[str]]":
-    """The entries of a folder without hidden ones; none if it was visited before."""
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in visited:
-        return
-    visited.add((status.st_dev, status.st_ino))
-    with os.scandir(folder) as entries:
-        # A dot also begins the "._name.mp4" that macOS leaves on other file systems.
-        yield from (entry for entry in entries if not entry.name.startswith("."))
+    listed = sorted(entries, key=lambda entry: entry.name)
+    inner = [entry.name for entry in listed if entry.is_dir()]
+    return folders.Names([folders.ITSELF] * any(map(is_numbered, listed)) + inner, set(inner))
 
 
 def _is_video_name(name: str) -> bool:

@@ -1,0 +1,140 @@
+"""What lies in folders and below them, and what a pattern matches, with links followed and each folder entered once.
+
+Nothing here calls itself, so folders may lie in one another as deep as the system lets them.
+"""
+
+import fnmatch
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+Entry = os.DirEntry[str]
+
+# Among names, that of the folder that holds them.
+ITSELF = ""
+
+
+class Names(NamedTuple):
+    """What is taken of a folder: names in their order, and which of them are folders to go on with."""
+
+    names: list[str]
+    folders: set[str]
+
+
+# What is to be taken of the entries of a folder; it may be a million of them.
+Choose = Callable[[Iterator[Entry]], Names]
+
+
+class Visited:
+    """Folders that were entered, by what they are and not by their path, which links make many of."""
+
+    def __init__(self) -> None:
+        self._known: set[tuple[int, int]] = set()
+
+    def add(self, folder: str) -> bool:
+        """Whether it is entered for the first time. Raises OSError if it cannot be looked at."""
+        status = os.stat(folder)
+        key = (status.st_dev, status.st_ino)
+        new = key not in self._known
+        self._known.add(key)
+        return new
+
+
+def walk(folder: str, choose: Choose, visited: Visited) -> Iterator[str]:
+    """Paths of what `choose` takes that is no folder, below `folder`, name by name.
+
+    A folder that cannot be listed is not passed over: its own path is given in its place.
+    """
+    stack: list[tuple[str, Iterator[str], set[str]]] = []
+
+    def enter(path: str) -> Iterator[str]:
+        try:
+            chosen = choose(_shown(path)) if visited.add(path) else Names([], set())
+        except OSError:
+            yield path
+            return
+        stack.append((path, iter(chosen.names), chosen.folders))
+
+    yield from enter(folder)
+    while stack:
+        path, names, folders = stack[-1]
+        name = next(names, None)
+        if name is None:
+            stack.pop()
+        elif name in folders:
+            yield from enter(os.path.join(path, name))
+        else:
+            yield path if name == ITSELF else os.path.join(path, name)
+
+
+def matches(pattern: str) -> list[str]:
+    """Paths that a pattern of the shell matches, sorted: `*`, `?`, brackets, and `**` for folders of any depth.
+
+    As in Python's `glob` a star matches no name that begins with a dot. There `**` goes round in loops of links; here
+    a folder is found under each of its names, and entered once.
+    """
+    root, rest = _split_root(pattern)
+    parts = [part for part in re.split(r"[/\\]+" if os.sep == "\\" else "/+", rest) if part]
+    folders_only = rest.endswith(("/", os.sep))
+    found = [root]
+    for number, part in enumerate(parts, 1):
+        last = number == len(parts) and not folders_only
+        if part == "**":
+            found = [path for folder in found for path in _below(folder, last)]
+        elif glob.has_magic(part):
+            found = [os.path.join(folder, name) for folder in found for name in _matching(folder, part, last)]
+        else:
+            paths = (os.path.join(folder, part) for folder in found)
+            found = [path for path in paths if (os.path.lexists(path) if last else os.path.isdir(path))]
+    return sorted(os.path.join(path, "") if folders_only else path for path in dict.fromkeys(found) if path)
+
+
+def _split_root(pattern: str) -> tuple[str, str]:
+    drive, rest = os.path.splitdrive(pattern)
+    root = rest[: len(rest) - len(rest.lstrip("/" + os.sep))]
+    return drive + root, rest[len(root) :]
+
+
+def _below(folder: str, files: bool) -> Iterator[str]:
+    """A folder, the folders below it, and with `files` all else."""
+    visited = Visited()
+    waiting = [folder]
+    yield folder
+    while waiting:
+        path = waiting.pop()
+        try:
+            entries = list(_shown(path)) if visited.add(path or os.curdir) else []
+        except OSError:
+            continue
+        for entry in entries:
+            inner = os.path.join(path, entry.name)
+            if entry.is_dir():
+                waiting.append(inner)
+                yield inner
+            elif files:
+                yield inner
+
+
+def _matching(folder: str, part: str, files: bool) -> list[str]:
+    """Names in a folder that a part of a pattern matches: of folders, or with `files` of anything."""
+    match = re.compile(fnmatch.translate(os.path.normcase(part))).match
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if match(os.path.normcase(entry.name))
+                and (part.startswith(".") or not entry.name.startswith("."))
+                and (files or entry.is_dir())
+            ]
+    except OSError:
+        return []
+
+
+def _shown(folder: str) -> Iterator[Entry]:
+    """What is in a folder, without what is hidden."""
+    with os.scandir(folder or os.curdir) as entries:
+        # A dot also begins the "._name.mp4" that macOS leaves on other file systems.
+        yield from (entry for entry in entries if not entry.name.startswith("."))
