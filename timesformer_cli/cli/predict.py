@@ -130,7 +130,9 @@ class Extras:
     def sorter(self, checkpoint: "Checkpoint") -> "Sorter | None":
         from timesformer_cli.results.copies import Sorter
 
-        return None if self.copy_to is None else Sorter(self.copy_to, checkpoint.labels, link=self.link)
+        if self.copy_to is None:
+            return None
+        return Sorter(self.copy_to, checkpoint.labels, link=self.link, tell=console.note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -52,20 +52,24 @@ class Sorter:
     """Puts each labelled video into the folder that `template` names for its label; `labels` are all possible labels.
 
     A template without {label} is a folder that gets one subfolder per label. With `link`, a symbolic link to the video
-    is made, else a copy.
+    is made, else a copy. `tell` gets a line about what the copy of a folder of images leaves out.
     """
 
-    def __init__(self, template: str, labels: Sequence[str], *, link: bool) -> None:
+    def __init__(
+        self, template: str, labels: Sequence[str], *, link: bool, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._template = _with_label(template)
         self._names = folder_names(labels)
         self._link = link
+        self._tell = tell
 
     def place(self, record: Record) -> Path | None:
         """Sort the video of `record`, and return its new path; None if it failed, has no label, or is at an address.
 
         The label is the top label; of a timeline, the one on top for the longest time. Nothing is overwritten: a file
-        with the same content is kept, and beside a different file of the same name the video gets a number. A folder
-        of images is sorted as a whole.
+        with the same content is kept, and beside a different file of the same name the video gets a number. The copy
+        of a folder of images has its images and its other regular files. Other links, devices, pipes and folders are
+        left out: they may lead to content that nobody meant to copy.
 
         Raises:
             OutputError: it cannot be copied or linked.
@@ -90,12 +94,39 @@ class Sorter:
             target = next(targets)
             if not os.path.lexists(target):
                 try:
-                    (_link if self._link else _copy)(source, target)
+                    if self._link:
+                        os.symlink(source, target, target_is_directory=source.is_dir())
+                    else:
+                        self._copy(source, target)
                     return target
                 except FileExistsError:  # another run was faster
                     pass
             if _same(source, target):
                 return target
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """Copy a file with its times, or a folder. It gets its name once complete, and only if the name is still free."""
+        # The name is the same in every run, so that the rest of a killed run is overwritten.
+        part = target.with_name(f".{_digest(os.fsencode(source))}.part")
+        try:
+            if source.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                taken, left_out = _contents(source)
+                for name in taken:
+                    shutil.copy2(source / name, part / name)
+                shutil.copystat(source, part)
+                os.rename(part, target)
+                if left_out:
+                    self._tell(f"{source}: not copied, as they are not regular files: {', '.join(left_out)}")
+            else:
+                shutil.copy2(source, part)
+                _take_name(part, target)
+        finally:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
 
 def folder_names(labels: Sequence[str]) -> dict[str, str]:
@@ -158,7 +189,7 @@ def _same(source: Path, target: Path) -> bool:
         return True
     if not source.is_dir():
         return target.is_file() and filecmp.cmp(source, target, shallow=False)
-    names = sorted(os.listdir(source))
+    names, _ = _contents(source)
     return (
         target.is_dir()
         and names == sorted(os.listdir(target))
@@ -166,27 +197,16 @@ def _same(source: Path, target: Path) -> bool:
     )
 
 
-def _link(source: Path, target: Path) -> None:
-    os.symlink(source, target, target_is_directory=source.is_dir())
+def _contents(folder: Path) -> tuple[list[str], list[str]]:
+    """Names in a folder of images that are copied with it, and names that are left out; both sorted.
 
+    An image that is a link was read, so its content is no secret; another link may lead to one.
+    """
+    from timesformer_cli.video.decoders.image_folder import is_numbered  # imports Pillow
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file with its times, or a folder. It gets its name once complete, and only if the name is still free."""
-    # The name is the same in every run, so that the rest of a killed run is overwritten.
-    part = target.with_name(f".{_digest(os.fsencode(source))}.part")
-    try:
-        if source.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(source, part)
-            os.rename(part, target)
-        else:
-            shutil.copy2(source, part)
-            _take_name(part, target)
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+    with os.scandir(folder) as entries:
+        taken = {entry.name: entry.is_file(follow_symlinks=False) or is_numbered(entry) for entry in entries}
+    return sorted(name for name in taken if taken[name]), sorted(name for name in taken if not taken[name])
 
 
 def _take_name(part: Path, target: Path) -> None:

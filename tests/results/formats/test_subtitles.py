@@ -141,3 +141,9 @@ def test_each_srt_file_begins_with_1() -> None:
 def test_vtt_text_is_no_markup() -> None:
     shown = text(vtt_style(raw=False), whole(1, '<i>a</i> --> b & "c"'))
     assert shown.splitlines()[-1] == '&lt;i&gt;a&lt;/i&gt; --&gt; b &amp; "c" (93 %)'
+
+
+def test_markup_in_a_label_is_text_in_srt() -> None:
+    shown = text(srt_style(raw=False), whole(9.9, "<b>bold</b> {\\an8} a < b {c"))
+    assert not [markup for markup in ("<b", "</b", "{\\") if markup in shown]
+    assert shown.replace("\u2060", "").splitlines()[-1] == "<b>bold</b> {\\an8} a < b {c (93 %)"

@@ -1,6 +1,7 @@
 """Labels as subtitles: SRT and WebVTT, with one cue for each labelled span of a video."""
 
 import html
+import re
 from collections.abc import Iterator
 from itertools import count, zip_longest
 
@@ -13,9 +14,19 @@ def srt_style(*, raw: bool) -> Style:
 
     def render(record: Record) -> str:
         cues = _cues(record, raw=raw)
-        return "\n".join(f"{next(numbers)}\n{_clock(a, ',')} --> {_clock(b, ',')}\n{text}\n" for a, b, text in cues)
+        return "\n".join(
+            f"{next(numbers)}\n{_clock(a, ',')} --> {_clock(b, ',')}\n{_plain(text)}\n" for a, b, text in cues
+        )
 
     return Style(render, between="\n")
+
+
+def _plain(text: str) -> str:
+    """The same to the eye, without markup: players read `<b>` and `{\\an8}` in a label as such.
+
+    SRT has no escapes; a word joiner (U+2060), which has no width, keeps players from it.
+    """
+    return re.sub(r"[<{](?=\S)", "\\g<0>\u2060", text)
 
 
 def vtt_style(*, raw: bool) -> Style:
