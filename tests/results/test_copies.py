@@ -228,7 +228,7 @@ class TestFoldersOfPictures:
         assert files(out) == [f"archery/clip/{name}" for name in ("00000.jpg", "00001.jpg", "00002.jpg", "notes.txt")]
         assert ((copy / "00002.jpg").read_text(), (copy / "00002.jpg").is_symlink()) == ("c", False)
         assert told == [
-            f"{source}: not copied, as they are no regular files: license, nowhere, pipe, sub, zero",
+            f"{source}: not copied, as they are not regular files: license, nowhere, pipe, sub, zero",
         ]
 
     def test_a_link(self, tmp_path: Path, out: Path, linker: Sorter) -> None:
