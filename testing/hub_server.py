@@ -60,6 +60,8 @@ class Fault:
     cut: int | None = None
     reset: int | None = None
     hang: bool = False
+    endless: bool = False
+    sent: int = 0
 
 
 @dataclass
@@ -151,14 +153,18 @@ class Hub:
         cut: int | None = None,
         reset: int | None = None,
         hang: bool = False,
-    ) -> None:
+        endless: bool = False,
+    ) -> Fault:
         """Answer requests whose path contains `match` wrongly, for the next `times` times.
 
         `status` with `headers` and `body` (JSON unless the headers say otherwise) replaces the answer.
         Only `body` replaces the content, complete. `cut` and `reset` close, or break, the connection after
-        that many bytes of the content; `hang`: never answer.
+        that many bytes of the content; `hang`: never answer; `endless`: send zeros after the content, without
+        its length, until the client hangs up. The result counts the zeros `sent`.
         """
-        self._faults.append(Fault(match, method, server, times, status, headers or {}, body, cut, reset, hang))
+        fault = Fault(match, method, server, times, status, headers or {}, body, cut, reset, hang, endless)
+        self._faults.append(fault)
+        return fault
 
     def clear_faults(self) -> None:
         self._faults.clear()
@@ -358,7 +364,7 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self._send(302, b"", headers)
         else:
-            self._content(content, {"X-Repo-Commit": commit, "ETag": f'"{_git_hash(content)}"'})
+            self._content(content, {"X-Repo-Commit": commit, "ETag": f'"{git_hash(content)}"'})
 
     def _cdn(self) -> None:
         owner, name, commit, file = unquote(urlsplit(self.path).path).removeprefix("/lfs/").split("/", 3)
@@ -409,7 +415,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}.items():
+        endless = self._fault is not None and self._fault.endless and self.command != "HEAD"
+        length = {} if endless else {"Content-Length": str(len(body))}
+        for name, value in {"Content-Type": "application/json", **headers, **length}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
@@ -423,6 +431,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
         else:
             self.wfile.write(body)
+            while self._fault and endless:
+                self._fault.sent += self.connection.send(bytes(2**20))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -431,15 +441,15 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 def _sibling(file: str, content: bytes) -> dict[str, Any]:
     """A file in the list of a model's files, with `blobs=true`."""
-    sibling = {"rfilename": file, "size": len(content), "blobId": _git_hash(content)}
+    sibling = {"rfilename": file, "size": len(content), "blobId": git_hash(content)}
     if file.endswith(LFS_SUFFIXES):
         lfs = {"sha256": _sha256(content), "size": len(content), "pointerSize": 134}
-        sibling |= {"lfs": lfs, "blobId": _git_hash(json.dumps(lfs).encode())}
+        sibling |= {"lfs": lfs, "blobId": git_hash(json.dumps(lfs).encode())}
     return sibling
 
 
 def _tree_entry(file: str, content: bytes) -> dict[str, Any]:
-    entry = {"type": "file", "path": file, "size": len(content), "oid": _git_hash(content)}
+    entry = {"type": "file", "path": file, "size": len(content), "oid": git_hash(content)}
     if file.endswith(LFS_SUFFIXES):
         entry |= {"lfs": {"oid": _sha256(content), "size": len(content), "pointerSize": 134}}
     return entry
@@ -449,5 +459,6 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _git_hash(content: bytes) -> str:
+def git_hash(content: bytes) -> str:
+    """The hash by which git, and the Hub, call a file that is no LFS file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,6 +1,7 @@
 """Models from the Hub: what is downloaded, what counts as cached, and what a user reads when it fails."""
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -501,14 +502,6 @@ class TestRefusals:
         assert message.startswith("config.json" if path in ("/api/models/", "/config.json") else "model.safetensors")
         assert subject.find_cached(REPO) is None
 
-    def test_one_that_comes_between_two_requests(self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The library then looks in the cache, and says that nothing is there."""
-        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: None)
-        monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
-        hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
-        hub.add_fault("/config.json", method="HEAD", status=503)
-        assert "the server answered 503 Service Unavailable" in refusal()
-
     def test_a_401_that_does_not_say_why(self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hub.add_fault("/api/models/", status=401)
         assert "no such repository, or a private one" in refusal()
@@ -633,12 +626,104 @@ class TestNetwork:
         hub.clear_faults()
         assert subject.fetch(REPO).weights.read_bytes() == SAFE
 
-    @pytest.mark.parametrize("body", [SAFE[:-1], SAFE + b"x"], ids=["shorter", "longer"])
-    def test_a_file_of_another_size(self, hub: Hub, cache: Path, body: bytes) -> None:
+    def test_a_file_that_is_shorter(self, hub: Hub, cache: Path) -> None:
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
-        hub.add_fault("model.safetensors", server="cdn", body=body)
-        assert f"file should be of size {len(SAFE)} but has size {len(body)}" in refusal()
+        hub.add_fault("model.safetensors", server="cdn", body=SAFE[:-1])
+        assert f"file should be of size {len(SAFE)} but has size {len(SAFE) - 1}" in refusal()
         assert subject.find_cached(REPO) is None
+
+
+def left(cache: Path) -> set[str]:
+    """Names of the files in the cache, without locks."""
+    return {path.name for path in cache.rglob("*") if path.is_file() and ".locks" not in path.parts}
+
+
+class TestHostile:
+    """A server that speaks the Hub's protocol, and lies."""
+
+    @pytest.mark.parametrize("etag", ["../../../../planted", "{outside}", "", "planted", "0" * 39, "0" * 64 + "/x"])
+    @pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag"])
+    def test_an_etag_that_is_no_digest(self, hub: Hub, cache: Path, tmp_path: Path, etag: str, header: str) -> None:
+        commit = hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
+        value = etag.format(outside=tmp_path / "planted")
+        headers = {"X-Repo-Commit": commit, header: f'"{value}"', "Content-Length": "3300"}
+        hub.add_fault("/model.safetensors", method="HEAD", status=200, headers=headers)
+        assert f"what answers is not a Hub (it sent the ETag {value!r}, which is no digest); check" in refusal()
+        assert {path.name for path in tmp_path.rglob("*") if "planted" in path.name} == set()
+        assert subject.find_cached(REPO) is None
+
+    def test_a_digest_in_any_of_its_forms(self, hub: Hub, cache: Path) -> None:
+        """Quoted or weak, and not that of the listing: files get their names by the listing."""
+        commit = hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
+        for name, etag in (("config.json", f'W/"{"a" * 32}"'), ("preprocessor_config.json", "b" * 40)):
+            headers = {"X-Repo-Commit": commit, "ETag": etag}
+            hub.add_fault(f"/{name}", body=SMALL[name], headers=headers)
+        snapshot = subject.fetch(REPO)
+        assert (snapshot.folder / "config.json").resolve().name == hub_server.git_hash(SMALL["config.json"])
+        assert snapshot.weights.resolve().name == hashlib.sha256(SAFE).hexdigest()
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"rfilename": "../../planted"},
+            {"rfilename": "/planted"},
+            {"rfilename": "a\\..\\..\\planted"},
+            {"rfilename": "C:\\planted"},
+            {"rfilename": "model.safetensors", "size": -1},
+            {"rfilename": "model.safetensors", "size": 8, "blobId": "../../planted"},
+            {"rfilename": "model.safetensors", "size": 8, "lfs": {"sha256": "/planted", "size": 8, "pointerSize": 1}},
+        ],
+        ids=str,
+    )
+    def test_a_listing_that_leads_elsewhere(self, hub: Hub, cache: Path, entry: dict[str, object]) -> None:
+        hub.add_repo(REPO, SMALL)
+        answer = {"id": REPO, "sha": "0" * 40, "siblings": [{"rfilename": "config.json", "size": 1}, entry]}
+        hub.add_fault("/api/models/", body=json.dumps(answer).encode())
+        assert f"what answers is not a Hub (it lists {entry['rfilename']!r}" in refusal()
+        assert not cache.exists()
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+    def test_content_of_the_right_size_that_is_another(self, hub: Hub, cache: Path, name: str) -> None:
+        files = {**SMALL, "model.safetensors": SAFE}
+        hub.add_repo(REPO, files)
+        hub.add_fault(
+            f"/{name}", method="GET", server="cdn" if name == "model.safetensors" else None, body=files[name][::-1]
+        )
+        message = refusal()
+        assert message.startswith(f"{name} of owner/model cannot be had")
+        assert "its content is not that of the file listed (hash " in message
+        assert message.endswith("try again; if it stays so, check HF_ENDPOINT and the network")
+        assert left(cache).isdisjoint({name, hub_server.git_hash(files[name]), hashlib.sha256(SAFE).hexdigest()})
+        assert not [other for other in left(cache) if other.endswith(".incomplete")]
+        hub.clear_faults()
+        assert subject.fetch(REPO).weights.read_bytes() == SAFE
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+    def test_a_body_that_does_not_end(self, hub: Hub, cache: Path, name: str) -> None:
+        hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
+        fault = hub.add_fault(f"/{name}", method="GET", server=None if name == "config.json" else "cdn", endless=True)
+        size = len({**SMALL, "model.safetensors": SAFE}[name])
+        assert f"more than the {size:,} bytes came that the repository lists; try again" in refusal()
+        assert fault.sent < 2**26  # what buffers hold
+        assert subject.find_cached(REPO) is None
+        assert not [other for other in left(cache) if other.endswith(".incomplete")]
+
+    def test_each_file_is_checked_once(self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        checked: list[Path] = []
+        check = subject._check_content
+        monkeypatch.setattr(subject, "_check_content", lambda path, *rest: (checked.append(path), check(path, *rest)))
+        hub.add_repo(REPO, {**SMALL, **SAFE_SHARDS})
+        subject.fetch(REPO)
+        assert len(checked) == 2 + len(SAFE_SHARDS)
+        subject.fetch(REPO)
+        subject.download(REPO)
+        assert len(checked) == 2 + len(SAFE_SHARDS)
+
+    def test_a_cached_file_of_another_size_is_not_used_for_another_commit(self, hub: Hub, cache: Path) -> None:
+        hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
+        subject.fetch(REPO).weights.resolve().write_bytes(SAFE[:100])
+        hub.add_repo(REPO, {**SMALL, "config.json": b"{}", "model.safetensors": SAFE})
+        assert subject.download(REPO).weights.read_bytes() == SAFE
 
 
 class TestDisk:

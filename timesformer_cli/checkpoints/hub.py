@@ -5,6 +5,8 @@ All programs of Hugging Face share this cache. huggingface_hub documents its lay
 files that a commit does not have.
 """
 
+import hashlib
+import io
 import json
 import logging
 import os
@@ -18,8 +20,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from timesformer_cli.checkpoints import exported
 from timesformer_cli.errors import CheckpointError
@@ -38,6 +41,9 @@ _CONVERTER, _CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant"
 
 _MAIN = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# What names a file's content: SHA-256 for LFS files, git's SHA-1 for others, MD5 from some mirrors. Names in the cache
+# are made of it, so anything else, such as a path, is refused.
+_DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}", re.IGNORECASE)
 _REPO_PART = re.compile(r"\w|\w[\w.-]*\w", re.ASCII)
 # Weights that the Hub's libraries do not read. This package reads them if it is given the file.
 _ORIGINAL_SUFFIXES = (".pyth", ".pth")
@@ -200,10 +206,14 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Listing:
-    """A commit on the Hub with its files: their sizes in bytes, and the hashes of their contents."""
+    """A commit on the Hub with its files.
+
+    For each file: its size in bytes, and the hash of its content: SHA-256 (64 digits) for LFS files, the SHA-1 of
+    git's blob (40 digits) for others. None if the server does not say.
+    """
 
     commit: str
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int | None]
     hashes: Mapping[str, str | None]
 
     def first(self, names: Sequence[str]) -> str | None:
@@ -314,11 +324,21 @@ def _list_files(source: _Source, revision: str) -> _Listing:
     files = info.siblings
     if files is None or _COMMIT.fullmatch(str(info.sha)) is None:
         raise ValueError("no commit or no list of files")
-    return _Listing(
+    listing = _Listing(
         commit=str(info.sha),
-        sizes={file.rfilename: file.size or 0 for file in files},
+        sizes={file.rfilename: file.size for file in files},
         hashes={file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in files},
     )
+    for name in listing.sizes:
+        path = PureWindowsPath(name)  # which knows the separators of every system
+        if not name or "\0" in name or path.anchor or ".." in path.parts:
+            raise ValueError(f"it lists {name[:100]!r}, which is no file of a repository")
+        size, digest = listing.sizes[name], listing.hashes[name]
+        if not (size is None or (isinstance(size, int) and size >= 0)):
+            raise ValueError(f"it lists {name[:100]!r} with the size {size!r}")
+        if digest is not None and not (len(digest) in (40, 64) and _DIGEST.fullmatch(digest)):
+            raise ValueError(f"it lists {name[:100]!r} with the hash {digest[:100]!r}")
+    return listing
 
 
 def _choose_weights(source: _Source, listing: _Listing) -> tuple[str, _Listing]:
@@ -376,8 +396,13 @@ def _conversion_requests(source: _Source) -> list[int]:
 
 
 def _get(source: _Source, origin: _Listing, name: str, *, bars: bool) -> Path:
-    """One file in the cache, downloaded if need be."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    """One file in the cache, downloaded if need be, and then checked against the listing.
+
+    huggingface_hub names what it downloads by the ETag that the server sends with it, reads to the end whatever comes,
+    and checks nothing but its length. So only its transfer is used, and names come from the listing.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     path = source.snapshot(origin.commit) / name
     if os.path.isfile(path):
@@ -387,23 +412,110 @@ def _get(source: _Source, origin: _Listing, name: str, *, bars: bool) -> Path:
     _require_space(source, origin, [name])
     seconds = source.seconds
     with _wanted(source, name), _progress(bars):
-        # hf_hub_download sends this request too, but retries a failed one for half a minute, and an
-        # unanswered one for longer. Sent here first, it fails at once.
         url = hf_hub_url(source.repo, name, revision=origin.commit, endpoint=source.endpoint)
-        _within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds))
-        for last in (False, True):
-            try:
-                hf_hub_download(
-                    source.repo, name, revision=origin.commit, endpoint=source.endpoint, etag_timeout=seconds
-                )
-                break
-            except Exception as error:
-                if last or type(error).__name__ not in _BROKEN_TRANSFERS:
-                    raise
-                time.sleep(1)
-        if not os.path.isfile(path):
+        found = _within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds))
+        if found.commit_hash != origin.commit:
             raise ValueError("it sent a file of another commit")
+        if found.etag is not None and not _DIGEST.fullmatch(found.etag):
+            raise ValueError(f"it sent the ETag {found.etag[:100]!r}, which is no digest")
+        size = found.size if origin.sizes[name] is None else origin.sizes[name]
+        digest = origin.hashes[name] or found.etag
+        if size is None or digest is None:
+            raise ValueError("it does not say how large the file is, or which it is")
+        blob = source.cache / "blobs" / digest
+        lock = source.cache.parent / ".locks" / source.cache.name / f"{digest}.lock"  # as huggingface_hub has it
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):
+            fresh = not os.path.isfile(blob) or blob.stat().st_size != size
+            if fresh:
+                blob.parent.mkdir(parents=True, exist_ok=True)
+                _fetch_blob(blob, name, url, found.location, size, origin.hashes[name])
+            _link(blob, path, fresh=fresh)
     return path
+
+
+class _WrongContentError(Exception):
+    """What came is not the file that the repository lists."""
+
+
+class _Bounded(io.FileIO):
+    """A new file that takes no more than `limit` bytes."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        super().__init__(str(path), "x+")
+        self._limit = limit
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        if self.tell() + len(rest) > self._limit:
+            raise _WrongContentError(f"more than the {self._limit:,} bytes came that the repository lists")
+        while rest:  # a file without a buffer may take less than all
+            rest = rest[super().write(rest) :]
+        return len(data)
+
+
+def _fetch_blob(blob: Path, name: str, url: str, location: str, size: int, digest: str | None) -> None:
+    """Download a file to `blob`, which gets its name when all of it is there and is what the repository lists.
+
+    `location` is where the server redirects `url` to, `size` in bytes. Without a `digest` only the size is checked.
+    """
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    headers = build_hf_headers()
+    if urlsplit(location)[:2] not in (urlsplit(url)[:2], ("https", "huggingface.co")):
+        headers.pop("authorization", None)  # a token is for the Hub, not for whoever stores its files
+    partial = blob.with_name(f"{blob.name}.{uuid.uuid4().hex[:8]}.incomplete")
+    try:
+        with _Bounded(partial, size) as file:
+            for last in (False, True):
+                try:
+                    http_get(
+                        location,
+                        file,
+                        resume_size=file.tell(),
+                        headers=headers,
+                        expected_size=size,
+                        displayed_filename=name,
+                    )
+                    break
+                except Exception as error:
+                    if last or type(error).__name__ not in _BROKEN_TRANSFERS:
+                        raise
+                    time.sleep(1)
+            os.fsync(file.fileno())
+        if digest is not None:
+            _check_content(partial, size, digest)
+        partial.replace(blob)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_content(path: Path, size: int, digest: str) -> None:
+    """Raise _WrongContentError unless the file has the listed hash; see `_Listing`."""
+    found = hashlib.sha256() if len(digest) == 64 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    if found.hexdigest() != digest.lower():
+        raise _WrongContentError(f"its content is not that of the file listed (hash {found.hexdigest()[:12]}...)")
+
+
+def _link(blob: Path, path: Path, *, fresh: bool) -> None:
+    """Give a blob its name in a snapshot: by a link or, on a disk without symbolic links, as a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        try:
+            os.symlink(os.path.relpath(blob, path.parent), part)
+        except OSError:
+            if fresh:
+                blob.replace(path)
+                return
+            shutil.copyfile(blob, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _require_space(source: _Source, origin: _Listing, names: Sequence[str]) -> None:
@@ -411,7 +523,7 @@ def _require_space(source: _Source, origin: _Listing, names: Sequence[str]) -> N
     folder = next(folder for folder in (source.cache, *source.cache.parents) if os.path.exists(folder))
     blobs = source.cache / "blobs"  # a file unchanged since another commit is already here
     missing = [name for name in names if not os.path.isfile(blobs / str(origin.hashes.get(name)))]
-    needed, free = sum(origin.sizes.get(name, 0) for name in missing), shutil.disk_usage(folder).free
+    needed, free = sum(origin.sizes.get(name) or 0 for name in missing), shutil.disk_usage(folder).free
     if needed > free:
         reason = f"{needed / 1e6:.1f} MB are needed, and {source.cache.parent} has {free / 1e6:.1f} MB free"
         raise _cannot(source, missing[0], reason, _OTHER_CACHE)
@@ -518,16 +630,16 @@ def _explain(error: BaseException, source: _Source) -> tuple[str, str]:
     The errors of the network belong to the HTTP client of the library's version, so they are
     recognised by their causes.
     """
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
-    if isinstance(error, LocalEntryNotFoundError):  # a request failed, and the cache has no such file
-        error = error.__cause__ or error
     if isinstance(error, HfHubHTTPError):
         return _explain_answer(error, source)
     if isinstance(error, OSError) and error.errno is not None:
         # Clients wrap the errors of their sockets; this one is from the file system.
         return f"{error.filename or source.cache.parent}: {os.strerror(error.errno)}", _OTHER_CACHE
     check = _check(source)
+    if isinstance(error, _WrongContentError):
+        return str(error), f"try again; if it stays so, {check}"
     message = str(error).strip().split("\n")[0] or type(error).__name__
     if message.startswith("Consistency check failed: "):
         return message.removeprefix("Consistency check failed: ").rstrip("."), "try again"
