@@ -18,10 +18,10 @@ ORDER = [
     "__about__",
     # words: settings, records that flow, small tools
     "errors",
+    "files",
     "specs",
     "flow",
     "text",
-    "files",
     "bundled",
     # what a model is, what a video is, what the network computes and on what
     "checkpoints",

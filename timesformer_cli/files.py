@@ -1,8 +1,12 @@
-"""Helpers for whole files: check targets, write atomically, lock, and compute checksums."""
+"""Whole files and folders: check targets, write atomically, lock, and compute checksums."""
 
+import errno
 import hashlib
 import os
+import shutil
+import stat
 import sys
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +24,18 @@ def told(path: Path, what: str = "written", error: type[TimesformerError] = Outp
         raise error(f"{path}: cannot be {what} ({reason.strerror or reason})") from reason
 
 
+def without_links(path: str | os.PathLike[str], flags: int) -> int:
+    """An `opener` for files with names of our own: a symbolic link that somebody put there is an OSError."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def make_empty(path: Path) -> int:
+    """Create an empty file, replacing any file or link of that name; returns its mode (POSIX bits)."""
+    path.unlink(missing_ok=True)
+    with open(path, "xb", opener=without_links) as file:
+        return stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary path to write to; it replaces `path` once everything is written and synced to disk.
@@ -28,13 +44,126 @@ def whole(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; then nothing is left of it.
     """
     part = path.with_name(path.name + ".part")
+    mode = make_empty(part)
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        _settle(part, mode)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _settle(path: Path, mode: int | None = None) -> None:
+    """Sync a file to disk, with that mode; safetensors makes its files readable for their owner only."""
+    with open(path, "rb+", opener=without_links) as file:
+        if mode is not None and sys.platform != "win32":
+            os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+
+
+def staging_of(folder: Path) -> Path:
+    """A new hidden name beside `folder`, for the folder that will replace it."""
+    return folder.with_name(f".{folder.name[:50]}.{uuid.uuid4().hex[:8]}.partial")
+
+
+@contextmanager
+def whole_folder(folder: Path, key: str) -> Iterator[Path]:
+    """A new folder to write files to; at the end they replace those of the same names in `folder`, all at once.
+
+    A stop at any moment leaves the old files or the new ones. Other files in `folder` stay. If it cannot be replaced
+    as a whole (it contains folders, is a mount or the current folder, or its parent cannot be written), files are
+    replaced one by one, and meanwhile it lacks `key`, the file without which it is not read.
+
+    Raises:
+        OSError: it cannot be written; then it is as it was.
+    """
+    folder = Path(os.path.realpath(folder))
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = not folder.is_dir() or (os.access(folder.parent, os.W_OK) and not os.path.ismount(folder))
+    staging = staging_of(folder if beside else folder / folder.name)
+    try:
+        staging.mkdir()
+        yield staging
+        others = _linked_others(folder, staging) if beside and not _is_current(folder) else None
+        if others is not None:
+            put_folder(staging, folder)
+            _rescue(staging, folder, others)
+        else:
+            _replace_each(staging, folder, key)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def put_folder(staging: Path, folder: Path) -> None:
+    """Rename `staging` to `folder`; an existing `folder` gets the name of `staging`. Raises OSError."""
+    for path in staging.iterdir():
+        if path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1:  # others are links to old files
+            _settle(path)
+    if not os.path.lexists(folder):
+        staging.rename(folder)
+    elif not _exchange(staging, folder):
+        old = staging.with_name(f"{staging.name}.old")
+        folder.rename(old)
+        try:
+            staging.rename(folder)
+        except BaseException:
+            old.rename(folder)
+            raise
+        old.rename(staging)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step, if the system and the disk can; Python has no function for it."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
+
+
+def _is_current(folder: Path) -> bool:
+    return folder.is_dir() and folder.samefile(os.curdir)
+
+
+def _linked_others(folder: Path, staging: Path) -> set[str] | None:
+    """Link the files that only `folder` holds into `staging`. Returns all names in `folder`, or None if it fails."""
+    if not folder.is_dir():
+        return set()
+    shutil.copymode(folder, staging)
+    names = set(os.listdir(folder))
+    ours = set(os.listdir(staging))
+    try:
+        for name in names - ours:
+            os.link(folder / name, staging / name, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # a folder, or a disk without hard links
+        for name in names - ours:
+            (staging / name).unlink(missing_ok=True)
+        return None
+    return names
+
+
+def _rescue(old: Path, folder: Path, known: set[str]) -> None:
+    """Move files that appeared in the old folder while it was replaced."""
+    if old.is_dir():
+        for name in set(os.listdir(old)) - known:
+            if not os.path.lexists(folder / name):
+                (old / name).rename(folder / name)
+
+
+def _replace_each(staging: Path, folder: Path, key: str) -> None:
+    for path in staging.iterdir():
+        _settle(path)
+    if (staging / key).exists():
+        (folder / key).unlink(missing_ok=True)
+    for name in sorted(os.listdir(staging), key=lambda name: name == key):
+        (staging / name).replace(folder / name)
 
 
 @contextmanager
@@ -91,7 +220,7 @@ def locked(target: Path) -> Iterator[None]:
 
 def _locked_file(path: Path) -> IO[bytes] | None:
     while True:
-        file = path.open("ab")
+        file = os.fdopen(without_links(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
         if not _lock(file):
             file.close()
             return None

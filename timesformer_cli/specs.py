@@ -1,11 +1,13 @@
 """Frozen settings, chosen before a video is opened. They validate themselves and round-trip to JSON."""
 
 import json
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
+
+from timesformer_cli.files import whole
 
 AttentionType = Literal["divided_space_time", "joint_space_time", "space_only"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -29,7 +31,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value)
+    return _is_number(value) and abs(value) <= sys.float_info.max  # an int can be larger
 
 
 def _is_positive(value: Any) -> bool:
@@ -43,6 +45,37 @@ def _require_one_of(name: str, value: object, choices: Any) -> None:
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]}... ({len(text)} characters)"
+
+
+# The largest value of a field that is taken, and why: far above every network there is, and low enough that a file of
+# some bytes cannot ask for all memory, or for minutes of work before the first weight is read.
+_LIMITS: Mapping[str, tuple[int, str]] = {
+    "image_size": (8192, "published networks take up to 448 pixels"),
+    "patch_size": (8192, "published networks have patches of 16 pixels"),
+    "num_channels": (1024, "frames have 1 or 3"),
+    "num_frames": (4096, "published networks take up to 96"),
+    "hidden_size": (16384, "published networks have 768, and memory grows with the square"),
+    "num_hidden_layers": (256, "published networks have 12, and each takes time to build"),
+    "num_attention_heads": (16384, "published networks have 12"),
+    "intermediate_size": (131072, "published networks have 3072"),
+    "num_labels": (100_000, "published networks have up to 1059 classes, and each gets a name"),
+    "initializer_range": (1000, "weights that large overflow"),
+    "layer_norm_eps": (1, "it keeps a division from zero, and is some millionths"),
+    "tokens": (2**20, "patches of all frames; published networks have up to 18,816, and memory grows with them"),
+    "clips": (100_000, "a video is shown once for each"),
+}
+
+
+def _require_within(name: str, value: Any, limit: str = "") -> None:
+    most, reason = _LIMITS[limit or name]
+    largest = max(value) if isinstance(value, (list, tuple)) else value
+    if largest > most:  # words only when they are needed
+        raise ValueError(f"{name} is {_shown(value)}; at most {most} is taken ({reason})")
 
 
 # What the fields of a TimesformerConfig may hold: a name for messages, a test, and the fields.
@@ -116,7 +149,9 @@ class TimesformerConfig:
         for what, holds, names in _FIELD_RULES:
             for name in names:
                 value = getattr(self, name)
-                _require(holds(value), f"{name} is {value!r}; it must be {what}")
+                _require(holds(value), f"{name} is {_shown(value)}; it must be {what}")
+                if name in _LIMITS:
+                    _require_within(name, value)
         for name in ("image_size", "patch_size"):
             value = getattr(self, name)
             self._settle(name, value if isinstance(value, int) else tuple(value))
@@ -125,6 +160,8 @@ class TimesformerConfig:
             f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}",
         )
         _require(min(self.grid) >= 1, f"patch_size {self.patch_size} is larger than image_size {self.image_size}")
+        _require_within("tokens", self.grid[0] * self.grid[1] * self.num_frames)
+        _require_within("num_labels", len(self.id2label))
         self._settle_labels()
 
     def _settle(self, name: str, value: object) -> None:
@@ -200,7 +237,8 @@ class TimesformerConfig:
         path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, sort_keys=True)
         # Half a surrogate pair, which labels may hold, becomes an escape of JSON.
-        (path / "config.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        with whole(path / "config.json") as part:
+            part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 SamplingMethod = Literal["window", "segments", "strided", "uniform"]
@@ -237,7 +275,8 @@ class SamplingSpec:
         _require_one_of("placement", self.placement, Placement)
         _require_one_of("overrun", self.overrun, Overrun)
         _require(_is_count(self.num_frames), f"num_frames is {self.num_frames!r}; it must be a whole number above 0")
-        _require(_is_positive(self.stride), f"stride is {self.stride!r}; it must be a number above 0")
+        _require_within("num_frames", self.num_frames)
+        _require(_is_positive(self.stride), f"stride is {_shown(self.stride)}; it must be a number above 0")
         _require(
             self.fps is None or _is_positive(self.fps),
             f"fps is {self.fps!r}; it must be a number above 0, or null for the video's own rate",
@@ -246,6 +285,7 @@ class SamplingSpec:
             self.clips is None or _is_count(self.clips),
             f"clips is {self.clips!r}; it must be a whole number above 0, or auto",
         )
+        _require_within("clips", self.clips or 1)
         _require(
             self.method in ("window", "strided") or self.clips in (None, 1),
             f"clips is {self.clips}, but the frames of one clip already cover the whole video; it must be 1, or auto",
@@ -370,6 +410,8 @@ class PreprocessSpec:
             _is_count(self.short_side) and self.short_side >= min(self.size),
             f"short_side is {self.short_side!r}; it must be a whole number, at least the {min(self.size)} of the crop",
         )
+        for name in ("size", "short_side"):
+            _require_within(name, getattr(self, name), "image_size")
         _require(_is_count(self.crops) and self.crops in (1, 3), f"crops is {self.crops!r}; it must be 1 or 3")
         self._check_stretch()
         _require(
@@ -397,6 +439,7 @@ class PreprocessSpec:
             self.stretch[0] >= self.size[0] and self.stretch[1] >= self.size[1],
             f"stretch is {self.stretch}, smaller than the crops of {self.size}",
         )
+        _require_within("stretch", self.stretch, "image_size")
         _require(self.crops == 1, "crops is 3, but the frames of this model are stretched to its size; it must be 1")
 
 

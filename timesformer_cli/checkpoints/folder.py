@@ -13,6 +13,9 @@ from timesformer_cli.specs import WEIGHT_FILES, PreprocessSpec, Recipe, Timesfor
 
 RECIPE_FILE = "recipe.json"
 
+# Bytes; 100,000 names of classes take some 10 MB.
+_LARGEST_JSON = 2**25
+
 
 def find_weights(folder: Path) -> Path:
     """The weight file of `folder` to read, or the exported model. Raises CheckpointError if there is none."""
@@ -57,12 +60,14 @@ def read_processor(folder: Path, config: TimesformerConfig) -> PreprocessSpec | 
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise CheckpointError(f"{path}: larger than the {_LARGEST_JSON / 1e6:.0f} MB that are read of such a file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent}: no {path.name}; is it a model folder?") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8, or nested without end
         raise CheckpointError(f"{path}: not valid JSON ({error})") from error
     return _object(content, str(path))
 
@@ -71,7 +76,7 @@ def parse_json(text: str, path: Path, key: str) -> dict[str, Any]:
     where = f"{path}: {key} in its metadata"
     try:
         return _object(json.loads(text), where)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where}: not valid JSON ({error})") from error
 
 

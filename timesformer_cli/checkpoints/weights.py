@@ -12,6 +12,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -53,6 +54,10 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     )
 ]
 
+# What compressed parts of an archive may unpack to: so many bytes, or that many times the file if that is more.
+# Floating point hardly packs, and the largest published network with its optimizer's state takes 1.5 GB as it is.
+_LARGEST_UNPACKED, _LARGEST_RATIO = 2**30, 4
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -68,27 +73,33 @@ class Stored:
     extras: dict[str, Any] = field(default_factory=dict)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file: `read_stored` without what lies beside them."""
-    return read_stored(path).state
+def read_state_dict(path: Path, parameters: int | None = None) -> dict[str, Tensor]:
+    """The tensors of a weight file: `read_stored` without its extras.
+
+    With the number of `parameters` that are expected, a compressed file may unpack to no more than these and the
+    optimizer's state of them take.
+    """
+    largest = _LARGEST_UNPACKED if parameters is None else min(_LARGEST_UNPACKED, 2**26 + 16 * parameters)
+    return read_stored(path, largest).state
 
 
-def read_stored(path: Path) -> Stored:
+def read_stored(path: Path, largest: int = _LARGEST_UNPACKED) -> Stored:
     """Read `path`: safetensors, an index of shards, or a file saved by torch (.bin, .pyth, .pth, .pt).
 
     A file of torch is a state dict, or training code's mapping with one under `model_state`,
-    `state_dict`, `model` or `module`; optimizer state and the like are ignored.
+    `state_dict`, `model` or `module`; optimizer state and the like are ignored. A compressed file may
+    unpack to `largest` bytes, or to a few times its size.
 
     Raises:
         CheckpointError: no such file, a missing shard, or a file that does not match its name, is
             damaged, or holds more than tensors and plain data, which is never run.
     """
     if not path.name.endswith(".index.json"):
-        stored = _read_file(path)
+        stored = _read_file(path, largest)
         return replace(stored, state=_without_prefixes(stored.state))
     state: dict[str, Tensor] = {}
     for shard in _shards(path):
-        state |= _read_file(shard).state
+        state |= _read_file(shard, largest).state
     return Stored(path, _without_prefixes(state))
 
 
@@ -121,13 +132,13 @@ def without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read_file(path: Path) -> Stored:
+def _read_file(path: Path, largest: int) -> Stored:
     _refuse_other_files(path)
     try:
         if path.suffix == ".safetensors":
             return Stored(path, load_file(path))
         with torch.serialization.safe_globals(_STAND_INS), without_collection():
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path, largest))
     except CheckpointError:
         raise
     except UnpicklingError as error:
@@ -164,8 +175,11 @@ def _refuse_other_files(path: Path) -> None:
         raise CheckpointError(f"{path}: a text file, not weights")
 
 
-def _can_be_mapped(path: Path) -> bool:
-    """Whether torch can map `path`. Raises CheckpointError for a program, which torch would only warn about."""
+def _can_be_mapped(path: Path, largest: int) -> bool:
+    """Whether torch can map `path`.
+
+    Raises CheckpointError for a program, which torch would only warn about, and for a file that unpacks to too much.
+    """
     # Files written before torch 1.6 are not zip archives, and a repacked archive may be compressed.
     if not zipfile.is_zipfile(path):
         return False
@@ -173,7 +187,13 @@ def _can_be_mapped(path: Path) -> bool:
         entries = archive.infolist()
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise CheckpointError(f"{path}: a TorchScript program, not weights; ask for its state dict")
-    return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    packed = [entry.file_size for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if sum(packed) > max(largest, _LARGEST_RATIO * path.stat().st_size):
+        raise CheckpointError(
+            f"{path}: refused, it would unpack to {sum(packed) / 1e9:.1f} GB, more than such weights take; "
+            "ask for a file that is not compressed"
+        )
+    return not packed
 
 
 def _unwrap(content: object, path: Path) -> Stored:
@@ -189,8 +209,13 @@ def _unwrap(content: object, path: Path) -> Stored:
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: {what} is not a mapping of names to tensors ({name!r} is not a tensor)")
-        # A file can describe tensors that have no content, or are sparse or quantised.
-        if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
+        # A file can describe tensors that have no content, are sparse or quantised, or repeat a few numbers many times.
+        if (
+            tensor.device.type != "cpu"
+            or tensor.layout != torch.strided
+            or tensor.is_quantized
+            or tensor.nbytes > tensor.untyped_storage().nbytes()
+        ):
             raise CheckpointError(f"{path}: {name!r} is not an ordinary tensor")
     return Stored(path, {name: tensor.detach() for name, tensor in content.items()}, extras)
 
@@ -203,17 +228,23 @@ def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_state_dict(folder: Path, state: dict[str, Tensor]) -> Path:
-    """Write `folder/model.safetensors`, in the dtypes given; returns its path."""
+    """Write `folder/model.safetensors`, in the dtypes given; returns its path. Raises OSError."""
     path = folder / "model.safetensors"
     tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
     # The tensors may be mapped from the very file that this replaces.
     with whole(path) as part:
-        save_file(tensors, part, metadata={"format": "pt"})
+        try:
+            save_file(tensors, part, metadata={"format": "pt"})
+        except SafetensorError as error:  # for a full disk as well
+            raise OSError(f"{path}: cannot be written; is the disk full? ({error})") from error
     return path
 
 
 def check_state_dict(state: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
-    """Raise CheckpointError unless `state` has the keys and shapes of `expected`; the message names the keys."""
+    """Raise CheckpointError unless `state` has the keys and shapes of `expected`; the message names the keys.
+
+    All tensors must be floating point, in any precision: the meaning of other numbers is known only to their writer.
+    """
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
     misshapen = [
@@ -221,7 +252,17 @@ def check_state_dict(state: dict[str, Tensor], expected: dict[str, Tensor], wher
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
     ]
-    found = (("missing", missing), ("unexpected", unexpected), ("of a different shape", misshapen))
+    other = [
+        f"{name} ({str(state[name].dtype).removeprefix('torch.')})"
+        for name in expected
+        if name in state and not state[name].is_floating_point()
+    ]
+    found = (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("of a different shape", misshapen),
+        ("not floating point", other),
+    )
     problems = [f"{len(names)} {what}: {_abridge(names)}" for what, names in found if names]
     if problems:
         raise CheckpointError(f"{where}: the weights do not fit the config; keys {'; '.join(problems)}")

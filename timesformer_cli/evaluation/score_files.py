@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from os.path import realpath
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,23 +99,80 @@ def _checked(found: Scores) -> Scores:
 
 def _from_npz(path: Path) -> Scores:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            kind: Combine = "probabilities" if "probabilities" in arrays else "logits"
+        with ZipFile(path) as archive:
+            kind: Combine = "probabilities" if "probabilities.npy" in archive.namelist() else "logits"
+            size = archive.getinfo(f"{kind}.npy")
+            scores = _array_in(archive, kind, max(_LARGEST_UNPACKED, _LARGEST_RATIO * size.compress_size))
+            if scores.ndim != 2:
+                return Scores(path, scores, kind)  # it is refused as others of such a shape
+            videos, classes = scores.shape
             targets = None
-            if "target" in arrays:
-                target = arrays["target"]
+            if "target.npy" in archive.namelist():
+                target = _array_in(archive, "target", videos * max(classes, 8) + _LARGEST_HEADER)
                 rows = map(np.flatnonzero, target) if target.dtype == np.bool_ else target[:, None]
                 targets = tuple(tuple(map(int, row)) for row in rows)
             return Scores(
                 path=path,
-                scores=arrays[kind].astype(np.float32),
+                scores=scores.astype(np.float32, copy=False),
                 combine=kind,
-                paths=tuple(map(str, arrays["path"])),
-                labels=tuple(map(str, arrays["labels"])),
+                paths=_texts_in(archive, "path", videos),
+                labels=_texts_in(archive, "labels", classes),
                 targets=targets,
             )
     except (BadZipFile, KeyError) as error:
         raise InputError(f"{path}: not an .npz file with logits, path and labels ({error})") from error
+
+
+# What a packed array of scores may unpack to: so many bytes, or that many times its size in the file if that is more.
+# Floating point hardly packs, and probabilities that are mostly zero pack some times.
+_LARGEST_UNPACKED, _LARGEST_RATIO = 2**27, 16
+# Characters of all names in a file: a million paths.
+_LARGEST_TEXT = 2**27
+_LARGEST_HEADER = 2**16
+_BLOCK = 2**20
+
+
+def _array_in(archive: ZipFile, name: str, largest: int) -> NDArray[Any]:
+    """An array of at most `largest` bytes. Raises InputError before more is unpacked."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > largest:
+        raise _too_large(archive, name, f"would unpack to {entry.file_size / 1e6:,.0f} MB")
+    with archive.open(entry) as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+        return array
+
+
+def _texts_in(archive: ZipFile, name: str, number: int) -> tuple[str, ...]:
+    """Texts (N,), where N should be `number`.
+
+    All take as much room as the longest in an array, which packs to nearly nothing; they are taken from it block by
+    block.
+    """
+    with archive.open(f"{name}.npy") as member:
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read[np.lib.format.read_magic(member)](member)
+        if len(shape) != 1 or dtype.kind != "U" or not dtype.itemsize:
+            raise ValueError(f"{name} holds {dtype} of the shape {shape}; texts were expected")
+        if shape[0] > number:
+            raise _too_large(archive, name, f"holds {shape[0]:,}, for {number:,} rows or columns of scores")
+        if dtype.itemsize > _BLOCK:
+            raise _too_large(archive, name, f"holds texts of {dtype.itemsize // 4:,} characters")
+        texts: list[str] = []
+        characters = 0
+        while len(texts) < shape[0]:
+            rows = min(shape[0] - len(texts), _BLOCK // dtype.itemsize)
+            block = member.read(rows * dtype.itemsize)
+            texts += map(str, np.frombuffer(block, dtype))
+            characters += sum(map(len, texts[-rows:]))
+            if characters > _LARGEST_TEXT:
+                raise _too_large(archive, name, f"holds more than {_LARGEST_TEXT:,} characters")
+            if len(block) < rows * dtype.itemsize:
+                raise ValueError(f"{name} is cut short")
+        return tuple(texts)
+
+
+def _too_large(archive: ZipFile, name: str, what: str) -> InputError:
+    return InputError(f"{archive.filename}: refused, its {name} {what}, which no run leaves")
 
 
 def _from_parquet(path: Path) -> Scores:

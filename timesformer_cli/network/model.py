@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from timesformer_cli.checkpoints.folder import save_recipe
+from timesformer_cli.checkpoints.hub import CONFIG_FILE
 from timesformer_cli.checkpoints.layouts import to_hub
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.checkpoints.weights import check_state_dict, read_state_dict, write_state_dict
 from timesformer_cli.errors import CheckpointError
+from timesformer_cli.files import whole_folder
 from timesformer_cli.specs import Checkpoint, Recipe, TimesformerConfig
 
 
@@ -294,7 +296,8 @@ class PretrainedModule(nn.Module):
                 model = cls(checkpoint.config)
         except ValueError as error:
             raise CheckpointError(f"{checkpoint.name}: {error}") from error
-        state = model._own_keys(to_hub(read_state_dict(checkpoint.weights)))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        state = model._own_keys(to_hub(read_state_dict(checkpoint.weights, parameters)))
         check_state_dict(state, model.state_dict(), str(checkpoint.weights))
         if dtype is not None:
             state = {name: tensor.to(dtype) for name, tensor in state.items()}
@@ -305,16 +308,21 @@ class PretrainedModule(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, which transformers can read as well.
 
-        If the network was opened from a checkpoint, its recipe is written too.
+        If the network was opened from a checkpoint, its recipe is written too. The files appear all at once, in place
+        of earlier ones, and other files in `folder` stay: see `files.whole_folder`.
+
+        Raises:
+            OSError: they cannot be written; then `folder` is as it was.
         """
         # transformers converts weights to the config's dtype; torch_dtype is its older name.
         dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
         extra = {key: value for key, value in self.config.extra.items() if key != "torch_dtype"}
         extra |= {"architectures": [type(self).__name__], "dtype": dtype}
-        replace(self.config, extra=extra).save_pretrained(folder)
-        write_state_dict(Path(folder), self.state_dict())
-        if self.recipe is not None:
-            save_recipe(Path(folder), self.recipe)
+        with whole_folder(Path(folder), CONFIG_FILE) as staging:
+            replace(self.config, extra=extra).save_pretrained(staging)
+            write_state_dict(staging, self.state_dict())
+            if self.recipe is not None:
+                save_recipe(staging, self.recipe)
 
     def _own_keys(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The entries of a published state dict that belong to this network."""

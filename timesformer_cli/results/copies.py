@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from timesformer_cli.errors import OutputError, UsageError
+from timesformer_cli.files import make_empty
 from timesformer_cli.results.record import Record, spans
 from timesformer_cli.video.addresses import is_address, local_path
 
@@ -105,7 +106,7 @@ class Sorter:
                 return target
 
     def _copy(self, source: Path, target: Path) -> None:
-        """Copy a file with its times, or a folder. It gets its name once complete, and only if the name is still free."""
+        """Copy a file with its times, or a folder, which gets its name once complete and only if the name is free."""
         # The name is the same in every run, so that the rest of a killed run is overwritten.
         part = target.with_name(f".{_digest(os.fsencode(source))}.part")
         try:
@@ -120,6 +121,7 @@ class Sorter:
                 if left_out:
                     self._tell(f"{source}: not copied, as they are not regular files: {', '.join(left_out)}")
             else:
+                make_empty(part)
                 shutil.copy2(source, part)
                 _take_name(part, target)
         finally:

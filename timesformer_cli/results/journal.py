@@ -10,7 +10,7 @@ An output NAME has these files beside it:
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from timesformer_cli.errors import OutputError
-from timesformer_cli.files import DIGEST, PathSet, digest_of, encoded, replacing, told
+from timesformer_cli.files import DIGEST, PathSet, digest_of, encoded, replacing, told, without_links
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.results.record import Record, private_line, spans
 from timesformer_cli.results.settings import Provenance, differences
@@ -216,7 +216,7 @@ class Ledger:
     def _open(self, path: Path) -> FileIO:
         if self._continues:
             _write_meta(self._target, self._provenance.to_dict(), None)
-            file = self._files[path] = FileIO(path, "r+" if path.exists() else "x+")
+            file = self._files[path] = FileIO(path, "r+" if path.exists() else "x+", opener=self._opener(path))
             if path in self._torn:
                 file.truncate(self._torn.pop(path))
             file.seek(0, os.SEEK_END)
@@ -224,10 +224,15 @@ class Ledger:
             # In this order, an interruption never leaves records beside the settings of another run.
             self._meta.unlink(missing_ok=True)
             self._retries.unlink(missing_ok=True)
-            file = self._files[path] = FileIO(path, "w+")  # registered at once, so that it is closed in any case
+            # Registered at once, so that it is closed in any case.
+            file = self._files[path] = FileIO(path, "w+", opener=self._opener(path))
             _write_meta(self._target, self._provenance.to_dict(), None)
             self._continues = True
         return file
+
+    def _opener(self, path: Path) -> Callable[[str, int], int] | None:
+        """The user's own name may be a link; a journal beside it is ours."""
+        return None if path == self._target else without_links
 
     def _check_meta(self) -> Holdings | None:
         """What a finished output holds; None if it is not finished."""

@@ -13,7 +13,7 @@ from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoints import zoo
 from timesformer_cli.checkpoints.folder import save_recipe
 from timesformer_cli.errors import OutputError
-from timesformer_cli.files import checksum
+from timesformer_cli.files import checksum, put_folder, staging_of
 from timesformer_cli.jobs.export import readme
 from timesformer_cli.jobs.export.spec import MODEL_FILES, WEIGHTS_OF_ONNX, WEIGHTS_OF_OPENVINO, ExportSpec
 from timesformer_cli.specs import Checkpoint
@@ -119,7 +119,7 @@ def staged(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be created.
     """
-    staging = folder.with_name(f".{folder.name[:200]}.{os.getpid()}.partial")
+    staging = staging_of(folder)
     try:
         with told(folder):
             staging.mkdir()
@@ -130,17 +130,8 @@ def staged(folder: Path) -> Iterator[Path]:
 
 def publish(staging: Path, folder: Path) -> None:
     """Rename the staging folder to `folder`, replacing an earlier export. Raises OutputError."""
-    old = staging.with_name(f"{staging.name}.old")
     with told(folder):
-        if folder.is_dir():
-            folder.rename(old)
-        try:
-            staging.rename(folder)
-        except BaseException:
-            if old.is_dir():
-                old.rename(folder)
-            raise
-    shutil.rmtree(old, ignore_errors=True)
+        put_folder(staging, folder)
 
 
 @contextmanager
