@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import types
 import warnings
 import zipfile
@@ -205,6 +206,14 @@ class TestKeysThatDoNotFit:
         with pytest.raises(CheckpointError, match=r"100 missing: layer\.0, layer\.1, layer\.2, layer\.3 and 96 more$"):
             check_state_dict({}, expected, "here")
 
+    @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64], ids=str)
+    def test_numbers_that_are_no_floating_point(
+        self, folder: Path, state: dict[str, Tensor], dtype: torch.dtype
+    ) -> None:
+        state["classifier.bias"] = state["classifier.bias"].to(dtype)
+        said = f"keys 1 not of floating point: classifier.bias ({str(dtype).removeprefix('torch.')})"
+        assert self.refusal(folder, state).endswith(said)
+
     def test_another_attention_type(self, folder: Path) -> None:
         values = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(values | {"attention_type": "joint_space_time"}))
@@ -226,6 +235,99 @@ class Trap:
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return (os.mkdir, (str(self.witness),))
+
+
+def packed(path: Path, claimed: int | None = None, **content: Tensor) -> Path:
+    """A file of torch's whose parts are compressed; of the largest the archive claims that it has so many bytes."""
+    torch.save(content, path.with_name("stored"))
+    with (
+        zipfile.ZipFile(path.with_name("stored")) as stored,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in stored.namelist():
+            archive.writestr(name, stored.read(name))
+        if claimed is not None:
+            max(archive.filelist, key=lambda entry: entry.file_size).file_size = claimed
+    return path
+
+
+class TestBombs:
+    """Small files that unpack to more than any weights take; nothing of them is unpacked to find out."""
+
+    @pytest.mark.parametrize("command", ["show", "open"])
+    def test_an_archive_that_unpacks_to_gigabytes(
+        self, folder: Path, command: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+        bomb = packed(folder / "pytorch_model.bin", 6_500_000_000, a=torch.zeros(10_000))
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(CheckpointError, match=r"refused, it would unpack to 6\.5 GB, more than such weights take"):
+            read_stored(bomb) if command == "show" else TimesformerForVideoClassification.from_pretrained(folder)
+
+    def test_a_network_takes_no_more_than_it_needs(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """200 MB would be right for many a network, but not for this one."""
+        bomb = packed(folder / "pytorch_model.bin", 200_000_000, a=torch.zeros(10_000))
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(CheckpointError, match=r"refused, it would unpack to 0\.2 GB"):
+            TimesformerForVideoClassification.from_pretrained(folder)
+        with pytest.raises(CheckpointError, match="cannot be read as weights"):  # it has no 200 MB
+            read_stored(bomb)
+
+    def test_one_that_is_packed_is_read(self, folder: Path, made: Any) -> None:
+        packed(folder / "pytorch_model.bin", None, **made.state_dict())
+        (folder / "model.safetensors").unlink()
+        assert_same_state(TimesformerForVideoClassification.from_pretrained(folder).state_dict(), made.state_dict())
+
+    @pytest.mark.parametrize(
+        ("values", "says"),
+        [
+            ({"num_labels": 10**8}, "num_labels is 100000000; at most 100000 is taken"),
+            ({"num_hidden_layers": 3_000_000}, "num_hidden_layers is 3000000; at most 256"),
+            ({"num_frames": 2 * 10**9}, "num_frames is 2000000000; at most 4096"),
+            (
+                {"layer_norm_eps": 10**400},
+                "layer_norm_eps is 1000000000000000000000000000000000000000... (401 characters)",
+            ),
+            ({"hidden_size": 10**9, "num_attention_heads": 10**9}, "hidden_size is 1000000000; at most 16384"),
+            ({"image_size": [16, 10**9]}, "image_size is [16, 1000000000]; at most 8192"),
+            ({"image_size": 8192, "patch_size": 1}, "tokens is 536870912; at most 1048576"),
+            ({"initializer_range": 10**400}, "initializer_range is 1"),
+        ],
+        ids=str,
+    )
+    def test_a_config_that_nobody_can_run(self, folder: Path, values: dict[str, Any], says: str) -> None:
+        (folder / "config.json").write_text(json.dumps(values))
+        started = time.monotonic()
+        with pytest.raises(CheckpointError) as caught:
+            TimesformerForVideoClassification.from_pretrained(folder)
+        assert time.monotonic() - started < 0.5
+        assert says in str(caught.value)
+        assert len(str(caught.value)) < len(str(folder)) + 250
+
+    @pytest.mark.parametrize(
+        ("recipe", "says"),
+        [
+            ({"sampling": {"num_frames": 2 * 10**9}}, "num_frames is 2000000000; at most 4096"),
+            ({"sampling": {"clips": 2 * 10**9}}, "clips is 2000000000; at most 100000"),
+            ({"sampling": {"stride": 10**400}}, "it must be a number above 0"),
+            ({"preprocess": {"short_side": 10**9}}, "short_side is 1000000000; at most 8192"),
+            ({"preprocess": {"stretch": [10**9, 10**9]}}, "at most 8192"),
+            ({"preprocess": {"mean": [10**400, 0, 0]}}, "it must be one number for each channel"),
+        ],
+        ids=str,
+    )
+    def test_a_recipe_that_nobody_can_follow(self, folder: Path, recipe: dict[str, Any], says: str) -> None:
+        (folder / "recipe.json").write_text(json.dumps(recipe))
+        with pytest.raises(CheckpointError) as caught:
+            TimesformerForVideoClassification.from_pretrained(folder)
+        assert "recipe.json: " in str(caught.value)
+        assert says in str(caught.value)
+
+    @pytest.mark.parametrize("content", ["[" * 100_000, " " * 2**25 + "{}"], ids=["nested", "large"])
+    def test_a_config_that_nobody_wrote(self, folder: Path, content: str) -> None:
+        (folder / "config.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"config\.json: (not valid JSON|larger than the 34 MB)"):
+            TimesformerForVideoClassification.from_pretrained(folder)
 
 
 class TestBrokenFiles:
@@ -566,6 +668,7 @@ class TestRefusedFiles:
             ({"state_dict": {}, "model_state": {"a": None}}, "its model_state is not a mapping"),
             ({"a": torch.ones(1, device="meta")}, "'a' is not an ordinary tensor"),
             ({"model": {"a": torch.ones(3).to_sparse()}}, "'a' is not an ordinary tensor"),
+            ({"head.weight": torch.ones(1, 8).expand(10**8, 8)}, "'head.weight' is not an ordinary tensor"),
         ],
     )
     def test_other_content(self, content: Any, part: str, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -460,6 +462,45 @@ class TestOtherFiles:
     def test_parts_that_contradict_each_other(self, tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
         np.savez(tmp_path / "s.npz", **arrays)
         with pytest.raises(InputError, match=message):
+            read_scores(tmp_path / "s.npz")
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"logits": np.zeros((2, 2**18), np.float32)}, "its logits would unpack to 2 MB"),
+            ({"target": np.zeros((2, 2**16), np.int64)}, "its target would unpack to 1 MB"),
+            ({"path": np.full(2**16, "x")}, "its path holds 65,536, for 2 rows or columns of scores"),
+            ({"labels": np.full(2**16, "x")}, "its labels holds 65,536, for 3 rows or columns of scores"),
+            ({"path": np.array(["a" * 2**19, "b"])}, "its path holds texts of 524,288 characters"),
+        ],
+    )
+    def test_an_archive_that_unpacks_to_more_than_scores_take(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+    ) -> None:
+        monkeypatch.setattr("timesformer_cli.evaluation.score_files._LARGEST_UNPACKED", 2**20)
+        arrays = {"logits": np.zeros((2, 3), np.float32), "path": list("ab"), "labels": list("xyz"), "target": [0, 1]}
+        np.savez_compressed(tmp_path / "s.npz", **arrays)
+        assert read_scores(tmp_path / "s.npz").paths == ("a", "b")
+        np.savez_compressed(tmp_path / "s.npz", **arrays | changes)
+        with pytest.raises(InputError, match=f"refused, {re.escape(says)}"):
+            read_scores(tmp_path / "s.npz")
+
+    def test_long_paths_take_no_more_memory_than_their_characters(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All texts of an array are as wide as the longest."""
+        paths = ["a" * 4000, *map(str, range(500))]
+        arrays = {"logits": np.zeros((501, 2), np.float32), "path": paths, "labels": list("xy")}
+        np.savez_compressed(tmp_path / "s.npz", **arrays)
+        tracemalloc.start()
+        try:
+            found = read_scores(tmp_path / "s.npz")
+            assert tracemalloc.get_traced_memory()[1] < 5e6  # and 8 MB as an array
+        finally:
+            tracemalloc.stop()
+        assert found.paths == tuple(paths)
+        monkeypatch.setattr("timesformer_cli.evaluation.score_files._LARGEST_TEXT", 3000)
+        with pytest.raises(InputError, match=r"its path holds more than 3,000 characters, which no run leaves"):
             read_scores(tmp_path / "s.npz")
 
     def test_an_order_is_only_taken_where_it_is_certain(self, tmp_path: Path) -> None:
