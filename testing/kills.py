@@ -189,7 +189,7 @@ def merge(folder: Path, url: str) -> Counter[str]:
         fits = not meta.exists() or json.loads(meta.read_text())["settings"]["model"] == name
         return str(name) if fits else f"neither: {name} with other settings"
 
-    return killed_everywhere(work, prepare, seen, 14)
+    return killed_everywhere(work, prepare, seen, 8)
 
 
 def download(folder: Path, url: str) -> Counter[str]:
@@ -213,7 +213,7 @@ def download(folder: Path, url: str) -> Counter[str]:
         config, weights = (snapshot.folder / "config.json").read_bytes(), snapshot.weights.read_bytes()
         return {b"old": "old", b"new": "new"}[weights[:3]] if config[2:5] == weights[:3] else "neither: mixed"
 
-    return killed_everywhere(lambda: hub.download("owner/model"), prepare, seen, 10)
+    return killed_everywhere(lambda: hub.download("owner/model"), prepare, seen, 8)
 
 
 if __name__ == "__main__":

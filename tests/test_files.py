@@ -82,7 +82,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
 @pytest.mark.parametrize("case", CASES)
 def test_a_kill_leaves_the_old_or_the_new(outcomes: dict[str, dict[str, int]], case: str) -> None:
     assert outcomes[case].keys() == {"old", "new"} | ({"none"} if case == "one_by_one" else set())
-    assert outcomes[case]["old"] >= 2, "the control: it was killed before its end"
+    assert outcomes[case]["old"] >= 1, "the control: it was killed before its end"
 
 
 class TestFolders:
