@@ -13,6 +13,10 @@ from timesformer_cli.errors import VideoError
 from timesformer_cli.pipeline.workers import Done
 
 
+# What tasks in a worker leave behind.
+kept: list[object] = []
+
+
 class OddError(Exception):
     """An error that does not survive pickling: it needs two arguments and keeps one."""
 
@@ -42,6 +46,9 @@ def act(item: str, threads: int) -> Generator[Done]:
         os._exit(int(number))
     elif verb == "eat":
         np.ones(int(float(number) * 2**30), np.uint8)
+    elif verb == "hoard":  # and never give back, until there is no more
+        while True:
+            kept.append(np.ones(2**26, np.uint8))
     elif verb == "refuse":
         raise VideoError("decode", "damaged")
     elif verb == "mistake":

@@ -98,6 +98,13 @@ def test_memory_is_limited() -> None:
     assert kinds(run(["eat:2", "eat:0.1"], memory=2**30)) == ["too_large", "ok"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+def test_a_worker_without_memory_is_replaced() -> None:
+    """What the first item took is not there for the others any more."""
+    results = run(["hoard", "eat:0.1", "eat:0.1"], workers=1, memory=2**29)
+    assert kinds(results) == ["too_large", "ok", "ok"]
+
+
 def test_a_killed_worker_is_replaced_and_others_go_on() -> None:
     results = run(["exit:1", "a", "b", "exit:1", "c"], workers=1)
     assert kinds(results) == ["crash", "ok", "ok", "crash", "ok"]

@@ -328,6 +328,7 @@ class _Worker(Generic[T]):
         self.slot: _Slot[T] | None = None
         self.deadline = 0.0
         self.pauses = False  # between two parts of an item
+        self._exhausted = False  # out of memory: whatever took it may still hold it, so the process is replaced
         self._memory = ""  # prefix of the names of a worker's arrays; a number follows
         self._part = 0
         self._start()
@@ -339,6 +340,7 @@ class _Worker(Generic[T]):
             process.start()
         theirs.close()
         self._connection, self._process = connection, process
+        self._exhausted = False
 
     @property
     def handles(self) -> tuple[Any, ...]:
@@ -363,7 +365,7 @@ class _Worker(Generic[T]):
             self._connection.send(message)
 
     def look(self) -> None:
-        """Take the answer, if there is one; replace the process if it died or its time is up."""
+        """Take the answer, if there is one; replace the process if it died, its time is up, or it ran out of memory."""
         assert self.slot is not None
         try:
             answer = self._receive() if self._connection.poll() else None
@@ -383,7 +385,7 @@ class _Worker(Generic[T]):
             self.pauses, self.deadline = True, math.inf
             return
         self.slot, self.pauses = None, False
-        if not isinstance(answer, Done) and not self._process.is_alive():
+        if not isinstance(answer, Done) and (self._exhausted or not self._process.is_alive()):
             self.kill()
             self._start()
 
@@ -401,7 +403,7 @@ class _Worker(Generic[T]):
         return True
 
     def _receive(self) -> Done | BaseException:
-        value, array, more = self._connection.recv()
+        value, array, more, self._exhausted = self._connection.recv()
         if array is None:
             return value  # type: ignore[no-any-return]
         if isinstance(array, np.ndarray):
@@ -500,24 +502,25 @@ def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
 
 def _make(
     parts: Iterator[Done], memory: str
-) -> tuple[tuple[Any, tuple[int, ...] | NDArray[np.float32] | None, bool], bool]:
+) -> tuple[tuple[Any, tuple[int, ...] | NDArray[np.float32] | None, bool, bool], bool]:
     """Make the next part; returns the message to send, and whether another part follows.
 
     The message has the shape of the array that was left in shared memory, or the array itself if there was no room
-    there, or None with an error.
+    there, or None with an error; whether another part follows; and whether the process ran out of memory.
     """
     error: BaseException
+    exhausted = False
     try:
         done = next(parts)
         array = done.array.shape if shared_arrays.leave(memory, done.array) else done.array
-        return (done.value, array, done.more), done.more
+        return (done.value, array, done.more, False), done.more
     except VideoError as video_error:
         error = video_error
     except MemoryError:
-        error = VideoError("too_large", OUT_OF_MEMORY)
+        error, exhausted = VideoError("too_large", OUT_OF_MEMORY), True
     except BaseException as other:
         error = _fit_to_travel(other)
-    return (error, None, False), False
+    return (error, None, False, exhausted), False
 
 
 def _fit_to_travel(error: BaseException) -> BaseException:
