@@ -12,7 +12,6 @@ import numpy as np
 from timesformer_cli.errors import VideoError
 from timesformer_cli.pipeline.workers import Done
 
-
 # What tasks in a worker leave behind.
 kept: list[object] = []
 

@@ -187,6 +187,7 @@ class TestReading:
             ("max_frames", 1.5),
             ("max_fetched_bytes", -1),
             ("fetch_timeout", 0),
+            ("fetch_wait", -1.0),
             ("frame_rate", "30"),
             ("threads", 0),
             ("min_shared_pixels", 0),

@@ -18,6 +18,7 @@ from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.runtimes.ports import Output, Scorer
 from timesformer_cli.specs import Checkpoint
+from timesformer_cli.video.addresses import item_at
 from timesformer_cli.video.inputs import find
 
 Path = str | os.PathLike[str]
@@ -127,7 +128,7 @@ def _labelled(items: Iterable[Item], model: Model) -> Iterator[Prediction | Fail
 
 
 def _item(path: Path) -> Item:
-    return Item(os.fspath(path))
+    return item_at(os.fspath(path))
 
 
 def _opened(model: Path | Checkpoint | Model, run: RunOptions | None) -> Model:

@@ -1,6 +1,6 @@
 """The data that flows through a run, video by video. All arrays are NumPy's; nothing here needs torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +18,17 @@ CropName = Literal["center", "left", "right", "top", "bottom"]
 class Item:
     """One video to label, by the path for its record: a file or an address.
 
-    With `frames`, it is a folder of numbered images.
+    With `frames`, it is a folder of numbered images. `source` is the address with its credentials, if it has any; they
+    are never shown. `location` is where the video is read.
     """
 
     path: str
     frames: bool = False
+    source: str = field(default="", repr=False)
+
+    @property
+    def location(self) -> str:
+        return self.source or self.path
 
 
 @dataclass(frozen=True, slots=True, eq=False)

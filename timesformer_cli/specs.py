@@ -320,7 +320,8 @@ class Reading:
 
     `max_pixels`: pixels per frame. `max_frames`: frames of a video, by its packets. `max_fetched_bytes`:
     bytes fetched of a video at an address; formats with an index stay far below, others are fetched in
-    full. `fetch_timeout`: seconds without a byte from its server. `frame_rate`: frames per second of a
+    full. `fetch_timeout`: seconds without a byte from its server. `fetch_wait`: seconds before a failed
+    request is repeated, if its failure may pass; doubled each time. `frame_rate`: frames per second of a
     folder of images, which stores none; 30 is the rate at which Something-Something is extracted.
     `threads`: at most so many decode one video with PyAV, if they have at least `min_shared_pixels` to
     decode: about a seventh of a second of work, which makes up for their start. `max_decoder_bytes`: the
@@ -334,6 +335,7 @@ class Reading:
     max_frames: int = 2_000_000
     max_fetched_bytes: int = 2**30
     fetch_timeout: float = 15.0
+    fetch_wait: float = 0.5
     frame_rate: float = 30.0
     threads: int = 1
     min_shared_pixels: int = 2**27
@@ -356,7 +358,7 @@ class Reading:
             value = getattr(self, name)
             if not _is_count(value):  # the message is built only on failure, as each video has its own instance
                 raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
-        for name in ("fetch_timeout", "frame_rate"):
+        for name in ("fetch_timeout", "fetch_wait", "frame_rate"):
             value = getattr(self, name)
             if not _is_positive(value):
                 raise ValueError(f"{name} is {value!r}; it must be a number above 0")

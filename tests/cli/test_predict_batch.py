@@ -94,6 +94,57 @@ def segments(material: Path) -> list[dict[str, Any]]:
     return segments
 
 
+@pytest.fixture
+def web(material: Path) -> Iterator[str]:
+    """Where a server has the material."""
+    handler = partial(QuietHandler, directory=str(material))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class TestAddresses:
+    """With a password and a signature, which nothing shows."""
+
+    @pytest.mark.parametrize("format", ["jsonl", "json", "csv", "html", "labelstudio", "activitynet", "fiftyone"])
+    def test_secrets_are_in_no_output(self, run: Run, web: str, tmp_path: Path, format: str) -> None:
+        names = [f"http://me:s3cret@{web}/{name}?Signature=s3cret" for name in (GOOD[0], "missing.mp4", GOOD[1])]
+        (tmp_path / "list.txt").write_text(names.pop())
+        target = tmp_path / "out"
+        outcome = run("predict", *names, "--from-file", tmp_path / "list.txt", "-f", format, "-o", target)
+        assert outcome.code == 3
+        assert f"failed: http://{web}/missing.mp4: no such file" in outcome.err
+        files = [path for path in tmp_path.iterdir() if path.name != "list.txt"]
+        assert len(files) == 2
+        assert "s3cret" not in outcome.err + "".join(path.read_text() for path in files)
+
+    def test_a_plan_shows_none(self, run: Run, web: str) -> None:
+        outcome = run("predict", f"http://me:s3cret@{web}/{GOOD[0]}?Signature=s3cret&v=1", "--dry-run")
+        assert outcome.out == f"http://{web}/{GOOD[0]}?v=1\n"
+        assert "s3cret" not in outcome.err
+
+    def test_the_last_line_of_a_run_shows_none(self, run: Run, web: str) -> None:
+        outcome = run("predict", f"http://me:s3cret@{web}/missing.mp4?Signature=s3cret")
+        assert (outcome.code, "s3cret" in outcome.out + outcome.err) == (1, False)
+
+    def test_inspect_shows_none(self, run: Run, web: str) -> None:
+        for name in (GOOD[0], "missing.mp4"):
+            outcome = run("inspect", f"http://me:s3cret@{web}/{name}?Signature=s3cret")
+            assert f"http://{web}/{name}" in outcome.out
+            assert "s3cret" not in outcome.out + outcome.err
+
+    def test_a_run_goes_on_with_other_signatures(self, run: Run, web: str, tmp_path: Path) -> None:
+        target = tmp_path / "out.jsonl"
+        first, second = ([f"http://{web}/{name}?Signature={n}" for name in GOOD[:3]] for n in range(2))
+        assert run("predict", *first[:2], "-o", target).code == 0
+        outcome = run("predict", *second, "-o", target, "--resume")
+        assert outcome.code == 0
+        assert [record["path"] for record in records_in(target)] == [f"http://{web}/{name}" for name in GOOD[:3]]
+        again = run("predict", *first, "-o", target, "--resume")
+        assert (again.code, "nothing to do" in again.err) == (0, True)
+
+
 class TestTimeline:
     def test_windows(self, segments: list[dict[str, Any]]) -> None:
         assert [(part["start"], part["end"]) for part in segments] == [(n / 2, n / 2 + 1) for n in range(11)]

@@ -453,3 +453,13 @@ class TestWhateverAFileHolds:
             open_anything(
                 bytes(content[: generator.choice([len(content), generator.randrange(len(content))])]), None, {}
             )
+
+
+def test_credentials_in_addresses_are_for_reading_only() -> None:
+    addresses = [f"https://me:s3cret@host/{name}.mp4?Signature=s3cret{name}{row}" for row, name in enumerate("aab")]
+    rows = [f"{address} {row % 2}" for row, address in enumerate(addresses)]
+    found = opened("\n".join(rows), "val.txt")
+    assert [sample.path for sample in found.samples] == ["https://host/b.mp4"]
+    assert found.samples[0].source == addresses[2]
+    assert [problem.kind for problem in found.problems if problem.kind != "unlisted"] == ["conflict"]
+    assert "s3cret" not in f"{found}"

@@ -258,6 +258,19 @@ class TestAddresses:
     def test_one_is_one_item_as_it_was_typed(self, address: str) -> None:
         assert paths(address, "other.mp4", address) == [address, "other.mp4"]
 
+    def test_signatures_are_not_shown(self) -> None:
+        addresses = [f"https://me:s3cret@host/{name}?X-Amz-Signature=s3cret{name}" for name in "aba"]
+        items = list(find([*addresses, "https://host/b?X-Amz-Signature=other"]))
+        assert [item.path for item in items] == ["https://host/a", "https://host/b"]
+        assert [item.location for item in items] == addresses[:2]
+
+    def test_passwords_are_not_shown_in_errors(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "s3fs", None)
+        for address in ("s3://id:s3cret@bucket/", "memory://me:s3cret@other/"):
+            with pytest.raises(InputError) as caught:
+                paths(address)
+            assert "s3cret" not in str(caught.value)
+
     def test_folders_and_stars_where_they_can_be_listed(self) -> None:
         found = [f"memory://clips/{name}" for name in ("a.MKV", "a[1].mp4", "b.mp4", "sub/c.webm")]
         assert paths("memory://clips/") == found

@@ -26,7 +26,7 @@ from testing.stamped import WIDTH, read_stamps, stamp, write_video
 from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import Item
 from timesformer_cli.specs import Decoder, Reading
-from timesformer_cli.video.addresses import is_address, is_folder, local_path
+from timesformer_cli.video.addresses import is_address, is_folder, item_at, local_path, shown
 from timesformer_cli.video.reader import open_video
 from timesformer_cli.video.remote import RemoteFile, search
 
@@ -107,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
             status, body = 405, b""
         elif page.fail_after is not None and self.command == "GET" and earlier >= page.fail_after:
             status, body = 500, b"oops"
+        elif asked and page.ranges and status == 200 and not body:
+            status, headers["Content-Range"] = 416, "bytes */0"
         elif asked and page.ranges and status == 200:
             first, last = int(asked[1]), min(int(asked[2]), len(body) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
@@ -259,6 +261,64 @@ class TestAddresses:
         assert is_folder(address) == expected
 
 
+class TestShown:
+    """What of an address is for everyone to see."""
+
+    @pytest.mark.parametrize(
+        ("address", "expected"),
+        [
+            ("http://me:s3cret@host:81/a.mp4", "http://host:81/a.mp4"),
+            ("https://s3cret@host/a@b.mp4", "https://host/a@b.mp4"),
+            ("HTTPS://me:s3@cret@host", "HTTPS://host"),
+            ("ftp://me:s3cret@host/a.mp4", "ftp://me@host/a.mp4"),
+            ("ftp://me:s3/cret@host/a.mp4", "ftp://me@host/a.mp4"),
+            ("sftp://me@host/a.mp4", "sftp://me@host/a.mp4"),
+            ("s3://id:s3cret@bucket/a.mp4", "s3://id@bucket/a.mp4"),
+            ("https://h/a?X-Amz-Date=1&X-Amz-Signature=s3cret&x-amz-credential=s3cret", "https://h/a"),
+            ("https://h/a?id=7&X-Goog-Signature=s3cret#t=3", "https://h/a?id=7#t=3"),
+            ("https://h/a?Expires=1&Signature=s3cret&Key-Pair-Id=s3cret&Policy=s3cret&v=2", "https://h/a?v=2"),
+            ("https://h/a?AWSAccessKeyId=s3cret&Expires=1&Signature=s3cret", "https://h/a"),
+            ("https://h/a?sv=2020&se=1&sr=b&sp=r&sig=s3cret", "https://h/a"),
+            ("https://h/a?%53ignature=s3cret", "https://h/a"),
+            ("https://h/a?token=s3cret&expires=1&id=[1]", "https://h/a?id=[1]"),
+            ("https://h/a?user=me&password=s3cret", "https://h/a?user=me"),
+            ("https://h/a#a=1&signature=s3cret", "https://h/a#a=1"),
+        ],
+    )
+    def test_without_credentials_and_signatures(self, address: str, expected: str) -> None:
+        assert shown(address) == expected
+        item = item_at(address, frames=True)
+        assert (item.path, item.location, item.frames) == (expected, address, True)
+        assert "s3cret" not in repr(item)
+        assert shown(expected) == expected
+
+    @pytest.mark.parametrize("name", ["token", "access_token", "key", "api_key", "X-Secret", "code", "auth"])
+    def test_secrets_that_tell_one_video_from_another(self, name: str) -> None:
+        one, other = (shown(f"https://h/get?{name}={value}&v=1") for value in ("s3cret", "0ther"))
+        assert re.fullmatch(rf"https://h/get\?{name}=hidden-[0-9a-f]{{16}}&v=1", one)
+        assert one != other
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "http://host/a%20b.mp4?id=[1]&b=*&expires=1&sv=1#t=3",
+            "https://[::1]:80/a@b.mp4?",
+            "https://host:80/@me/a.mp4",
+            "hf://datasets/o/n@main/a.mp4",
+            "github://org:repo@main/a.mp4",
+            "abfs://container@account/a.mp4",
+            "s3://arn:aws:s3:eu:1:accesspoint/a/b.mp4",
+            "memory://a?b#c",
+            "clips/me:s3cret@host?signature=1.mp4",
+            "file:///a?signature=1.mp4",
+            "-",
+        ],
+    )
+    def test_others_stay_as_they_are(self, address: str) -> None:
+        assert shown(address) == address
+        assert item_at(address) == Item(address)
+
+
 class TestFile:
     """Bytes, whatever they are."""
 
@@ -328,12 +388,8 @@ class TestFile:
                 VideoError, match="more than 2,000,000 bytes of it would have to be fetched; download it"
             ):
                 file.check()
-        with RemoteFile(web.add("/b", self.CONTENT, ranges=False), reading) as file:
-            file.read()
-            with pytest.raises(
-                VideoError, match="3,000,000 bytes, which the server sends only as a whole; down"
-            ) as caught:
-                file.check()
+        with pytest.raises(VideoError, match="3,000,000 bytes, which the server sends only as a whole; down") as caught:
+            RemoteFile(web.add("/b", self.CONTENT, ranges=False), reading)
         assert caught.value.kind == "too_large"
         with pytest.raises(VideoError, match="more than 2,000,000 bytes"):
             RemoteFile(web.add("/c", self.CONTENT, ranges=False, length=False), reading)
@@ -472,8 +528,8 @@ class TestVideos:
         """Whatever the decoder makes of the part that came, it is no shorter video."""
         content = clips["none"].read_bytes()
         cut = 200_000 if ranges else 3_000_000
-        kind, message = error_of(web.add("/a", content, ranges=ranges, cut=cut))
-        assert (kind, message.startswith("it cannot be fetched")) == ("unreadable", True)
+        kind, message = error_of(web.add("/a", content, ranges=ranges, cut=cut), Reading(fetch_wait=0.01))
+        assert (kind, message) == ("unreadable", "it cannot be fetched (the server ended the connection too early)")
 
     @pytest.mark.parametrize("name", ["end", "front", "none"])
     @pytest.mark.parametrize("after", [1, 2, 3])
@@ -494,6 +550,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "forbidden": ({"status": 403}, "unreadable", "access denied (403 Forbidden); are the credentials set?"),
     "broken": ({"status": 500}, "unreadable", "the server answers 500 Internal Server Error"),
     "busy": ({"status": 503}, "unreadable", "the server answers 503 Service Unavailable"),
+    "nothing": ({"status": 204}, "unreadable", "the server answers 204 No Content"),
     "strange": ({"status": 520}, "unreadable", "the server answers 520"),
     "loop": (
         {"redirect": "/loop"},
@@ -519,7 +576,7 @@ class TestFaults:
     def test_answers(self, web: Web, name: str) -> None:
         page, kind, message = FAULTS[name]
         started = time.monotonic()
-        assert error_of(web.add(f"/{name}", **page), Reading(fetch_timeout=0.2)) == (kind, message)
+        assert error_of(web.add(f"/{name}", **page), Reading(fetch_timeout=0.2, fetch_wait=0.01)) == (kind, message)
         assert time.monotonic() - started < 5
 
     @pytest.mark.parametrize(
@@ -577,7 +634,7 @@ class TestFaults:
     def test_missing_packages(self, monkeypatch: pytest.MonkeyPatch, address: str, module: str, package: str) -> None:
         scheme = address.partition("://")[0]
         monkeypatch.setitem(sys.modules, module, None)
-        monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+        monkeypatch.delitem(sys.modules, "timesformer_cli.video.http_file", raising=False)
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
         assert error_of(address) == ("unsupported", f"{scheme}:// addresses need {module}: pip install {package}")
 

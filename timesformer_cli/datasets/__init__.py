@@ -7,7 +7,7 @@ of a `Dataset`. No video ever replaces another.
 import os
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,6 +18,7 @@ from timesformer_cli.datasets.lists import annotation_files
 from timesformer_cli.datasets.matching import Classes, MatchedBy, match, quoted
 from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.files import checksum
+from timesformer_cli.video.addresses import shown
 
 __all__ = ["Dataset", "DatasetFormat", "Problem", "ProblemKind", "Sample", "open_dataset"]
 
@@ -31,12 +32,13 @@ ProblemKind = Literal["missing", "ambiguous", "unlabelled", "duplicate", "confli
 class Sample:
     """A video to evaluate, and its class numbers in the model: one, or any number in a dataset with several labels.
 
-    `line` is the line in the annotation file; 0 if there is no file.
+    `line` is the line in the annotation file; 0 if there is no file. `source` is as for `Item`.
     """
 
     path: str
     labels: tuple[int, ...]
     line: int
+    source: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +195,15 @@ def _gather(
             kind, message = "missing", "does not exist"
         elif len(paths) > 1:
             kind, message = "ambiguous", f"could be {' or '.join(paths)}"
-        elif (before := samples.get(paths[0])) is None:
-            samples[paths[0]] = Sample(paths[0], labels, row.line)
+        elif (before := samples.get(path := shown(paths[0]))) is None:
+            samples[path] = Sample(path, labels, row.line, "" if path == paths[0] else paths[0])
             continue
         elif set(before.labels) == set(labels):
             kind, message = "duplicate", f"is already in line {before.line}"
         else:
             kind, message = "conflict", f"has a different label in line {before.line}; neither counts"
-            conflicts.add(paths[0])
-        problems.append(Problem(kind, row.place, f"{row.name!r} {message}"))
+            conflicts.add(path)
+        problems.append(Problem(kind, row.place, f"{shown(row.name)!r} {message}"))
     return [sample for path, sample in samples.items() if path not in conflicts], problems, count
 
 

@@ -22,6 +22,7 @@ from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.evaluation.run import Run
 from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.specs import Combine
+from timesformer_cli.video.addresses import shown
 
 _KNOWN = (
     "known are .npz and .parquet of `save_logits`, and pickles with an array (N, K), a list of N arrays (K,), "
@@ -115,7 +116,7 @@ def _from_npz(path: Path) -> Scores:
                 path=path,
                 scores=scores.astype(np.float32, copy=False),
                 combine=kind,
-                paths=_texts_in(archive, "path", videos),
+                paths=tuple(map(shown, _texts_in(archive, "path", videos))),
                 labels=_texts_in(archive, "labels", classes),
                 targets=targets,
             )
@@ -184,7 +185,7 @@ def _from_parquet(path: Path) -> Scores:
     table = read_table(path, columns=["path", "logits"])
     logits = np.array(table.column("logits").to_pylist(), np.float32)
     labels = tuple(map(str, json.loads(table.schema.metadata[b"labels"])))
-    return Scores(path, logits, "logits", tuple(table.column("path").to_pylist()), labels)
+    return Scores(path, logits, "logits", tuple(map(shown, table.column("path").to_pylist())), labels)
 
 
 def _from_pickle(path: Path) -> Scores:

@@ -149,7 +149,7 @@ def _score(job: Job, folder: Path, report: Reporter) -> dict[str, Any]:
         before = folders.read_summary(folder)
         ledger.finish()
         return {name: before[name] for name in ("throughput", "run") if name in before}
-    items = [Item(sample.path, bool(job.settings["frames"])) for sample in left]
+    items = [Item(sample.path, bool(job.settings["frames"]), sample.source) for sample in left]
     with score_all(items, job.checkpoint, job.run, tell=report.note) as scored:
         folders.remove_results(folder)
         with ledger, report.progress(len(left)) as meter:

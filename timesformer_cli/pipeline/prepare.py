@@ -182,7 +182,7 @@ def _carried(item: Item, threads: int, spans: Callable[..., Generator[Views]], r
         raise
     except Exception as error:
         # One odd file in a million must not stop a run of days, even if the bug is ours.
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+        what = " ".join(f"{type(error).__name__}: {error}".replace(item.location, item.path).split())
         raise VideoError("crash", f"reading it failed unexpectedly ({what}); please report it") from error
 
 

@@ -203,7 +203,7 @@ def _count(ray: Any, resource: str) -> float:
 
 def _absolute(item: Item) -> Item:
     """The item with an absolute path, since Ray's workers have different working directories."""
-    if is_address(item.path):
+    if is_address(item.location):
         return item
     return replace(item, path=os.path.join(os.getcwd(), local_path(item.path)))
 

@@ -135,7 +135,7 @@ def read_facts(item: Item, reading: Reading) -> Facts | None:
     Raises:
         VideoError: the file cannot be opened or fetched.
     """
-    path = local_path(item.path)
+    path = local_path(item.location)
     if is_address(path) and not item.frames:
         with RemoteFile(path, reading) as file:
             facts = _read_facts(cast(BinaryIO, file), reading)

@@ -42,9 +42,9 @@ def find(sources: Sequence[str], lists: Sequence[Path] = (), *, frames: bool = F
     search = _Search(frames)
     seen = PathSet()
     for path in _paths(sources, lists, search):
-        real = path if addresses.is_address(path) else os.path.realpath(addresses.local_path(path))
-        if seen.add(real):
-            yield Item(path, frames)
+        item = addresses.item_at(path, frames)
+        if seen.add(item.path if addresses.is_address(path) else os.path.realpath(addresses.local_path(path))):
+            yield item
 
 
 class Listing:
@@ -172,9 +172,9 @@ def _found_at(address: str, search: _Search) -> Iterator[str]:
     try:
         videos = _videos_at(address)
     except VideoError as error:
-        raise InputError(f"{address}: {error}") from error
+        raise InputError(f"{addresses.shown(address)}: {error}") from error
     if not videos:
-        raise InputError(f"{address}: no video files there; looked for the extensions {_EXTENSIONS}")
+        raise InputError(f"{addresses.shown(address)}: no video files there; looked for the extensions {_EXTENSIONS}")
     yield from videos
 
 

@@ -41,7 +41,7 @@ def open_video(item: Item, reading: Reading = Reading()) -> Iterator[VideoReader
             files that the chosen decoder does not read.
         TimesformerError: the chosen decoder is not installed.
     """
-    path = local_path(item.path)
+    path = local_path(item.location)
     if is_address(path):
         with _open_remote(item, reading) as reader:
             yield reader
@@ -95,7 +95,7 @@ def _open_remote(item: Item, reading: Reading) -> Iterator[VideoReader]:
         raise VideoError("unsupported", f"{reading.decoder} reads only local files; try `decoder=pyav`")
     from timesformer_cli.video.decoders.pyav import PyavReader
 
-    with RemoteFile(item.path, reading) as file:
+    with RemoteFile(item.location, reading) as file:
         head = file.read(64)
         _check_head(head)
         if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):

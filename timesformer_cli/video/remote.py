@@ -1,25 +1,19 @@
 """Videos at addresses (`https://`, `s3://`, `hf://` and others of fsspec), of which only the parts read are fetched."""
 
 import contextlib
-import errno
 import io
 import os
 import re
-import socket
-import ssl
 import struct
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterator
-from http import HTTPStatus
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import IO, Any, Protocol
 
-from timesformer_cli.__about__ import __version__
 from timesformer_cli.errors import VideoError
 from timesformer_cli.specs import Reading
 from timesformer_cli.video.addresses import HTTP, scheme_of
-
-_DOWNLOAD = "download it and give the file"
+from timesformer_cli.video.fetch_errors import DOWNLOAD, chain, failure, only_whole
 
 # Bytes of a piece, and the most pieces in one request: a request that continues the last one is twice as long.
 _PIECE = 2**18
@@ -29,7 +23,7 @@ _LONGEST = 16
 _WORTH_SKIPPING = 2**20
 
 
-def search(address: str, reading: Reading = Reading()) -> list[str]:
+def search(address: str) -> list[str]:
     """The files below a remote folder, or that match a pattern with stars; sorted, without hidden ones.
 
     Raises:
@@ -40,16 +34,16 @@ def search(address: str, reading: Reading = Reading()) -> list[str]:
     base = address[: address.index("*")] if "*" in address else address
     base = base[: base.rindex("/") + 1]
     try:
-        fs, path = _filesystem(pattern if "*" in address else address, reading)
+        fs, path = _filesystem(pattern if "*" in address else address)
         if "*" in address:
             found = [name for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"]
         else:
             found = fs.find(path)
-        root = _filesystem(base, reading)[1].rstrip("/") + "/"
+        root = _filesystem(base)[1].rstrip("/") + "/"
     except VideoError:
         raise
     except Exception as error:
-        raise _failure(error, base) from error
+        raise failure(error, base) from error
     # The beginning stays as the user typed it.
     names = sorted(name.removeprefix(root).split("/") for name in found)
     return [base + "/".join(parts) for parts in names if not any(part.startswith(".") for part in parts)]
@@ -84,17 +78,16 @@ class RemoteFile(io.RawIOBase):
         with contextlib.ExitStack() as stack:
             self._kept = stack.enter_context(tempfile.TemporaryFile())
             try:
-                self._fs, self._path = _filesystem(address, reading)
-                self._file = stack.enter_context(self._fs.open(self._path, "rb", cache_type="none"))
-                size = getattr(self._file, "size", None)
-                if size is None:
+                self._source = stack.enter_context(contextlib.closing(_open(address, reading, self._count)))
+                if self._source.size is None:
                     self._fetch_whole()
                 else:
-                    self.size = size
+                    self.size = self._source.size
+                    self._keep(0, self._source.first)
             except (VideoError, MemoryError):
                 raise
             except Exception as error:
-                raise _failure(error, address) from error
+                raise failure(error, address) from error
             self._closing = stack.pop_all()
         self.read_at(0, 1)
         try:
@@ -175,7 +168,7 @@ class RemoteFile(io.RawIOBase):
             except (VideoError, MemoryError) as error:
                 self._failure = error
             except Exception as error:
-                self._failure = _failure(error, self._address)
+                self._failure = failure(error, self._address)
         return self._failure is None
 
     def _fetch(self, piece: int) -> None:
@@ -186,34 +179,38 @@ class RemoteFile(io.RawIOBase):
             end += 1
         self._wanted_next = end
         start, stop = piece * _PIECE, min(end * _PIECE, self.size)
-        self._count(stop - start)
-        try:
-            self._file.seek(start)
-            data = self._file.read(stop - start)
-        except ValueError:  # fsspec raises this if the server does not support ranges
+        if self.fetched + stop - start > self._most:
+            raise self._too_large()
+        data = self._source.read(start, stop)
+        if data is None:
             self._fetch_whole()
-            return
-        if len(data) != stop - start:
-            raise VideoError("unreadable", f"the server sent {len(data):,} bytes of {stop - start:,}")
-        place = self._kept.seek(0, os.SEEK_END)
-        self._kept.write(data)
-        self._places |= {number: place + (number - piece) * _PIECE for number in range(piece, end)}
+        else:
+            self._keep(piece, data)
 
     def _fetch_whole(self) -> None:
         if self.size > self._most:
-            raise VideoError("too_large", f"{self.size:,} bytes, which the server sends only as a whole; {_DOWNLOAD}")
+            raise only_whole(self.size)
         self._kept.seek(0)
-        with self._fs.open(self._path, "rb", block_size=0) as stream:
-            while data := stream.read(_PIECE):
-                self._count(len(data))
-                self._kept.write(data)
-        self.size = self._kept.tell()
+        self._source.save(self._kept)
+        saved = self._kept.tell()
+        if self.size not in (0, saved):
+            raise VideoError("unreadable", f"the server sent {saved:,} bytes of {self.size:,}")
+        self.size = saved
         self._places = {place // _PIECE: place for place in range(0, self.size, _PIECE)}
+
+    def _keep(self, piece: int, data: bytes) -> None:
+        """That piece, and those that follow it in `data`."""
+        place = self._kept.seek(0, os.SEEK_END)
+        self._kept.write(data)
+        self._places |= {piece + offset // _PIECE: place + offset for offset in range(0, len(data), _PIECE)}
 
     def _count(self, more: int) -> None:
         self.fetched += more
         if self.fetched > self._most:
-            raise VideoError("too_large", f"more than {self._most:,} bytes of it would have to be fetched; {_DOWNLOAD}")
+            raise self._too_large()
+
+    def _too_large(self) -> VideoError:
+        return VideoError("too_large", f"more than {self._most:,} bytes of it would have to be fetched; {DOWNLOAD}")
 
 
 class _MediaBoxes:
@@ -251,7 +248,60 @@ class _MediaBoxes:
         return True
 
 
-def _filesystem(address: str, reading: Reading) -> tuple[Any, str]:
+class _Source(Protocol):
+    """Where a file comes from. `size` is None if it can only be had as a whole; `first` is its beginning."""
+
+    size: int | None
+    first: bytes
+
+    def read(self, start: int, stop: int) -> bytes | None:
+        """None if the file can only be had as a whole after all."""
+
+    def save(self, file: IO[bytes]) -> None:
+        """Replace the content of `file` by the whole."""
+
+    def close(self) -> None: ...
+
+
+class _StoredFile:
+    """A file of one of fsspec's file systems, which read all that the server sends at once."""
+
+    first = b""
+
+    def __init__(self, address: str, count: Callable[[int], None]) -> None:
+        self._count = count
+        self._fs, self._path = _filesystem(address)
+        self._file = self._fs.open(self._path, "rb", cache_type="none")
+        self.size: int | None = getattr(self._file, "size", None)
+        self.close = self._file.close
+
+    def read(self, start: int, stop: int) -> bytes:
+        self._file.seek(start)
+        data: bytes = self._file.read(stop - start)
+        self._count(len(data))
+        if len(data) != stop - start:
+            raise VideoError("unreadable", f"the server sent {len(data):,} bytes of {stop - start:,}")
+        return data
+
+    def save(self, file: IO[bytes]) -> None:
+        with self._fs.open(self._path, "rb", block_size=0) as stream:
+            while data := stream.read(_PIECE):
+                self._count(len(data))
+                file.write(data)
+
+
+def _open(address: str, reading: Reading, count: Callable[[int], None]) -> _Source:
+    if scheme_of(address) not in HTTP:
+        return _StoredFile(address, count)
+    try:
+        from timesformer_cli.video.http_file import HttpFile
+    except ImportError as error:
+        package = "pip install 'timesformer-cli[remote]'"
+        raise VideoError("unsupported", f"{scheme_of(address)}:// addresses need {error.name}: {package}") from error
+    return HttpFile(address, reading, count, _PIECE)
+
+
+def _filesystem(address: str) -> tuple[Any, str]:
     """fsspec's file system for an address, and the path in it.
 
     Raises:
@@ -264,74 +314,7 @@ def _filesystem(address: str, reading: Reading) -> tuple[Any, str]:
     if scheme not in available_protocols():
         raise VideoError("unsupported", f"{scheme}:// addresses are not read; http, https, s3, gs, hf and others are")
     try:
-        options = _http_options(address, reading.fetch_timeout) if scheme in HTTP else {}
-        return url_to_fs(address, **options)  # type: ignore[no-any-return]
+        return url_to_fs(address)  # type: ignore[no-any-return]
     except ImportError as error:
-        missing = next((link.name for link in _chain(error) if isinstance(link, ImportError) and link.name), scheme)
-        package = "'timesformer-cli[remote]'" if scheme in HTTP else missing
-        raise VideoError("unsupported", f"{scheme}:// addresses need {missing}: pip install {package}") from error
-
-
-def _http_options(address: str, timeout: float) -> dict[str, Any]:
-    import aiohttp
-
-    return {
-        "headers": {"User-Agent": f"timesformer-cli/{__version__}", "Accept-Encoding": "identity"},
-        "client_kwargs": {
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
-            "trust_env": True,  # proxies, and passwords in .netrc
-        },
-        # A valid address is requested unchanged, since a signature may cover its exact characters.
-        "encoded": re.fullmatch(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})+", address) is not None,
-    }
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and the chain of its causes."""
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__
-
-
-def _failure(error: Exception, address: str) -> VideoError:
-    """The reason for a failure, without the address, which may contain a password."""
-    chain = list(_chain(error))
-    if any("Redirect" in type(link).__name__ for link in chain):
-        return VideoError("unreadable", "endless redirects, or a redirect to something other than a web address")
-    statuses = [status for status in map(_http_status, chain) if status is not None]
-    if statuses:
-        return _refusal(statuses[0])
-    if any(isinstance(link, socket.gaierror) for link in chain):
-        return VideoError("unreadable", "the server's name is unknown; is the address right, and the network up?")
-    if any(isinstance(link, ssl.SSLError) for link in chain):
-        return VideoError("unreadable", "no secure connection; is the server's certificate valid?")
-    if any(isinstance(link, TimeoutError) or "Timeout" in type(link).__name__ for link in chain):
-        return VideoError("unreadable", "the server does not answer in time")
-    if any(isinstance(link, PermissionError) or "Credentials" in type(link).__name__ for link in chain):
-        return VideoError("unreadable", "access denied; are the credentials set?")
-    numbers = [link.errno for link in chain if isinstance(link, OSError) and link.errno not in (None, errno.ENOENT)]
-    if numbers:
-        return VideoError("unreadable", f"it cannot be fetched ({os.strerror(numbers[0] or 0)})")
-    http = scheme_of(address) in HTTP  # fsspec raises this for every error there; its cause tells more
-    if isinstance(error, FileNotFoundError) and not (http and error.__cause__):
-        hint = "" if http else "; the address of a folder ends in a slash"
-        return VideoError("not_found", f"no such file{hint}")
-    if any(isinstance(link, ValueError) for link in chain):
-        return VideoError("unreadable", "not a valid address")
-    return VideoError("unreadable", f"it cannot be fetched ({type(chain[-1]).__name__})")
-
-
-def _http_status(error: BaseException) -> int | None:
-    """The HTTP status, as aiohttp and httpx store it."""
-    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) and status >= 400 else None
-
-
-def _refusal(status: int) -> VideoError:
-    answer = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
-    if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        return VideoError("not_found", f"no such file ({answer})")
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return VideoError("unreadable", f"access denied ({answer}); are the credentials set?")
-    return VideoError("unreadable", f"the server answers {answer}")
+        missing = next((link.name for link in chain(error) if isinstance(link, ImportError) and link.name), scheme)
+        raise VideoError("unsupported", f"{scheme}:// addresses need {missing}: pip install {missing}") from error

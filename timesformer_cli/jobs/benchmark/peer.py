@@ -135,7 +135,7 @@ def _face_pipeline(
     pipeline = _open_pipeline(checkpoint, network, settings.run.device)
     # The pipeline reads on from the first frame; no video may end before its last.
     stride = min(round(checkpoint.sampling.stride), fewest // frames)
-    paths = [item.path for item in items]
+    paths = [item.location for item in items]
     size = choose_batch_size(None, settings.run.device, lambda _: None, scorer)
     try:
         each = min(time_once(lambda: pipeline(paths[:1], frame_sampling_rate=stride)) for _ in range(2))
