@@ -1,11 +1,12 @@
-"""Files of strangers, damaged on purpose, through the commands: no traceback, no "bug", no exit code of its own.
+"""Damage files as strangers might, and run the commands that read them: no traceback, no "bug", no other exit code.
 
     python -m benchmarks.strangers [--seed 0] [--timeout 60] [--only annotations]
 
 Annotations, scores and records (450), recipes and processors (306), configs (144) and weight files (91) are changed
-with a fixed seed: values of another kind or size, fields gone or new, texts cut and flipped, JSON nested 100,000 deep,
-tensors renamed, of another shape or type. Each goes through the command that reads it, in a process of its own with a
-limit of time and 8 GiB of address space. Prints how each kind ended, and every command that ended as none may.
+with a fixed seed: values of a different type or size, fields removed or added, texts cut and flipped, JSON nested
+100,000 deep, tensors renamed or of a different shape or type. The command that reads the file runs in a process of its
+own, with a time limit and 8 GiB of address space. Prints the exit codes of each kind, and every command that ended in a
+way that it must not.
 """
 
 import argparse
@@ -36,7 +37,7 @@ _DEEP = "[" * 100_000
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value in JSON."""
+    """The path to every value in JSON."""
     yield path
     if isinstance(value, dict):
         for key, part in value.items():
@@ -47,7 +48,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed_json(text: str, rng: random.Random) -> str:
-    """One or two values of it replaced, left out, doubled or added."""
+    """The JSON with one or two values replaced, left out, doubled or added."""
     value = json.loads(text)
     for _ in range(rng.choice([1, 1, 2])):
         path = rng.choice(list(places(value)))
@@ -69,9 +70,9 @@ def changed_json(text: str, rng: random.Random) -> str:
     return json.dumps(value)
 
 
-def changed_text(text: str, rng: random.Random) -> bytes:
-    """Bytes flipped, cut, doubled or nested, whatever the format."""
-    data = bytearray(text.encode())
+def changed_bytes(content: bytes, rng: random.Random) -> bytes:
+    """Bytes flipped, cut, doubled or nested, for any format."""
+    data = bytearray(content)
     way = rng.randrange(5)
     if way == 0:
         for _ in range(rng.choice([1, 5, 50])):
@@ -91,8 +92,9 @@ def changed_text(text: str, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def changed(text: str, rng: random.Random) -> bytes:
-    """Of JSON, mostly its values; of anything else, its bytes."""
+def changed(content: bytes, rng: random.Random) -> bytes:
+    """For JSON mostly with changed values; for any other format with changed bytes."""
+    text = content.decode("latin-1")
     if text.startswith(("{", "[")) and "\n{" not in text and rng.random() < 0.75:
         return changed_json(text, rng).encode("utf-8", "surrogatepass")
     if text.startswith("{") and "\n{" in text and rng.random() < 0.75:  # JSON lines
@@ -100,11 +102,11 @@ def changed(text: str, rng: random.Random) -> bytes:
         number = rng.randrange(len(lines))
         lines[number] = changed_json(lines[number], rng)
         return ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass")
-    return changed_text(text, rng)
+    return changed_bytes(content, rng)
 
 
 def changed_weights(file: Path, rng: random.Random) -> None:
-    """A file of safetensors with tensors gone, new, of another shape or type, or with its bytes changed."""
+    """A safetensors file with tensors removed, added, of a different shape or type, or with changed bytes."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -137,14 +139,17 @@ def changed_weights(file: Path, rng: random.Random) -> None:
 
 
 class Material:
-    """What is damaged: a model, a dataset with its lists, a run of `evaluate`, a finished output of `predict`."""
+    """The files that are damaged: a model, a dataset and its lists, a run of `evaluate`, outputs of `predict`."""
 
     def __init__(self, folder: Path) -> None:
         from testing.clips import LABELS, write_model, write_video
+        from timesformer_cli.checkpoints.folder import save_recipe
+        from timesformer_cli.checkpoints.resolve import resolve
 
         self.folder = folder
         os.chdir(folder)
         write_model(folder / "model")
+        save_recipe(folder / "model", resolve("model").recipe)
         labels = list(LABELS)
         for number in range(4):
             video = folder / f"videos/{labels[number]}/clip{number}.mp4"
@@ -154,7 +159,7 @@ class Material:
         pairs = [(path, path.partition("/")[0]) for path in paths]
         rows = [{"path": path, "label": label} for path, label in pairs]
         ssv2 = [{"id": path.removesuffix(".mp4"), "template": label} for path, label in pairs]
-        self.annotations = {
+        texts = {
             "list.csv": "".join(f"{path} {labels.index(label)}\n" for path, label in pairs),
             "table.csv": "path,label\n" + "".join(f"{path},{label}\n" for path, label in pairs),
             "kinetics.csv": "label,youtube_id,time_start,time_end,split\n"
@@ -162,6 +167,7 @@ class Material:
             "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
             "ssv2.json": json.dumps(ssv2),
         }
+        self.annotations = {name: text.encode() for name, text in texts.items()}
         assert run(["evaluate", "videos", "-m", "model", "-o", "run", "--workers", "0", "-q"])[0] == 0
         for output in (["shard.jsonl", "--shard", "1/2"], ["shard.jsonl", "--shard", "2/2"], ["whole.jsonl"]):
             made = run(["predict", "videos", "-m", "model", "--workers", "0", "-o", *output])
@@ -204,7 +210,7 @@ def cases(material: Material) -> dict[str, list[Case]]:
     """By kind: what writes a damaged file into the current folder, and gives the command that reads it."""
     model = material.folder / "model"
 
-    def annotations(name: str, text: str) -> Case:
+    def annotations(name: str, text: bytes) -> Case:
         def case(rng: random.Random) -> list[str]:
             Path(name).write_bytes(changed(text, rng))
             videos = str(material.folder / "videos")
@@ -216,8 +222,8 @@ def cases(material: Material) -> dict[str, list[Case]]:
         def case(rng: random.Random) -> list[str]:
             copy_tree(material.folder / "run", Path("run"))
             file = Path("run") / name
-            file.write_bytes(changed(file.read_text(errors="surrogateescape"), rng))
-            return [*args, "run"]
+            file.write_bytes(changed(file.read_bytes(), rng))
+            return [*args, f"run/{name}" if name.endswith(".npz") else "run"]
 
         return case
 
@@ -225,16 +231,16 @@ def cases(material: Material) -> dict[str, list[Case]]:
         def case(rng: random.Random) -> list[str]:
             for file in material.folder.glob("*.jsonl*"):
                 Path(file.name).write_bytes(file.read_bytes())
-            Path(name).write_bytes(changed(Path(name).read_text(), rng))
+            Path(name).write_bytes(changed(Path(name).read_bytes(), rng))
             return list(args)
 
         return case
 
-    def of_the_model(name: str, start: str = "") -> Case:
+    def of_the_model(name: str, start: bytes = b"") -> Case:
         def case(rng: random.Random) -> list[str]:
             copy_tree(model, Path("model"))
             file = Path("model") / name
-            file.write_bytes(changed(start or file.read_text(), rng))
+            file.write_bytes(changed(start or file.read_bytes(), rng))
             if rng.random() < 0.5:
                 return ["models", "show", "model"]
             return ["predict", clip(material), "-m", "model", "--workers", "0"]
@@ -257,7 +263,9 @@ def cases(material: Material) -> dict[str, list[Case]]:
     found = sorted(
         path.name for path in (material.folder / "run").iterdir() if path.suffix in (".json", ".jsonl", ".csv")
     )
-    runs = [of_a_run(name, "runs", "rescore") for name in found]
+    own = str(material.folder / "run")
+    runs = [of_a_run(name, *args) for name in found for args in (["runs", "rescore"], ["runs", "compare", own])]
+    runs.append(of_a_run("scores.npz", "evaluate", "--from-predictions"))
     shard = [path.name for path in material.folder.glob("shard.1-of-2.jsonl*") if "lock" not in path.name]
     merges = [
         of_an_output(name, "merge", "shard.1-of-2.jsonl", "shard.2-of-2.jsonl", "-o", "all.csv")
@@ -278,7 +286,7 @@ def cases(material: Material) -> dict[str, list[Case]]:
     resumes = [of_an_output(name, *resume) for name in whole]
     processor = json.dumps(
         {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "image_mean": [0.45] * 3}
-    )
+    ).encode()
     return {
         "annotations, scores, records": (lists + runs + merges + resumes),
         "recipes and processors": [of_the_model("recipe.json"), of_the_model("preprocessor_config.json", processor)],

@@ -18,7 +18,7 @@ from testing.weights import CONFIG
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.errors import OutputError
 from timesformer_cli.files import locked, put_folder, replacing, whole, whole_folder
-from timesformer_cli.results.copies import _copy
+from timesformer_cli.results.copies import Sorter
 
 OLD = {"config.json": b"old", "model.safetensors": b"old weights"}
 CASES = ("save", "one_by_one", "export", "merge", "download")  # of testing/kills.py
@@ -180,9 +180,12 @@ class TestPlantedLinks:
     def test_copies(self, tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "video").write_text("a video")
         monkeypatch.setattr("timesformer_cli.results.copies._digest", lambda _: "1")
-        (tmp_path / ".1.part").symlink_to(outside)
-        _copy(tmp_path / "video", tmp_path / "copy")
-        assert ((tmp_path / "copy").read_text(), outside.read_text()) == ("a video", "theirs")
+        (tmp_path / "sorted/cat").mkdir(parents=True)
+        (tmp_path / "sorted/cat/.1.part").symlink_to(outside)
+        record = {"path": str(tmp_path / "video"), "status": "ok", "predictions": [{"label": "cat"}]}
+        copy = Sorter(str(tmp_path / "sorted"), ["cat"], link=False).place(record | {"video": {"duration": 1.0}})
+        assert copy is not None
+        assert (copy.read_text(), outside.read_text()) == ("a video", "theirs")
 
     def test_locks(self, tmp_path: Path, outside: Path) -> None:
         (tmp_path / "o.jsonl.lock").symlink_to(tmp_path / "made")

@@ -18,6 +18,8 @@ ORDER = [
     "__about__",
     # words: settings, records that flow, small tools
     "errors",
+    "strict_json",
+    "shapes",
     "files",
     "specs",
     "flow",

@@ -245,6 +245,9 @@ class TestRecipe:
         sampling, preprocess = SamplingSpec(num_frames=8), PreprocessSpec(size=(32, 32), short_side=32)
         with pytest.raises(ValueError, match=r"^combine is 'sum'; known are logits, probabilities, raw_logits$"):
             Recipe(base="own", sampling=sampling, preprocess=preprocess, combine="sum")  # type: ignore[arg-type]
+        for name in (3, None, ["a"], {}):
+            with pytest.raises(ValueError, match=r"^name is .*; it must be a text$"):
+                Recipe(base=name, sampling=sampling, preprocess=preprocess)  # type: ignore[arg-type]
 
 
 class TestCheckpoint:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
+from timesformer_cli import strict_json
 from timesformer_cli.files import whole
 
 AttentionType = Literal["divided_space_time", "joint_space_time", "space_only"]
@@ -229,7 +230,7 @@ class TimesformerConfig:
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
         """Read `folder/config.json`. Raises OSError without the file, ValueError for bad content."""
-        return cls.from_dict(json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")))
+        return cls.from_dict(strict_json.read(Path(folder) / "config.json"))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `folder/config.json`, creating the folder."""
@@ -469,6 +470,7 @@ class Recipe:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _require(isinstance(self.base, str), f"name is {_shown(self.base)}; it must be a text")
         _require_one_of("combine", self.combine, Combine)
 
     @property

@@ -648,7 +648,7 @@ class TestHostile:
         value = etag.format(outside=tmp_path / "planted")
         headers = {"X-Repo-Commit": commit, header: f'"{value}"', "Content-Length": "3300"}
         hub.add_fault("/model.safetensors", method="HEAD", status=200, headers=headers)
-        assert f"what answers is not a Hub (it sent the ETag {value!r}, which is no digest); check" in refusal()
+        assert f"the server is not a Hub (it sent the ETag {value!r}, which is not a digest); check" in refusal()
         assert {path.name for path in tmp_path.rglob("*") if "planted" in path.name} == set()
         assert subject.find_cached(REPO) is None
 
@@ -679,7 +679,7 @@ class TestHostile:
         hub.add_repo(REPO, SMALL)
         answer = {"id": REPO, "sha": "0" * 40, "siblings": [{"rfilename": "config.json", "size": 1}, entry]}
         hub.add_fault("/api/models/", body=json.dumps(answer).encode())
-        assert f"what answers is not a Hub (it lists {entry['rfilename']!r}" in refusal()
+        assert f"the server is not a Hub (it lists {entry['rfilename']!r}" in refusal()
         assert not cache.exists()
 
     @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

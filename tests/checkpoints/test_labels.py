@@ -158,6 +158,7 @@ def error_of(path: Path) -> str:
         ('{"0": "a", "1": ""}', "key '1' has no name"),
         ('{"a": 0, "b": 0}', "two labels have the number 0: 'a' and 'b'"),
         ('{"a": 0, "a": 1}', "'a' is listed twice"),
+        (json.dumps({str(number): number for number in range(300_000)})[:-1] + ', "7": 7}', "'7' is listed twice"),
         ('{"a": 0, "b": true}', "'b' stands for True"),
         ('{"a": 0, "b": 1.0}', "'b' stands for 1.0"),
         ('{"a": 0, "b": "x"}', "'b' stands for 'x'"),

@@ -211,7 +211,7 @@ class TestKeysThatDoNotFit:
         self, folder: Path, state: dict[str, Tensor], dtype: torch.dtype
     ) -> None:
         state["classifier.bias"] = state["classifier.bias"].to(dtype)
-        said = f"keys 1 not of floating point: classifier.bias ({str(dtype).removeprefix('torch.')})"
+        said = f"keys 1 not floating point: classifier.bias ({str(dtype).removeprefix('torch.')})"
         assert self.refusal(folder, state).endswith(said)
 
     def test_another_attention_type(self, folder: Path) -> None:

@@ -81,7 +81,7 @@ GOOD = "a.mp4 5\n" * 3
         (b"PAR1 and so on", r"not readable as Parquet \(.*\); is it damaged"),
         # JSON.
         ('[{"id": "7", "template": "archery"},\n{"id"\n\n', r"line 4: not valid JSON \(Expecting ':' delimiter\)$"),
-        ('{"id": ' + "1" * 5_000, "line 1: not valid JSON .Exceeds the limit"),
+        ('{"id": ' + "1" * 5_000, "line 1: not valid JSON .a whole number of 5000 digits"),
         ('[{"id": "7", "template": "archery"}\n', "line 1: the JSON list is not closed; was the file cut off"),
         ('[{"id": "7", "template": "archery"},\n5]', "line 2: expected a JSON object for each video, not 5"),
         ('[{"id": "7", "template": {}}]', "line 1: {} is not a label"),
@@ -89,7 +89,7 @@ GOOD = "a.mp4 5\n" * 3
         (r'{"path": "a.mp4\u0000", "label": "archery"}', r"line 1: expected a video as 'path', not 'a.mp4\\x00'"),
         ('[{"id": "7"}, {"id": "8"}]', "none of its videos has a label"),
         ('{"Approaching something with your camera": "0"}', r"line 1: columns \['Approaching .* no known"),
-        ('{"id": ' + "[" * 100_000, "line 1: JSON nested too deeply"),
+        ('{"id": ' + "[" * 100_000, "line 1: not valid JSON .nested too deeply"),
         ("[]", r"line 1: columns \[\] fits no known format"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Runs that share the work: whose video is whose, and outputs of all that make the very file of a single run."""
 
+import json
 import os
 import re
 import shutil
@@ -123,7 +124,8 @@ class TestParts:
 def record(path: str) -> dict[str, Any]:
     if "bad" in path:
         return {"path": path, "status": "error", "model": "tiny", "error": {"kind": "decode", "message": "m"}}
-    return {"path": path, "status": "ok", "model": "tiny", "predictions": [], "video": {}, "recipe": "original"}
+    video = {"duration": 1.0, "fps": None, "frames": 3, "width": 4, "height": 5, "codec": "h264"}
+    return {"path": path, "status": "ok", "model": "tiny", "predictions": [], "video": video, "recipe": "original"}
 
 
 def write_shard(
@@ -234,12 +236,69 @@ class TestOpen:
             case "another path":
                 lines[-1] = lines[-1].replace(b".mp4", b".mkv")
             case "another status":
-                lines[0] = lines[0].replace(b'"ok"', b'"error"')
+                failed = record(json.loads(lines[0])["path"]) | {"status": "error"}
+                failed["error"] = {"kind": "decode", "message": "no"}
+                del failed["predictions"], failed["video"]
+                lines[0] = json.dumps(failed).encode() + b"\n"
         target.write_bytes(b"".join(lines))
         shards = open_shards(outputs)
         with pytest.raises(OutputError, match=rf"{target.name}: .* its run wrote") as error:
             list(shards.records())
         assert f"`shard={index}/3` `resume`" in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "said"),
+        [
+            ("predictions", 3, "3 instead of a list"),
+            ("predictions", [{"rank": 1}], "no index and no label and no score in {'rank': 1}"),
+            ("predictions", [{"rank": 1, "index": 0, "label": None, "score": 0.5}], "None instead of a text"),
+            ("predictions", [{"rank": 1, "index": 0, "label": "w", "score": "0.5"}], "'0.5' instead of a finite num"),
+            ("video", [], "[] instead of an object"),
+            ("model", {}, "{} instead of a text"),
+            ("segments", {"a": 1}, "field 'predictions'"),
+            ("__class__", 1, "field '__class__'"),
+        ],
+    )
+    def test_records_that_no_run_wrote(self, outputs: list[Path], field: str, value: Any, said: str) -> None:
+        lines = outputs[1].read_text(encoding="utf-8").splitlines(keepends=True)
+        lines[0] = json.dumps(json.loads(lines[0]) | {field: value}) + "\n"
+        outputs[1].write_text("".join(lines), encoding="utf-8")
+        shards = open_shards(outputs)
+        with pytest.raises(OutputError) as error:
+            list(shards.records())
+        assert f"{outputs[1]}: line 1 is not a record that a run wrote ({said}" in str(error.value)
+
+    @pytest.mark.parametrize("path", [None, 1, ["a"]])
+    def test_records_of_no_video(self, outputs: list[Path], path: Any) -> None:
+        lines = outputs[1].read_text(encoding="utf-8").splitlines(keepends=True)
+        lines[0] = json.dumps(json.loads(lines[0]) | {"path": path}) + "\n"
+        outputs[1].write_text("".join(lines), encoding="utf-8")
+        with pytest.raises(OutputError, match=r"line 1 is not a record; the file was changed"):
+            list(open_shards(outputs).records())
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"shard": 3},
+            {"shard": [1, 2, 3]},
+            {"shard": ["1", "3"]},
+            {"labels": [1, 2]},
+            {"recipe": "original"},
+            {"recipe": {"combine": "logits"}},
+            {"weights_sha256": []},
+            {"timeline": 3},
+            {"data_set": {"rows": 3}},
+            {"fused": [{"model": "a"}]},
+            {"model": None},
+        ],
+    )
+    def test_settings_that_no_run_wrote(self, outputs: list[Path], change: dict[str, Any]) -> None:
+        meta = outputs[1].with_name(outputs[1].name + ".meta.json")
+        content = json.loads(meta.read_text(encoding="utf-8"))
+        content["settings"] |= change
+        meta.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(OutputError, match=r"meta\.json, which holds its settings, is missing or damaged"):
+            open_shards(outputs)
 
 
 @pytest.fixture(scope="module")

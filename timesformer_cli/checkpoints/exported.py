@@ -1,6 +1,5 @@
 """Models in the formats of other runtimes: the names of their files, and the metadata in them."""
 
-import json
 import mmap
 import re
 import zipfile
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
+from timesformer_cli import strict_json
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.specs import EXPORTED_SUFFIXES
 
@@ -154,7 +154,7 @@ def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
 
 
 def _texts(content: bytes) -> dict[str, str]:
-    values: Any = json.loads(content)
+    values: Any = strict_json.loads(content)
     if not isinstance(values, dict):
         raise ValueError(f"{METADATA_FILE} is not a JSON object")
     return {str(key): str(value) for key, value in values.items()}

@@ -6,15 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from timesformer_cli import strict_json
 from timesformer_cli.checkpoints import exported, processors
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.files import checksum
 from timesformer_cli.specs import WEIGHT_FILES, PreprocessSpec, Recipe, TimesformerConfig
 
 RECIPE_FILE = "recipe.json"
-
-# Bytes; 100,000 names of classes take some 10 MB.
-_LARGEST_JSON = 2**25
 
 
 def find_weights(folder: Path) -> Path:
@@ -60,14 +58,12 @@ def read_processor(folder: Path, config: TimesformerConfig) -> PreprocessSpec | 
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise CheckpointError(f"{path}: larger than the {_LARGEST_JSON / 1e6:.0f} MB that are read of such a file")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.read(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent}: no {path.name}; is it a model folder?") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8, or nested without end
+    except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON ({error})") from error
     return _object(content, str(path))
 
@@ -75,8 +71,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_json(text: str, path: Path, key: str) -> dict[str, Any]:
     where = f"{path}: {key} in its metadata"
     try:
-        return _object(json.loads(text), where)
-    except (ValueError, RecursionError) as error:
+        return _object(strict_json.loads(text), where)
+    except ValueError as error:
         raise CheckpointError(f"{where}: not valid JSON ({error})") from error
 
 
@@ -105,5 +101,5 @@ def weight_checksums(weights: Path | None) -> dict[str, str]:
     names = {file.name for file in exported.files_of(weights)}
     if weights.name.endswith(".index.json"):
         with suppress(ValueError, KeyError, AttributeError):  # loading it reports what is wrong
-            names |= set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
+            names |= set(strict_json.read(weights)["weight_map"].values())
     return {name: checksum([weights.with_name(name)]) for name in sorted(names)}

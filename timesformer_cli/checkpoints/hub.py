@@ -7,7 +7,6 @@ files that a commit does not have.
 
 import hashlib
 import io
-import json
 import logging
 import os
 import re
@@ -24,6 +23,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from timesformer_cli import strict_json
 from timesformer_cli.checkpoints import exported
 from timesformer_cli.errors import CheckpointError
 
@@ -263,7 +263,7 @@ def _shards(weights: Path) -> list[str]:
     if not weights.name.endswith(".index.json"):
         return []
     try:
-        names = sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(strict_json.read(weights)["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError("it is not an index of weight shards") from error
     for name in names:
@@ -332,7 +332,7 @@ def _list_files(source: _Source, revision: str) -> _Listing:
     for name in listing.sizes:
         path = PureWindowsPath(name)  # which knows the separators of every system
         if not name or "\0" in name or path.anchor or ".." in path.parts:
-            raise ValueError(f"it lists {name[:100]!r}, which is no file of a repository")
+            raise ValueError(f"it lists {name[:100]!r}, which is not a file of a repository")
         size, digest = listing.sizes[name], listing.hashes[name]
         if not (size is None or (isinstance(size, int) and size >= 0)):
             raise ValueError(f"it lists {name[:100]!r} with the size {size!r}")
@@ -417,7 +417,7 @@ def _get(source: _Source, origin: _Listing, name: str, *, bars: bool) -> Path:
         if found.commit_hash != origin.commit:
             raise ValueError("it sent a file of another commit")
         if found.etag is not None and not _DIGEST.fullmatch(found.etag):
-            raise ValueError(f"it sent the ETag {found.etag[:100]!r}, which is no digest")
+            raise ValueError(f"it sent the ETag {found.etag[:100]!r}, which is not a digest")
         size = found.size if origin.sizes[name] is None else origin.sizes[name]
         digest = origin.hashes[name] or found.etag
         if size is None or digest is None:

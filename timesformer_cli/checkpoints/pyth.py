@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from timesformer_cli import strict_json
 from timesformer_cli.checkpoints import labels
 from timesformer_cli.checkpoints.layouts import ENCODER, HEAD, LAYERS, numbers, to_original
 from timesformer_cli.checkpoints.weights import Stored, without_collection
@@ -57,7 +58,7 @@ def facts_of(stored: Stored) -> TrainingFacts:
 
 def _read_own(text: Any, path: Path) -> TrainingFacts:
     try:
-        values = json.loads(text)
+        values = strict_json.loads(text)
         config, recipe = TimesformerConfig.from_dict(values["config"]), Recipe.from_dict(values["recipe"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -1,7 +1,6 @@
 """Weights on disk: reading and writing state dicts of any origin. Only tensors and plain data are unpickled."""
 
 import gc
-import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from timesformer_cli import strict_json
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.files import whole
 
@@ -105,7 +105,7 @@ def read_stored(path: Path, largest: int = _LARGEST_UNPACKED) -> Stored:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(strict_json.read(index)["weight_map"].values()))
         shards = [index.parent / name for name in names]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index}: not an index of weight shards ({error})") from error

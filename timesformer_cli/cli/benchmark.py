@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from timesformer_cli import strict_json
 from timesformer_cli.cli import console
 from timesformer_cli.cli.options import OUTPUT, RUN, Talk, positive
 from timesformer_cli.cli.options.bundle import bundled
@@ -167,7 +168,7 @@ def _read(path: Path) -> dict[str, Any]:
     from timesformer_cli.jobs.benchmark import compare
 
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = strict_json.read(path)
         compare(content, content)  # or a missing field would be found only after minutes
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from timesformer_cli import strict_json
 from timesformer_cli.errors import InputError
 from timesformer_cli.video.inputs import VIDEO_EXTENSIONS
 
@@ -151,7 +152,6 @@ def cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON list, or of JSON lines, each with the line where it begins."""
     text = "".join(text for _, text in lines(path))
-    decoder = json.JSONDecoder()
     position = _after_gap(text, 0)
     in_list = text.startswith("[", position)
     position += in_list
@@ -159,12 +159,10 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     while (position := _after_gap(text, position)) < len(text) and not (in_list and text[position] == "]"):
         line, counted = line + text.count("\n", counted, position), position
         try:
-            record, position = decoder.raw_decode(text, position)
-        except RecursionError as error:
-            raise InputError(f"{place(path, line)}: JSON nested too deeply") from error
+            record, position = strict_json.raw_decode(text, position)
         except json.JSONDecodeError as error:
             raise InputError(f"{place(path, error.lineno)}: not valid JSON ({error.msg})") from error
-        except ValueError as error:  # a number of thousands of digits
+        except ValueError as error:
             raise InputError(f"{place(path, line)}: not valid JSON ({error})") from error
         if not isinstance(record, dict):
             raise InputError(f"{place(path, line)}: expected a JSON object for each video, not {short(record)}")

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from timesformer_cli import strict_json
 from timesformer_cli.datasets import Problem, ProblemKind
 from timesformer_cli.errors import InputError, OutputError
 from timesformer_cli.evaluation import confusion_matrix as heatmap
@@ -27,6 +28,8 @@ from timesformer_cli.results.journal import Ledger, meta_of, read_meta, read_rec
 from timesformer_cli.results.record import Record
 from timesformer_cli.results.settings import Provenance
 from timesformer_cli.results.writers import csv_text
+from timesformer_cli.shapes import Maybe, anything, count, number, string, table
+from timesformer_cli.shapes import record as shape
 
 VIDEOS = "videos.jsonl"
 METRICS = "metrics.json"
@@ -113,13 +116,19 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{videos}: not the records of timesformer evaluate ({what})") from error
 
 
+_SPEED = shape(videos=count, seconds=number, videos_per_second=number)
+_MACHINE = shape(anything, versions=table(string, string))
+_SUMMARY = shape(anything, throughput=Maybe(_SPEED), run=Maybe(_MACHINE))
+
+
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The content of `metrics.json`; empty if it does not exist yet."""
+    """The content of `metrics.json`; empty if it does not exist yet, or is damaged, as it is made anew."""
     try:
-        summary = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        summary: dict[str, Any] = strict_json.read(folder / METRICS)
+        _SUMMARY(summary)
     except (OSError, ValueError):
         return {}
-    return summary if isinstance(summary, dict) else {}
+    return summary
 
 
 def write_results(folder: Path, run: Run, summary: dict[str, Any], commands: Sequence[str]) -> None:

@@ -23,6 +23,8 @@ from timesformer_cli.flow import Prediction, Result
 from timesformer_cli.results.logits import pack, unpack
 from timesformer_cli.results.record import Excerpt, Record, to_record
 from timesformer_cli.results.settings import Combination, Fused, Provenance
+from timesformer_cli.shapes import Maybe, anything, count, each, string
+from timesformer_cli.shapes import record as shape
 from timesformer_cli.specs import Checkpoint, Combine
 
 # What the records of a run hold: besides the labels they show, the mean logits of all classes.
@@ -149,6 +151,16 @@ def record_of(result: Result, checkpoint: Checkpoint, target: Sequence[int]) -> 
     return record
 
 
+_SCORES = Maybe(each(string))
+_SCORED = shape(anything, path=string, target=each(count), _logits=_SCORES, _probabilities=_SCORES)
+_FAILED = shape(anything, path=string, target=each(count), error=shape(kind=string, message=string))
+
+
+def _check(record: Record) -> None:
+    """Raise ValueError for a record without true classes, or with a field of a different type."""
+    (_FAILED if record["status"] == "error" else _SCORED)(record)
+
+
 def gather(records: Iterable[Record], provenance: Provenance) -> Run:
     """The run that wrote `records`. Raises ValueError, KeyError or TypeError if they are not those of a run."""
     paths: list[str] = []
@@ -156,11 +168,12 @@ def gather(records: Iterable[Record], provenance: Provenance) -> Run:
     failed: list[Record] = []
     rows: dict[str, list[NDArray[np.float32]]] = {}
     for record in records:
+        _check(record)
         if record["status"] == "error":
             failed.append(record)
             continue
         paths.append(record["path"])
-        targets.append(tuple(map(int, record["target"])))
+        targets.append(tuple(record["target"]))
         for kind in _KINDS:
             if f"_{kind}" in record:
                 rows.setdefault(kind, []).append(unpack(record[f"_{kind}"][0]))

@@ -4,7 +4,6 @@ A pickle is read only if it holds lists, dicts, numbers and NumPy arrays. No fun
 of NumPy's functions lead to the few below, which only make arrays from bytes.
 """
 
-import json
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli import strict_json
 from timesformer_cli.datasets import Dataset
 from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.evaluation.run import Run
@@ -184,7 +184,7 @@ def _from_parquet(path: Path) -> Scores:
 
     table = read_table(path, columns=["path", "logits"])
     logits = np.array(table.column("logits").to_pylist(), np.float32)
-    labels = tuple(map(str, json.loads(table.schema.metadata[b"labels"])))
+    labels = tuple(map(str, strict_json.loads(table.schema.metadata[b"labels"])))
     return Scores(path, logits, "logits", tuple(map(shown, table.column("path").to_pylist())), labels)
 
 

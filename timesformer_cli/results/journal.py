@@ -18,11 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from timesformer_cli import strict_json
 from timesformer_cli.errors import OutputError
 from timesformer_cli.files import DIGEST, PathSet, digest_of, encoded, replacing, told, without_links
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
-from timesformer_cli.results.record import Record, private_line, spans
-from timesformer_cli.results.settings import Provenance, differences
+from timesformer_cli.results.record import Record, check_record, private_line, spans
+from timesformer_cli.results.settings import Provenance, check_settings, differences
 from timesformer_cli.results.writers import Format, write_file
 
 
@@ -189,7 +190,7 @@ class Ledger:
                 save_logits(part, rows, labels, format=ending)
         if self._journal != self._target:
             origin = self._provenance.origin
-            records = (record for _, record in read_records(self._journal))
+            records = (record for _, record in read_records(self._journal, check_record))
             with replacing(self._target) as part:
                 write_file(part, self._format, records, origin)
         _write_meta(self._target, self._provenance.to_dict(), self._holds)
@@ -325,11 +326,12 @@ def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
     """
     path = meta_of(target)
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = strict_json.read(path)
         finished = meta["finished"]
         if finished is not None:
             finished = Holdings(int(finished["videos"]), int(finished["failed"]), int(finished["paths"], 16))
-        return dict(meta["settings"]), finished
+        check_settings(meta["settings"])
+        return meta["settings"], finished
     except (OSError, ValueError, TypeError, KeyError):
         raise OutputError(
             f"{target}: cannot be resumed: {path.name}, which holds its settings, is missing or damaged; "
@@ -337,11 +339,13 @@ def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
         ) from None
 
 
-def read_records(path: Path) -> Iterator[tuple[int, Record]]:
+def read_records(path: Path, check: Callable[[Record], None] = lambda _: None) -> Iterator[tuple[int, Record]]:
     """Each record, preceded by the offset of the byte after it; a torn record at the end is left out.
 
+    `check` raises ValueError for a record with fields that will not do.
+
     Raises:
-        OutputError: a line before other records is not a record; or the file cannot be read.
+        OutputError: a line before other records is not a record, or fails the check; or the file cannot be read.
     """
     end = 0
     with told(path, "read"), path.open("rb") as file:
@@ -353,6 +357,13 @@ def read_records(path: Path) -> Iterator[tuple[int, Record]]:
                         f"{path}: line {number} is not a record; the file was changed since it was written"
                     )
                 return
+            try:
+                check(record)
+            except ValueError as error:
+                raise OutputError(
+                    f"{path}: line {number} is not a record that a run wrote ({error}); copy the file again, or label "
+                    "again with `overwrite`"
+                ) from error
             end += len(line)
             yield end, record
 
@@ -361,14 +372,18 @@ def _parse(line: bytes) -> Record | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        record = json.loads(line)
+        record = strict_json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and {"path", "status"} <= record.keys() else None
+    return record if isinstance(record, dict) and _identifies(record) else None
+
+
+def _identifies(record: Record) -> bool:
+    return isinstance(record.get("path"), str) and record.get("status") in ("ok", "error")
 
 
 def _logits_in(journal: Path) -> Iterator[LogitsRow]:
-    for _, record in read_records(journal):
+    for _, record in read_records(journal, check_record):
         for span, packed in zip(spans(record), record.get("_logits", ()), strict=True):
             yield LogitsRow(record["path"], span["start"], span["end"], unpack(packed))
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from timesformer_cli.flow import Failure, Result, Segment, ViewLabel, likeliest
 from timesformer_cli.pipeline.aggregate import merge
 from timesformer_cli.results.logits import pack
+from timesformer_cli.shapes import Maybe, Shape, count, each, matching, number, or_none, string, whole
+from timesformer_cli.shapes import record as shape
 from timesformer_cli.specs import Checkpoint
 
 # One video, as an object of JSON lines. Fields that begin with an underscore are written only in formats that use
@@ -64,6 +66,34 @@ def spans(record: Record) -> list[Record]:
         segments: list[Record] = record["segments"]
         return segments
     return [{"start": 0.0, "end": record["video"]["duration"] or 0.0, "predictions": record["predictions"]}]
+
+
+_PREDICTIONS = each(shape(rank=count, index=count, label=string, score=number))
+_VIEWS = each(shape(clip=whole, crop=string, frames=each(count), repeated=Maybe(count)))
+_TIME = or_none(number)
+_PACKED = Maybe(each(string))
+_COMMON: dict[str, Shape | Maybe] = {
+    "path": string,
+    "status": matching("status", "ok|error"),
+    "model": string,
+    "recipe": Maybe(string),
+}
+_COMMON |= {"target": Maybe(each(count)), "_logits": _PACKED, "_probabilities": _PACKED, "_thumbnails": _PACKED}
+_FAILED = shape(**_COMMON, error=shape(kind=string, message=string))
+_VIDEO = shape(duration=_TIME, fps=_TIME, frames=count, width=count, height=count, codec=string)
+_WHOLE = shape(**_COMMON, predictions=_PREDICTIONS, video=_VIDEO, views=Maybe(_VIEWS))
+_SEGMENTS = each(shape(start=_TIME, end=_TIME, predictions=_PREDICTIONS, views=Maybe(_VIEWS)))
+_TIMELINE = shape(**_COMMON, segments=_SEGMENTS, video=_VIDEO)
+
+
+def check_record(record: Record) -> None:
+    """Raise ValueError unless a record, read from a file, has the fields that `to_record` writes, of their types."""
+    if record.get("status") == "error":
+        _FAILED(record)
+    elif "segments" in record:
+        _TIMELINE(record)
+    else:
+        _WHOLE(record)
 
 
 def public(record: Record) -> Record:

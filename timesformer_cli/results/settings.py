@@ -9,6 +9,19 @@ from typing import Any, Self, TypeVar
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoints.folder import weight_checksums
 from timesformer_cli.results.record import Excerpt, Origin
+from timesformer_cli.shapes import (
+    Maybe,
+    anything,
+    count,
+    each,
+    flag,
+    number,
+    or_none,
+    record,
+    string,
+    table,
+    whole,
+)
 from timesformer_cli.specs import Checkpoint, Combine, Recipe, Timeline
 
 T = TypeVar("T")
@@ -38,6 +51,52 @@ class Combination:
 
     name: str
     combine: Combine
+
+
+_TEXT = Maybe(or_none(string))
+_DATA_SET = record(
+    anything,
+    rows=count,
+    samples=count,
+    multi_label=flag,
+    classes=or_none(each(string)),
+    problems=table(string, count),
+    limit=Maybe(or_none(count)),
+    seed=Maybe(or_none(whole)),
+    frames=Maybe(flag),
+    root=_TEXT,
+    annotations=_TEXT,
+    annotations_sha256=_TEXT,
+    samples_sha256=_TEXT,
+    format=_TEXT,
+    split=_TEXT,
+    label_map=_TEXT,
+    matched_by=_TEXT,
+)
+_FUSED = record(model=string, weight=number, settings=lambda value: check_settings(value))
+_SETTINGS = record(
+    anything,
+    version=Maybe(string),
+    model=string,
+    source=string,
+    weights_sha256=Maybe(table(string, string)),
+    labels=Maybe(each(string)),
+    recipe=record(anything, name=string),
+    timeline=Maybe(table(string, anything)),
+    precision=Maybe(string),
+    frame_rate=Maybe(number),
+    shown=Maybe(record(top_k=count, threshold=or_none(number), merge=flag, logits=flag, segments=flag)),
+    data_set=Maybe(_DATA_SET),
+    shard=Maybe(each(count)),
+    fused=Maybe(each(_FUSED)),
+)
+
+
+def check_settings(values: Any) -> None:
+    """Raise ValueError unless `values`, read from a file, are what `Provenance.to_dict` writes, of their types."""
+    _SETTINGS(values)
+    if len(values.get("shard", (1, 1))) != 2:
+        raise ValueError(f"{values['shard']} instead of a shard and their number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

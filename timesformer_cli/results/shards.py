@@ -9,7 +9,7 @@ from typing import Any
 
 from timesformer_cli.errors import OutputError
 from timesformer_cli.results.journal import Holdings, read_meta, read_records
-from timesformer_cli.results.record import Record
+from timesformer_cli.results.record import Record, check_record
 from timesformer_cli.results.settings import Provenance, Shard, differences
 
 
@@ -84,7 +84,7 @@ class Shards:
         Raises:
             OutputError: the records are not those that the runs wrote, which is known only at the end.
         """
-        readers = [read_records(path) for path in self.paths]
+        readers = [read_records(path, check_record) for path in self.paths]
         found = [Holdings()] * len(readers)
         for turn in cycle(range(len(readers))):
             entry = next(readers[turn], None)

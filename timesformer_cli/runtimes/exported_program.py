@@ -5,7 +5,6 @@ the Hub, and only trusted ones should be given.
 """
 
 import io
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,14 +18,13 @@ from torch.export.graph_signature import TensorArgument
 from torch.export.passes import move_to_device_pass
 from torch.export.pt2_archive._package import PT2ArchiveReader, load_pt2
 
+from timesformer_cli import strict_json
 from timesformer_cli.checkpoints.exported import read_archive
 from timesformer_cli.errors import CheckpointError, DeviceError
 from timesformer_cli.runtimes import program_grammar
 from timesformer_cli.runtimes.devices import find_device
 from timesformer_cli.runtimes.ports import Kind, Port, Program, cannot, is_out_of_memory
-
-# A thousand times what the largest published network has.
-_LARGEST_JSON = 2**26
+from timesformer_cli.shapes import ShapeError
 
 _KINDS: dict[str, Kind] = {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}
 
@@ -62,7 +60,7 @@ def _open_program(path: Path, _: Mapping[str, str], device: str) -> Program:
 def _open_package(path: Path, metadata: Mapping[str, str], device: str) -> Program:
     with PT2ArchiveReader(str(path)) as archive:
         facts = [name for name in archive.get_file_names() if name.endswith("_metadata.json")]
-        built_for = json.loads(archive.read_string(facts[0]))["AOTI_DEVICE_KEY"] if facts else "cpu"
+        built_for = strict_json.loads(archive.read_string(facts[0]))["AOTI_DEVICE_KEY"] if facts else "cpu"
     target = find_device(built_for if device == "auto" else device)
     if target.type != built_for:
         raise DeviceError(f"`device={device}`: {path} was compiled for {built_for}; leave the option out")
@@ -116,10 +114,10 @@ def refuse_code(path: Path) -> None:
         with PT2ArchiveReader(str(path)) as archive:
             program_grammar.file_names(archive.get_file_names())
             for name in ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json"):
-                program_grammar.payloads(json.loads(archive.read_string(name)), name)
+                program_grammar.payloads(strict_json.loads(archive.read_string(name)), name)
             inputs = archive.read_bytes("data/sample_inputs/model.pt")
-            program_grammar.program(json.loads(archive.read_string("models/model.json")))
-    except program_grammar.Refused as refused:
+            program_grammar.program(strict_json.loads(archive.read_string("models/model.json")))
+    except ShapeError as refused:
         raise _would_run(path, str(refused)) from None
     if inputs:
         try:
@@ -133,9 +131,9 @@ def _refuse_expansion(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED:
-                raise program_grammar.Refused(f"{entry.filename} is compressed")
-            if entry.filename.endswith(".json") and entry.file_size > _LARGEST_JSON:
-                raise program_grammar.Refused(f"{entry.filename} of {entry.file_size / 2**20:.0f} MiB")
+                raise ShapeError(f"{entry.filename} is compressed")
+            if entry.filename.endswith(".json") and entry.file_size > strict_json.LARGEST:
+                raise ShapeError(f"{entry.filename} of {entry.file_size / 2**20:.0f} MiB")
 
 
 def _would_run(path: Path, what: str) -> CheckpointError:

@@ -1,60 +1,69 @@
-"""What a .pt2 of torch.export may hold: whole structures that are known, everything else refused before torch sees it.
+"""The structures that a .pt2 of torch.export may have; everything else is refused before torch reads it.
 
-As of 2.13, torch.export.load unpickles weights and constants that are marked so, custom objects, and example inputs;
-it takes any attribute of torch for an operator; it imports the modules that enumerations in a tree's context name; it
-evaluates sizes with `eval`, through sympy, and guards with `exec`; and it makes Python code that holds the names of
-values. A list of what is dangerous would grow with every release, so this is a list of what a network of tensors
-needs, by the schema in torch/_export/serde/schema.py.
+As of 2.13, torch.export.load unpickles weights and constants that are marked so, custom objects, and example inputs.
+It takes any attribute of torch as an operator. It imports the modules that enumerations in a tree's context name. It
+evaluates sizes with `eval`, through sympy, and guards with `exec`. It generates Python code that contains the names of
+values. A list of these dangers would grow with every release. So this is a list of what a network of tensors needs, by
+the schema in torch/_export/serde/schema.py.
 """
 
 import ast
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-# Raises Refused for a value that does not have the shape.
-Shape = Callable[[Any], None]
-
-
-class Refused(Exception):
-    """Says which part of a program is not known."""
+from timesformer_cli import strict_json
+from timesformer_cli.shapes import (
+    Maybe,
+    Shape,
+    ShapeError,
+    each,
+    flag,
+    matching,
+    nothing_in,
+    one_of,
+    or_none,
+    record,
+    short,
+    table,
+    whole,
+)
 
 
 def file_names(names: list[str]) -> None:
-    """Refuse an archive that has other files than torch.export.save writes for tensors."""
+    """Refuse an archive with files that torch.export.save does not write for tensors."""
     for name in names:
         if not _FILES.fullmatch(name):
-            raise Refused(name)
+            raise ShapeError(name)
 
 
 def payloads(config: Any, name: str) -> None:
-    """Refuse a list of weights or constants that is not one of plain tensors; it comes from the file of that name."""
+    """Refuse a list of weights or constants, from the file `name`, that are not all plain tensors."""
 
     def plain(value: Any) -> None:
         if value is not False:
-            raise Refused(f"a pickle in {name}")
+            raise ShapeError(f"a pickle in {name}")
 
-    payload = _record(
-        path_name=_text("path_name", r"(weight|tensor)_\d{1,9}"), is_param=_flag, use_pickle=plain, tensor_meta=_META
+    payload = record(
+        path_name=matching("path_name", r"(weight|tensor)_\d{1,9}"), is_param=flag, use_pickle=plain, tensor_meta=_META
     )
-    _record(config=_table(_FQN, payload))(config)
+    record(config=table(_DOTTED, payload))(config)
 
 
 def program(value: Any) -> None:
-    """Refuse a program, from models/model.json, that has more than the graph of a network."""
-    _record(
+    """Refuse a program, from models/model.json, that is more than the graph of a network."""
+    record(
         graph_module=_GRAPH_MODULE,
-        opset_version=_table(_FQN, _whole),
-        range_constraints=_table(_SYMBOL, _record(min_val=_or_none(_whole), max_val=_or_none(_whole))),
-        schema_version=_record(major=_whole, minor=_whole),
-        verifiers=_maybe(_each(_text("verifier", r"[A-Z_]{1,40}"))),
-        torch_version=_maybe(_text("torch_version", r"[\w.+<= -]{1,80}")),
-        guards_code=_maybe(_nothing_in("guards")),
+        opset_version=table(_DOTTED, whole),
+        range_constraints=table(matching("name", _SYMBOL), record(min_val=or_none(whole), max_val=or_none(whole))),
+        schema_version=record(major=whole, minor=whole),
+        verifiers=Maybe(each(matching("verifier", r"[A-Z_]{1,40}"))),
+        torch_version=Maybe(matching("torch_version", r"[\w.+<= -]{1,80}")),
+        guards_code=Maybe(nothing_in("guards")),
     )(value)
 
 
-# A deeper or larger one is none of a network: subgraphs lie in arguments, and children in trees.
+# No network has deeper or larger ones: subgraphs are in arguments, and children in trees.
 _MOST_DEPTH = 16
 _MOST_EXPRESSION = 2000
 _MOST_TEXT = 100_000
@@ -65,7 +74,7 @@ _FILES = re.compile(
     r"|sample_inputs/model\.pt)|models/model\.json|extra/[\w.-]+|archive_(format|version)|byteorder"
     r"|\.data/(version|serialization_id)"
 )
-# Of aten, private operators too: casts come with `_assert_tensor_metadata`. Two of its operators touch files.
+# Private operators of aten too: casts come with `_assert_tensor_metadata`. Two operators of aten touch files.
 _OPERATORS = (
     r"torch\.ops\.(aten(?!\.(from_file|save)\b)|prims|quantized_decomposed)\._?[a-z]\w*(\.[A-Za-z]\w*)?"
     r"|torch\.ops\.higher_order\.(cond|invoke_subgraph|wrap_with_autocast|wrap_with_set_grad_enabled)"
@@ -73,131 +82,30 @@ _OPERATORS = (
 )
 _IDENTIFIER = r"[A-Za-z_]\w{0,500}"
 _FQN = r"(?:[\w.]{0,500}(?:@\d{1,9})?)"
-# torch counts up to the number in the name of a size that is known at run time only.
+# torch counts up to the number in the name of a size that is only known at run time.
 _SYMBOL = r"[a-z]{1,4}\d{1,4}"
-
-
-def _text(key: str, pattern: str) -> Shape:
-    matches = re.compile(pattern, re.ASCII | re.DOTALL).fullmatch
-
-    def check(value: Any) -> None:
-        if not isinstance(value, str) or not matches(value):
-            raise Refused(f"{key} {_short(value)}")
-
-    return check
-
-
-def _short(value: Any) -> str:
-    return repr(value)[:80]
-
-
-def _of(kind: type, name: str, good: Callable[[Any], bool] = lambda _: True) -> Shape:
-    def check(value: Any) -> None:
-        if type(value) is not kind or not good(value):
-            raise Refused(f"{_short(value)} instead of {name}")
-
-    return check
-
-
-# A number that is larger becomes one of unlimited size, which sympy works on for ever.
-_whole = _of(int, "a whole number of 64 bits", lambda value: -(2**63) <= value < 2**64)
-_flag = _of(bool, "true or false")
 
 
 def _number(value: Any) -> None:
     if isinstance(value, str):  # JSON has no word for these
-        _text("number", r"-?(Infinity|inf)|NaN|nan")(value)
+        matching("number", r"-?(Infinity|inf)|NaN|nan")(value)
     elif type(value) is not float:
-        _whole(value)
-
-
-def _or_none(shape: Shape) -> Shape:
-    return lambda value: None if value is None else shape(value)
-
-
-def _each(shape: Shape) -> Shape:
-    def check(value: Any) -> None:
-        if not isinstance(value, list):
-            raise Refused(f"{_short(value)} instead of a list")
-        for part in value:
-            shape(part)
-
-    return check
-
-
-def _nothing_in(what: str) -> Shape:
-    def check(value: Any) -> None:
-        if value not in ([], {}, None):
-            raise Refused(what)
-
-    return check
-
-
-def _table(pattern: str, shape: Shape) -> Shape:
-    name = _text("name", pattern)
-
-    def check(value: Any) -> None:
-        if not isinstance(value, dict):
-            raise Refused(f"{_short(value)} instead of an object")
-        for key, part in value.items():
-            name(key)
-            shape(part)
-
-    return check
-
-
-class _Maybe:
-    """The shape of a field that older or newer releases leave out."""
-
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-
-
-_maybe = _Maybe
-
-
-def _record(**fields: Shape | _Maybe) -> Shape:
-    shapes = {key: shape.shape if isinstance(shape, _Maybe) else shape for key, shape in fields.items()}
-    needed = {key for key, shape in fields.items() if not isinstance(shape, _Maybe)}
-
-    def check(value: Any) -> None:
-        if not isinstance(value, dict) or not needed <= value.keys():
-            raise Refused(f"{_short(value)} instead of {', '.join(fields)}")
-        for key, part in value.items():
-            if key not in shapes:
-                raise Refused(f"field {_short(key)}")
-            shapes[key](part)
-
-    return check
-
-
-def _one_of(**kinds: Shape) -> Shape:
-    """A union of the schema: an object with one key, which names the kind."""
-
-    def check(value: Any) -> None:
-        if not isinstance(value, dict) or len(value) != 1:
-            raise Refused(f"{_short(value)} instead of one kind of value")
-        ((kind, part),) = value.items()
-        if kind not in kinds:
-            raise Refused(f"kind {_short(kind)}")
-        kinds[kind](part)
-
-    return check
+        whole(value)
 
 
 def _tree(text: Any) -> None:
     """A tree of containers, as torch.utils._pytree.treespec_dumps writes it."""
-    _text("tree", rf".{{0,{_MOST_TEXT}}}")(text)
+    matching("tree", rf".{{0,{_MOST_TEXT}}}")(text)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Refused(f"tree {_short(text)}") from None
+        value = strict_json.loads(text)
+    except ValueError:
+        raise ShapeError(f"tree {short(text)}") from None
     if not isinstance(value, list) or len(value) != 2 or value[0] != 1:
-        raise Refused(f"tree {_short(text)}")
+        raise ShapeError(f"tree {short(text)}")
     _tree_node(value[1], _MOST_DEPTH)
 
 
-# Of these, a context is nothing, or the keys in their order.
+# Their context is empty, or has the keys in order.
 _CONTAINERS = {
     "builtins.tuple",
     "builtins.list",
@@ -210,31 +118,31 @@ _CONTAINERS = {
 
 def _tree_node(value: Any, depth: int) -> None:
     def context(text: Any) -> None:
-        _text("context of a tree", rf".{{0,{_MOST_TEXT}}}")(text)
+        matching("context of a tree", rf".{{0,{_MOST_TEXT}}}")(text)
         try:
-            keys = json.loads(text)
-        except (ValueError, RecursionError):
-            raise Refused(f"context of a tree {_short(text)}") from None
+            keys = strict_json.loads(text)
+        except ValueError:
+            raise ShapeError(f"context of a tree {short(text)}") from None
         if keys is not None:
-            _each(_text("context of a tree", r"[\w.]{1,500}"))(keys)
+            each(matching("context of a tree", r"[\w.]{1,500}"))(keys)
 
     def kind(name: Any) -> None:
         if not isinstance(name, str) or name not in _CONTAINERS:
-            raise Refused(f"tree of {_short(name)}")
+            raise ShapeError(f"tree of {short(name)}")
 
     if depth == 0:
-        raise Refused("a tree that is too deep")
+        raise ShapeError("a tree that is too deep")
     leaf = isinstance(value, dict) and value.get("type") is None
-    nothing = _nothing_in("a leaf with a context")
-    children = _each(lambda child: _tree_node(child, depth - 1))
-    _record(
+    nothing = nothing_in("a leaf with a context")
+    children = each(lambda child: _tree_node(child, depth - 1))
+    record(
         type=nothing if leaf else kind,
         context=nothing if leaf else context,
-        children_spec=_nothing_in("a leaf with children") if leaf else children,
+        children_spec=nothing_in("a leaf with children") if leaf else children,
     )(value)
 
 
-# Names of sympy, and the functions that torch adds, of which sizes are made.
+# Functions of sympy, and those that torch adds, that sizes consist of.
 _FUNCTIONS = {
     *("Integer", "Rational", "Float", "Add", "Mul", "Pow", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CeilDiv"),
     *("CleanDiv", "ModularIndexing", "Equality", "Unequality", "Not", "And", "Or", "LessThan", "StrictLessThan"),
@@ -243,13 +151,13 @@ _FUNCTIONS = {
 
 
 def _expression(text: Any) -> None:
-    """A size as sympy.srepr writes it: sums and products of symbols and numbers, cheap to evaluate."""
-    _text("expr_str", rf".{{1,{_MOST_EXPRESSION}}}")(text)
+    """A size as sympy.srepr writes it: sums and products of symbols and numbers, which are cheap to evaluate."""
+    matching("expr_str", rf".{{1,{_MOST_EXPRESSION}}}")(text)
     try:
         node = ast.parse(text, mode="eval").body
         _arithmetic(node, _MOST_DEPTH, powers=1)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, Refused):
-        raise Refused(f"expr_str {_short(text)}") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError, ShapeError):
+        raise ShapeError(f"expr_str {short(text)}") from None
 
 
 def _arithmetic(node: ast.expr, depth: int, powers: int) -> None:
@@ -257,14 +165,14 @@ def _arithmetic(node: ast.expr, depth: int, powers: int) -> None:
         _arithmetic(part, depth - 1, powers)
 
     if depth == 0:
-        raise Refused("too deep")
+        raise ShapeError("too deep")
     match node:
         case ast.Constant(value=bool()):
             pass
         case ast.Constant(value=int() | float() as value):
             _number(value)
         case ast.Name(id=name):
-            _text("name", _SYMBOL)(name)
+            matching("name", _SYMBOL)(name)
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
             inner(operand)
         case ast.BinOp(op=ast.Pow(), left=base, right=exponent):
@@ -276,156 +184,156 @@ def _arithmetic(node: ast.expr, depth: int, powers: int) -> None:
             inner(left)
             inner(right)
         case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=name)], keywords=keywords):
-            _text("name", _IDENTIFIER)(name)
+            matching("name", _IDENTIFIER)(name)
             if not all(isinstance(word.value, ast.Constant) and type(word.value.value) is bool for word in keywords):
-                raise Refused("a symbol")
+                raise ShapeError("a symbol")
         case ast.Call(func=ast.Name(id="Pow"), args=[base, exponent], keywords=[]):
             _power(base, exponent, depth, powers)
         case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str() as value)]):
-            _text("number", r"-?\d{1,30}(\.\d{1,30})?(e[+-]?\d{1,3})?")(value)
+            matching("number", r"-?\d{1,30}(\.\d{1,30})?(e[+-]?\d{1,3})?")(value)
             for word in node.keywords:
                 if not isinstance(word.value, ast.Constant) or word.value.value not in range(1, 257):
-                    raise Refused("a precision")
+                    raise ShapeError("a precision")
         case ast.Call(func=ast.Name(id=function), args=args, keywords=[]) if function in _FUNCTIONS:
             for part in args:
                 inner(part)
         case _:
-            raise Refused("no arithmetic")
+            raise ShapeError("no arithmetic")
 
 
 def _power(base: ast.expr, exponent: ast.expr, depth: int, powers: int) -> None:
-    """A power whose exponent is a small number, and whose base has no other power in it: 9 ** 9 ** 10 hangs sympy."""
+    """A power with a small number as exponent, and no other power in its base: 9 ** 9 ** 10 hangs sympy."""
     value = ast.unparse(exponent)
     number = re.fullmatch(r"(?:Integer\()?(-?\d{1,2})\)?", value)
     if powers == 0 or number is None or abs(int(number[1])) > _MOST_EXPONENT:
-        raise Refused("a power")
+        raise ShapeError("a power")
     _arithmetic(base, depth - 1, powers - 1)
 
 
-_NAME = _text("name", _IDENTIFIER)
-_DOTTED = _text("fqn", _FQN)
-_DEVICE = _record(type=_text("device", r"[a-z]{1,20}"), index=_maybe(_or_none(_whole)))
-_HINT = _one_of(as_int=_whole, as_bool=_flag, as_float=_number)
-_SYMBOLIC = _record(expr_str=_expression, hint=_maybe(_or_none(_HINT)))
-_SYM_INT = _one_of(as_expr=_SYMBOLIC, as_int=_whole)
-_TENSOR = _record(name=_text("name", rf"(?:{_IDENTIFIER})?"))
-_NAMED = {"as_name": _text("as_name", _IDENTIFIER)}
-_META = _record(
-    dtype=_whole,
-    sizes=_each(_SYM_INT),
-    requires_grad=_flag,
+_NAME = matching("name", _IDENTIFIER)
+_DOTTED = matching("fqn", _FQN)
+_DEVICE = record(type=matching("device", r"[a-z]{1,20}"), index=Maybe(or_none(whole)))
+_HINT = one_of(as_int=whole, as_bool=flag, as_float=_number)
+_SYMBOLIC = record(expr_str=_expression, hint=Maybe(or_none(_HINT)))
+_SYM_INT = one_of(as_expr=_SYMBOLIC, as_int=whole)
+_TENSOR = record(name=matching("name", rf"(?:{_IDENTIFIER})?"))
+_NAMED = {"as_name": matching("as_name", _IDENTIFIER)}
+_META = record(
+    dtype=whole,
+    sizes=each(_SYM_INT),
+    requires_grad=flag,
     device=_DEVICE,
-    strides=_each(_SYM_INT),
+    strides=each(_SYM_INT),
     storage_offset=_SYM_INT,
-    layout=_whole,
+    layout=whole,
 )
 
 
 def _argument(depth: int) -> Shape:
-    """An argument of an operator, in which graphs lie no deeper than this."""
-    return _one_of(
-        as_none=_flag,
+    """An argument of an operator; graphs in it are nested at most `depth` deep."""
+    return one_of(
+        as_none=flag,
         as_tensor=_TENSOR,
-        as_tensors=_each(_TENSOR),
-        as_int=_whole,
-        as_ints=_each(_whole),
+        as_tensors=each(_TENSOR),
+        as_int=whole,
+        as_ints=each(whole),
         as_float=_number,
-        as_floats=_each(_number),
-        # Such as an equation of einsum, or how gelu is approximated.
-        as_string=_text("as_string", r"[\w ,.>-]{0,500}"),
-        as_sym_int=_one_of(as_int=_whole, **_NAMED),
-        as_sym_ints=_each(_one_of(as_int=_whole, **_NAMED)),
-        as_sym_float=_one_of(as_float=_number, **_NAMED),
-        as_sym_floats=_each(_one_of(as_float=_number, **_NAMED)),
-        as_sym_bool=_one_of(as_bool=_flag, **_NAMED),
-        as_sym_bools=_each(_one_of(as_bool=_flag, **_NAMED)),
-        as_scalar_type=_whole,
-        as_memory_format=_whole,
-        as_layout=_whole,
+        as_floats=each(_number),
+        # For example an equation of einsum, or the approximation of gelu.
+        as_string=matching("as_string", r"[\w ,.>-]{0,500}"),
+        as_sym_int=one_of(as_int=whole, **_NAMED),
+        as_sym_ints=each(one_of(as_int=whole, **_NAMED)),
+        as_sym_float=one_of(as_float=_number, **_NAMED),
+        as_sym_floats=each(one_of(as_float=_number, **_NAMED)),
+        as_sym_bool=one_of(as_bool=flag, **_NAMED),
+        as_sym_bools=each(one_of(as_bool=flag, **_NAMED)),
+        as_scalar_type=whole,
+        as_memory_format=whole,
+        as_layout=whole,
         as_device=_DEVICE,
-        as_bool=_flag,
-        as_bools=_each(_flag),
-        as_optional_tensor=_one_of(as_tensor=_TENSOR, as_none=_flag),
-        as_optional_tensors=_each(_one_of(as_tensor=_TENSOR, as_none=_flag)),
-        as_nested_tensors=_each(_each(_TENSOR)),
-        as_int_lists=_each(_each(_whole)),
-        as_float_lists=_each(_each(_number)),
-        as_operator=_text("as_operator", _OPERATORS),
-        as_graph=_record(name=_NAME, graph=lambda value: _graph(depth - 1)(value)),
+        as_bool=flag,
+        as_bools=each(flag),
+        as_optional_tensor=one_of(as_tensor=_TENSOR, as_none=flag),
+        as_optional_tensors=each(one_of(as_tensor=_TENSOR, as_none=flag)),
+        as_nested_tensors=each(each(_TENSOR)),
+        as_int_lists=each(each(whole)),
+        as_float_lists=each(each(_number)),
+        as_operator=matching("as_operator", _OPERATORS),
+        as_graph=record(name=_NAME, graph=lambda value: _graph(depth - 1)(value)),
     )
 
 
-# What torch remembers of where an operator came from. It reads `source_fn_stack` as names of operators.
+# Where an operator came from. torch reads `source_fn_stack` as names of operators.
 _PLAIN = rf".{{0,{_MOST_TEXT}}}"
 _ORIGIN: Mapping[str, Shape] = {
-    "stack_trace": _text("stack_trace", _PLAIN),
-    "nn_module_stack": _text("nn_module_stack", _PLAIN),
-    "torch_fn": _text("torch_fn", _PLAIN),
-    "from_node": _text("from_node", _PLAIN),
-    "custom": _text("custom", _PLAIN),
-    "source_fn_stack": _text("source_fn_stack", rf"(?:\w{{1,200}},(?:torch\.nn(?:\.\w{{1,100}})+|{_OPERATORS});?)*"),
+    "stack_trace": matching("stack_trace", _PLAIN),
+    "nn_module_stack": matching("nn_module_stack", _PLAIN),
+    "torch_fn": matching("torch_fn", _PLAIN),
+    "from_node": matching("from_node", _PLAIN),
+    "custom": matching("custom", _PLAIN),
+    "source_fn_stack": matching("source_fn_stack", rf"(?:\w{{1,200}},(?:torch\.nn(?:\.\w{{1,100}})+|{_OPERATORS});?)*"),
 }
 
 
 def _graph(depth: int) -> Shape:
     if depth == 0:
-        raise Refused("graphs that lie too deep in one another")
+        raise ShapeError("graphs that are nested too deeply")
     argument = _argument(depth)
-    node = _record(
-        target=_text("target", _OPERATORS),
-        inputs=_each(_record(name=_text("name", r"\w{0,500}"), arg=argument, kind=_maybe(_or_none(_whole)))),
-        outputs=_each(argument),
-        metadata=_record(**{key: _maybe(shape) for key, shape in _ORIGIN.items()}),
-        is_hop_single_tensor_return=_maybe(_or_none(_flag)),
-        name=_maybe(_or_none(_NAME)),
+    node = record(
+        target=matching("target", _OPERATORS),
+        inputs=each(record(name=matching("name", r"\w{0,500}"), arg=argument, kind=Maybe(or_none(whole)))),
+        outputs=each(argument),
+        metadata=record(**{key: Maybe(shape) for key, shape in _ORIGIN.items()}),
+        is_hop_single_tensor_return=Maybe(or_none(flag)),
+        name=Maybe(or_none(_NAME)),
     )
-    return _record(
-        inputs=_each(argument),
-        outputs=_each(argument),
-        nodes=_each(node),
-        tensor_values=_table(_IDENTIFIER, _META),
-        sym_int_values=_table(_IDENTIFIER, _SYM_INT),
-        sym_bool_values=_table(_IDENTIFIER, _one_of(as_expr=_SYMBOLIC, as_bool=_flag)),
-        is_single_tensor_return=_maybe(_flag),
-        custom_obj_values=_maybe(_nothing_in("custom objects")),
-        sym_float_values=_maybe(_table(_IDENTIFIER, _one_of(as_expr=_SYMBOLIC, as_float=_number))),
+    return record(
+        inputs=each(argument),
+        outputs=each(argument),
+        nodes=each(node),
+        tensor_values=table(_NAME, _META),
+        sym_int_values=table(_NAME, _SYM_INT),
+        sym_bool_values=table(_NAME, one_of(as_expr=_SYMBOLIC, as_bool=flag)),
+        is_single_tensor_return=Maybe(flag),
+        custom_obj_values=Maybe(nothing_in("custom objects")),
+        sym_float_values=Maybe(table(_NAME, one_of(as_expr=_SYMBOLIC, as_float=_number))),
     )
 
 
 _TOP = _argument(_MOST_DEPTH)
-_CONSTANT = _one_of(
-    as_none=_flag, as_int=_whole, as_float=_number, as_string=_text("as_string", r"[\w ,.>-]{0,500}"), as_bool=_flag
+_CONSTANT = one_of(
+    as_none=flag, as_int=whole, as_float=_number, as_string=matching("as_string", r"[\w ,.>-]{0,500}"), as_bool=flag
 )
-_GRAPH_MODULE = _record(
+_GRAPH_MODULE = record(
     graph=_graph(_MOST_DEPTH),
-    signature=_record(
-        input_specs=_each(
-            _one_of(
-                user_input=_record(arg=_TOP),
-                parameter=_record(arg=_TENSOR, parameter_name=_DOTTED),
-                buffer=_record(arg=_TENSOR, buffer_name=_DOTTED, persistent=_flag),
-                tensor_constant=_record(arg=_TENSOR, tensor_constant_name=_DOTTED),
-                constant_input=_record(name=_NAME, value=_CONSTANT),
+    signature=record(
+        input_specs=each(
+            one_of(
+                user_input=record(arg=_TOP),
+                parameter=record(arg=_TENSOR, parameter_name=_DOTTED),
+                buffer=record(arg=_TENSOR, buffer_name=_DOTTED, persistent=flag),
+                tensor_constant=record(arg=_TENSOR, tensor_constant_name=_DOTTED),
+                constant_input=record(name=_NAME, value=_CONSTANT),
             )
         ),
-        output_specs=_each(_one_of(user_output=_record(arg=_TOP))),
+        output_specs=each(one_of(user_output=record(arg=_TOP))),
     ),
-    module_call_graph=_each(
-        _record(
+    module_call_graph=each(
+        record(
             fqn=_DOTTED,
-            signature=_maybe(
-                _or_none(
-                    _record(
-                        inputs=_each(_TOP),
-                        outputs=_each(_TOP),
+            signature=Maybe(
+                or_none(
+                    record(
+                        inputs=each(_TOP),
+                        outputs=each(_TOP),
                         in_spec=_tree,
                         out_spec=_tree,
-                        forward_arg_names=_maybe(_or_none(_each(_NAME))),
+                        forward_arg_names=Maybe(or_none(each(_NAME))),
                     )
                 )
             ),
         )
     ),
-    metadata=_maybe(_record(custom=_maybe(_text("custom", _PLAIN)))),
-    treespec_namedtuple_fields=_maybe(_nothing_in("named tuples")),
+    metadata=Maybe(record(custom=Maybe(matching("custom", _PLAIN)))),
+    treespec_namedtuple_fields=Maybe(nothing_in("named tuples")),
 )

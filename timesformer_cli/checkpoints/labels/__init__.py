@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+from timesformer_cli import strict_json
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.specs import Dataset
 
@@ -100,9 +102,7 @@ def _from_columns(lines: list[str]) -> tuple[str, ...]:
 
 def _from_json(text: str) -> tuple[str, ...]:
     try:
-        content = json.loads(text, object_pairs_hook=_without_doubles)
-    except RecursionError as error:
-        raise ValueError("not a list of labels, but JSON nested too deeply") from error
+        content = strict_json.loads(text, pairs=_without_doubles)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error})") from error
     if isinstance(content, dict) and isinstance(content.get("id2label"), dict):
@@ -122,8 +122,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys all differ; of two equal keys, Python would keep only the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        double = next(key for key in keys if keys.count(key) > 1)
+        double = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
         raise ValueError(f"{_short(double)} is listed twice")
     return content
 

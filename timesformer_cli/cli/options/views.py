@@ -1,11 +1,11 @@
 """Which frames and crops a model gets, and how their scores are combined."""
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from timesformer_cli import strict_json
 from timesformer_cli.cli.options import VIEWS, positive
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _setting(text: str) -> tuple[str, Any]:
     if value in ("none", "null"):
         return name, None
     try:
-        numbers = json.loads(f"[{value}]")  # one number, or several with commas
+        numbers = strict_json.loads(f"[{value}]")  # one number, or several with commas
     except ValueError:
         return name, value
     return name, numbers[0] if len(numbers) == 1 else numbers

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli import strict_json
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoints.exported import (
     Format,
@@ -251,7 +252,7 @@ def _output(stated: Mapping[str, str]) -> Output:
 def _kept(path: Path) -> dict[str, Any]:
     """The content of an export's verification file; empty if there is none. Raises CheckpointError."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.read(path)
         if content["seed"] != verify.SEED or np.array(content["reference"], np.float32).ndim != 2:
             raise ValueError("made with different views")
         return {"reference": content["reference"], "fp32_bytes": int(content["fp32_bytes"]), **content}
