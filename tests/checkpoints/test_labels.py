@@ -166,7 +166,7 @@ def error_of(path: Path) -> str:
         ('{"sports": ["archery", "bowling"]}', "'sports' stands for ['archery', 'bowling']"),
         ('{"model_type": "timesformer", "num_labels": 3}', "'model_type' stands for 'timesformer'"),
         ('{"id2label": {"1": "a"}}', "none has the number 0"),
-        ("[" + "9" * 5000 + "]", "Exceeds"),
+        ("[" + "9" * 5000 + "]", "a whole number of 5000 digits"),
         (b"\xff\xfea\0b\0", "not text in UTF-8"),
         (b"\x89PNG\r\n", "not text in UTF-8"),
         (b"PK\3\4\0\0", "not text"),

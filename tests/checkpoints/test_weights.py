@@ -286,12 +286,12 @@ class TestBombs:
             ({"num_frames": 2 * 10**9}, "num_frames is 2000000000; at most 4096"),
             (
                 {"layer_norm_eps": 10**400},
-                "layer_norm_eps is 1000000000000000000000000000000000000000... (401 characters)",
+                "not valid JSON (a whole number of 401 digits: 1",
             ),
             ({"hidden_size": 10**9, "num_attention_heads": 10**9}, "hidden_size is 1000000000; at most 16384"),
             ({"image_size": [16, 10**9]}, "image_size is [16, 1000000000]; at most 8192"),
             ({"image_size": 8192, "patch_size": 1}, "tokens is 536870912; at most 1048576"),
-            ({"initializer_range": 10**400}, "initializer_range is 1"),
+            ({"initializer_range": 10**19}, "initializer_range is 1"),
         ],
         ids=str,
     )
@@ -309,10 +309,10 @@ class TestBombs:
         [
             ({"sampling": {"num_frames": 2 * 10**9}}, "num_frames is 2000000000; at most 4096"),
             ({"sampling": {"clips": 2 * 10**9}}, "clips is 2000000000; at most 100000"),
-            ({"sampling": {"stride": 10**400}}, "it must be a number above 0"),
+            ({"sampling": {"stride": 10**400}}, "a whole number of 401 digits"),
             ({"preprocess": {"short_side": 10**9}}, "short_side is 1000000000; at most 8192"),
             ({"preprocess": {"stretch": [10**9, 10**9]}}, "at most 8192"),
-            ({"preprocess": {"mean": [10**400, 0, 0]}}, "it must be one number for each channel"),
+            ({"preprocess": {"mean": [10**400, 0, 0]}}, "a whole number of 401 digits"),
         ],
         ids=str,
     )
@@ -323,10 +323,10 @@ class TestBombs:
         assert "recipe.json: " in str(caught.value)
         assert says in str(caught.value)
 
-    @pytest.mark.parametrize("content", ["[" * 100_000, " " * 2**25 + "{}"], ids=["nested", "large"])
+    @pytest.mark.parametrize("content", ["[" * 100_000, " " * 2**26 + "{}"], ids=["nested", "large"])
     def test_a_config_that_nobody_wrote(self, folder: Path, content: str) -> None:
         (folder / "config.json").write_text(content)
-        with pytest.raises(CheckpointError, match=r"config\.json: (not valid JSON|larger than the 34 MB)"):
+        with pytest.raises(CheckpointError, match=r"config\.json: not valid JSON \((nested|larger than 64 MiB)"):
             TimesformerForVideoClassification.from_pretrained(folder)
 
 
