@@ -343,6 +343,17 @@ class TestBadInput:
         assert "Traceback" in err
         assert err.splitlines()[-1] == "error: missing.mp4: no such file"
 
+    def test_the_file_system_is_no_bug(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A model in a folder without rights, for example, of which even the names cannot be looked at."""
+
+        def closed(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "closed/config.json")
+
+        monkeypatch.setattr("timesformer_cli.checkpoints.resolve.resolve", closed)
+        code, out, err = run("predict", "a.mp4", "--model", "closed")
+        assert (code, out) == (1, "")
+        assert only_line(err) == "error: closed/config.json: Permission denied; check the path and its permissions"
+
     def test_a_bug_says_that_it_is_one(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("by\nzero")

@@ -385,6 +385,10 @@ class TestFilesThatAreNotRead:
     def test_not_a_file(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         assert error_of(tmp_path) == ("unreadable", "a folder, not a video file")
+
+    def test_a_folder_without_rights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may do everything
+        assert error_of(tmp_path) == ("unreadable", "a folder that cannot be listed (permission denied)")
         assert error_of(tmp_path / "pipe") == ("unreadable", "not a regular file")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")

@@ -136,6 +136,10 @@ def _explain(error: Exception) -> int:
         if message:  # empty for a group without a command, which has shown its help
             console.error(f"{message}; see {command} --help")
         return error.exit_code
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        # Of the file system, and not of this program: a folder without rights, a broken disk, a loop of links.
+        console.error(f"{os.fspath(error.filename)}: {error.strerror}; check the path and its permissions")
+        return 1
     what = " ".join(f"{type(error).__name__}: {error}".split())
     console.error(f"{what}; this is a bug in timesformer: run again with --verbose for the traceback, and report it")
     return 1

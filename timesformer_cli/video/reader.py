@@ -128,6 +128,8 @@ def _check_file(path: str) -> None:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise VideoError("unreadable", "a folder that cannot be listed (permission denied)")
             raise VideoError("unreadable", "a folder, not a video file")
         if not stat.S_ISREG(mode):
             raise VideoError("unreadable", "not a regular file")
