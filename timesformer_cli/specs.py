@@ -53,8 +53,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:40]}... ({len(text)} characters)"
 
 
-# The largest value of a field that is taken, and why: far above every network there is, and low enough that a file of
-# some bytes cannot ask for all memory, or for minutes of work before the first weight is read.
+# The largest accepted value of a field, and why: far above every known network, and low enough that a small file cannot
+# ask for all memory, or for minutes of work before the first weight is read.
 _LIMITS: Mapping[str, tuple[int, str]] = {
     "image_size": (8192, "published networks take up to 448 pixels"),
     "patch_size": (8192, "published networks have patches of 16 pixels"),
@@ -75,8 +75,8 @@ _LIMITS: Mapping[str, tuple[int, str]] = {
 def _require_within(name: str, value: Any, limit: str = "") -> None:
     most, reason = _LIMITS[limit or name]
     largest = max(value) if isinstance(value, (list, tuple)) else value
-    if largest > most:  # words only when they are needed
-        raise ValueError(f"{name} is {_shown(value)}; at most {most} is taken ({reason})")
+    if largest > most:  # the message is built only on failure
+        raise ValueError(f"{name} is {_shown(value)}; the most is {most} ({reason})")
 
 
 # What the fields of a TimesformerConfig may hold: a name for messages, a test, and the fields.

@@ -691,8 +691,8 @@ class TestHostile:
         )
         message = refusal()
         assert message.startswith(f"{name} of owner/model cannot be had")
-        assert "its content is not that of the file listed (hash " in message
-        assert message.endswith("try again; if it stays so, check HF_ENDPOINT and the network")
+        assert "its content differs from the listed file (hash " in message
+        assert message.endswith("try again; if this repeats, check HF_ENDPOINT and the network")
         assert left(cache).isdisjoint({name, hub_server.git_hash(files[name]), hashlib.sha256(SAFE).hexdigest()})
         assert not [other for other in left(cache) if other.endswith(".incomplete")]
         hub.clear_faults()
@@ -703,7 +703,7 @@ class TestHostile:
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
         fault = hub.add_fault(f"/{name}", method="GET", server=None if name == "config.json" else "cdn", endless=True)
         size = len({**SMALL, "model.safetensors": SAFE}[name])
-        assert f"more than the {size:,} bytes came that the repository lists; try again" in refusal()
+        assert f"more than the {size:,} bytes that the repository lists; try again" in refusal()
         assert fault.sent < 2**26  # what buffers hold
         assert subject.find_cached(REPO) is None
         assert not [other for other in left(cache) if other.endswith(".incomplete")]

@@ -281,7 +281,7 @@ class TestBombs:
     @pytest.mark.parametrize(
         ("values", "says"),
         [
-            ({"num_labels": 10**8}, "num_labels is 100000000; at most 100000 is taken"),
+            ({"num_labels": 10**8}, "num_labels is 100000000; the most is 100000"),
             ({"num_hidden_layers": 3_000_000}, "num_hidden_layers is 3000000; at most 256"),
             ({"num_frames": 2 * 10**9}, "num_frames is 2000000000; at most 4096"),
             (

@@ -41,8 +41,8 @@ _CONVERTER, _CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant"
 
 _MAIN = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# What names a file's content: SHA-256 for LFS files, git's SHA-1 for others, MD5 from some mirrors. Names in the cache
-# are made of it, so anything else, such as a path, is refused.
+# Digests of file contents: SHA-256 for LFS files, git's SHA-1 for others, MD5 from some mirrors. Files in the cache are
+# named by them, so anything else, such as a path, is refused.
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}", re.IGNORECASE)
 _REPO_PART = re.compile(r"\w|\w[\w.-]*\w", re.ASCII)
 # Weights that the Hub's libraries do not read. This package reads them if it is given the file.
@@ -421,9 +421,9 @@ def _get(source: _Source, origin: _Listing, name: str, *, bars: bool) -> Path:
         size = found.size if origin.sizes[name] is None else origin.sizes[name]
         digest = origin.hashes[name] or found.etag
         if size is None or digest is None:
-            raise ValueError("it does not say how large the file is, or which it is")
+            raise ValueError("it does not state the size or the digest of the file")
         blob = source.cache / "blobs" / digest
-        lock = source.cache.parent / ".locks" / source.cache.name / f"{digest}.lock"  # as huggingface_hub has it
+        lock = source.cache.parent / ".locks" / source.cache.name / f"{digest}.lock"  # as huggingface_hub names it
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
             fresh = not os.path.isfile(blob) or blob.stat().st_size != size
@@ -435,7 +435,7 @@ def _get(source: _Source, origin: _Listing, name: str, *, bars: bool) -> Path:
 
 
 class _WrongContentError(Exception):
-    """What came is not the file that the repository lists."""
+    """The received data is not the file that the repository lists."""
 
 
 class _Bounded(io.FileIO):
@@ -448,14 +448,14 @@ class _Bounded(io.FileIO):
     def write(self, data: Any) -> int:
         rest = memoryview(data)
         if self.tell() + len(rest) > self._limit:
-            raise _WrongContentError(f"more than the {self._limit:,} bytes came that the repository lists")
+            raise _WrongContentError(f"more than the {self._limit:,} bytes that the repository lists")
         while rest:  # a file without a buffer may take less than all
             rest = rest[super().write(rest) :]
         return len(data)
 
 
 def _fetch_blob(blob: Path, name: str, url: str, location: str, size: int, digest: str | None) -> None:
-    """Download a file to `blob`, which gets its name when all of it is there and is what the repository lists.
+    """Download a file to `blob`, which gets its name once it is complete and matches the listing.
 
     `location` is where the server redirects `url` to, `size` in bytes. Without a `digest` only the size is checked.
     """
@@ -498,7 +498,7 @@ def _check_content(path: Path, size: int, digest: str) -> None:
         while block := file.read(2**20):
             found.update(block)
     if found.hexdigest() != digest.lower():
-        raise _WrongContentError(f"its content is not that of the file listed (hash {found.hexdigest()[:12]}...)")
+        raise _WrongContentError(f"its content differs from the listed file (hash {found.hexdigest()[:12]}...)")
 
 
 def _link(blob: Path, path: Path, *, fresh: bool) -> None:
@@ -639,7 +639,7 @@ def _explain(error: BaseException, source: _Source) -> tuple[str, str]:
         return f"{error.filename or source.cache.parent}: {os.strerror(error.errno)}", _OTHER_CACHE
     check = _check(source)
     if isinstance(error, _WrongContentError):
-        return str(error), f"try again; if it stays so, {check}"
+        return str(error), f"try again; if this repeats, {check}"
     message = str(error).strip().split("\n")[0] or type(error).__name__
     if message.startswith("Consistency check failed: "):
         return message.removeprefix("Consistency check failed: ").rstrip("."), "try again"

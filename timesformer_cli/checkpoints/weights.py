@@ -54,8 +54,8 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     )
 ]
 
-# What compressed parts of an archive may unpack to: so many bytes, or that many times the file if that is more.
-# Floating point hardly packs, and the largest published network with its optimizer's state takes 1.5 GB as it is.
+# Compressed parts of an archive may unpack to this many bytes, or this many times the file if that is more. Floats
+# hardly compress, and the largest published network with its optimizer's state takes 1.5 GB uncompressed.
 _LARGEST_UNPACKED, _LARGEST_RATIO = 2**30, 4
 
 

@@ -124,8 +124,8 @@ def _from_npz(path: Path) -> Scores:
         raise InputError(f"{path}: not an .npz file with logits, path and labels ({error})") from error
 
 
-# What a packed array of scores may unpack to: so many bytes, or that many times its size in the file if that is more.
-# Floating point hardly packs, and probabilities that are mostly zero pack some times.
+# A compressed array of scores may unpack to this many bytes, or this many times its size in the file if that is more.
+# Floats hardly compress; probabilities that are mostly zero compress several times.
 _LARGEST_UNPACKED, _LARGEST_RATIO = 2**27, 16
 # Characters of all names in a file: a million paths.
 _LARGEST_TEXT = 2**27

@@ -15,10 +15,10 @@ _FILE = re.compile(r"(?:file|local)://(?:localhost(?=/))?", re.IGNORECASE)
 
 HTTP = ("http", "https")
 
-# Of fsspec's kinds of address, those that have something else between their "//" and an "@": an owner and a repository.
+# Kinds of address of fsspec that have an owner and a repository between "//" and "@".
 _REPOSITORIES = ("github", "git")
 
-# Parameters of addresses that were signed. What is signed is the rest, and that tells which video it is.
+# Parameters of signed addresses. The rest is what was signed, and identifies the video.
 _SIGNATURES = frozenset({"signature", "sig", "sign", "hmac", "hdnts", "hdnea", "hdntl"})
 _SIGNED_BY = ("x-amz-", "x-goog-", "x-oss-", "x-cos-")
 _BESIDE_SIGNATURES = frozenset(
@@ -64,7 +64,7 @@ def item_at(path: str, frames: bool = False) -> Item:
 
 
 def shown(path: str) -> str:
-    """An address without credentials and signatures, for all that is printed and written; another path as it is.
+    """An address without credentials and signatures, as it is printed and written; any other path unchanged.
 
     Two addresses that differ only in these are the same video. A token or a key may be what tells one video from
     another: a digest takes its place.
@@ -79,7 +79,7 @@ def shown(path: str) -> str:
 
 
 def _without_login(rest: str, *, keep_user: bool) -> str:
-    """What follows the "//" of an address, without the password; without the name too, which may be a token."""
+    """The part of an address after "//", without the password and the user name, which may be a token."""
     host = re.match(r"[^/?#]*", rest)
     assert host is not None
     end = host.end()
@@ -91,7 +91,7 @@ def _without_login(rest: str, *, keep_user: bool) -> str:
 
 
 def _public(parameters: str) -> str:
-    """What may be seen of the parameters after a "?" or "#", which they begin with."""
+    """The parameters after a "?" or "#", with that sign, as they may be shown."""
     parts = parameters[1:].split("&")
     names = [unquote(part.partition("=")[0]).lower() for part in parts]
     signed = not _SIGNATURES.isdisjoint(names) or {"token", "expires"} <= {*names}

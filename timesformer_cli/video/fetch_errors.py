@@ -22,7 +22,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def failure(error: Exception, address: str) -> VideoError | MemoryError:
-    """What an error of fsspec, aiohttp, httpx or the system means to a user."""
+    """The reason for an error of fsspec, aiohttp, httpx or the system, in words for users."""
     links = list(chain(error))
     ours = next((link for link in links if isinstance(link, (VideoError, MemoryError))), None)
     if ours is not None:
@@ -60,7 +60,7 @@ def _http_status(error: BaseException) -> int | None:
 
 
 def refusal(status: int, hint: str = "") -> VideoError:
-    """Why a server that answers with this status sends no file."""
+    """The reason of a server that answers with this status."""
     answer = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return VideoError("not_found", f"no such file ({answer})")

@@ -1,6 +1,6 @@
-"""What lies in folders and below them, and what a pattern matches, with links followed and each folder entered once.
+"""Search folders and match patterns; links are followed, and each folder is entered once.
 
-Nothing here calls itself, so folders may lie in one another as deep as the system lets them.
+Nothing here is recursive, so folders may be nested as deeply as the system allows.
 """
 
 import fnmatch
@@ -12,29 +12,29 @@ from typing import NamedTuple
 
 Entry = os.DirEntry[str]
 
-# Among names, that of the folder that holds them.
+# Among names, the folder that holds them.
 ITSELF = ""
 
 
 class Names(NamedTuple):
-    """What is taken of a folder: names in their order, and which of them are folders to go on with."""
+    """The chosen names in a folder, in order, and which of them are folders to search next."""
 
     names: list[str]
     folders: set[str]
 
 
-# What is to be taken of the entries of a folder; it may be a million of them.
+# Chooses among the entries of a folder, which may be a million.
 Choose = Callable[[Iterator[Entry]], Names]
 
 
 class Visited:
-    """Folders that were entered, by what they are and not by their path, which links make many of."""
+    """Folders that were entered, by device and inode, because links give one folder many paths."""
 
     def __init__(self) -> None:
         self._known: set[tuple[int, int]] = set()
 
     def add(self, folder: str) -> bool:
-        """Whether it is entered for the first time. Raises OSError if it cannot be looked at."""
+        """Whether it is entered for the first time. Raises OSError if it cannot be examined."""
         status = os.stat(folder)
         key = (status.st_dev, status.st_ino)
         new = key not in self._known
@@ -43,9 +43,9 @@ class Visited:
 
 
 def walk(folder: str, choose: Choose, visited: Visited) -> Iterator[str]:
-    """Paths of what `choose` takes that is no folder, below `folder`, name by name.
+    """Paths of the files that `choose` takes below `folder`, in the order of names.
 
-    A folder that cannot be listed is not passed over: its own path is given in its place.
+    A folder that cannot be listed is not skipped: its own path is given instead.
     """
     stack: list[tuple[str, Iterator[str], set[str]]] = []
 
@@ -70,10 +70,10 @@ def walk(folder: str, choose: Choose, visited: Visited) -> Iterator[str]:
 
 
 def matches(pattern: str) -> list[str]:
-    """Paths that a pattern of the shell matches, sorted: `*`, `?`, brackets, and `**` for folders of any depth.
+    """Paths that match a shell pattern, sorted: `*`, `?`, brackets, and `**` for folders of any depth.
 
-    As in Python's `glob` a star matches no name that begins with a dot. There `**` goes round in loops of links; here
-    a folder is found under each of its names, and entered once.
+    As in Python's `glob`, a star does not match names that begin with a dot. Unlike there, `**` does not follow loops
+    of links for ever: a folder is found under each of its names, but entered once.
     """
     root, rest = _split_root(pattern)
     parts = [part for part in re.split(r"[/\\]+" if os.sep == "\\" else "/+", rest) if part]
@@ -98,7 +98,7 @@ def _split_root(pattern: str) -> tuple[str, str]:
 
 
 def _below(folder: str, files: bool) -> Iterator[str]:
-    """A folder, the folders below it, and with `files` all else."""
+    """A folder and all folders below it, with `files` also all files."""
     visited = Visited()
     waiting = [folder]
     yield folder
@@ -118,7 +118,7 @@ def _below(folder: str, files: bool) -> Iterator[str]:
 
 
 def _matching(folder: str, part: str, files: bool) -> list[str]:
-    """Names in a folder that a part of a pattern matches: of folders, or with `files` of anything."""
+    """Names in a folder that match a part of a pattern: of folders, or with `files` of anything."""
     match = re.compile(fnmatch.translate(os.path.normcase(part))).match
     try:
         with os.scandir(folder or os.curdir) as entries:
@@ -134,7 +134,7 @@ def _matching(folder: str, part: str, files: bool) -> list[str]:
 
 
 def _shown(folder: str) -> Iterator[Entry]:
-    """What is in a folder, without what is hidden."""
+    """The entries of a folder without hidden ones."""
     with os.scandir(folder or os.curdir) as entries:
         # A dot also begins the "._name.mp4" that macOS leaves on other file systems.
         yield from (entry for entry in entries if not entry.name.startswith("."))

@@ -1,4 +1,4 @@
-"""A file at a web address, in parts or as a whole. A server can lie about it, but not make anyone read without end."""
+"""Files at web addresses, read in parts or as a whole. A lying server cannot make the client read without end."""
 
 import asyncio
 import atexit
@@ -28,7 +28,7 @@ from timesformer_cli.video.fetch_errors import bad_redirect, chain, only_whole, 
 
 R = TypeVar("R")
 
-# How often a request is made whose failures may pass, and the most seconds that a server may ask to wait in between.
+# How often a request is tried if its failure may pass, and the longest wait (seconds) that a server may ask for.
 _TRIES = 4
 _LONGEST_WAIT = 10.0
 _PASSING_ANSWERS = (
@@ -44,24 +44,24 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
-# A valid address is asked for as it is, for a signature may hold for its very characters.
+# A valid address is requested unchanged, since a signature may cover its exact characters.
 _VALID = re.compile(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})+")
 
-# Where clouds keep the credentials of a machine, beside the link-local 169.254.169.254.
+# Where clouds serve the credentials of a machine, besides the link-local 169.254.169.254.
 _METADATA = (ip_address("fd00:ec2::254"), ip_address("100.100.100.200"))
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class HttpFile:
-    """The file at a web address. `size` is None if it can only be had as a whole, `first` what it begins with.
+    """The file at a web address. `size` is None if it can only be had as a whole; `first` is its beginning.
 
-    `count` is called with the length of all that comes, and may raise. What fails for a reason that may pass is tried
-    again, with longer and longer waits. An address that is not local leads nowhere local: not by redirects, and not
-    when its own name suddenly stands for another machine.
+    `count` is called with the length of all received data, and may raise. A request whose failure may pass is tried
+    again, with longer and longer waits. An address that is not local never leads to a local one: not by a redirect,
+    and not if its name suddenly resolves to a different machine.
 
     Raises:
-        VideoError: the server does not send what was asked for; here and later. Errors of aiohttp, fsspec and the
-            system are those of `fetch_errors.failure`.
+        VideoError: the server does not send the requested data; here and later. `fetch_errors.failure` explains the
+            errors of aiohttp, fsspec and the system.
     """
 
     def __init__(self, address: str, reading: Reading, count: Callable[[int], None], first: int) -> None:
@@ -71,7 +71,7 @@ class HttpFile:
         self._reading = reading
         self._count = count
         self._is_local: bool | None = None
-        self._whole: aiohttp.ClientResponse | None = None  # an answer that has everything, not read yet
+        self._whole: aiohttp.ClientResponse | None = None  # an answer with the whole file, not read yet
         self.first = self.read(0, first) or b""
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class HttpFile:
         return self._tried(self._part, start, stop)
 
     def save(self, file: IO[bytes]) -> None:
-        """Replace what is in `file` by the whole file."""
+        """Replace the content of `file` by the whole file."""
         self._tried(self._save, file)
 
     def _tried(self, request: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
@@ -119,7 +119,7 @@ class HttpFile:
     async def _read_part(self, response: aiohttp.ClientResponse, start: int, stop: int) -> bytes | None:
         part = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if part is None or int(part[1]) != start or not start <= int(part[2]) < stop:
-            raise VideoError("unreadable", "the server sends another part of the file than was asked for")
+            raise VideoError("unreadable", "the server sends a different part of the file than requested")
         if part[3] == "*":
             return None
         if self.size is None:
@@ -132,7 +132,7 @@ class HttpFile:
             self._count(len(chunk))
             data += chunk
             if len(data) > wanted:
-                raise VideoError("unreadable", f"the server sends more than the {wanted:,} bytes that were asked for")
+                raise VideoError("unreadable", f"the server sends more than the {wanted:,} requested bytes")
         if len(data) < wanted:
             raise VideoError("unreadable", f"the server sent {len(data):,} bytes of {wanted:,}")
         return bytes(data)
@@ -141,7 +141,7 @@ class HttpFile:
         response, self._whole = self._whole or await self._get({}), None
         async with response:
             if response.status != HTTPStatus.OK:
-                raise VideoError("unreadable", "the server sends a part of the file when it is asked for the whole")
+                raise VideoError("unreadable", "the server sends only a part of the file instead of the whole")
             if (response.content_length or 0) > self._reading.max_fetched_bytes:
                 raise only_whole(response.content_length or 0)
             file.seek(0)
@@ -151,7 +151,7 @@ class HttpFile:
                 file.write(chunk)
 
     async def _get(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """The answer at the end of all redirects, its body not read: 200, 206, or 416 of an empty file."""
+        """The answer after all redirects, with its body not read: 200, 206, or 416 for an empty file."""
         url, may_be_local = self._url, self._is_local is not False
         for _ in range(_MOST_REDIRECTS):
             response, may_be_local = await self._ask(url, headers, may_be_local=may_be_local)
@@ -173,7 +173,7 @@ class HttpFile:
         try:
             if is_local(url.raw_host or ""):
                 raise _LocalError
-            # A proxy may itself be local, and it alone knows where it finds the host.
+            # A proxy may itself be local, and only the proxy knows where it finds the host.
             session = sessions.anywhere if await asyncio.to_thread(_has_proxy, url) else sessions.public
             return await session.get(url, headers=headers, allow_redirects=False, timeout=timeout), False
         except _LocalError:
@@ -183,7 +183,7 @@ class HttpFile:
 
 
 def is_local(host: str) -> bool:
-    """Whether a host, by what is written, is this machine, a neighbour on its link, or where a cloud keeps secrets."""
+    """Whether a host, as written, is this machine, a neighbour on its link, or the metadata service of a cloud."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -196,7 +196,7 @@ def is_local(host: str) -> bool:
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> list[IPv4Address]:
-    """The IPv4 addresses that an IPv6 address stands for."""
+    """The IPv4 addresses embedded in an IPv6 address."""
     if isinstance(address, IPv4Address):
         return []
     found = [each for each in (address.ipv4_mapped, address.sixtofour) if each is not None]
@@ -209,7 +209,7 @@ class _LocalError(Exception):
 
 
 class _PublicResolver(AbstractResolver):
-    """Leaves out local addresses. aiohttp connects to what it is given here, and asks no one again."""
+    """Leaves out local addresses. aiohttp connects to exactly the addresses from here."""
 
     def __init__(self) -> None:
         self._resolver = aiohttp.DefaultResolver()
@@ -228,7 +228,7 @@ class _PublicResolver(AbstractResolver):
 
 
 class _Sessions(NamedTuple):
-    """They share cookies. Connections they do not: one that was made to a local host must serve no one else."""
+    """They share cookies, but not connections: one to a local host must not serve requests for public ones."""
 
     public: aiohttp.ClientSession
     anywhere: aiohttp.ClientSession
@@ -238,7 +238,7 @@ _sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Sessions] = wea
 
 
 async def _sessions_here() -> _Sessions:
-    """Those of the loop that this runs in: there is another one after a fork."""
+    """The sessions of the running loop; after a fork there is a new one."""
     loop = asyncio.get_running_loop()
     if loop not in _sessions:
         cookies = aiohttp.CookieJar()
@@ -273,7 +273,7 @@ def _has_proxy(url: URL) -> bool:
 
 
 def _redirected(url: URL, location: str) -> URL:
-    """Where an answer at `url` leads. A password goes with it on the same server only."""
+    """The target of a redirect from `url`. A password is kept only on the same server."""
     target = url.join(URL(location, encoded=_VALID.fullmatch(location) is not None))
     if target.scheme not in HTTP or not target.raw_host:
         raise bad_redirect()
@@ -283,7 +283,7 @@ def _redirected(url: URL, location: str) -> URL:
 
 
 def _total(response: aiohttp.ClientResponse) -> int | None:
-    """The length of the file, as an answer says that has nothing of it."""
+    """The length of the file, from an answer without any of it."""
     found = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
     return int(found[1]) if found else None
 
@@ -297,12 +297,12 @@ def _checked(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
         raise refusal(response.status)
     if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
         response.close()
-        raise VideoError("unreadable", "the server sends it compressed, though it is asked not to")
+        raise VideoError("unreadable", "the server sends it compressed, though uncompressed data was requested")
     return response
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Whether the same request may succeed soon."""
     if isinstance(error, aiohttp.ClientResponseError):
         return error.status in _PASSING_ANSWERS
     return any(
@@ -314,7 +314,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _asked_to_wait(error: Exception) -> float:
-    """Seconds until the server wants to be asked again. Raises VideoError if these are too many."""
+    """Seconds that the server asks to wait. Raises VideoError if they are too many."""
     if not isinstance(error, aiohttp.ClientResponseError):
         return 0.0
     seconds = _seconds_until(error.headers.get("Retry-After", "") if error.headers else "")
@@ -324,7 +324,7 @@ def _asked_to_wait(error: Exception) -> float:
 
 
 def _seconds_until(moment: str) -> float:
-    """What the header Retry-After has: seconds, or a date."""
+    """The seconds of a Retry-After header, which has seconds or a date."""
     if re.fullmatch(r"[0-9]{1,9}", moment):
         return float(moment)
     try:

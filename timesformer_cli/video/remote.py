@@ -199,7 +199,7 @@ class RemoteFile(io.RawIOBase):
         self._places = {place // _PIECE: place for place in range(0, self.size, _PIECE)}
 
     def _keep(self, piece: int, data: bytes) -> None:
-        """That piece, and those that follow it in `data`."""
+        """Keep that piece, and those that follow it in `data`."""
         place = self._kept.seek(0, os.SEEK_END)
         self._kept.write(data)
         self._places |= {piece + offset // _PIECE: place + offset for offset in range(0, len(data), _PIECE)}
