@@ -284,7 +284,7 @@ def row(path: Path, ffmpegs: list[str]) -> str:
     except VideoError as error:
         return f"| {path.name} | | | `{error.kind}`: {error} | | |"
     with open_container(str(path), Reading()) as container:
-        stream = choose_stream(container)
+        stream = choose_stream(container, str(path))
         number, layout = stream.index, stream.codec_context.format
         deep = layout is not None and layout.components[0].bits > 8
         kind = f"{container.format.name.split(',')[0]}, {info.codec}, {layout.name if layout else '?'}"

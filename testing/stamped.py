@@ -1,11 +1,13 @@
 """Videos whose every frame carries its number, drawn as broad bars that survive any compression."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
@@ -82,4 +84,42 @@ def write_video(
                 frame.time_base, frame.pts = Fraction(1, 1000), milliseconds[number]
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A video stream of stamps from `first` on, each `scale` times as large, that starts at `start` seconds."""
+
+    frames: int
+    first: int = 0
+    scale: int = 1
+    start: Fraction = Fraction(0)
+    default: bool = True
+
+
+def write_tracks(path: Path, *tracks: Track, sound: float = 0, muxer_options: dict[str, str] | None = None) -> Path:
+    """Video streams of 30 frames per second side by side, and `sound` seconds of silence from 0 on."""
+    with av.open(str(path), "w", options=muxer_options or {}) as container:
+        streams = []
+        for track in tracks:
+            stream = container.add_stream("libx264", rate=30, options=SHORT_GOP)
+            stream.height, stream.width, stream.pix_fmt = HEIGHT * track.scale, WIDTH * track.scale, "yuv420p"
+            stream.codec_context.thread_count = 1
+            stream.disposition = Disposition.default if track.default else Disposition(0)
+            streams.append(stream)
+        audio = container.add_stream("aac", rate=16000, layout="mono") if sound else None
+        for track, stream in zip(tracks, streams, strict=True):
+            for number in range(track.frames):
+                picture = np.kron(stamp(track.first + number), np.ones((track.scale, track.scale, 1), np.uint8))
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.time_base, frame.pts = Fraction(1, 30), number + round(track.start * 30)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        if audio is not None:
+            for start in range(0, round(sound * 16000), 1024):
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                silence.sample_rate, silence.pts = 16000, start
+                container.mux(audio.encode(silence))
+            container.mux(audio.encode())
     return path

@@ -85,6 +85,15 @@ def shared_videos() -> Path:
     return _SHARED_VIDEOS
 
 
+@pytest.fixture(scope="session")
+def shared_cases(shared_videos: Path) -> Path:
+    """Files from reports of what went wrong, beside that collection."""
+    cases = shared_videos.parent / "cases"
+    if not cases.is_dir():
+        pytest.skip("no ../shared/cases beside this checkout")
+    return cases
+
+
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Calls the command in this process. What libraries print from C counts as well."""

@@ -283,7 +283,7 @@ class TestWarnings:
     def test_a_note_on_several_streams_but_not_on_covers(self) -> None:
         other = VideoStreamFacts(3, "h264", None, None, 32, 24, None, None, None, None, cover=False, read=False)
         assert notes(made_up(more=(replace(other, cover=True),))) == []
-        assert notes(made_up(more=(other,))) == ["it has 2 video streams: stream 0, the largest, is read"]
+        assert notes(made_up(more=(other,))) == ["it has 2 video streams: only stream 0 is read"]
 
 
 class TestExamine:

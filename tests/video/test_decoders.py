@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from testing.encodings import FRAMES, PLAN, RECIPES, X265
-from testing.stamped import LONG_GOP, SHORT_GOP, read_stamps, stamp, write_video
+from testing.stamped import LONG_GOP, Track, read_stamps, stamp, write_tracks, write_video
 from timesformer_cli.errors import VideoError
 from timesformer_cli.specs import Reading
 from timesformer_cli.video.decoders import packets, pyav
@@ -428,6 +428,14 @@ class TestFileObjects:
         with pytest.raises(VideoError, match="the line is dead"):
             PyavReader(Broken(make("short.mkv")))  # type: ignore[arg-type]
 
+    @pytest.mark.parametrize("ending", ["mp4", "mkv"])
+    def test_the_film_of_two_streams(self, tmp_path: Path, ending: str) -> None:
+        path = write_tracks(tmp_path / f"a.{ending}", Track(1, 900, scale=2), Track(20))
+        for file in (io.BytesIO(path.read_bytes()), *([CountedFile(str(path))] if ending == "mp4" else [])):
+            reader = PyavReader(file)  # type: ignore[arg-type]
+            assert read_stamps(reader.read([19, 0]).pixels) == [19, 0]
+            reader.close()
+
     def test_playlists_are_refused(self, make: Make) -> None:
         text = f"ffconcat version 1.0\nfile '{make('short.mp4')}'\n"
         with pytest.raises(VideoError) as caught:
@@ -624,21 +632,17 @@ class TestTorchcodec:
         with pytest.raises(VideoError, match="different times"):
             video.read([5])
 
-    def test_larger_stream_of_two(self, tmp_path: Path, torchcodec: Callable[..., Any]) -> None:
-        path = tmp_path / "two.mkv"
-        with av.open(str(path), "w") as container:
-            streams = [container.add_stream("libx264", rate=30, options=SHORT_GOP) for _ in range(2)]
-            for stream, scale in zip(streams, (1, 2), strict=True):
-                stream.height, stream.width = 64 * scale, 192 * scale
-            for number in range(20):
-                for stream, scale in zip(streams, (1, 2), strict=True):
-                    shown = np.kron(stamp(number + 100 * scale), np.ones((scale, scale, 1), np.uint8))
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
-            for stream in streams:
-                container.mux(stream.encode())
+    def test_the_film_of_two_streams(self, tmp_path: Path, torchcodec: Callable[..., Any]) -> None:
+        path = write_tracks(tmp_path / "two.mkv", Track(1, 900, scale=3), Track(20, 100), Track(20, 200, scale=2))
         video = torchcodec(str(path))
         assert read_stamps(video.read([3, 17]).pixels) == [203, 217]
         video.close()
+
+    def test_photographs(self, tmp_path: Path, torchcodec: Callable[..., Any]) -> None:
+        path = write_video(tmp_path / "moving.avif", 10, codec="libsvtav1", options={"preset": "12"})
+        with pytest.raises(VideoError, match="a photograph beside the video") as caught:
+            torchcodec(str(path))
+        assert caught.value.kind == "unsupported"
 
     def test_limits(self, make: Make, torchcodec: Callable[..., Any]) -> None:
         for reading in (Reading(max_pixels=1000), Reading(max_frames=10)):

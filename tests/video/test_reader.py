@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 
 from testing.encodings import FRAMES, PLAN, RECIPES
-from testing.stamped import HEIGHT, WIDTH, read_stamp, read_stamps, stamp, write_video
+from testing.heif import write_photograph
+from testing.stamped import HEIGHT, WIDTH, Track, read_stamp, read_stamps, stamp, write_tracks, write_video
 from timesformer_cli.errors import TimesformerError, VideoError
 from timesformer_cli.flow import Item
 from timesformer_cli.specs import Decoder, Reading
@@ -536,29 +538,135 @@ def test_importing_loads_no_decoder() -> None:
 
 
 class TestStream:
-    """Which stream is read, decided from what the header says."""
+    """Which of several video streams is the film."""
+
+    PREVIEW = Track(1, first=900, scale=2)
 
     @staticmethod
-    def container(*streams: tuple[int, int, int]) -> Any:
-        """Streams of (width, height, disposition) in a file of a thousand bytes."""
-        videos = [
-            SimpleNamespace(width=w, height=h, disposition=d, index=i, frames=10, codec_context=object())
-            for i, (w, h, d) in enumerate(streams)
-        ]
-        return SimpleNamespace(streams=SimpleNamespace(video=videos), size=1000)
+    def first_stamp(path: Path, decoder: Decoder = "auto") -> int:
+        with opened(path, decoder) as reader:
+            return read_stamp(reader.read([0]).pixels[0])
+
+    @pytest.mark.parametrize("ending", ["mov", "mkv", "ts"])
+    def test_one_frame_goes_last(self, tmp_path: Path, ending: str) -> None:
+        path = write_tracks(tmp_path / f"a.{ending}", self.PREVIEW, Track(20))
+        with opened(path) as reader:
+            assert (reader.info.num_frames, reader.info.width) == (20, WIDTH)
+            assert read_stamps(reader.read([19, 3]).pixels) == [19, 3]
+        assert error_of(path, "decord")[0] == "unsupported"
+
+    def test_one_frame_goes_last_in_fragments(self, tmp_path: Path) -> None:
+        """Their headers count no frames."""
+        fragments = {"movflags": "frag_keyframe+empty_moov"}
+        path = write_tracks(tmp_path / "a.mp4", self.PREVIEW, Track(20), muxer_options=fragments)
+        assert self.first_stamp(path) == 0
+
+    @pytest.mark.parametrize(("frames", "chosen"), [(1, 0), (2, 0), (3, 900)])
+    def test_fewer_frames_than_one_in_a_hundred_go_last(self, tmp_path: Path, frames: int, chosen: int) -> None:
+        path = write_tracks(tmp_path / "a.mkv", replace(self.PREVIEW, frames=frames), Track(201))
+        assert self.first_stamp(path) == chosen
 
     @pytest.mark.parametrize(
-        ("streams", "chosen"),
+        ("tracks", "chosen"),
         [
-            ([(320, 180, 0), (480, 270, 0)], 1),
-            ([(480, 270, 0), (480, 270, 1)], 0),
-            ([(1000, 1000, 1024), (340, 256, 0)], 1),
+            ([Track(20, 0), Track(20, 100, scale=2)], 100),
+            ([Track(20, 0), Track(20, 100, scale=2, default=False)], 0),
+            ([Track(20, 0, default=False), Track(20, 100)], 100),
+            ([Track(20, 0), Track(30, 100)], 100),
+            ([Track(20, 0), Track(20, 100)], 0),
+            ([Track(1, 0), Track(1, 100, scale=2)], 100),
         ],
-        ids=["larger", "first", "no cover"],
+        ids=["larger", "default before larger", "default", "longer", "first", "only single frames"],
     )
-    def test_choice(self, streams: list[tuple[int, int, int]], chosen: int) -> None:
-        assert packets.choose_stream(self.container(*streams)).index == chosen
+    def test_choice(self, tmp_path: Path, tracks: list[Track], chosen: int) -> None:
+        assert self.first_stamp(write_tracks(tmp_path / "a.mkv", *tracks)) == chosen
 
-    def test_cover_alone(self) -> None:
-        with pytest.raises(VideoError, match="only a cover image"):
-            packets.choose_stream(self.container((300, 300, 1024)))
+    def test_after_reading_anew(self, tmp_path: Path) -> None:
+        """A file whose frames must be counted is opened several times."""
+        path = write_tracks(tmp_path / "a.ts", self.PREVIEW, Track(20))
+        with opened(path) as reader:
+            for plan in ([15], [2], [19, 0]):
+                assert read_stamps(reader.read(plan).pixels) == plan
+
+    def test_side_by_side(self, tmp_path: Path) -> None:
+        path = write_tracks(tmp_path / "a.mov", self.PREVIEW, Track(40))
+        with opened(path, threads=3, min_shared_pixels=1) as reader:
+            assert read_stamps(reader.read([1, 14, 26, 39]).pixels) == [1, 14, 26, 39]
+
+    @staticmethod
+    def container(*streams: tuple[int, int]) -> Any:
+        """Streams of 300 x 300 pixels by (number, disposition)."""
+        videos = [
+            SimpleNamespace(
+                width=300,
+                height=300,
+                disposition=d,
+                index=i,
+                frames=10,
+                duration=1,
+                time_base=1,
+                codec_context=object(),
+            )
+            for i, d in streams
+        ]
+        name = SimpleNamespace(name="mov,mp4")
+        return SimpleNamespace(streams=SimpleNamespace(video=videos), size=1000, format=name, metadata={})
+
+    def test_no_cover(self) -> None:
+        assert packets.choose_stream(self.container((0, 1024), (1, 0)), "a.mp4").index == 1
+        with pytest.raises(VideoError, match="only a cover image") as caught:
+            packets.choose_stream(self.container((0, 1024)), "a.mp4")
+        assert caught.value.kind == "no_video_stream"
+
+
+class TestPhotographs:
+    """HEIC and AVIF, whose format is that of MP4."""
+
+    @pytest.fixture
+    def heic(self, make: Make, tmp_path: Path) -> bytes:
+        return write_photograph(tmp_path / "a.heic", Path(make("hevc.mp4"))).read_bytes()
+
+    @staticmethod
+    def write_avif(path: Path, frames: int) -> Path:
+        return write_video(path, frames, codec="libsvtav1", options={"preset": "12"})
+
+    @pytest.mark.parametrize("name", ["photo.heic", "photo.mp4", "photo.mkv", "photo"])
+    @pytest.mark.parametrize("decoder", ["auto", "decord"])
+    def test_heic_under_any_name(self, heic: bytes, tmp_path: Path, name: str, decoder: Decoder) -> None:
+        path = tmp_path / name
+        path.write_bytes(heic)
+        kind, message = error_of(path, decoder)
+        assert (kind, "a photograph" in message) == ("unsupported", True)
+
+    def test_with_a_codec_that_ffmpeg_does_not_know(self, heic: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "photo.mp4"
+        path.write_bytes(heic.replace(b"hvc1", b"j2k1"))
+        kind, message = error_of(path)
+        assert (kind, "a photograph" in message) == ("unsupported", True)
+
+    def test_avif(self, tmp_path: Path) -> None:
+        kind, message = error_of(self.write_avif(tmp_path / "photo.avif", 1))
+        assert (kind, "a photograph" in message) == ("unsupported", True)
+
+    def test_animated_avif_is_a_video(self, tmp_path: Path) -> None:
+        path = self.write_avif(tmp_path / "moving.avif", 10)
+        with opened(path) as reader:
+            assert reader.info.num_frames == 10
+            assert read_stamps(reader.read([9, 0]).pixels) == [9, 0]
+        assert error_of(path, "decord")[0] == "unsupported"
+
+    def test_a_video_of_one_frame_is_no_photograph(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "a.mov", 1, rate=1)
+        with opened(path) as reader:
+            assert reader.info.num_frames == 1
+
+
+class TestCases:
+    """Files of these kinds from reports."""
+
+    def test_preview(self, shared_cases: Path) -> None:
+        with opened(shared_cases / "bigthumb.mov") as reader:
+            assert (reader.info.num_frames, reader.info.width, reader.info.height) == (120, 160, 90)
+
+    def test_photograph(self, shared_cases: Path) -> None:
+        assert error_of(shared_cases / "photo.heic")[0] == "unsupported"

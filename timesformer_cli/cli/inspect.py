@@ -300,7 +300,7 @@ def _file_rows(file: dict[str, Any], video: dict[str, Any] | None) -> Iterator[t
             yield from _time_rows(stream, file, video)
     for stream in file["video"]:
         if not stream["read"]:
-            yield "cover" if stream["cover"] else "not read", f"stream {stream['index']}, {_described(stream)}"
+            yield "image" if stream["cover"] else "not read", f"stream {stream['index']}, {_described(stream)}"
     if file["packets"] is not None:
         yield "key frames", _key_frames(file["packets"]["key_frames"])
         yield "B-frames", {True: "yes", False: "no", None: "perhaps"}[file["packets"]["b_frames"]]

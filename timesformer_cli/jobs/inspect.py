@@ -178,7 +178,7 @@ def notes(inspection: Inspection) -> list[str]:
         )
     moving = [stream for stream in facts.video if not stream.cover]
     if stream is not None and len(moving) > 1:
-        found.append(f"it has {len(moving)} video streams: stream {stream.index}, the largest, is read")
+        found.append(f"it has {len(moving)} video streams: only stream {stream.index} is read")
     return found
 
 

@@ -36,8 +36,8 @@ class VideoStreamFacts:
     """The facts that a file states about one of its video streams. None: not stated.
 
     `frames`, `duration` (seconds) and `fps` are claims. `width` and `height` are as stored, in pixels,
-    and `pixel_aspect` is a pixel's width:height. `cover`: an image that goes with the file. `read`:
-    this stream is the one read.
+    and `pixel_aspect` is a pixel's width:height. `cover`: an image that goes with the file, or a photograph that is the
+    file. `read`: this stream is the one read.
     """
 
     index: int
@@ -153,7 +153,7 @@ def _read_facts(source: "Source", reading: Reading) -> Facts:
         moving = {stream.index for stream in moving_streams(container)}
         # Streams refused for their size or for lack of a decoder are described too.
         with suppress(VideoError):
-            read = choose_stream(container, reading)
+            read = choose_stream(container, source, reading)
             picture = _picture_facts(container, read)
         facts = Facts(
             bytes=container.size,
@@ -170,18 +170,17 @@ def _read_facts(source: "Source", reading: Reading) -> Facts:
             packets=None,
         )
         reorders = read is not None and read.codec_context.has_b_frames
-    if read is not None:
+    if facts.read is not None:
         with suppress(VideoError):
-            packets = _packets(source, reading)
+            packets = _packets(source, facts.read.index, reading)
             # AVI counts frames instead.
             return replace(facts, packets=_packet_facts(packets, reorders=reorders, timed=facts.format != "avi"))
     return facts
 
 
-def _packets(source: "Source", reading: Reading) -> "Packets":
+def _packets(source: "Source", stream: int, reading: Reading) -> "Packets":
     from timesformer_cli.video.decoders.packets import (
         Skimmable,
-        choose_stream,
         open_container,
         read_packets,
         skim_packets,
@@ -191,7 +190,7 @@ def _packets(source: "Source", reading: Reading) -> "Packets":
     if skimmed is not None:
         return skimmed
     with closing(open_container(source, reading)) as container:
-        return read_packets(container, choose_stream(container, reading), reading.max_frames)
+        return read_packets(container, cast("VideoStream", container.streams[stream]), reading.max_frames)
 
 
 def _seconds(ticks: int | None) -> float | None:

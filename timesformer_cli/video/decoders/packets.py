@@ -1,8 +1,9 @@
 """The facts that a file states about its video before decoding: the stream to read and its packets."""
 
 import errno
+import math
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast, runtime_checkable
 
@@ -10,7 +11,8 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Discard, Disposition
+from av.packet import Packet
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -34,6 +36,12 @@ class Skimmable(Protocol):
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,gif,ogg,h264,hevc,vvc,mpegvideo,m4v,ivf,obu,mxf,nut,yuv4mpegpipe"
 )
+
+# A video stream with fewer frames than this share of the longest one's is a preview or a poster, not the film.
+_FEW = 0.01
+
+# The main brands of photographs: HEIF in general, and with HEVC, AVC and AV1 (ISO/IEC 23008-12, annexes B to E).
+_PHOTOGRAPHS = frozenset(["mif1", "mif2", "heic", "heix", "heim", "heis", "avci", "avif"])
 
 # Codecs whose packets mark frames that no other refers to, or have a type for them (B-pictures of MPEG).
 _SPARE = ("h264", "mpeg1video", "mpeg2video")
@@ -101,21 +109,25 @@ def open_container(source: Source, reading: Reading = Reading(), *, parse: bool 
         ) from error
 
 
-def choose_stream(container: InputContainer, reading: Reading = Reading()) -> VideoStream:
-    """The largest video stream, the first of several equal ones; cover images do not count.
+def choose_stream(container: InputContainer, source: Source, reading: Reading = Reading()) -> VideoStream:
+    """The stream of the film in `container`, which was opened from `source` and stays as it is.
+
+    Cover images and photographs do not count. Of several streams, those of one frame, or of fewer than 1 % of the
+    frames of the longest, come last. Then the one that the container marks as default goes before others, the larger
+    one before the smaller, the longer before the shorter, and the first before the next.
 
     Raises:
-        VideoError: `no_video_stream`; `unsupported` without a decoder; `too_large` if frames exceed
-            the limit or the index cannot be true.
+        VideoError: `no_video_stream`; `unsupported` for photographs and without a decoder; `too_large` if frames
+            exceed the limit or the index cannot be true.
+        MemoryError: FFmpeg ran out of memory.
     """
     streams = moving_streams(container)
     if not streams:
-        hint = "only a cover image" if container.streams.video else "is it an audio file?"
-        raise VideoError("no_video_stream", f"no video stream; {hint}")
+        raise _no_stream(container)
     streams = [stream for stream in streams if stream.codec_context is not None]
     if not streams:
         raise VideoError("unsupported", "this build of FFmpeg has no decoder for the video's codec")
-    stream = max(streams, key=lambda stream: (stream.width * stream.height, -stream.index))
+    stream = streams[0] if len(streams) == 1 else _film(container, streams, source, reading)
     pixels = stream.width * stream.height
     if pixels > reading.max_pixels:
         raise VideoError(
@@ -128,6 +140,79 @@ def choose_stream(container: InputContainer, reading: Reading = Reading()) -> Vi
     return stream
 
 
+def _no_stream(container: InputContainer) -> VideoError:
+    videos = container.streams.video
+    brand = container.metadata.get("major_brand", "")
+    if any(is_photograph(container, stream) for stream in videos) or (not videos and brand in _PHOTOGRAPHS):
+        return VideoError("unsupported", "a photograph (HEIC, AVIF or another HEIF), which is not read as a video")
+    return VideoError(
+        "no_video_stream", f"no video stream; {'only a cover image' if videos else 'is it an audio file?'}"
+    )
+
+
+def _film(container: InputContainer, streams: list[VideoStream], source: Source, reading: Reading) -> VideoStream:
+    extents = _extents(container, streams, source, reading)
+    longest = max(extents[stream.index].frames for stream in streams)
+    films = [s for s in streams if extents[s.index].frames > 1 and extents[s.index].frames >= _FEW * longest]
+
+    def rank(stream: VideoStream) -> tuple[bool, int, float, int]:
+        is_default = bool(stream.disposition & Disposition.default)
+        return is_default, stream.width * stream.height, extents[stream.index].seconds, -stream.index
+
+    return max(films or streams, key=rank)
+
+
+@dataclass(slots=True)
+class _Extent:
+    """The length of a stream by its packets; `first` and `last` are times in seconds."""
+
+    frames: int = 0
+    first: float = math.inf
+    last: float = -math.inf
+
+    @property
+    def seconds(self) -> float:
+        return max(self.last - self.first, 0.0)
+
+    def add(self, packet: "Packet[Stream]") -> None:
+        self.frames += 1
+        if packet.pts is not None:
+            time = float(packet.pts * packet.time_base)
+            self.first, self.last = min(self.first, time), max(self.last, time)
+
+
+def _extents(
+    container: InputContainer, streams: list[VideoStream], source: Source, reading: Reading
+) -> dict[int, _Extent]:
+    """The extents of streams by their numbers: headers are often wrong about them, or silent.
+
+    The file is opened a second time, so that `container` stays where it is. Reading ends after `reading.max_frames`
+    frames of one stream.
+    """
+    extents = {stream.index: _Extent() for stream in streams}
+    with ExitStack() as stack:
+        if not isinstance(source, str):
+            stack.callback(source.seek, source.tell())
+        skimmable = source if isinstance(source, Skimmable) and _is_mp4(container) else None
+        other = stack.enter_context(open_container(source, reading, parse=skimmable is None))
+        for stream in other.streams:
+            if stream.index not in extents:
+                stream.discard = Discard.all
+        if skimmable is not None:
+            stack.enter_context(skimmable.skimming())
+        try:
+            for packet in other.demux(*(other.streams[number] for number in extents)):
+                if packet.size and not packet.is_discard:
+                    extents[packet.stream_index].add(packet)
+                    if extents[packet.stream_index].frames > reading.max_frames:
+                        break
+        except MemoryError:
+            raise
+        except FFmpegError:
+            pass  # a damaged place: the packets before it decide
+    return extents
+
+
 def read_alone(container: InputContainer, stream: VideoStream) -> None:
     """Discard the packets of all other streams."""
     for other in container.streams:
@@ -136,9 +221,25 @@ def read_alone(container: InputContainer, stream: VideoStream) -> None:
 
 
 def moving_streams(container: InputContainer) -> list[VideoStream]:
-    """The video streams except cover images and thumbnails."""
+    """The video streams except cover images, thumbnails and photographs."""
     still = Disposition.attached_pic | Disposition.timed_thumbnails
-    return [stream for stream in container.streams.video if not stream.disposition & still]
+    return [
+        stream
+        for stream in container.streams.video
+        if not (stream.disposition & still or is_photograph(container, stream))
+    ]
+
+
+def is_photograph(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether a stream is an image of HEIF (HEIC, AVIF): an item of the file, not a track of frames with times.
+
+    FFmpeg gives items one frame, without a duration, on a clock of whole seconds.
+    """
+    return _is_mp4(container) and stream.frames == 1 and stream.duration is None and stream.time_base == 1
+
+
+def _is_mp4(container: InputContainer) -> bool:
+    return container.format.name.startswith("mov,")
 
 
 def skim_packets(source: Skimmable, reading: Reading) -> Packets | None:
@@ -148,8 +249,8 @@ def skim_packets(source: Skimmable, reading: Reading) -> Packets | None:
         VideoError: as `choose_stream` and `read_packets`.
     """
     with open_container(cast(BinaryIO, source), reading, parse=False) as container:
-        stream = choose_stream(container, reading)
-        if not container.format.name.startswith("mov,") or _looks_inside(stream):
+        stream = choose_stream(container, cast(BinaryIO, source), reading)
+        if not _is_mp4(container) or _looks_inside(stream):
             return None
         with source.skimming():
             return read_packets(container, stream, reading.max_frames, skimmed=True)

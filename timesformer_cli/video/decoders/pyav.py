@@ -102,8 +102,8 @@ class _Cursor:
     `damaged`: some packet could not be decoded.
     """
 
-    def __init__(self, container: InputContainer, reading: Reading) -> None:
-        self.stream = choose_stream(container, reading)
+    def __init__(self, container: InputContainer, stream: int, reading: Reading) -> None:
+        self.stream = cast(VideoStream, container.streams[stream])
         read_alone(container, self.stream)
         self.packets = 0
         self.pictures = 0
@@ -198,7 +198,9 @@ class PyavReader:
         packets = skim_packets(source, reading) if isinstance(source, Skimmable) else None
         self._container = open_container(source, reading)
         try:
-            self._cursor = _Cursor(self._container, reading)
+            # Streams end with their container, which may be opened again; their numbers stay.
+            self._number = choose_stream(self._container, source, reading).index
+            self._cursor = _Cursor(self._container, self._number, reading)
             self._packets = packets or read_packets(self._container, self._cursor.stream, reading.max_frames)
             codec = self._cursor.stream.codec_context.codec.canonical_name
             self._indexed = self._container.format.name.split(",")[0] in _INDEXED
@@ -301,7 +303,7 @@ class PyavReader:
                 return
         self._container.close()
         self._container = open_container(self._source, self._reading)
-        self._cursor = _Cursor(self._container, self._reading)
+        self._cursor = _Cursor(self._container, self._number, self._reading)
 
     def _jump(self, cursor: _Cursor, numbering: Numbering, place: int) -> None:
         """Move the cursor to the packet `place` of the file, or to a key packet before it.
@@ -356,7 +358,7 @@ class PyavReader:
 
         def read_waiting() -> None:
             with closing(open_container(self._source, self._reading)) as container:
-                cursor, converter = _Cursor(container, self._reading), Converter()
+                cursor, converter = _Cursor(container, self._number, self._reading), Converter()
                 next(cursor.decode())  # x264 states its version there, and decoders work around its old bugs
                 for run in waiting:
                     read_run(cursor, converter, *run)

@@ -15,7 +15,12 @@ from av.video.stream import VideoStream
 
 from timesformer_cli.errors import VideoError
 from timesformer_cli.specs import Reading
-from timesformer_cli.video.decoders.packets import choose_stream, moving_streams, open_container
+from timesformer_cli.video.decoders.packets import (
+    choose_stream,
+    is_photograph,
+    moving_streams,
+    open_container,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ def check(path: str, reading: Reading, abilities: Abilities) -> int:
             not trusted with.
     """
     with open_container(path, reading) as container:
-        stream = choose_stream(container, reading)
+        stream = choose_stream(container, path, reading)
         _check_format(container, stream, abilities)
         _check_keys(container, stream, abilities)
         return stream.index
@@ -71,6 +76,8 @@ def _check_format(container: InputContainer, stream: VideoStream, abilities: Abi
         raise unsupported(f"B-frames without time stamps of their own, which {who} mistakes for one another")
     if len(moving_streams(container)) > 1 and not abilities.chooses:
         raise unsupported(f"several video streams, and {who} may choose a different one")
+    if any(is_photograph(container, other) for other in container.streams.video):
+        raise unsupported(f"a photograph beside the video, which {who} may count as a stream or not")
     if not abilities.odd and (stream.width % 2 or stream.height % 2):
         raise unsupported(f"{who} blurs frames of odd size ({stream.width} x {stream.height})")
     if context.format is not None and context.format.components[0].bits > 8:
