@@ -39,6 +39,7 @@ class VideoInfo:
     (frames,), sorted. `fps` is the average rate. `width` and `height` are upright, in pixels.
     `has_stream_duration` is whether the container states the duration of the video stream itself
     (MP4 does, Matroska and WebM do not); the original's sampling depends on it, see `sampling.plan`.
+    `start` is when the first frame is shown: seconds from the earliest start of any stream of the file.
     """
 
     times: NDArray[np.float64]
@@ -47,6 +48,7 @@ class VideoInfo:
     height: int
     codec: str
     has_stream_duration: bool = True
+    start: float = 0.0
 
     @property
     def num_frames(self) -> int:
@@ -62,7 +64,8 @@ class VideoInfo:
 class Span:
     """A part of the video that gets one prediction, and the frames of its clips.
 
-    `start` and `end` are seconds; `clips` is int64 (C, T): frame numbers, all inside the video.
+    `start` and `end` are seconds: of a timeline's segment from the earliest start of any stream of the file, of a video
+    as a whole from its first frame. `clips` is int64 (C, T): frame numbers, all inside the video.
     """
 
     start: float
@@ -119,7 +122,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """The scores of a video from `start` to `end`, in seconds.
+    """The scores of a video from `start` to `end`, in seconds, counted as in `Span`.
 
     `logits` float32 (K,) are the mean logits of its views, `scores` float32 (K,) the result of
     `aggregate.combine`.

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from testing.clips import write_audio, write_model, write_video
 from testing.collection import KINDS
 from testing.command import Run, only_line, started
+from testing.stamped import Track, write_tracks
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +67,15 @@ class TestPages:
         assert page["rate"] == "10 frames per second, constant"
         assert page["audio"] == "none"
         assert page["model"] == "tiny"
+
+    def test_a_picture_that_starts_late(self, run: Run, tmp_path: Path) -> None:
+        path = write_tracks(tmp_path / "late.mkv", Track(60, start=Fraction(31, 10)), sound=6)
+        page = rows(run("inspect", path, "--clips", "1").out)
+        assert page["start"] == "3.10 s after the earliest stream of the file"
+        assert page["duration"].startswith("2.00 s")
+        assert page["clip 0"].startswith("0.00 to 1.97 s (3.10 to 5.07 s of the file)")
+        record = run("inspect", path, "--json").records[0]
+        assert (record["video"]["start"], record["file"]["start"]) == (3.1, 0)
 
     def test_frames_and_times_are_those_of_predict(self, run: Run) -> None:
         options = ["a.mp4", "--clips", "2", "--crops", "3", "--num-frames", "3", "--stride", "2", "--fps", "10"]

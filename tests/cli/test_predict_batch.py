@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, chdir, suppress
+from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +26,7 @@ import pytest
 from testing.clips import LABELS, write_model, write_video
 from testing.command import COMMAND, Outcome, Run, exit_code, only_line, started
 from testing.retrain import train_again
+from testing.stamped import Track, write_tracks
 
 GOOD = [f"clips/{number}.mp4" for number in range(4)]
 FAILING = [GOOD[0], "missing.mp4", *GOOD[1:]]
@@ -200,6 +202,29 @@ class TestTimeline:
                 for guess in part["predictions"]
             ]
         }
+
+    @pytest.mark.parametrize(
+        ("format", "begins", "goes_on"),
+        [
+            ("jsonl", '"start": 1.5, "end": 2.5', '"start": 2.5, "end": 3.5'),
+            ("csv", "1.5,2.5", "2.5,3.5"),
+            ("srt", "00:00:01,500 --> 00:00:02,500", "00:00:02,500 --> 00:00:03,500"),
+            ("vtt", "00:00:01.500 --> 00:00:02.500", "00:00:02.500 --> 00:00:03.500"),
+            ("activitynet", '"segment": [1.5, 2.5]', '"segment": [2.5, 3.5]'),
+            ("labelstudio", '{"start": 46, "end": 75}', '{"start": 76, "end": 105}'),
+            ("fiftyone", '"timestamps": [1.5, 2.5]', '"timestamps": [2.5, 3.5]'),
+            ("html", '"start":1.5,"end":2.5', '"start":2.5,"end":3.5'),
+        ],
+    )
+    def test_of_a_picture_that_starts_late(
+        self, run: Run, tmp_path: Path, format: str, begins: str, goes_on: str
+    ) -> None:
+        """Second 0 is where the sound begins, as in a player."""
+        path = write_tracks(tmp_path / "late.mkv", Track(60, start=Fraction(3, 2)), sound=4)
+        out = run("predict", path, "--timeline", "--window", "1", "-f", format, "--workers", "0").out
+        assert begins in out
+        assert goes_on in out
+        assert out.index(begins) < out.index(goes_on)
 
     def test_a_stopped_run_goes_on(self, run: Run, tmp_path: Path) -> None:
         options = ["--timeline", "--window", "1", "--merge"]

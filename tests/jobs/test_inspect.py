@@ -215,7 +215,7 @@ def made_up(path: str = "a.mp4", frames: int = 40, **changes: Any) -> Inspection
             KeyFrames(1, None, None, None),
         ),
     )
-    info = VideoInfo(np.arange(frames) / 25, 25.0, 64, 48, "h264")
+    info = VideoInfo(np.arange(frames) / 25, 25.0, 64, 48, "h264", start=changes.pop("start", 0.0))
     views = Views(Item(path), info, Span(0, 1, np.zeros((1, 4), np.int64)), (), np.empty((0, 4, 3, 8, 8), np.float32))
     return Inspection(Item(path), facts, views, None)
 
@@ -241,6 +241,12 @@ class TestWarnings:
             ({"duration": 2.0}, []),  # less than half a second more
             ({"duration": None, "container_duration": 9.0}, ["it claims to last 9.00 s, but its frames last 1.60 s"]),
             ({"duration": None, "container_duration": None}, []),
+            ({"duration": None, "container_duration": 4.6, "start": 3.0}, []),  # counted from the earliest stream
+            (
+                {"duration": None, "container_duration": 9.0, "start": 3.0},
+                ["it claims to last 9.00 s, but its frames last 1.60 s, from 3.00 s on"],
+            ),
+            ({"start": 3.0}, []),  # the stream states its own duration
             ({"fps": 1000.0}, ["it claims 1000 frames per second, but has 25"]),
             ({"fps": 25.5}, []),
             ({"fps": None}, []),

@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -637,6 +638,13 @@ class TestTorchcodec:
         video = torchcodec(str(path))
         assert read_stamps(video.read([3, 17]).pixels) == [203, 217]
         video.close()
+
+    def test_late(self, tmp_path: Path, torchcodec: Callable[..., Any]) -> None:
+        path = write_tracks(tmp_path / "late.mkv", Track(20, start=Fraction(31, 10)), sound=4)
+        for reader in (torchcodec(str(path)), DecordReader(str(path))):
+            assert reader.info.start == pytest.approx(3.1)
+            assert read_stamps(reader.read([0, 19]).pixels) == [0, 19]
+            reader.close()
 
     def test_photographs(self, tmp_path: Path, torchcodec: Callable[..., Any]) -> None:
         path = write_video(tmp_path / "moving.avif", 10, codec="libsvtav1", options={"preset": "12"})

@@ -19,7 +19,7 @@ import pytest
 
 from testing.encodings import FRAMES, PLAN, RECIPES
 from testing.heif import write_photograph
-from testing.stamped import HEIGHT, WIDTH, Track, read_stamp, read_stamps, stamp, write_tracks, write_video
+from testing.stamped import HEIGHT, SHORT_GOP, WIDTH, Track, read_stamp, read_stamps, stamp, write_tracks, write_video
 from timesformer_cli.errors import TimesformerError, VideoError
 from timesformer_cli.flow import Item
 from timesformer_cli.specs import Decoder, Reading
@@ -661,12 +661,85 @@ class TestPhotographs:
             assert reader.info.num_frames == 1
 
 
+class TestStart:
+    """When the first frame is shown, counted from the earliest start of any stream."""
+
+    @pytest.mark.parametrize(
+        ("ending", "error"), [("mkv", 0), ("mp4", 0), ("avi", 0), ("flv", 0.07), ("ts", 0.07)]
+    )
+    def test_late(self, tmp_path: Path, ending: str, error: float) -> None:
+        """In some formats, the sound starts with 0.064 seconds that are not to be heard."""
+        path = write_tracks(tmp_path / f"a.{ending}", Track(20, start=Fraction(31, 10)), sound=4)
+        with opened(path) as reader:
+            assert reader.info.start == pytest.approx(3.1, abs=error + 1e-9)
+            assert reader.info.times[0] == 0
+            assert read_stamps(reader.read([0, 19]).pixels) == [0, 19]
+
+    @pytest.mark.parametrize("ending", ["mkv", "mp4", "avi", "flv", "ts"])
+    def test_without_sound(self, tmp_path: Path, ending: str) -> None:
+        with opened(write_tracks(tmp_path / f"a.{ending}", Track(20))) as reader:
+            assert reader.info.start == 0
+
+    def test_of_two_streams_of_video(self, tmp_path: Path) -> None:
+        path = write_tracks(tmp_path / "a.mkv", Track(20, start=Fraction(2)), Track(20, scale=2, start=Fraction(5)))
+        with opened(path) as reader:
+            assert reader.info.start == pytest.approx(3)
+
+    @pytest.mark.parametrize("ending", ["mkv", "ts", "flv"])
+    def test_cut_inside_a_group_of_pictures(self, tmp_path: Path, ending: str) -> None:
+        """Frames 5 to 11 cannot be shown: the key frame before them is missing."""
+        whole = write_video(tmp_path / f"whole.{ending}", 30, options={**SHORT_GOP, "bf": "0"})
+        path = tmp_path / f"cut.{ending}"
+        with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in [packet for packet in source.demux(video=0) if packet.size][5:]:
+                packet.stream = stream
+                target.mux(packet)
+        with opened(path) as reader:
+            assert read_stamps(reader.read([0, 17]).pixels) == [12, 29]
+            assert reader.info.start == pytest.approx(7 / 30, abs=0.002)
+
+    @staticmethod
+    def file(name: str, *streams: tuple[str, int | None, int]) -> Any:
+        """Streams by (type, start in milliseconds, disposition)."""
+        found = [
+            SimpleNamespace(
+                index=index, type=kind, start_time=start, time_base=Fraction(1, 1000), disposition=disposition, frames=9
+            )
+            for index, (kind, start, disposition) in enumerate(streams)
+        ]
+
+        class Streams(list[Any]):
+            video = tuple(stream for stream in found if stream.type == "video")
+
+        return SimpleNamespace(format=SimpleNamespace(name=name), streams=Streams(found))
+
+    @pytest.mark.parametrize(
+        ("name", "streams", "expected"),
+        [
+            ("matroska,webm", [("video", 3000, 0), ("audio", 1000, 0)], 1),
+            ("matroska,webm", [("video", 3000, 0), ("subtitle", 500, 0)], 0.5),
+            ("mov,mp4", [("video", 9000, 0), ("video", 0, 1024)], 9),  # a cover has no time
+            ("mpegts", [("video", 3000, 0), ("data", 2500, 0)], 2.5),
+            ("mpegts", [("video", 3000, 0), ("data", 500, 0)], 3),
+            ("mpegts", [("video", None, 0), ("audio", -2000, 0)], -2),
+            ("h264", [("video", None, 0)], None),
+        ],
+    )
+    def test_earliest(self, name: str, streams: list[tuple[str, int | None, int]], expected: float | None) -> None:
+        assert packets.earliest_start(self.file(name, *streams)) == expected
+
+
 class TestCases:
     """Files of these kinds from reports."""
 
     def test_preview(self, shared_cases: Path) -> None:
         with opened(shared_cases / "bigthumb.mov") as reader:
             assert (reader.info.num_frames, reader.info.width, reader.info.height) == (120, 160, 90)
+
+    def test_late(self, shared_cases: Path) -> None:
+        with opened(shared_cases / "late.mkv") as reader:
+            assert reader.info.start == pytest.approx(3.128)
 
     def test_photograph(self, shared_cases: Path) -> None:
         assert error_of(shared_cases / "photo.heic")[0] == "unsupported"

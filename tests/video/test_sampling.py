@@ -328,6 +328,16 @@ class TestTimelines:
         windows = plan(video(frames, 30), window("8x32"), Timeline(length=seconds, hop=hop))
         assert [(w.start, w.end) for w in windows] == [pytest.approx(pair) for pair in expected]
 
+    def test_they_count_from_the_first_frame(self) -> None:
+        """Of a picture that starts late, the same frames, at later times."""
+        info, timeline = video(300, 30), Timeline(length=4, hop=3)
+        early, late = (plan(replace(info, start=start), window("8x32"), timeline) for start in (0.0, 3.1))
+        assert [(w.start, w.end) for w in late] == [pytest.approx((w.start + 3.1, w.end + 3.1)) for w in early]
+        for before, after in zip(early, late, strict=True):
+            np.testing.assert_array_equal(before.clips, after.clips)
+        (whole,) = plan(replace(info, start=3.1), window("8x32"))
+        assert (whole.start, whole.end) == (0, 10)
+
     @pytest.mark.parametrize("method", ["window", "strided", "segments", "uniform"])
     @pytest.mark.parametrize("overrun", ["repeat", "loop"])
     @pytest.mark.parametrize("fps", [29.97, 30, 12.5])

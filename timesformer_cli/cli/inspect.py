@@ -332,7 +332,9 @@ def _picture_rows(
 
 
 def _time_rows(stream: dict[str, Any], file: dict[str, Any], video: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
-    seconds = stream["duration"] if stream["duration"] is not None else file["duration"]
+    seconds = stream["duration"]
+    if seconds is None and file["duration"] is not None:  # counted from the earliest stream
+        seconds = file["duration"] - (0 if video is None else video["start"] or 0)
     if video is None:
         if stream["frames"] is not None:
             yield "claims", plural(stream["frames"], "frame")
@@ -340,9 +342,11 @@ def _time_rows(stream: dict[str, Any], file: dict[str, Any], video: dict[str, An
             yield "claims", f"{seconds:.2f} s"
         return
     yield "frames", f"{video['frames']:,}" + _claim(f"{video['frames']:,}", stream["frames"], ",")
-    start = f", from {file['start']:.2f} s on" if file["start"] else ""
     duration = f"{video['duration']:.2f} s"
-    yield "duration", duration + start + _claim(duration, seconds, ".2f", " s")
+    yield "duration", duration + _claim(duration, seconds, ".2f", " s")
+    if file["start"] or video["start"]:
+        clock = f", which starts at {file['start']:.2f} s" if file["start"] else ""
+        yield "start", f"{video['start'] or 0:.2f} s after the earliest stream of the file{clock}"
     yield "rate", _rate(video)
 
 
@@ -416,6 +420,9 @@ def _method(sampling: dict[str, Any]) -> str:
 
 def _clip_rows(clip: dict[str, Any], record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     text = f"{clip['start']:.2f} to {clip['end']:.2f} s"
+    late = record["video"]["start"] or 0
+    if late:
+        text += f" ({late + clip['start']:.2f} to {late + clip['end']:.2f} s of the file)"
     if clip["stride"] is not None:
         text += f", {clip['stride']:g} frames or {clip['stride_seconds']:g} s apart"
     yield f"clip {clip['clip']}", text

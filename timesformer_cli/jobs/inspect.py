@@ -149,9 +149,12 @@ def _wrong_claims(facts: Facts, info: VideoInfo) -> Iterator[str]:
     if stream.frames is not None and stream.frames != info.num_frames:
         reason = "; its edit list leaves out the others" if packets is not None and packets.edited else ""
         yield f"it claims {plural(stream.frames, 'frame')}, but {info.num_frames} are shown{reason}"
-    duration = stream.duration or facts.duration
-    if duration is not None and not _agree(duration, info.duration):
-        yield f"it claims to last {duration:.2f} s, but its frames last {info.duration:.2f} s"
+    if stream.duration and not _agree(stream.duration, info.duration):
+        yield f"it claims to last {stream.duration:.2f} s, but its frames last {info.duration:.2f} s"
+    # The duration of the file counts from its earliest stream.
+    elif not stream.duration and facts.duration is not None and not _agree(facts.duration, info.start + info.duration):
+        late = f", from {info.start:.2f} s on" if info.start >= _TOLERANCE_SECONDS else ""
+        yield f"it claims to last {facts.duration:.2f} s, but its frames last {info.duration:.2f} s{late}"
     # With few frames, the duration of the last one matters, and not every format stores it.
     if stream.fps is not None and abs(stream.fps / info.fps - 1) > max(_TOLERANCE, 1 / info.num_frames):
         yield f"it claims {stream.fps:.4g} frames per second, but has {info.fps:.4g}"
@@ -214,6 +217,7 @@ def _video_record(info: VideoInfo) -> dict[str, Any]:
     apart = np.diff(info.times)
     return {
         "duration": _rounded(info.duration),
+        "start": _rounded(info.start),
         "fps": _rounded(info.fps),
         "frames": info.num_frames,
         "width": info.width,

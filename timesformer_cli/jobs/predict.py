@@ -166,7 +166,7 @@ def _reached(scored: Iterable[Scored | Failure], meter: Meter) -> Iterator[Score
     """Passes everything on, and reports to the meter the time reached within each video."""
     for each in scored:
         if isinstance(each, Scored):
-            meter.reach(each.item.path, each.span.end, each.info.duration)
+            meter.reach(each.item.path, each.span.end - each.info.start, each.info.duration)
         yield each
 
 

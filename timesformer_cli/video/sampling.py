@@ -20,7 +20,8 @@ def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None) 
     """The spans of a video in order of time, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1.
 
     Within a clip, numbers never decrease, unless it starts the span again (`overrun="loop"`). Without a `timeline`,
-    the only span is the video. With one, its segments cover the video, and the last may be shorter.
+    the only span is the video. With one, its segments cover the video from its first frame on, and the last may be
+    shorter.
     """
     if timeline is None:
         return [Span(start=0.0, end=info.duration, clips=_clips(info, spec))]
@@ -29,18 +30,21 @@ def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None) 
     more = max(math.ceil((info.duration - timeline.length - 1 / info.fps) / hop), 0)
     starts = [number * hop for number in range(more + 1)]
     ends = [start + timeline.length for start in starts[:-1]] + [info.duration]
-    return [_segment(info, spec, start, end) for start, end in zip(starts, ends, strict=True)]
+    return [
+        Span(info.start + start, info.start + end, _clips_between(info, spec, start, end))
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
-def _segment(info: VideoInfo, spec: SamplingSpec, start: float, end: float) -> Span:
-    """The span from `start` to `end` seconds, sampled as a video of only its frames."""
+def _clips_between(info: VideoInfo, spec: SamplingSpec, start: float, end: float) -> NDArray[np.int64]:
+    """The clips from `start` to `end`, seconds from the first frame, sampled as of a video of only these frames."""
     # Times are sums of fractions: a frame at 4 seconds may be at 3.9999999.
     first, last = np.searchsorted(info.times - info.times[0], np.array([start, end]) - 1e-6).tolist()
     if first == last:  # within a gap: the frame before it is shown
         first = max(first - 1, 0)
         last = first + 1
-    part = replace(info, times=info.times[first:last])
-    return Span(start, end, first + _clips(part, spec))
+    clips: NDArray[np.int64] = first + _clips(replace(info, times=info.times[first:last]), spec)
+    return clips
 
 
 def _clips(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ import math
 import os
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import BinaryIO, Protocol, cast, runtime_checkable
 
 import av
@@ -213,6 +214,22 @@ def _extents(
     return extents
 
 
+def earliest_start(container: InputContainer) -> Fraction | None:
+    """The earliest start of any stream, in seconds on the clock of the file; None if the file does not say.
+
+    Images have no time. In formats without an index, subtitles and data count only if they start less than a second
+    before the rest, as for FFmpeg: there, they are seldom in step.
+    """
+    still = {stream.index for stream in container.streams.video} - {each.index for each in moving_streams(container)}
+    starts: dict[bool, list[Fraction]] = {True: [], False: []}
+    for stream in container.streams:
+        if stream.start_time is not None and stream.time_base is not None and stream.index not in still:
+            starts[stream.type in ("video", "audio")].append(stream.start_time * stream.time_base)
+    first = min(starts[True], default=None)
+    others = [start for start in starts[False] if is_indexed(container) or (first is not None and first - start < 1)]
+    return min([*starts[True], *others], default=None)
+
+
 def read_alone(container: InputContainer, stream: VideoStream) -> None:
     """Discard the packets of all other streams."""
     for other in container.streams:
@@ -236,6 +253,11 @@ def is_photograph(container: InputContainer, stream: VideoStream) -> bool:
     FFmpeg gives items one frame, without a duration, on a clock of whole seconds.
     """
     return _is_mp4(container) and stream.frames == 1 and stream.duration is None and stream.time_base == 1
+
+
+def is_indexed(container: InputContainer) -> bool:
+    """Whether its format has an index that can be trusted; transport streams, AVI and the rest have none."""
+    return container.format.name.split(",")[0] in ("mov", "matroska")
 
 
 def _is_mp4(container: InputContainer) -> bool:

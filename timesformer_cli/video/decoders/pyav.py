@@ -35,15 +35,14 @@ from timesformer_cli.video.decoders.packets import (
     Skimmable,
     Source,
     choose_stream,
+    earliest_start,
+    is_indexed,
     open_container,
     read_alone,
     read_packets,
     skim_packets,
 )
 from timesformer_cli.video.decoders.rgb import Converter
-
-# Demuxers whose index can be trusted for jumps; transport streams, AVI and the rest land only near the place.
-_INDEXED = ("mov", "matroska")
 
 # The number of first frames compared with what the packets promise: two, in case a packet holds half a frame,
 # and more without an index.
@@ -89,6 +88,16 @@ def _orientation(frame: VideoFrame) -> Orientation:
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(transpose=True, flip_rows=b < 0, flip_columns=c < 0)
     return Orientation(flip_rows=d < 0, flip_columns=a < 0)
+
+
+def _start(pts: int, container: InputContainer, stream: VideoStream) -> float:
+    """When the frame with the time stamp `pts` is shown: seconds from the earliest start of any stream."""
+    earliest = earliest_start(container)
+    if earliest is None or pts == NO_PTS or not stream.time_base:
+        return 0.0
+    # AVI counts frames as they are stored, so those that wait for a B-frame get a later number than their own.
+    waits = container.format.name == "avi" and stream.codec_context.has_b_frames
+    return max(float((pts - int(waits)) * stream.time_base - earliest), 0.0)
 
 
 class _Unreliable(Exception):
@@ -203,7 +212,7 @@ class PyavReader:
             self._cursor = _Cursor(self._container, self._number, reading)
             self._packets = packets or read_packets(self._container, self._cursor.stream, reading.max_frames)
             codec = self._cursor.stream.codec_context.codec.canonical_name
-            self._indexed = self._container.format.name.split(",")[0] in _INDEXED
+            self._indexed = is_indexed(self._container)
             self._numbering = number_by_time(self._packets, codec, indexed=self._indexed)
             first, pts = self._first_picture()
             self._shortcuts = self._numbering is not None
@@ -212,7 +221,15 @@ class PyavReader:
             width, height = reversed(self._stored) if self.orientation.transpose else self._stored
             stream = self._cursor.stream
             times, fps = times_and_rate(pts, stream)
-            self.info = VideoInfo(times, fps, width, height, codec, has_stream_duration=stream.duration is not None)
+            self.info = VideoInfo(
+                times,
+                fps,
+                width,
+                height,
+                codec,
+                has_stream_duration=stream.duration is not None,
+                start=_start(int(pts[0]), self._container, stream),
+            )
         except BaseException:
             self.close()
             raise
