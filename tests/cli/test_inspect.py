@@ -18,7 +18,8 @@ from PIL import Image
 from testing.clips import write_audio, write_model, write_video
 from testing.collection import KINDS
 from testing.command import Run, only_line, started
-from testing.stamped import Track, write_tracks
+from testing.cropped import write_cropped
+from testing.stamped import Track, stamp, write_tracks
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +77,18 @@ class TestPages:
         assert page["clip 0"].startswith("0.00 to 1.97 s (3.10 to 5.07 s of the file)")
         record = run("inspect", path, "--json").records[0]
         assert (record["video"]["start"], record["file"]["start"]) == (3.1, 0)
+
+    def test_a_cropping(self, run: Run, tmp_path: Path) -> None:
+        path = write_cropped(tmp_path / "a.mkv", map(stamp, range(3)), (180, 1, 40, 1, 2, 1, -8, 1))
+        page = rows(run("inspect", path).out)
+        edges = "4 at the top, 20 at the bottom, 8 at the left, 4 at the right"
+        assert page["shown"] == f"180 x 40, cropped by the container ({edges}), progressive"
+        assert page["video"].endswith("192 x 64")
+        record = run("inspect", path, "--json").records[0]
+        assert record["file"]["video"][0]["cropping"] == {"left": 8, "right": 4, "top": 4, "bottom": 20}
+        assert (record["video"]["width"], record["video"]["height"]) == (180, 40)
+        # Of a file that is refused, the size is known all the same.
+        assert rows(run("inspect", path, "--decoder", "decord").out)["shown"] == page["shown"]
 
     def test_frames_and_times_are_those_of_predict(self, run: Run) -> None:
         options = ["a.mp4", "--clips", "2", "--crops", "3", "--num-frames", "3", "--stride", "2", "--fps", "10"]

@@ -664,9 +664,7 @@ class TestPhotographs:
 class TestStart:
     """When the first frame is shown, counted from the earliest start of any stream."""
 
-    @pytest.mark.parametrize(
-        ("ending", "error"), [("mkv", 0), ("mp4", 0), ("avi", 0), ("flv", 0.07), ("ts", 0.07)]
-    )
+    @pytest.mark.parametrize(("ending", "error"), [("mkv", 0), ("mp4", 0), ("avi", 0), ("flv", 0.07), ("ts", 0.07)])
     def test_late(self, tmp_path: Path, ending: str, error: float) -> None:
         """In some formats, the sound starts with 0.064 seconds that are not to be heard."""
         path = write_tracks(tmp_path / f"a.{ending}", Track(20, start=Fraction(31, 10)), sound=4)

@@ -325,10 +325,26 @@ def _picture_rows(
     if picture is not None:
         turned = f"turned by {picture['rotation']} degrees clockwise" if picture["rotation"] else ""
         mirrored = "mirrored left to right" if picture["mirrored"] else ""
-        how = " and ".join(filter(None, [turned, mirrored])) or "as stored"
-        yield "shown", f"{_size(video or stream)}, {how}, {'interlaced' if picture['interlaced'] else 'progressive'}"
+        turns = " and ".join(filter(None, [turned, mirrored]))
+        how = ", ".join(filter(None, [_cropped(stream["cropping"]), turns])) or "as stored"
+        size = _size(video) if video else _cropped_size(stream)
+        yield "shown", f"{size}, {how}, {'interlaced' if picture['interlaced'] else 'progressive'}"
     if stream["pixel_aspect"] is not None:
         yield "pixels", "square" if stream["pixel_aspect"] == "1:1" else f"{stream['pixel_aspect']}, width to height"
+
+
+def _cropped_size(stream: dict[str, Any]) -> str:
+    edges = stream["cropping"] or dict.fromkeys(("left", "right", "top", "bottom"), 0)
+    width, height = edges["left"] + edges["right"], edges["top"] + edges["bottom"]
+    return f"{stream['width'] - width} x {stream['height'] - height}"
+
+
+def _cropped(cropping: dict[str, int] | None) -> str:
+    """The edges that the container leaves out of the stored frames."""
+    if cropping is None:
+        return ""
+    edges = [f"{cropping[edge]} at the {edge}" for edge in ("top", "bottom", "left", "right") if cropping[edge]]
+    return f"cropped by the container ({', '.join(edges)})"
 
 
 def _time_rows(stream: dict[str, Any], file: dict[str, Any], video: dict[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import Item
 from timesformer_cli.specs import Reading
 from timesformer_cli.video.addresses import is_address, local_path
+from timesformer_cli.video.decoders.cropping import Cropping, stated_croppings
 from timesformer_cli.video.remote import RemoteFile
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class VideoStreamFacts:
 
     `frames`, `duration` (seconds) and `fps` are claims. `width` and `height` are as stored, in pixels,
     and `pixel_aspect` is a pixel's width:height. `cover`: an image that goes with the file, or a photograph that is the
-    file. `read`: this stream is the one read.
+    file. `read`: this stream is the one read. `cropping`: pixels at the edges of the stored frames that are not shown.
     """
 
     index: int
@@ -52,6 +53,7 @@ class VideoStreamFacts:
     fps: float | None
     cover: bool
     read: bool
+    cropping: Cropping | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ def _read_facts(source: "Source", reading: Reading) -> Facts:
     picture = read = None
     with closing(open_container(source, reading)) as container:
         moving = {stream.index for stream in moving_streams(container)}
+        croppings = stated_croppings(container, source)
         # Streams refused for their size or for lack of a decoder are described too.
         with suppress(VideoError):
             read = choose_stream(container, source, reading)
@@ -162,7 +165,10 @@ def _read_facts(source: "Source", reading: Reading) -> Facts:
             start=_seconds(container.start_time),
             duration=_seconds(container.duration),
             video=tuple(
-                _video_stream(stream, cover=stream.index not in moving, read=stream is read)
+                replace(
+                    _video_stream(stream, cover=stream.index not in moving, read=stream is read),
+                    cropping=croppings.get(stream.index),
+                )
                 for stream in container.streams.video
             ),
             audio=tuple(_audio_stream(stream) for stream in container.streams.audio),

@@ -46,6 +46,8 @@ class DecordReader:
         self.info = pyav.info
         if pyav.orientation.mirrors:
             raise unsupported("the frames are mirrored")
+        if pyav.cropping is not None:
+            raise unsupported("the frames are cropped by the container")
         decord.logging.set_level(decord.logging.QUIET)
         try:
             self._video = decord.VideoReader(file_url(source), num_threads=1)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import Frames, VideoInfo
 from timesformer_cli.specs import Reading
+from timesformer_cli.video.decoders.cropping import stated_croppings
 from timesformer_cli.video.decoders.frame_index import Numbering, number_by_time, times_and_rate
 from timesformer_cli.video.decoders.packets import (
     NO_PTS,
@@ -210,6 +211,7 @@ class PyavReader:
             # Streams end with their container, which may be opened again; their numbers stay.
             self._number = choose_stream(self._container, source, reading).index
             self._cursor = _Cursor(self._container, self._number, reading)
+            self.cropping = stated_croppings(self._container, source).get(self._number)
             self._packets = packets or read_packets(self._container, self._cursor.stream, reading.max_frames)
             codec = self._cursor.stream.codec_context.codec.canonical_name
             self._indexed = is_indexed(self._container)
@@ -218,7 +220,10 @@ class PyavReader:
             self._shortcuts = self._numbering is not None
             self.orientation = _orientation(first)
             self._stored = (first.width, first.height)
-            width, height = reversed(self._stored) if self.orientation.transpose else self._stored
+            if self.cropping is not None and min(self.cropping.size(*self._stored)) <= 0:
+                self.cropping = None  # it is that of larger frames
+            shown = self._stored if self.cropping is None else self.cropping.size(*self._stored)
+            width, height = reversed(shown) if self.orientation.transpose else shown
             stream = self._cursor.stream
             times, fps = times_and_rate(pts, stream)
             self.info = VideoInfo(
@@ -454,5 +459,6 @@ class PyavReader:
                 return
 
     def _picture(self, frame: VideoFrame, converter: Converter) -> NDArray[np.uint8]:
-        """RGB (H, W, 3), upright, of the first frame's size; valid until the next call."""
-        return self.orientation.apply(converter.rgb(frame, *self._stored))
+        """RGB (H, W, 3), cropped, upright, of the first frame's size; valid until the next call."""
+        stored = converter.rgb(frame, *self._stored)
+        return self.orientation.apply(stored if self.cropping is None else self.cropping.apply(stored))

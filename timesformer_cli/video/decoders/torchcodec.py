@@ -49,6 +49,8 @@ class TorchcodecReader:
         self.info = pyav.info
         if pyav.orientation.mirrors:
             raise unsupported("the frames are mirrored")
+        if pyav.cropping is not None:
+            raise unsupported("the frames are cropped by the container")
         try:
             self._video = VideoDecoder(
                 file_url(source), stream_index=stream, dimension_order="NHWC", num_ffmpeg_threads=1, device="cpu"
