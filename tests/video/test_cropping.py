@@ -149,7 +149,8 @@ class TestApertures:
     def test_what_the_stream_crops_itself(self, plain: bytes) -> None:
         """The sample entry has the size before, and its stream is as large as what is left."""
         content = with_aperture(plain, (192, 1, 64, 1, 0, 1, 0, 1))
-        entry = content.index(b"avc1") + 4
+        entry = content.index(b"avc1", content.index(b"stsd")) + 4
+        assert content[entry + 26 : entry + 28] == (64).to_bytes(2)
         larger = content[: entry + 26] + (72).to_bytes(2) + content[entry + 28 :]
         assert croppings(larger) == {}
 

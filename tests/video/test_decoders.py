@@ -437,6 +437,15 @@ class TestFileObjects:
             assert read_stamps(reader.read([19, 0]).pixels) == [19, 0]
             reader.close()
 
+    def test_counting_frames_leaves_the_place(self, tmp_path: Path) -> None:
+        path = write_tracks(tmp_path / "a.mkv", Track(20), Track(20, scale=2))
+        file = io.BytesIO(path.read_bytes())
+        with packets.open_container(file) as container:
+            file.seek(1234)
+            extents = packets._extents(container, list(container.streams.video), file, Reading())
+            assert [extents[number].frames for number in (0, 1)] == [20, 20]
+            assert file.tell() == 1234
+
     def test_playlists_are_refused(self, make: Make) -> None:
         text = f"ffconcat version 1.0\nfile '{make('short.mp4')}'\n"
         with pytest.raises(VideoError) as caught:
