@@ -130,11 +130,12 @@ def write_linear(
     metadata: Mapping[str, str] | None = None,
     extra_inputs: Sequence[str] = (),
     scale: float = 1.0,
+    activation: str = "Softmax",
 ) -> Path:
     """An ONNX file of one matrix: the numbers of a `clip` times `weights`, and `outputs` made from that by name.
 
-    `probabilities` are the softmax, `embedding` is all numbers, every other output is the logits. A model of uint8
-    (B, T, H, W, 3) takes `channels` of its pixels, and normalises them with `mean` and `std`.
+    `probabilities` are the activation, an operator of ONNX, `embedding` is all numbers, every other output is the
+    logits. A model of uint8 (B, T, H, W, 3) takes `channels` of its pixels, and normalises them with `mean` and `std`.
     """
     onnx = pytest.importorskip("onnx")
     helper, types = onnx.helper, onnx.TensorProto
@@ -160,7 +161,7 @@ def write_linear(
         helper.make_node("Flatten", [last], ["flat"], axis=1),
         helper.make_node("MatMul", ["flat", "weights"], ["product"]),
     ]
-    made = {"probabilities": ("Softmax", ["product"]), "embedding": ("Identity", ["flat"])}
+    made = {"probabilities": (activation, ["product"]), "embedding": ("Identity", ["flat"])}
     for name in outputs:
         operator, inputs = made.get(name, ("Identity", ["product"]))
         half = [f"{name} in full"] if dtype == "float16" else [name]

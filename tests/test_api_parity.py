@@ -87,6 +87,18 @@ def test_transformers_4_is_its_pipeline(folder: Path, name: str, rate: int, monk
     assert probabilities(folder / name, other) == found
 
 
+def test_several_labels_get_sigmoids(folder: Path) -> None:
+    network = network_of(folder)
+    network.config.problem_type = "multi_label_classification"
+    network.save_pretrained(folder / "several")
+    pipeline = transformers.pipeline("video-classification", model=network, image_processor=processor())
+    theirs = pipeline(str(folder / "made.mp4"), top_k=len(LABELS), function_to_apply="sigmoid")
+    checkpoint = with_overrides(resolve(str(folder / "several")), recipe="transformers-4")
+    found = probabilities(folder / "made.mp4", checkpoint)
+    assert found == pytest.approx({row["label"]: row["score"] for row in theirs}, abs=TOLERANCE)
+    assert sum(found.values()) > 1.5
+
+
 @pytest.mark.parametrize("name", ["arm_wrestling.mp4", "flipping_pancake.mkv", "ucf_apply_eye_makeup.avi"])
 def test_transformers_4_is_its_pipeline_on_real_clips(folder: Path, shared_videos: Path, name: str) -> None:
     pipeline = transformers.pipeline("video-classification", model=network_of(folder), image_processor=processor())

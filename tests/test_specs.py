@@ -240,7 +240,40 @@ class TestPreprocess:
         assert PreprocessSpec(**json.loads(json.dumps(asdict(spec)))) == spec
 
 
+@pytest.mark.parametrize(
+    ("problem", "classes", "activation"),
+    [
+        (None, 2, "softmax"),
+        (None, 1, "sigmoid"),
+        ("single_label_classification", 2, "softmax"),
+        ("single_label_classification", 1, "sigmoid"),
+        ("multi_label_classification", 2, "sigmoid"),
+        ("multi_label_classification", 1, "sigmoid"),
+        ("regression", 1, "none"),
+        ("regression", 2, "none"),
+    ],
+)
+def test_the_problem_decides_on_the_activation(problem: Any, classes: int, activation: str) -> None:
+    config = TimesformerConfig(problem_type=problem, num_labels=classes)
+    assert config.activation == activation
+    assert TimesformerConfig.from_dict(config.to_dict()).activation == activation
+
+
 class TestRecipe:
+    def test_there_and_back_with_an_activation(self) -> None:
+        sampling, preprocess = SamplingSpec(num_frames=8), PreprocessSpec(size=(32, 32), short_side=32)
+        recipe = Recipe(base="own", sampling=sampling, preprocess=preprocess, activation="sigmoid")
+        values = json.loads(json.dumps(recipe.to_dict()))
+        assert Recipe.from_dict(values) == recipe
+        del values["activation"]  # as earlier versions wrote it
+        assert Recipe.from_dict(values).activation == "softmax"
+        assert Recipe.from_dict(values, recipe).activation == "sigmoid"
+
+    def test_an_unknown_activation_is_refused(self) -> None:
+        sampling, preprocess = SamplingSpec(num_frames=8), PreprocessSpec(size=(32, 32), short_side=32)
+        with pytest.raises(ValueError, match=r"^activation is 'tanh'; known are softmax, sigmoid, none$"):
+            Recipe(base="own", sampling=sampling, preprocess=preprocess, activation="tanh")  # type: ignore[arg-type]
+
     def test_a_refusal_names_the_field(self) -> None:
         sampling, preprocess = SamplingSpec(num_frames=8), PreprocessSpec(size=(32, 32), short_side=32)
         with pytest.raises(ValueError, match=r"^combine is 'sum'; known are logits, probabilities, raw_logits$"):

@@ -13,6 +13,10 @@ from timesformer_cli.files import whole
 AttentionType = Literal["divided_space_time", "joint_space_time", "space_only"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
+# What makes scores of logits. softmax: of all classes, whose scores add up to one; sigmoid: of each class by itself;
+# none: the logits are the scores.
+Activation = Literal["softmax", "sigmoid", "none"]
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -196,6 +200,17 @@ class TimesformerConfig:
         """Rows and columns of patches in a frame."""
         (height, width), (rows, columns) = self.image_hw, self.patch_hw
         return height // rows, width // columns
+
+    @property
+    def activation(self) -> Activation:
+        """What makes scores of its logits, unless its recipe says otherwise: `problem_type` decides.
+
+        A softmax of a single output would be 1 whatever the video shows, so that gets a sigmoid.
+        """
+        if self.problem_type == "regression":
+            return "none"
+        single = self.num_labels == 1
+        return "sigmoid" if single or self.problem_type == "multi_label_classification" else "softmax"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -446,7 +461,7 @@ class PreprocessSpec:
         _require(self.crops == 1, "crops is 3, but the frames of this model are stretched to its size; it must be 1")
 
 
-# logits: softmax of the mean logits; probabilities: mean of the softmaxes; raw_logits: the mean logits.
+# logits: activation of the mean logits; probabilities: mean of the activations; raw_logits: the mean logits.
 Combine = Literal["logits", "probabilities", "raw_logits"]
 
 _Spec = TypeVar("_Spec", SamplingSpec, PreprocessSpec)
@@ -467,11 +482,18 @@ class Recipe:
     sampling: SamplingSpec
     preprocess: PreprocessSpec
     combine: Combine = "logits"
+    activation: Activation = "softmax"
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(isinstance(self.base, str), f"name is {_shown(self.base)}; it must be a text")
         _require_one_of("combine", self.combine, Combine)
+        _require_one_of("activation", self.activation, Activation)
+
+    @property
+    def raw(self) -> bool:
+        """Whether its scores are logits."""
+        return self.combine == "raw_logits" or self.activation == "none"
 
     @property
     def name(self) -> str:
@@ -496,7 +518,7 @@ class Recipe:
         Raises:
             ValueError: fields are unknown, missing or invalid.
         """
-        require_known(values, ("name", "base", "changes", "sampling", "preprocess", "combine"))
+        require_known(values, ("name", "base", "changes", "sampling", "preprocess", "combine", "activation"))
         changes = values.get("changes", {})
         _require(isinstance(changes, Mapping), f"changes is {changes!r}; it must be a JSON object")
         try:
@@ -505,6 +527,8 @@ class Recipe:
                 sampling=_overlaid(SamplingSpec, values, "sampling", default.sampling if default else None),
                 preprocess=_overlaid(PreprocessSpec, values, "preprocess", default.preprocess if default else None),
                 combine=values.get("combine", default.combine if default else "logits"),
+                # Without a default, it is of a version that knew no other.
+                activation=values.get("activation", default.activation if default else "softmax"),
                 changes=dict(changes),
             )
         except TypeError as error:
@@ -604,3 +628,7 @@ class Checkpoint:
     @property
     def combine(self) -> Combine:
         return self.recipe.combine
+
+    @property
+    def activation(self) -> Activation:
+        return self.recipe.activation

@@ -234,7 +234,8 @@ RECIPE_KEYS = sorted({**asdict(SamplingSpec(num_frames=1)), **asdict(PreprocessS
 @given(
     st.dictionaries(st.sampled_from(CONFIG_KEYS), JSON_VALUES, max_size=1),
     st.dictionaries(st.sampled_from(PROCESSOR_KEYS), JSON_VALUES, max_size=2),
-    st.none() | st.dictionaries(st.sampled_from(["sampling", "preprocess", "combine"]), JSON_VALUES, max_size=1),
+    st.none()
+    | st.dictionaries(st.sampled_from(["sampling", "preprocess", "combine", "activation"]), JSON_VALUES, max_size=1),
     st.dictionaries(st.sampled_from(RECIPE_KEYS), JSON_VALUES, max_size=1),
 )
 def test_any_json_is_a_checkpoint_or_one_error(
@@ -290,6 +291,48 @@ def test_presets(tmp_path: Path, name: recipes.RecipeName) -> None:
     changed = with_overrides(checkpoint, recipe=name, fields={"clips": 1})
     assert changed.recipe == recipes.preset(name, checkpoint.config, stride=4)
     assert changed.recipe.name == name
+
+
+MULTI = {"problem_type": "multi_label_classification"}
+
+
+@pytest.mark.parametrize("processor", [None, FACEBOOK | NEWER, NEWER | HALF])
+@pytest.mark.parametrize(
+    ("config", "activation"),
+    [
+        ({}, "softmax"),
+        (MULTI, "sigmoid"),
+        ({"problem_type": "regression"}, "none"),
+        ({"id2label": {0: "a"}}, "sigmoid"),
+    ],
+)
+def test_the_config_decides_on_the_activation(
+    tmp_path: Path, processor: dict[str, Any] | None, config: dict[str, Any], activation: str
+) -> None:
+    checkpoint = resolve(make_folder(tmp_path, processor, **config))
+    assert checkpoint.activation == activation
+    for name in recipes.RECIPES:  # none of which is about the head
+        assert with_overrides(checkpoint, recipe=name).activation == activation
+
+
+def test_a_recipe_file_decides_on_the_activation_before_the_config(tmp_path: Path) -> None:
+    name = make_folder(tmp_path, **MULTI)
+    write(tmp_path, "recipe.json", {"sampling": {"stride": 4}})  # of a version that did not know activations
+    assert resolve(name).activation == "sigmoid"
+    write(tmp_path, "recipe.json", {"activation": "softmax"})
+    assert resolve(name).activation == "softmax"
+    assert with_overrides(resolve(name), recipe="paper").activation == "softmax"
+
+
+def test_the_activation_can_be_set(tmp_path: Path) -> None:
+    checkpoint = resolve(make_folder(tmp_path, **MULTI))
+    changed = with_overrides(checkpoint, fields={"activation": None})  # as `none` arrives from the command line
+    assert (changed.activation, changed.recipe.raw) == ("none", True)
+    assert changed.recipe.name == "original with clips=auto, crops=1, activation=none"
+    save_recipe(tmp_path, changed.recipe)
+    assert resolve(str(tmp_path)).recipe == changed.recipe
+    with pytest.raises(UsageError, match="activation is 'tanh'; known are softmax, sigmoid, none"):
+        with_overrides(checkpoint, fields={"activation": "tanh"})
 
 
 @pytest.mark.parametrize(("name", "method"), [("transformers", "uniform"), ("transformers-4", "window")])

@@ -209,6 +209,31 @@ class TestRun:
         assert json.loads(outcome.out)["top_2"]["correct"] == expected.sum()
         assert json.loads(outcome.out)["negative_log_likelihood"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
 
+    def test_scores_are_sigmoids_if_the_model_has_several_labels(self, run: Run, evaluate: Run) -> None:
+        write_model(Path("multi"), problem_type="multi_label_classification")
+        args = ["val", "-m", "multi", "--clips", "1"]
+        assert evaluate(*args, "-o", "s").code == 0
+        assert run("predict", *args, "-o", "p.jsonl", "--save-logits", "p.npz", "-q").code == 0
+        best = {record["path"]: record["predictions"][0]["score"] for record in lines(Path("p.jsonl"))}
+        with open("s/predictions.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["path"]: float(row["score"]) for row in rows} == pytest.approx(best, rel=1e-4)
+        saved = loaded("s/scores.npz")
+        own = 1 / (1 + np.exp(-saved["logits"][np.arange(VIDEOS), saved["target"]].astype(float)))
+        assert [float(row["label_score"]) for row in rows] == pytest.approx(own.tolist(), rel=1e-4)
+        found = metrics_of("s")
+        assert found["negative_log_likelihood"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
+        assert found["settings"]["recipe"]["activation"] == "sigmoid"
+        again = evaluate("val", "--from-predictions", "p.npz", "-o", "f")
+        assert json.loads(again.out)["negative_log_likelihood"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
+        other = evaluate("val", "--from-predictions", "p.npz", "--set", "activation=softmax")
+        assert json.loads(other.out)["negative_log_likelihood"] != pytest.approx(-np.log(own).mean(), rel=1e-4)
+        wrong = evaluate("val", "--from-predictions", "p.npz", "--set", "activation=tanh")
+        assert (wrong.code, only_line(wrong.err)) == (
+            2,
+            "error: --set activation=tanh: known are softmax, sigmoid, none",
+        )
+
     def test_several_labels_to_a_video(self, evaluate: Run) -> None:
         Path("multi.csv").write_text(
             "".join(f"{line} {number % 5}\n" for number, line in enumerate(Path("val.csv").read_text().splitlines(), 1))

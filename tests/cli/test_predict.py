@@ -159,6 +159,32 @@ class TestOptions:
         softmax = torch.tensor([p["score"] for p in raw], dtype=torch.float64).softmax(0)
         assert softmax.tolist() == pytest.approx([p["score"] for p in plain], rel=1e-4)
 
+    @pytest.mark.parametrize(
+        ("labels", "problem"),
+        [(LABELS, "multi_label_classification"), (("falls",), None), (("speed",), "regression")],
+    )
+    def test_scores_are_what_the_problem_asks_for(
+        self, run: Run, tmp_path: Path, labels: Sequence[str], problem: Any
+    ) -> None:
+        model = write_model(tmp_path / "model", labels, problem_type=problem)
+        views = ["predict", "a.mp4", "b.mp4", "--model", model, "--clips", "1", "--stride", "1", "--fps", "10"]
+        for combine in ("logits", "probabilities"):
+            found = run(*views, "--set", f"combine={combine}").records
+            raw = run(*views, "--raw-logits").records
+            for one, other in zip(found, raw, strict=True):
+                scores, logits = (
+                    torch.tensor([guess["score"] for guess in record["predictions"]]) for record in (one, other)
+                )
+                expected = logits if problem == "regression" else logits.sigmoid()
+                assert scores.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+        assert found[0]["predictions"] != found[1]["predictions"]  # a softmax of one output is always 1
+        half = run(*views, "--threshold", "0.5").records
+        assert all(guess["score"] >= 0.5 for record in half for guess in record["predictions"])
+        table = run(*views, "-f", "table").out
+        assert ("%" in table) == (problem != "regression")
+        shown = run("models", "show", model).out
+        assert f"  activation  {'none' if problem == 'regression' else 'sigmoid'}" in re.sub(" {2,}", "  ", shown)
+
     def test_batch_size_does_not_change_the_labels(self, run: Run) -> None:
         one, many = (
             run("predict", "a.mp4", "--clips", "3", "--crops", "3", "--batch-size", size).records[0]["predictions"]

@@ -303,7 +303,21 @@ class TestLogits:
         from pyarrow import parquet
 
         table = parquet.read_table(path)
-        return table.to_pydict() | {"labels": json.loads(table.schema.metadata[b"labels"])}
+        stated = {name.decode(): text.decode() for name, text in table.schema.metadata.items()}
+        return table.to_pydict() | {"labels": json.loads(stated["labels"]), "activation": stated["activation"]}
+
+    @pytest.mark.parametrize("ending", ["npz", "parquet"])
+    def test_they_say_what_makes_scores_of_them(self, run: Run, tmp_path: Path, ending: str) -> None:
+        logits = tmp_path / f"logits.{ending}"
+        args = ["predict", GOOD[0], "-o", tmp_path / "out.jsonl", "--save-logits", logits]
+        assert run(*args, "--set", "activation=sigmoid").code == 0
+        saved = self.read(logits)
+        assert saved["activation"] == "sigmoid"
+        (record,) = records_in(tmp_path / "out.jsonl")
+        expected = 1 / (1 + np.exp(-np.array(saved["logits"][0])))
+        scores = {guess["index"]: guess["score"] for guess in record["predictions"]}
+        assert [scores[index] for index in range(5)] == pytest.approx(expected.tolist(), rel=1e-5)
+        assert run(*args, "--resume").code == 1  # the model's own, a softmax
 
     @pytest.mark.parametrize("ending", ["npz", "parquet"])
     @pytest.mark.parametrize("timeline", [False, True])

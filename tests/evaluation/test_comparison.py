@@ -105,7 +105,7 @@ def test_a_run_fused_with_nothing_is_itself() -> None:
 def test_fusing_several_labels_takes_sigmoids() -> None:
     logits = np.array([[-800.0, 0.0, 3.0], [800.0, 1.0, -3.0]], np.float32)
     chances = np.array([[0.5, 0.5, 1.0], [0.0, 1.0, 0.2]], np.float32)
-    found = fuse([logits, chances], [1, 1], ["logits", "probabilities"], multi_label=True)
+    found = fuse([logits, chances], [1, 1], ["logits", "probabilities"], activation="sigmoid")
     np.testing.assert_allclose(found, (expit(logits.astype(np.float64)) + chances) / 2, rtol=1e-6)
 
 
@@ -130,4 +130,4 @@ def test_runs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         fuse([np.zeros((2, 3)), np.full((2, 3), np.nan)], [1, 1], ["logits"] * 2)
     with pytest.raises(ValueError, match="not finite"):
-        fuse([np.zeros((2, 3)), np.full((2, 3), np.nan)], [1, 1], ["logits"] * 2, multi_label=True)
+        fuse([np.zeros((2, 3)), np.full((2, 3), np.nan)], [1, 1], ["logits"] * 2, activation="sigmoid")

@@ -202,6 +202,33 @@ def test_rows_in_pieces_are_the_same() -> None:
             np.testing.assert_array_equal(getattr(found, name)[rows], getattr(few, name))
 
 
+def test_sigmoids_are_the_probabilities_of_each_class_by_itself() -> None:
+    scores = np.random.default_rng(3).normal(0, 4, (50, 4)).astype(np.float32)
+    targets = np.arange(50) % 4
+    chances = expit(scores.astype(np.float64))
+    found = outcomes(scores, targets, "logits", "sigmoid")
+    np.testing.assert_allclose(found.confidences, chances.max(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(found.own, chances[np.arange(50), targets], rtol=1e-12)
+    np.testing.assert_allclose(found.losses, -np.log(found.own), rtol=1e-9)
+    for given, combine in ((scores, "logits"), (chances, "probabilities")):
+        measured = measure(given, targets, combine=combine, activation="sigmoid")
+        assert measured.negative_log_likelihood == pytest.approx(float(found.losses.mean()), rel=1e-9)
+        fewer, renumbered, _ = restrict(given, targets, np.array([True, True, False, False]))
+        less = outcomes(fewer, renumbered, combine, "sigmoid")  # no other class changes them
+        np.testing.assert_allclose(less.own, found.own[targets < 2], rtol=1e-9)
+
+
+def test_without_an_activation_there_are_no_probabilities() -> None:
+    scores = np.array([[30.0, -7.5], [2.0, 2.5]])
+    found = outcomes(scores, np.array([1, 1]), "logits", "none")
+    assert (found.confidences.tolist(), found.own.tolist()) == ([30.0, 2.5], [-7.5, 2.5])
+    measured = measure(scores, np.array([1, 1]), activation="none")
+    assert measured.top[0].correct == 1
+    assert (measured.negative_log_likelihood, measured.expected_calibration_error) == (None, None)
+    with pytest.raises(ValueError, match="not finite"):
+        outcomes(np.array([[np.nan]]), np.array([0]), "logits", "none")
+
+
 def test_probabilities_are_taken_as_they_are() -> None:
     scores, targets = draw(200, 10)
     logits = measure(scores, targets)

@@ -122,6 +122,17 @@ class TestClasses:
         assert "cells" not in found
 
 
+def test_scores_without_an_activation_are_no_shares() -> None:
+    run = make()
+    amounts = replace(run, provenance=replace(run.provenance, recipe=Combination("x", "logits", "none")))
+    assert facts_of(amounts)["raw"]
+    wrong = run.ranked[run.ranked.argmax(axis=1) != run.classes]
+    assert facts_of(amounts)["mistakes"][0]["score"] == wrong.max()
+    assert "Reliability diagram" in text_of(run)
+    assert "Reliability diagram" not in text_of(amounts)
+    assert "Accuracy against coverage; " not in text_of(amounts)
+
+
 class TestConfusion:
     def test_cells_are_those_of_the_matrix(self) -> None:
         assert facts_of(make())["cells"] == [[0, 0, 8], [0, 2, 2], [1, 0, 1], [1, 1, 3]]
@@ -604,7 +615,7 @@ def test_the_protocol(show_report: Open) -> None:
     assert terms["Versions"] == "torch 2.13.0, python 3.11.7"
     assert page.texts("pre") == [
         "timesformer evaluate val --annotations 'my val.csv' --annotations-format list --from-predictions tiny "
-        "--output run"
+        "--output run --set activation=softmax"
     ]
 
 

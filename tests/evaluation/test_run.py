@@ -1,5 +1,6 @@
 """Runs on labelled data sets as values and as folders; score files of other tools; pictures of confusion."""
 
+import csv
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import expit
 
 from timesformer_cli.checkpoints import labels, zoo
 from timesformer_cli.checkpoints.recipes import with_overrides
@@ -44,7 +46,7 @@ from timesformer_cli.evaluation.run import (
 )
 from timesformer_cli.evaluation.score_files import match_scores, own_dataset_settings, read_scores
 from timesformer_cli.results.settings import Combination, Provenance
-from timesformer_cli.specs import Combine
+from timesformer_cli.specs import Activation, Combine
 
 NAMES = ("waving", '</script>"; & größer', "a\tb\nc", "=sitting", os.fsdecode(b"caf\xe9"))
 DATA_SET: dict[str, Any] = {"rows": 6, "samples": 6, "multi_label": False, "classes": None, "problems": {}}
@@ -59,6 +61,7 @@ def make(
     names: tuple[str, ...] = NAMES,
     model: str = "tiny",
     kind: Combine = "logits",
+    activation: Activation = "softmax",
     failed: bool = True,
 ) -> Run:
     """A run of random scores, of which one video has failed."""
@@ -72,7 +75,11 @@ def make(
     data_set = DATA_SET | {"multi_label": any(len(target) != 1 for target in lists), "samples": videos + failed}
     return Run(
         provenance=Provenance(
-            model=model, source=model, labels=names, recipe=Combination("original", kind), data_set=data_set
+            model=model,
+            source=model,
+            labels=names,
+            recipe=Combination("original", kind, activation),
+            data_set=data_set,
         ),
         paths=tuple(f"clips/{os.fsdecode(bytes([200]))} \n,{number}.mp4" for number in range(videos)),
         targets=lists,
@@ -259,6 +266,29 @@ class TestSeveralRuns:
         assert [record["path"] for record in fused.failed] == ["clips/bad.mp4"]
         assert fused.combine == "probabilities"
 
+    @pytest.mark.parametrize("activation", ["sigmoid", "none"])
+    def test_fusing_by_another_activation(self, tmp_path: Path, activation: Activation) -> None:
+        runs = [make(seed=seed, activation=activation, failed=False) for seed in (0, 1)]
+        fused = on_disk(tmp_path / "fused", fuse(runs, [1, 3]))
+        values = [run.ranked.astype(np.float64) for run in runs]
+        first, second = values if activation == "none" else (expit(each) for each in values)
+        np.testing.assert_allclose(fused.ranked, (first + 3 * second) / 4, rtol=1e-6)
+        assert (fused.activation, fused.combine) == (activation, "logits" if activation == "none" else "probabilities")
+        with (tmp_path / "fused" / "predictions.csv").open(encoding="utf-8", errors="replace", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [float(row["score"]) for row in rows] == pytest.approx(fused.ranked.max(axis=1).tolist(), rel=1e-5)
+        own = fused.ranked[np.arange(5), fused.classes]
+        assert [float(row["label_score"]) for row in rows] == pytest.approx(own.tolist(), rel=1e-5)
+
+    def test_activations_do_not_mix(self) -> None:
+        with pytest.raises(
+            UsageError, match=r"scores of different kinds \(softmax and sigmoid\).*`settings=activation"
+        ):
+            fuse([make(), make(activation="sigmoid")], [1, 1])
+        several = ((0, 1), 1, 2, 3, 4)  # whose logits are ranked as sigmoids rank, whatever the model's activation
+        fused = fuse([make(targets=several), make(targets=several, activation="sigmoid")], [1, 1])
+        assert fused.activation == "sigmoid"
+
     def test_runs_that_do_not_go_together(self) -> None:
         run = make()
         with pytest.raises(UsageError, match="different classes: 5 and 2"):
@@ -423,13 +453,25 @@ class TestOtherFiles:
         rows = [LogitsRow(f"val/{n}.mp4", 0.0, 1.0, row) for n, row in enumerate(LOGITS)]
         for ending in (".npz", ".parquet"):
             path = tmp_path / f"l{ending}"
-            save_logits(path, rows, NAMES[:3], format=ending)
+            save_logits(path, rows, NAMES[:3], format=ending, activation="softmax")
             found = read_scores(path)
             np.testing.assert_array_equal(found.scores, LOGITS)
             assert (found.paths, found.labels) == (tuple(f"val/{n}.mp4" for n in range(4)), NAMES[:3])
-            save_logits(path, rows * 2, NAMES[:3], format=ending)
+            save_logits(path, rows * 2, NAMES[:3], format=ending, activation="softmax")
             with pytest.raises(InputError, match="has videos more than once"):
                 read_scores(path)
+
+    def test_files_say_what_makes_scores_of_logits(self, tmp_path: Path) -> None:
+        on_disk(tmp_path / "run", make(activation="sigmoid"))
+        found = read_scores(tmp_path / "run" / "scores.npz")
+        assert found.activation == "sigmoid"
+        arrays = loaded(tmp_path / "run" / "scores.npz")
+        del arrays["activation"]  # as earlier versions left it
+        np.savez(tmp_path / "old.npz", **arrays)
+        assert read_scores(tmp_path / "old.npz").activation is None
+        np.savez(tmp_path / "odd.npz", **arrays, activation=np.array("tanh"))
+        with pytest.raises(InputError, match="the activation is 'tanh'; known are softmax, sigmoid, none"):
+            read_scores(tmp_path / "odd.npz")
 
     @pytest.mark.parametrize("targets", [None, ((0, 1), (2,), (), (1,), (3,))])
     def test_what_a_run_leaves(self, tmp_path: Path, targets: Any) -> None:

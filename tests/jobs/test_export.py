@@ -167,6 +167,73 @@ def test_each_format_computes_what_the_network_computes(
     assert np.abs(other - wanted).max() > tolerance * np.abs(wanted).max()
 
 
+SIGMOIDS = ExportSpec(format="onnx", output="probabilities")
+
+
+@pytest.fixture(scope="module")
+def several(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path]:
+    """The same network for videos with several labels, and its export with their probabilities."""
+    config = replace(checkpoint.config, problem_type="multi_label_classification")
+    made = with_overrides(replace(checkpoint, config=config), fields={"activation": config.activation})
+    folder = tmp_path_factory.mktemp("several") / "made"
+    found = export(made, SIGMOIDS, folder)
+    assert found.passed
+    assert max(batch.relative for batch in found.comparison.batches) < 1e-5
+    return made, folder
+
+
+def test_probabilities_of_several_labels_are_sigmoids(several: tuple[Checkpoint, Path]) -> None:
+    checkpoint, folder = several
+    values = frames_of(3)
+    result = open_onnx(folder, "pixel_values")(values)
+    wanted = torch.from_numpy(expected(checkpoint, values)).sigmoid().numpy()
+    np.testing.assert_allclose(result, wanted, rtol=1e-4)
+    assert read_metadata(folder / "model.onnx")["activation"] == "sigmoid"
+    assert "the sigmoid of the logits" in (folder / "README.md").read_text(encoding="utf-8")
+    assert check(folder).passed
+    assert check(folder / "model.onnx", checkpoint).passed
+    logits = RunOptions(device="cpu").open(resolve(str(folder)))(values)
+    np.testing.assert_allclose(logits, expected(checkpoint, values), rtol=1e-4, atol=1e-4)
+
+
+def test_a_sigmoid_that_is_wrong_is_not_verified() -> None:
+    right = np.random.default_rng(0).normal(0, 3, (5, 4)).astype(np.float32)
+    views = np.zeros((5, 1, 1, 1, 1), np.float32)
+
+    def compared(change: np.ndarray) -> float:
+        off = iter([*(right + change)[:, None], (right + change)[1:3], right + change])
+        found = verify.compare(lambda _: next(off), right, views, "probabilities", "sigmoid")
+        return max(batch.relative for batch in found.batches)
+
+    assert compared(np.zeros_like(right)) == 0
+    assert compared(np.full_like(right, 0.1)) > 1e-3
+
+
+def test_scores_that_are_no_probabilities_are_not_exported_as_such(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    other = with_overrides(checkpoint, fields={"activation": "none"})
+    with pytest.raises(UsageError, match="are no probabilities"):
+        export(other, SIGMOIDS, tmp_path / "made")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("combine", ["logits", "probabilities", "raw_logits"])
+def test_the_example_of_several_labels(
+    several: tuple[Checkpoint, Path],
+    pictures: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    make: Make,
+    combine: str,
+) -> None:
+    for spec, folder in ((SIGMOIDS, several[1]), (PLAIN, make(PLAIN))):
+        other = with_overrides(several[0], fields={"clips": 2, "combine": combine})
+        code = "\n".join(readme.example(other, spec)).replace("'frames'", repr(str(pictures["landscape"])))
+        monkeypatch.chdir(folder)
+        exec(code, {})
+        shown = capsys.readouterr().out
+        assert_labelled(shown, replace(other, weights=folder / "model.onnx"), pictures["landscape"])
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")

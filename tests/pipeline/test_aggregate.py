@@ -1,7 +1,10 @@
 """Fusion of views."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from timesformer_cli.pipeline.aggregate import combine
 
@@ -25,6 +28,19 @@ def test_each_rule_is_its_formula() -> None:
         np.testing.assert_allclose(result, scores, rtol=1e-7)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "none"])
+def test_each_rule_with_another_activation(activation: Any) -> None:
+    values = LOGITS.astype(np.float64)
+    apply = expit if activation == "sigmoid" else np.copy
+    expected = {"logits": apply(values.mean(0)), "probabilities": apply(values).mean(0), "raw_logits": values.mean(0)}
+    for how, scores in expected.items():
+        np.testing.assert_allclose(combine(LOGITS, how, activation), scores, rtol=1e-7)
+
+
+def test_a_single_output_is_not_always_sure() -> None:
+    assert combine(np.array([[-2.0]], np.float32), "logits", "sigmoid") == pytest.approx([expit(-2.0)])
+
+
 def test_the_two_averages_can_rank_differently() -> None:
     logits = np.array([[9.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 5.0, 0.0]], dtype=np.float32)
     assert combine(logits, "logits").argmax() == 1
@@ -34,9 +50,10 @@ def test_the_two_averages_can_rank_differently() -> None:
 
 
 @pytest.mark.parametrize("how", ["logits", "probabilities"])
-def test_large_logits_do_not_overflow(how: str) -> None:
-    scores = combine(np.array([[1e4, -1e4, 0.0]], dtype=np.float32), how)
-    np.testing.assert_array_equal(scores, [1.0, 0.0, 0.0])
+def test_large_logits_do_not_overflow(how: Any) -> None:
+    logits = np.array([[1e4, -1e4, 0.0]], dtype=np.float32)
+    np.testing.assert_array_equal(combine(logits, how), [1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(combine(logits, how, "sigmoid"), [1.0, 0.0, 0.5])
 
 
 @pytest.mark.parametrize("how", ["logits", "probabilities"])

@@ -196,6 +196,26 @@ class TestResume:
         with pytest.raises(OutputError, match=r"different settings: recipe\.name \(original, now paper\); "):
             Ledger(target, "jsonl", other).resume(retry_errors=False)
 
+    def test_another_activation_is_refused(self, new: Any) -> None:
+        target = new("jsonl")
+        go_on(target, stop=1)
+        other = replace(PROVENANCE, recipe=Combination("original", "logits", "sigmoid"))
+        with pytest.raises(OutputError, match=r"settings: recipe\.activation \(softmax, now sigmoid\); "):
+            Ledger(target, "jsonl", other).resume(retry_errors=False)
+
+    def test_settings_of_a_version_without_activations_are_of_a_softmax(self, new: Any) -> None:
+        whole, target = new("jsonl"), new("jsonl")
+        go_on(whole)
+        go_on(target, stop=1)
+        meta = json.loads(meta_of(target).read_bytes())
+        del meta["settings"]["recipe"]["activation"]
+        meta_of(target).write_text(json.dumps(meta), encoding="utf-8")
+        other = replace(PROVENANCE, recipe=Combination("original", "logits", "sigmoid"))
+        with pytest.raises(OutputError, match=r"recipe\.activation \(softmax, now sigmoid\)"):
+            Ledger(target, "jsonl", other).resume(retry_errors=False)
+        assert go_on(target) == PATHS[1:]
+        assert contents(target) == contents(whole)
+
     def test_other_weights_are_named_by_their_file(self, new: Any) -> None:
         target = new("jsonl")
         go_on(target, stop=1)

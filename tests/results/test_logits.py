@@ -44,7 +44,7 @@ def read(path: Path, format: str) -> dict[str, Any]:
 @pytest.mark.parametrize("format", FORMATS)
 def test_all_that_was_saved_is_read_back(tmp_path: Path, format: str) -> None:
     saved = rows()
-    save_logits(tmp_path / "out.part", iter(saved), LABELS, format=format)
+    save_logits(tmp_path / "out.part", iter(saved), LABELS, format=format, activation="softmax")
     found = read(tmp_path / "out.part", format)
     np.testing.assert_array_equal(np.asarray(found["logits"], np.float32), [row.logits for row in saved])
     assert list(found["start"]) == [row.start for row in saved]
@@ -54,7 +54,7 @@ def test_all_that_was_saved_is_read_back(tmp_path: Path, format: str) -> None:
 
 
 def test_types_of_npz(tmp_path: Path) -> None:
-    save_logits(tmp_path / "out.npz", rows(), LABELS, format=".npz")
+    save_logits(tmp_path / "out.npz", rows(), LABELS, format=".npz", activation="softmax")
     found = read(tmp_path / "out.npz", ".npz")
     shapes = {name: (array.dtype.str, array.shape) for name, array in found.items()}
     assert shapes == {
@@ -63,11 +63,12 @@ def test_types_of_npz(tmp_path: Path) -> None:
         "end": ("<f8", (4,)),
         "path": ("<U300", (4,)),
         "labels": ("<U10", (3,)),
+        "activation": ("<U7", ()),
     }
 
 
 def test_types_of_parquet(tmp_path: Path) -> None:
-    save_logits(tmp_path / "out.parquet", rows(), LABELS, format=".parquet")
+    save_logits(tmp_path / "out.parquet", rows(), LABELS, format=".parquet", activation="softmax")
     schema = parquet.read_schema(tmp_path / "out.parquet")
     assert [str(kind) for kind in schema.types] == [
         "string",
@@ -79,14 +80,14 @@ def test_types_of_parquet(tmp_path: Path) -> None:
 
 def test_paths_are_kept_to_the_byte_in_npz_and_as_in_csv_in_parquet(tmp_path: Path) -> None:
     for format in FORMATS:
-        save_logits(tmp_path / f"out{format}", rows(), LABELS, format=format)
+        save_logits(tmp_path / f"out{format}", rows(), LABELS, format=format, activation="softmax")
     assert list(read(tmp_path / "out.npz", ".npz")["path"]) == list(PATHS)
     assert read(tmp_path / "out.parquet", ".parquet")["path"] == [*PATHS[:2], "caf\\udce9.mp4", PATHS[3]]
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_run_in_which_every_video_failed(tmp_path: Path, format: str) -> None:
-    save_logits(tmp_path / "out", [], LABELS, format=format)
+    save_logits(tmp_path / "out", [], LABELS, format=format, activation="softmax")
     found = read(tmp_path / "out", format)
     assert np.asarray(found["logits"]).size == len(found["path"]) == 0
     assert list(found["labels"]) == list(LABELS)
@@ -94,7 +95,7 @@ def test_a_run_in_which_every_video_failed(tmp_path: Path, format: str) -> None:
 
 def test_more_rows_than_a_row_group(tmp_path: Path) -> None:
     saved = rows(2 * ROWS_IN_A_GROUP + 5)
-    save_logits(tmp_path / "out", saved, LABELS, format=".parquet")
+    save_logits(tmp_path / "out", saved, LABELS, format=".parquet", activation="softmax")
     assert parquet.read_metadata(tmp_path / "out").num_row_groups == 3
     assert read(tmp_path / "out", ".parquet")["logits"] == [row.logits.tolist() for row in saved]
 
@@ -107,7 +108,7 @@ from timesformer_cli.results.logits import LogitsRow, save_logits
 count, format, path = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 logits = np.random.default_rng(0).normal(size=400).astype(np.float32)
 rows = (LogitsRow(f"clips/{n}.mp4", 0.0, 10.0, logits + np.float32(n)) for n in range(count))
-save_logits(path, rows, [f"label {n}" for n in range(400)], format=format)
+save_logits(path, rows, [f"label {n}" for n in range(400)], format=format, activation="softmax")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -149,7 +150,7 @@ def test_the_rows_raise(tmp_path: Path) -> None:
 
     for format in FORMATS:
         with pytest.raises(OutputError, match="journal"):
-            save_logits(tmp_path / "out", broken(), LABELS, format=format)
+            save_logits(tmp_path / "out", broken(), LABELS, format=format, activation="softmax")
 
 
 def test_packed_logits_are_the_same_to_the_bit() -> None:

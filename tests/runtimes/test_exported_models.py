@@ -195,6 +195,31 @@ class TestOutputs:
         assert np.isfinite(logits).all()
         assert logits.min() < -80
 
+    @pytest.mark.parametrize("metadata", [{}, {"output": "probabilities", "activation": "sigmoid"}])
+    def test_of_sigmoids_the_logits_are_exact(
+        self, linear: Callable[..., Checkpoint], metadata: dict[str, str]
+    ) -> None:
+        made = linear(outputs={"probabilities": ("batch", 5)}, activation="Sigmoid", scale=0.3, metadata=metadata)
+        expected = views(3).reshape(3, -1) @ weights() * np.float32(0.3)
+        for asked in ("sigmoid", "softmax")[: 2 if metadata else 1]:
+            logits = engines.open_scorer(with_overrides(made, fields={"activation": asked}))(views(3))
+            np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+
+    def test_a_sigmoid_rounded_to_one_is_a_number_still(self, linear: Callable[..., Checkpoint]) -> None:
+        made = linear(outputs={"probabilities": ("batch", 5)}, activation="Sigmoid", scale=1e3)
+        logits = engines.open_scorer(with_overrides(made, fields={"activation": "sigmoid"}))(views(3))
+        assert np.isfinite(logits).all()
+        assert logits.max() > 16
+        assert logits.min() < -80
+
+    def test_a_sigmoid_cannot_be_had_of_a_softmax(self, linear: Callable[..., Checkpoint]) -> None:
+        """An export of an earlier version, whose config says that videos have several labels."""
+        made = linear(outputs={"probabilities": ("batch", 5)}, metadata={"output": "probabilities"})
+        message = refusal(with_overrides(made, fields={"activation": "sigmoid"}))
+        assert "gives the probabilities of a softmax, from which those of a sigmoid cannot be computed" in message
+        assert "`settings=activation=softmax`" in message
+        assert engines.open_scorer(made)(views(1)).shape == (1, 5)
+
     @pytest.mark.parametrize(
         ("outputs", "stated"),
         [

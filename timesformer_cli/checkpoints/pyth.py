@@ -59,7 +59,8 @@ def facts_of(stored: Stored) -> TrainingFacts:
 def _read_own(text: Any, path: Path) -> TrainingFacts:
     try:
         values = strict_json.loads(text)
-        config, recipe = TimesformerConfig.from_dict(values["config"]), Recipe.from_dict(values["recipe"])
+        config = TimesformerConfig.from_dict(values["config"])
+        recipe = Recipe.from_dict({"activation": config.activation, **values["recipe"]})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: its {_OWN} settings cannot be read ({error}); was it written by a newer version?"

@@ -47,7 +47,7 @@ def preset(
     `dataset`: what the weights were trained on, if it is known; Something-Something has frames and
     colours of its own. `stride`: the one they were trained with, if it is not the published one;
     `transformers-4` takes every frame all the same. `processor`: what the model's image processor says, which
-    only `transformers` and `transformers-4` go by.
+    only `transformers` and `transformers-4` go by. The activation is that of the config in all of them.
 
     Raises:
         ValueError: no such pipeline, or a stride that cannot be.
@@ -66,6 +66,7 @@ def preset(
             sampling=whole if name == "transformers" else start,
             # Without a processor, what the Hub has beside the published checkpoints.
             preprocess=processor or _preprocess(config.image_hw, config.num_channels, "antialias"),
+            activation=config.activation,
         )
     if name == "mmaction2":
         return Recipe(
@@ -81,6 +82,7 @@ def preset(
             ),
             preprocess=_preprocess(config.image_hw, config.num_channels, "opencv", crops=3, mean=0.5, std=0.5),
             combine="probabilities",
+            activation=config.activation,
         )
     original = _original(config, dataset, stride)
     if name == "paper":
@@ -131,7 +133,7 @@ def _original(config: TimesformerConfig, dataset: Dataset | None, stride: float)
         sampling = replace(sampling, method="segments")
         if preprocess.channel_order == "rgb":
             preprocess = replace(preprocess, channel_order="bgr")
-    return Recipe(base="original", sampling=sampling, preprocess=preprocess)
+    return Recipe(base="original", sampling=sampling, preprocess=preprocess, activation=config.activation)
 
 
 def _preprocess(
@@ -169,9 +171,10 @@ def with_overrides(
 ) -> Checkpoint:
     """The model with a preset recipe in place of its own, then with single `fields` of the recipe changed.
 
-    Fields are those of SamplingSpec and PreprocessSpec, and `combine`; `clips` may be "auto", and one
+    Fields are those of SamplingSpec and PreprocessSpec, `combine` and `activation`; `clips` may be "auto", and one
     number stands for each of a pair or of the channels. Another number of crops or another size also
-    brings the short side that the published pipeline takes for it.
+    brings the short side that the published pipeline takes for it. The activation belongs to the model's head, so a
+    preset keeps it.
 
     Raises:
         UsageError: a field that means nothing to this model, or a value that cannot be.
@@ -179,13 +182,14 @@ def with_overrides(
     current = checkpoint.recipe
     try:
         if recipe is not None:
-            current = preset(
+            chosen = preset(
                 recipe,
                 checkpoint.config,
                 dataset=checkpoint.dataset,
                 stride=current.sampling.stride if current.sampling.method in ("window", "strided") else None,
                 processor=checkpoint.processor,
             )
+            current = replace(chosen, activation=current.activation)
         if fields:
             current = changed(current, fields)
         return replace(checkpoint, recipe=current)
@@ -221,7 +225,8 @@ _ONLY_FOR = {
 
 _SAMPLING = tuple(field.name for field in fields(SamplingSpec))
 _PREPROCESS = tuple(field.name for field in fields(PreprocessSpec))
-RECIPE_FIELDS = (*_SAMPLING, *_PREPROCESS, "combine")
+_SCORES = ("combine", "activation")
+RECIPE_FIELDS = (*_SAMPLING, *_PREPROCESS, *_SCORES)
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -246,7 +251,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         recipe,
         sampling=sampling,
         preprocess=replace(preprocess, **chosen),
-        combine=values.get("combine", recipe.combine),
+        **{name: values[name] for name in _SCORES if name in values},
     )
     differing = {
         name: list(value) if isinstance(value, tuple) else value
@@ -257,14 +262,15 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 
 
 def _field(recipe: Recipe, name: str) -> Any:
-    if name == "combine":
-        return recipe.combine
-    return getattr(recipe.sampling if name in _SAMPLING else recipe.preprocess, name)
+    part = recipe if name in _SCORES else recipe.sampling if name in _SAMPLING else recipe.preprocess
+    return getattr(part, name)
 
 
 def _settled(name: str, value: Any, preprocess: PreprocessSpec) -> Any:
     if name == "clips" and value == "auto":
         return None
+    if name == "activation" and value is None:  # what `none` on a command line means for other fields
+        return "none"
     if name in ("size", "stretch") and isinstance(value, int):
         return (value, value)
     if name in ("mean", "std") and isinstance(value, (int, float)):

@@ -327,5 +327,5 @@ def _folder_recipe(
         preprocess = recipes.original_preprocess(processor.size, config.num_channels, 1)
         recipe = replace(changed(covering(recipe), {"crops": 1}), preprocess=preprocess)
     else:
-        recipe = Recipe(base=processors.FILES[0], sampling=covering(recipe).sampling, preprocess=processor)
+        recipe = replace(covering(recipe), base=processors.FILES[0], preprocess=processor, changes={})
     return recipe

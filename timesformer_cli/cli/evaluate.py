@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from timesformer_cli.datasets import Dataset, DatasetFormat, Problem
     from timesformer_cli.evaluation.score_files import Scores
     from timesformer_cli.jobs.evaluate import Keeping, Summary
-    from timesformer_cli.specs import Checkpoint
+    from timesformer_cli.specs import Activation, Checkpoint
 
 DATA = "Dataset"
 
@@ -309,28 +309,42 @@ def _evaluate_scores(
     views: ViewOptions,
     reading: ReadingOptions,
 ) -> "Summary":
-    """Evaluate the scores in a file; of the model, only the labels may be needed."""
+    """Evaluate the scores in a file; of the model, only the labels and the activation may be needed."""
     from timesformer_cli.evaluation.score_files import own_dataset_settings, read_scores
     from timesformer_cli.jobs.evaluate import evaluate_scores
 
     assert data.from_predictions is not None
     scores = read_scores(data.from_predictions)
-    names = _names_of(scores, model, views)
+    names, activation = _described(scores, model, views)
     if data.root is None and data.annotations is None:
         dataset, settings = None, own_dataset_settings(scores)
     else:
         dataset, settings = data.open(names, frames=reading.frames)
     metrics.check(multi_label=settings["multi_label"])
-    return evaluate_scores(scores, dataset, names, settings, keeping=folder.keeping, top_k=metrics.ks)
+    return evaluate_scores(
+        scores, dataset, names, settings, activation=activation, keeping=folder.keeping, top_k=metrics.ks
+    )
 
 
-def _names_of(scores: "Scores", model: Model, views: ViewOptions) -> "Sequence[str]":
-    """The class names: from --labels, the file, or the model, in this order."""
+def _described(scores: "Scores", model: Model, views: ViewOptions) -> "tuple[Sequence[str], Activation]":
+    """The class names, and what makes scores of logits.
+
+    Names are from --labels, the file, or the model, in this order. The activation is from --set, the file, or the model
+    if it names the classes; files of earlier versions were scored by the softmax.
+    """
     from timesformer_cli.checkpoints.labels import read_file
+    from timesformer_cli.specs import Activation
 
-    if model.source.files.labels is not None:
-        return read_file(model.source.files.labels)
-    return scores.labels or model.resolve(views, preview=True).labels
+    names = scores.labels if model.source.files.labels is None else read_file(model.source.files.labels)
+    activation = scores.activation
+    if names is None:
+        checkpoint = model.resolve(views, preview=True)
+        names, activation = checkpoint.labels, activation or checkpoint.activation
+    if "activation" in views.changes:
+        activation = views.changes["activation"] or "none"
+        if activation not in get_args(Activation):
+            raise UsageError(f"--set activation={activation}: known are {', '.join(get_args(Activation))}")
+    return names, activation or "softmax"
 
 
 def _finish(summary: "Summary", metrics: scoreboard.Metrics) -> None:

@@ -191,6 +191,7 @@ def _page(card: dict[str, Any]) -> str:
             if name in RECIPE_FIELDS
         ),
         ("  combine", recipe["combine"]),
+        ("  activation", recipe["activation"]),
         ("presets", ""),
         *((f"  {name}", text) for name, text in RECIPES.items()),
     ]

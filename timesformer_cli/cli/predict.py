@@ -83,7 +83,7 @@ class Extras:
         bool,
         typer.Option(
             "--raw-logits",
-            help="Write scores as the mean logits of the views, without softmax.",
+            help="Write scores as the mean logits of the views, without softmax or sigmoid.",
             rich_help_panel=OUTPUT,
         ),
     ] = False

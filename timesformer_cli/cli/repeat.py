@@ -55,6 +55,7 @@ def _evaluate(provenance: "Provenance", output: str, *, chosen: bool = True) -> 
         changes = recipe.changed
     else:
         options["--from-predictions"] = provenance.model
+        changes = [f"activation={recipe.activation}"]
     options["--frame-rate"] = provenance.frame_rate if data_set.get("frames") else None
     options["--output"] = output
     words = ["timesformer", "evaluate", *filter(None, [data_set.get("root")])]

@@ -12,12 +12,12 @@ from timesformer_cli.evaluation.metrics import (
     Estimate,
     Floats,
     binomial_tail,
-    check_finite,
     chunks,
     interval,
     log_probabilities,
+    shown,
 )
-from timesformer_cli.specs import Combine
+from timesformer_cli.specs import Activation, Combine
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,13 +76,17 @@ def compare(first: NDArray[np.bool_], second: NDArray[np.bool_], *, resamples: i
 
 
 def fuse(
-    runs: Sequence[Floats], weights: Sequence[float], combines: Sequence[Combine], *, multi_label: bool = False
+    runs: Sequence[Floats],
+    weights: Sequence[float],
+    combines: Sequence[Combine],
+    *,
+    activation: Activation = "softmax",
 ) -> NDArray[np.float32]:
     """Weighted mean of the probabilities of several runs, float32 (N, K), of scores (N, K) each; see `metrics`.
 
     Probabilities are averaged because logits of different models have different scales, and the most
-    peaked ones would dominate. If videos have several labels, the probability of a logit is its sigmoid.
-    Measure the result with `combine="probabilities"`.
+    peaked ones would dominate. Measure the result with `combine="probabilities"`. If the activation is none, the
+    mean is that of the logits.
 
     Raises:
         UsageError: the weights are negative, not finite, all 0, or not one per run.
@@ -96,14 +100,12 @@ def fuse(
         raise ValueError(f"runs of different shapes: {', '.join(str(run.shape) for run in runs)}")
     fused = np.empty(runs[0].shape, np.float32)
     for rows in chunks(len(fused)):
-        parts = [_probabilities(run[rows], how, multi_label) for run, how in zip(runs, combines, strict=True)]
+        parts = [_probabilities(run[rows], how, activation) for run, how in zip(runs, combines, strict=True)]
         fused[rows] = np.average(parts, axis=0, weights=weights)
     return fused
 
 
-def _probabilities(scores: Floats, combine: Combine, multi_label: bool) -> NDArray[np.float64]:
-    if not multi_label:
+def _probabilities(scores: Floats, combine: Combine, activation: Activation) -> NDArray[np.float64]:
+    if activation == "softmax":  # so that those of some classes add up to one too
         return np.exp(log_probabilities(scores, combine))
-    check_finite(scores)
-    values = scores.astype(np.float64)
-    return values if combine == "probabilities" else np.exp(-np.logaddexp(0, -values))
+    return shown(scores, combine, activation)

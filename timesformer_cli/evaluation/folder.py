@@ -142,6 +142,7 @@ def write_results(folder: Path, run: Run, summary: dict[str, Any], commands: Seq
         write_text(folder / "predictions.csv", _table([_PREDICTIONS, *_predictions(run)]))
         write_text(folder / "per_class.csv", _table(list(_per_class(run))))
         columns: dict[str, Any] = {"path": np.array(run.paths, str), "labels": labels, **run.scores}
+        columns["activation"] = np.array(run.activation)
         np.savez(folder / "scores.npz", target=run.memberships if run.multi_label else run.classes, **columns)
         if not run.multi_label:
             np.savez(folder / "confusion.npz", matrix=run.confusion, labels=labels)
@@ -166,12 +167,12 @@ def _predictions(run: Run) -> Iterator[Sequence[object]]:
     named = ("; ".join(run.labels[index] for index in target) for target in run.targets)
     if run.multi_label:
         best = run.ranked.argmax(axis=1)
-        for path, label, row, index in zip(run.paths, named, run.ranked, best.tolist(), strict=True):
-            yield path, "ok", label, run.labels[index], f"{row[index]:.6g}"
+        for path, label, score, index in zip(run.paths, named, run.surest.tolist(), best.tolist(), strict=True):
+            yield path, "ok", label, run.labels[index], f"{score:.6g}"
     else:
         found = run.outcomes
-        columns = (found.predicted, found.confidences, found.ranks, found.losses)
-        for path, label, predicted, confidence, rank, loss in zip(
+        columns = (found.predicted, found.confidences, found.ranks, found.own)
+        for path, label, predicted, confidence, rank, own in zip(
             run.paths, named, *(column.tolist() for column in columns), strict=True
         ):
             right = int(rank == 0)
@@ -183,7 +184,7 @@ def _predictions(run: Run) -> Iterator[Sequence[object]]:
                 f"{confidence:.6g}",
                 right,
                 rank + 1,
-                f"{np.exp(-loss):.6g}",
+                f"{own:.6g}",
             )
     for record in run.failed:
         label = "; ".join(run.labels[index] for index in record["target"])

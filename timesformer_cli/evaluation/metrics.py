@@ -1,7 +1,9 @@
 """Metrics of the scores of many videos, with one label each or with several.
 
 `scores` is (N, K) throughout: a row for each video, its mean logits or, with `combine="probabilities"`,
-its mean probabilities. `targets` is int64 (N,), class numbers, or, with several labels, bool (N, K).
+its mean probabilities. `activation` is what makes scores of logits; with `none`, which is for models that give amounts
+instead of probabilities, the scores are the logits. `targets` is int64 (N,), class numbers, or, with several labels,
+bool (N, K).
 Equal scores rank as everywhere in this package: the lower class number comes first.
 """
 
@@ -13,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.specs import Combine
+from timesformer_cli.pipeline.aggregate import activated
+from timesformer_cli.specs import Activation, Combine
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
@@ -104,12 +107,14 @@ class Outcomes:
     """The result of each video, as arrays (N,).
 
     `predicted` int64: the class with the highest score. `ranks` int64: how many classes come before
-    the label. `confidences` float64: the highest probability. `losses` float64: -ln(probability of the label).
+    the label. `confidences` float64: the highest score, and `own` float64: that of the label; see `shown`. `losses`
+    float64: -ln(probability of the label), or NaN if scores are no probabilities.
     """
 
     predicted: NDArray[np.int64]
     ranks: NDArray[np.int64]
     confidences: NDArray[np.float64]
+    own: NDArray[np.float64]
     losses: NDArray[np.float64]
 
 
@@ -162,6 +167,7 @@ def measure(
     targets: NDArray[np.int64],
     *,
     combine: Combine = "logits",
+    activation: Activation = "softmax",
     failed: int = 0,
     ks: Sequence[int] = (1, 5),
     resamples: int = 1000,
@@ -172,14 +178,15 @@ def measure(
     With as many classes as `k` or fewer, every video counts as right among the `k` best; scikit-learn
     warns and torchmetrics refuses. Classes without videos are left out of the mean class accuracy, as in
     scikit-learn's `balanced_accuracy_score`; mmaction2 counts them as 0, and so does torchmetrics if
-    they were predicted.
+    they were predicted. Scores that are no probabilities have no likelihood and no calibration.
 
     Raises:
         ValueError: shapes that do not fit, class numbers that the scores do not have, scores that are
             not finite.
     """
     videos, classes = scores.shape
-    found = outcomes(scores, targets, combine)
+    found = outcomes(scores, targets, combine, activation)
+    measurable = videos and activation != "none"
     supports = np.bincount(targets, minlength=classes)
     right = found.ranks == 0
     return Metrics(
@@ -189,8 +196,8 @@ def measure(
         classes_with_videos=int((supports > 0).sum()),
         top=tuple(_top(found.ranks < k, k, failed) for k in sorted(set(ks))),
         mean_class_accuracy=_mean_class_accuracy(right, targets, resamples, seed),
-        negative_log_likelihood=float(found.losses.mean()) if videos else None,
-        expected_calibration_error=reliability(found.confidences, right).error if videos else None,
+        negative_log_likelihood=float(found.losses.mean()) if measurable else None,
+        expected_calibration_error=reliability(found.confidences, right).error if measurable else None,
     )
 
 
@@ -212,7 +219,9 @@ def measure_multi_label(scores: Floats, targets: NDArray[np.bool_], *, failed: i
     )
 
 
-def outcomes(scores: Floats, targets: NDArray[np.int64], combine: Combine = "logits") -> Outcomes:
+def outcomes(
+    scores: Floats, targets: NDArray[np.int64], combine: Combine = "logits", activation: Activation = "softmax"
+) -> Outcomes:
     """Rank, confidence and loss of each video that has one label; raises ValueError as `measure` does.
 
     torch.topk leaves the order of equal scores open, and scikit-learn's `top_k_accuracy_score` puts the
@@ -223,31 +232,47 @@ def outcomes(scores: Floats, targets: NDArray[np.int64], combine: Combine = "log
         raise ValueError(f"{videos} rows of scores, and targets of shape {targets.shape}")
     if videos and not 0 <= targets.min() <= targets.max() < classes:
         raise ValueError(f"labels from {targets.min()} to {targets.max()}, and scores for classes 0 to {classes - 1}")
-    found = Outcomes(np.empty(videos, np.int64), np.empty(videos, np.int64), np.empty(videos), np.empty(videos))
+    whole, real = (np.empty((2, videos), np.int64), np.full((3, videos), np.nan))
+    found = Outcomes(*whole, *real)
     for rows in chunks(videos):
         values, target = scores[rows], targets[rows]
-        logs = log_probabilities(values, combine)
         own = np.arange(len(target)), target
         level = values[own][:, None]
         before = (values > level) | ((values == level) & (np.arange(classes) < target[:, None]))
         found.ranks[rows] = before.sum(axis=1)
         found.predicted[rows] = values.argmax(axis=1)
-        found.confidences[rows] = np.exp(logs.max(axis=1))
+        if activation == "none":
+            check_finite(values)
+            found.confidences[rows], found.own[rows] = values.max(axis=1), level[:, 0]
+            continue
+        logs = log_probabilities(values, combine, activation)
+        found.confidences[rows], found.own[rows] = np.exp(logs.max(axis=1)), np.exp(logs[own])
         found.losses[rows] = -logs[own]
     return found
 
 
-def log_probabilities(scores: Floats, combine: Combine) -> NDArray[np.float64]:
-    """Logs of each row's probabilities, float64 (N, K), which add up to one however many classes were kept.
+def shown(scores: Floats, combine: Combine, activation: Activation) -> NDArray[np.float64]:
+    """The scores as records show them, float64 (N, K). Raises ValueError as `measure` does."""
+    check_finite(scores)
+    values = scores.astype(np.float64)
+    return values if combine == "probabilities" else activated(values, activation)
 
-    A probability of 0, which has no log, counts as the smallest number of float32, 1.4e-45.
+
+def log_probabilities(scores: Floats, combine: Combine, activation: Activation = "softmax") -> NDArray[np.float64]:
+    """Logs of each row's probabilities, float64 (N, K); `activation` is softmax or sigmoid.
+
+    Those of a softmax add up to one however many classes were kept. A probability of 0, which has no log, counts as
+    the smallest number of float32, 1.4e-45.
     """
     check_finite(scores)
     values = scores.astype(np.float64)
     if combine == "probabilities":
         values = np.log(np.maximum(values, _SMALLEST))
-    values -= values.max(axis=1, keepdims=True)
-    values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
+    elif activation == "sigmoid":
+        return np.maximum(-np.logaddexp(0, -values), math.log(_SMALLEST))
+    if activation == "softmax":
+        values -= values.max(axis=1, keepdims=True)
+        values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
     return values
 
 

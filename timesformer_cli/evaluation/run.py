@@ -25,7 +25,7 @@ from timesformer_cli.results.record import Excerpt, Record, to_record
 from timesformer_cli.results.settings import Combination, Fused, Provenance
 from timesformer_cli.shapes import Maybe, anything, count, each, string
 from timesformer_cli.shapes import record as shape
-from timesformer_cli.specs import Checkpoint, Combine
+from timesformer_cli.specs import Activation, Checkpoint, Combine
 
 # What the records of a run hold: besides the labels they show, the mean logits of all classes.
 EXCERPT = Excerpt(top_k=5, logits=True)
@@ -71,6 +71,11 @@ class Run:
         return "probabilities" if "probabilities" in self.scores else "logits"
 
     @property
+    def activation(self) -> Activation:
+        """What makes scores of the logits."""
+        return self.provenance.recipe.activation
+
+    @property
     def ranked(self) -> NDArray[np.float32]:
         """The scores (N, K) that rank the classes, of the kind `combine`."""
         return self.scores[self.combine]
@@ -91,7 +96,15 @@ class Run:
     @cached_property
     def outcomes(self) -> Outcomes:
         """Rank, confidence and loss of each video, if videos have one class each."""
-        return metrics.outcomes(self.ranked, self.classes, self.combine)
+        return metrics.outcomes(self.ranked, self.classes, self.combine, self.activation)
+
+    @cached_property
+    def surest(self) -> NDArray[np.float64]:
+        """The highest score of each video, float64 (N,), if videos have several classes."""
+        found = np.empty(len(self.paths))
+        for rows in metrics.chunks(len(found)):
+            found[rows] = metrics.shown(self.ranked[rows], self.combine, self.activation).max(axis=1)
+        return found
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -101,7 +114,14 @@ class Run:
     def measure(self, ks: Sequence[int]) -> Metrics:
         if self.multi_label:
             return metrics.measure_multi_label(self.ranked, self.memberships, failed=len(self.failed))
-        return metrics.measure(self.ranked, self.classes, combine=self.combine, failed=len(self.failed), ks=ks)
+        return metrics.measure(
+            self.ranked,
+            self.classes,
+            combine=self.combine,
+            activation=self.activation,
+            failed=len(self.failed),
+            ks=ks,
+        )
 
     def records(self) -> Iterator[Record]:
         """The records from which `gather` makes this run."""
@@ -146,7 +166,7 @@ def dataset_settings(dataset: Dataset, **asked: Any) -> dict[str, Any]:
 def record_of(result: Result, checkpoint: Checkpoint, target: Sequence[int]) -> Record:
     """The record of a video whose true classes are `target`."""
     record = to_record(result, checkpoint, EXCERPT) | {"target": list(target)}
-    if isinstance(result, Prediction) and checkpoint.combine == "probabilities":
+    if isinstance(result, Prediction) and checkpoint.combine == "probabilities" and not checkpoint.recipe.raw:
         record["_probabilities"] = [pack(segment.scores) for segment in result.segments]
     return record
 
@@ -278,18 +298,20 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
 def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
     """Fuse runs: the weighted mean of their probabilities, on the videos that all have.
 
-    A video that failed in any of the runs has failed.
+    A video that failed in any of the runs has failed. Without an activation, it is the mean of the logits.
 
     Raises:
-        UsageError: unusable weights, or runs with different classes or datasets.
+        UsageError: unusable weights, or runs with different classes, datasets or activations.
         InputError: there is no video that all have.
     """
     rows = _common(runs)
+    activation = _common_activation(runs)
+    kind: Combine = "logits" if activation == "none" else "probabilities"
     scores = comparison.fuse(
         [run.ranked[own] for run, own in zip(runs, rows, strict=True)],
         weights,
         [run.combine for run in runs],
-        multi_label=runs[0].multi_label,
+        activation=activation,
     )
     failed = {record["path"]: record for run in runs for record in run.failed}
     parts = tuple(Fused.of(run.provenance, weight) for run, weight in zip(runs, weights, strict=True))
@@ -298,14 +320,30 @@ def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
             runs[0].provenance,
             model=" + ".join(run.name for run in runs),
             source="fused",
-            recipe=Combination("fused", "probabilities"),
+            recipe=Combination("fused", kind, activation),
             fused=parts,
         ),
         paths=tuple(runs[0].paths[row] for row in rows[0]),
         targets=tuple(runs[0].targets[row] for row in rows[0]),
-        scores={"probabilities": scores},
+        scores={kind: scores},
         failed=tuple(failed.values()),
     )
+
+
+def _common_activation(runs: Sequence[Run]) -> Activation:
+    """What makes the probabilities of all runs. Raises UsageError if they differ in it."""
+
+    def of(run: Run) -> Activation:
+        # Several labels do not share one whole. Their logits are ranked as they are, which is how sigmoids rank.
+        return "sigmoid" if run.multi_label and run.activation == "softmax" else run.activation
+
+    for run in runs[1:]:
+        if of(run) != of(runs[0]):
+            raise UsageError(
+                f"{runs[0].name} and {run.name} have scores of different kinds ({of(runs[0])} and {of(run)}), which "
+                "have no common mean; evaluate one of them again, with `settings=activation=...`"
+            )
+    return of(runs[0])
 
 
 @dataclass(frozen=True, slots=True)

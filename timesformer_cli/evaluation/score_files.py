@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import realpath
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -21,7 +21,7 @@ from timesformer_cli.datasets import Dataset
 from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.evaluation.run import Run
 from timesformer_cli.results.settings import Combination, Provenance
-from timesformer_cli.specs import Combine
+from timesformer_cli.specs import Activation, Combine
 from timesformer_cli.video.addresses import shown
 
 _KNOWN = (
@@ -34,8 +34,8 @@ _KNOWN = (
 class Scores:
     """`scores` float32 (N, K) from the file `path`, of the kind `combine`.
 
-    `paths` of the videos, `labels` (names of the classes) and `targets` (class numbers of each video) are None if the
-    file lacks them.
+    `paths` of the videos, `labels` (names of the classes), `targets` (class numbers of each video) and `activation`
+    (what makes scores of logits) are None if the file lacks them.
     """
 
     path: Path
@@ -44,6 +44,7 @@ class Scores:
     paths: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
     targets: tuple[tuple[int, ...], ...] | None = None
+    activation: Activation | None = None
 
 
 class _NotPlainError(Exception):
@@ -119,6 +120,7 @@ def _from_npz(path: Path) -> Scores:
                 paths=tuple(map(shown, _texts_in(archive, "path", videos))),
                 labels=_texts_in(archive, "labels", classes),
                 targets=targets,
+                activation=_activation_in(archive),
             )
     except (BadZipFile, KeyError) as error:
         raise InputError(f"{path}: not an .npz file with logits, path and labels ({error})") from error
@@ -172,6 +174,19 @@ def _texts_in(archive: ZipFile, name: str, number: int) -> tuple[str, ...]:
         return tuple(texts)
 
 
+def _activation_in(archive: ZipFile) -> Activation | None:
+    """None in files of earlier versions."""
+    if "activation.npy" not in archive.namelist():
+        return None
+    return _activation(str(_array_in(archive, "activation", _LARGEST_HEADER)))
+
+
+def _activation(text: str) -> Activation:
+    if text not in get_args(Activation):
+        raise ValueError(f"the activation is {text[:100]!r}; known are {', '.join(get_args(Activation))}")
+    return cast("Activation", text)
+
+
 def _too_large(archive: ZipFile, name: str, what: str) -> InputError:
     return InputError(f"{archive.filename}: refused, its {name} {what}, which no run leaves")
 
@@ -184,8 +199,15 @@ def _from_parquet(path: Path) -> Scores:
 
     table = read_table(path, columns=["path", "logits"])
     logits = np.array(table.column("logits").to_pylist(), np.float32)
-    labels = tuple(map(str, strict_json.loads(table.schema.metadata[b"labels"])))
-    return Scores(path, logits, "logits", tuple(map(shown, table.column("path").to_pylist())), labels)
+    stated = table.schema.metadata
+    return Scores(
+        path=path,
+        scores=logits,
+        combine="logits",
+        paths=tuple(map(shown, table.column("path").to_pylist())),
+        labels=tuple(map(str, strict_json.loads(stated[b"labels"]))),
+        activation=_activation(stated[b"activation"].decode()) if b"activation" in stated else None,
+    )
 
 
 def _from_pickle(path: Path) -> Scores:
@@ -294,7 +316,13 @@ def own_dataset_settings(found: Scores) -> dict[str, Any]:
     }
 
 
-def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], settings: Mapping[str, Any]) -> Run:
+def match_scores(
+    found: Scores,
+    dataset: Dataset | None,
+    labels: Sequence[str],
+    settings: Mapping[str, Any],
+    activation: Activation = "softmax",
+) -> Run:
     """The run of these scores, with the labels of the dataset or, without one, of the file itself.
 
     Scores are matched with videos by path if the file has paths, else by order. Videos without scores have failed.
@@ -312,7 +340,7 @@ def match_scores(found: Scores, dataset: Dataset | None, labels: Sequence[str], 
         model=str(found.path),
         source=str(found.path),
         labels=tuple(labels),
-        recipe=Combination("scores of a file", found.combine),
+        recipe=Combination("scores of a file", found.combine, activation),
         data_set=settings,
     )
     if dataset is None:

@@ -25,7 +25,7 @@ from timesformer_cli.results.journal import Ledger
 from timesformer_cli.results.record import Record
 from timesformer_cli.results.settings import Provenance, Shard, provenance_of
 from timesformer_cli.runtimes import runtime_of
-from timesformer_cli.specs import Checkpoint
+from timesformer_cli.specs import Activation, Checkpoint
 from timesformer_cli.text import duration
 
 
@@ -108,17 +108,20 @@ def evaluate_scores(
     names: Sequence[str],
     settings: Mapping[str, Any],
     *,
+    activation: Activation = "softmax",
     keeping: Keeping = Keeping(),
     top_k: Sequence[int] = (1, 5),
 ) -> Summary:
     """Measure the scores of a file. Without a `dataset`, the labels of its videos are in the file too.
+
+    `activation` makes scores of logits.
 
     Raises:
         InputError: the scores do not match the dataset or the names.
         OutputError: the folder cannot be written.
     """
     with keeping.opened() as folder:
-        run = match_scores(scores, dataset, names, settings)
+        run = match_scores(scores, dataset, names, settings, activation)
         folders.remove_results(folder)
         folders.write_records(folder, run.provenance, run.records())
         return _summarise(folder, dataset, keeping, top_k, {})

@@ -7,31 +7,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.flow import Segment
-from timesformer_cli.specs import Combine
+from timesformer_cli.specs import Activation, Combine
 
 
-def combine(logits: NDArray[np.float32], how: Combine) -> NDArray[np.float32]:
+def combine(logits: NDArray[np.float32], how: Combine, activation: Activation = "softmax") -> NDArray[np.float32]:
     """Scores float32 (K,) from views' logits (V, K); sums are computed in float64.
 
-    `logits` is the softmax of the mean logits: the original adds up logits, which ranks the same.
-    `probabilities` is the mean of the softmaxes, as the paper describes; it can rank differently.
+    `logits` is the activation of the mean logits: the original adds up logits, which ranks the same.
+    `probabilities` is the mean of the activations, as the paper describes; it can rank differently.
     `raw_logits` is the mean of the logits.
     """
     values = logits.astype(np.float64)
     scores: NDArray[np.float64]
     if how == "probabilities":
-        scores = _softmax(values).mean(axis=0)
+        scores = activated(values, activation).mean(axis=0)
     else:
         scores = values.mean(axis=0)
         if how == "logits":
-            scores = _softmax(scores)
+            scores = activated(scores, activation)
     return scores.astype(np.float32)
 
 
-def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    exponentials: NDArray[np.float64] = np.exp(values - values.max(axis=-1, keepdims=True))
-    exponentials /= exponentials.sum(axis=-1, keepdims=True)
-    return exponentials
+def activated(values: NDArray[np.float64], activation: Activation) -> NDArray[np.float64]:
+    """The activation of logits (..., K), of the same shape."""
+    if activation == "none":
+        return values
+    result: NDArray[np.float64]
+    if activation == "sigmoid":
+        result = np.exp(-np.logaddexp(0, -values))
+    else:
+        result = np.exp(values - values.max(axis=-1, keepdims=True))
+        result /= result.sum(axis=-1, keepdims=True)
+    return result
 
 
 def merge(segments: Iterable[Segment]) -> tuple[Segment, ...]:

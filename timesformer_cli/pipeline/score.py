@@ -63,7 +63,7 @@ def _segment(scored: Scored, checkpoint: Checkpoint) -> Segment:
     logits = scored.logits
     if not np.isfinite(logits).all():
         raise CheckpointError(f"{checkpoint.name}: the network's scores are not numbers; are its weights damaged?")
-    mean, scores = combine(logits, "raw_logits"), combine(logits, checkpoint.combine)
+    mean, scores = combine(logits, "raw_logits"), combine(logits, checkpoint.combine, checkpoint.activation)
     return Segment(scored.span.start, scored.span.end, scored.labels, mean, scores, scored.thumbnail)
 
 

@@ -23,7 +23,7 @@ from timesformer_cli.errors import OutputError
 from timesformer_cli.files import DIGEST, PathSet, digest_of, encoded, replacing, told, without_links
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.results.record import Record, check_record, private_line, spans
-from timesformer_cli.results.settings import Provenance, check_settings, differences
+from timesformer_cli.results.settings import Provenance, check_settings, completed, differences
 from timesformer_cli.results.writers import Format, write_file
 
 
@@ -187,7 +187,7 @@ class Ledger:
         if self._logits is not None:
             rows, labels, ending = _logits_in(self._journal), self._provenance.labels, self._logits.suffix.lower()
             with replacing(self._logits) as part:
-                save_logits(part, rows, labels, format=ending)
+                save_logits(part, rows, labels, format=ending, activation=self._provenance.recipe.activation)
         if self._journal != self._target:
             origin = self._provenance.origin
             records = (record for _, record in read_records(self._journal, check_record))
@@ -331,7 +331,7 @@ def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
         if finished is not None:
             finished = Holdings(int(finished["videos"]), int(finished["failed"]), int(finished["paths"], 16))
         check_settings(meta["settings"])
-        return meta["settings"], finished
+        return completed(dict(meta["settings"])), finished
     except (OSError, ValueError, TypeError, KeyError):
         raise OutputError(
             f"{target}: cannot be resumed: {path.name}, which holds its settings, is missing or damaged; "

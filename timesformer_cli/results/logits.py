@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from timesformer_cli.errors import UsageError
 from timesformer_cli.results.formats.parquet import check_pyarrow
+from timesformer_cli.specs import Activation
 
 ROWS_IN_A_GROUP = 4096
 
@@ -49,17 +50,20 @@ def check_logits_target(path: Path) -> None:
         check_pyarrow()
 
 
-def save_logits(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], *, format: str) -> None:
+def save_logits(
+    path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], *, format: str, activation: Activation
+) -> None:
     """Write `rows` to `path` in the format `format`, `.npz` or `.parquet`; the extension of `path` does not matter.
 
-    npz holds `logits` float32 (N, K), `start` and `end` float64 (N,), `path` text (N,) and `labels` text (K,), for
-    `numpy.load`. Parquet has columns of these names, and the labels as JSON in the metadata of its schema.
+    npz holds `logits` float32 (N, K), `start` and `end` float64 (N,), `path` text (N,), `labels` text (K,), and the
+    `activation` that makes scores of the logits, text (), for `numpy.load`. Parquet has columns of the first four
+    names, and in the metadata of its schema the activation, and the labels as JSON.
     Rows are written as they come; at most a few thousand of them are in memory.
 
     Raises:
         OSError: the file cannot be written, or its folder has no room for twice the data.
     """
-    (_save_parquet if format == ".parquet" else _save_npz)(path, rows, labels)
+    (_save_parquet if format == ".parquet" else _save_npz)(path, rows, labels, activation)
 
 
 def pack(logits: NDArray[np.float32]) -> str:
@@ -72,7 +76,7 @@ def unpack(text: str) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)
 
 
-def _save_npz(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str]) -> None:
+def _save_npz(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], activation: Activation) -> None:
     # The header of an array states the number of rows and the length of the longest path, known only at the end, so
     # until then each column is in a file of its own.
     with ExitStack() as stack:
@@ -92,6 +96,7 @@ def _save_npz(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str]) -> N
         _add_text(archive, "path", number, longest, _texts(paths))
         names = [_utf32(label) for label in labels]
         _add_text(archive, "labels", len(names), max(map(len, names), default=0), names)
+        _add(archive, "activation", f"<U{len(activation)}", (), [_utf32(activation)])
 
 
 def _add(
@@ -128,7 +133,7 @@ def _utf32(text: str) -> bytes:
     return text.encode("utf-32-le", "surrogatepass")
 
 
-def _save_parquet(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str]) -> None:
+def _save_parquet(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], activation: Activation) -> None:
     import pyarrow as arrow
     from pyarrow.parquet import ParquetWriter
 
@@ -138,7 +143,7 @@ def _save_parquet(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str]) 
         "end": arrow.float64(),
         "logits": arrow.list_(arrow.float32(), len(labels)),
     }
-    schema = arrow.schema(columns, metadata={"labels": json.dumps(list(labels))})
+    schema = arrow.schema(columns, metadata={"labels": json.dumps(list(labels)), "activation": activation})
     iterator = iter(rows)
     with ParquetWriter(path, schema) as writer:
         while group := list(islice(iterator, ROWS_IN_A_GROUP)):

@@ -141,7 +141,7 @@ class Excerpt:
 
 def origin_of(checkpoint: Checkpoint) -> Origin:
     """The model, as formats show it."""
-    return Origin(checkpoint.name, checkpoint.labels, checkpoint.recipe.name, checkpoint.combine == "raw_logits")
+    return Origin(checkpoint.name, checkpoint.labels, checkpoint.recipe.name, checkpoint.recipe.raw)
 
 
 def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt()) -> Record:

@@ -22,7 +22,7 @@ from timesformer_cli.shapes import (
     table,
     whole,
 )
-from timesformer_cli.specs import Checkpoint, Combine, Recipe, Timeline
+from timesformer_cli.specs import Activation, Checkpoint, Combine, Recipe, Timeline
 
 T = TypeVar("T")
 
@@ -51,6 +51,12 @@ class Combination:
 
     name: str
     combine: Combine
+    activation: Activation = "softmax"
+
+    @property
+    def raw(self) -> bool:
+        """Whether the scores are logits."""
+        return self.activation == "none"
 
 
 _TEXT = Maybe(or_none(string))
@@ -126,7 +132,7 @@ class Provenance:
     @property
     def origin(self) -> Origin:
         """What formats say of the model."""
-        return Origin(self.model, self.labels, self.recipe.name, self.recipe.combine == "raw_logits")
+        return Origin(self.model, self.labels, self.recipe.name, self.recipe.raw)
 
     def to_dict(self) -> dict[str, Any]:
         """The content for JSON; unknown fields are left out."""
@@ -214,6 +220,19 @@ def provenance_of(
         data_set=data_set,
         shard=shard,
     )
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON, with the activation, which earlier versions did not state.
+
+    They knew only the softmax, except that fusing runs on videos with several labels averaged sigmoids.
+    """
+    recipe = settings.get("recipe")
+    if not isinstance(recipe, Mapping) or "activation" in recipe:
+        return dict(settings)
+    several = (settings.get("data_set") or {}).get("multi_label")
+    fused = recipe.get("name") == "fused" and "sampling" not in recipe
+    return {**settings, "recipe": {**recipe, "activation": "sigmoid" if fused and several else "softmax"}}
 
 
 def differences(made: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

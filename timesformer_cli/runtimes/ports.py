@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.flow import Pixels
 from timesformer_cli.runtimes.devices import available_cores
-from timesformer_cli.specs import Checkpoint, PreprocessSpec, TimesformerConfig
+from timesformer_cli.specs import Activation, Checkpoint, PreprocessSpec, TimesformerConfig
 from timesformer_cli.video.preprocess import normalised, to_levels
 
 # Views (N, T, C, H, W), uint8 if the runtime `takes_levels`, to logits float32 (N, K), for any N of at least 1.
@@ -72,7 +72,8 @@ class Engine:
         self._classes = len(checkpoint.labels)
         self._input = _find_input(program, checkpoint, metadata)
         self._takes_pixels = self._input.dtype == "uint8"
-        self._output, self._probabilities = _find_output(program, checkpoint, metadata.get("output"))
+        self._output, probabilities = _find_output(program, checkpoint, metadata.get("output"))
+        self._activation = _activation_inside(program, checkpoint, metadata) if probabilities else "none"
         self._batch = None if self._input.shape is None else self._input.shape[0]
 
     def __call__(self, views: Pixels) -> NDArray[np.float32]:
@@ -91,9 +92,7 @@ class Engine:
         values = np.ascontiguousarray(values, self._input.dtype)
         size = self._batch or len(values)
         logits = np.concatenate([self._score(values[start : start + size]) for start in range(0, len(values), size)])
-        if self._probabilities:  # up to a constant per view, which softmax cancels
-            logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
-        return logits
+        return logits_of(logits, self._activation)
 
     def _score(self, values: NDArray[Any]) -> NDArray[np.float32]:
         count = len(values)
@@ -103,6 +102,21 @@ class Engine:
         if result.shape != (len(values), self._classes):
             raise _wrong_classes(self._program, result.shape, self._classes)
         return result[:count].astype(np.float32)
+
+
+def logits_of(scores: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    """The logits (N, K) of which an activation made these scores.
+
+    Those of a softmax are known up to a constant per view, which a softmax cancels. Those of a sigmoid are exact,
+    unless it is rounded to 0 or 1.
+    """
+    if activation == "none":
+        return scores
+    least = np.maximum(scores, np.finfo(np.float32).tiny)
+    if activation == "softmax":
+        return np.log(least)
+    below_one = np.minimum(least, np.nextafter(np.float32(1), np.float32(0)))
+    return np.log(below_one) - np.log1p(-below_one)
 
 
 def to_pixels(views: Pixels, preprocess: PreprocessSpec) -> NDArray[np.uint8]:
@@ -174,6 +188,20 @@ def _find_output(program: Program, checkpoint: Checkpoint, stated: str | None) -
     if port.shape is not None and (len(port.shape) != 2 or port.shape[1] not in (None, classes)):
         raise _wrong_classes(program, port.shape, classes)
     return found, names[found] == "probabilities"
+
+
+def _activation_inside(program: Program, checkpoint: Checkpoint, metadata: Mapping[str, str]) -> Activation:
+    """What makes the probabilities that a model gives. Raises CheckpointError if those asked for cannot be had."""
+    asked = checkpoint.activation
+    # Exports of earlier versions, which all have an `output`, knew only the softmax. Those of others do not say.
+    stated = metadata.get("activation", "softmax" if "output" in metadata else asked)
+    inside: Activation = "sigmoid" if stated == "sigmoid" else "none" if stated == "none" else "softmax"
+    if inside == "softmax" and asked == "sigmoid":
+        raise CheckpointError(
+            f"{program.path}: gives the probabilities of a softmax, from which those of a sigmoid cannot be computed; "
+            "export the model again, with logits, or take its own scores with `settings=activation=softmax`"
+        )
+    return inside
 
 
 def _width(port: Port) -> int | None:

@@ -1,7 +1,6 @@
 """The report of a run on a labelled dataset: one HTML file with numbers, curves, classes, mistakes and protocol."""
 
 import base64
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -38,6 +37,7 @@ def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path, c
         "labels": run.labels,
         "data": run.data_set.get("root") or run.data_set.get("annotations"),
         "multi_label": run.multi_label,
+        "raw": run.activation == "none",
         "classes": list(_classes(run)) if run.paths else [],
         "mistakes": _mistakes(run, summary.get("run", {}), folder),
         "left_out": list(_left_out(run, problems)),
@@ -54,8 +54,9 @@ def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path, c
     return fill(
         Path(__file__).with_name("report.html"),
         "Evaluation",
-        reliability=curves.reliability(run.outcomes) if single else "",
-        coverage=curves.coverage(run.outcomes) if single else "",
+        # Both are of shares, which scores without an activation are not.
+        reliability=curves.reliability(run.outcomes) if single and run.activation != "none" else "",
+        coverage=curves.coverage(run.outcomes) if single and run.activation != "none" else "",
         facts=as_json(facts),
         conditions=as_json(protocol.conditions(summary)),
     )
@@ -66,7 +67,7 @@ def worst(run: Run) -> list[int]:
     if run.multi_label:
         best = run.ranked.argmax(axis=1)
         wrong = ~run.memberships[np.arange(len(best)), best]
-        scores = run.ranked.max(axis=1, initial=-math.inf).astype(np.float64)
+        scores = run.surest
     else:
         wrong, scores = run.outcomes.ranks > 0, run.outcomes.confidences
     rows = np.flatnonzero(wrong)
@@ -130,11 +131,11 @@ def _mistakes(run: Run, conditions: Json, folder: Path) -> list[Json]:
         answer = int(run.ranked[row].argmax())
         mistake: Json = {"path": path, "url": url_of(path, way), "targets": run.targets[row], "answer": answer}
         if run.multi_label:
-            mistake["score"] = float(run.ranked[row, answer])
+            mistake["score"] = float(run.surest[row])
         else:
             found = run.outcomes
             mistake["score"] = float(found.confidences[row])
-            mistake["own"] = {"score": float(np.exp(-found.losses[row])), "rank": int(found.ranks[row]) + 1}
+            mistake["own"] = {"score": float(found.own[row]), "rank": int(found.ranks[row]) + 1}
         if path in strips:
             mistake["picture"] = base64.b64encode(strips[path]).decode("ascii")
         mistakes.append(mistake)

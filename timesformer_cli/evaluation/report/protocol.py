@@ -22,6 +22,7 @@ def protocol(provenance: Provenance) -> Rows:
         rows += _views(recipe)
     kind = "probabilities" if recipe.combine == "probabilities" else "logits"
     rows.append(("Scores", f"{kind} averaged over the views"))
+    rows.append(("Activation", recipe.activation))
     if provenance.precision is not None:
         rows.append(("Precision", provenance.precision))
     rows += _data_set(provenance)

@@ -308,14 +308,14 @@ function showClasses() {
 
 function mistake({ path, url, targets, answer, score, own, picture: data }) {
   const [folder, file] = split(path);
-  const value = facts.multi_label ? score.toPrecision(4) : percent(score);
+  const shown = (value) => (facts.raw ? value.toPrecision(4) : percent(value));
   const labels = targets.flatMap((label, place) => [place ? "; " : "", name(label)]);
-  const rank = own ? ` ${percent(own.score)}, place ${count(own.rank)}` : "";
+  const rank = own ? ` ${shown(own.score)}, place ${count(own.rank)}` : "";
   return make(
     "li",
     {},
     make("div", { class: "picture" }, data ? picture(data) : "no picture"),
-    make("p", { class: "answer" }, make("b", {}, name(answer)), ` ${value}`),
+    make("p", { class: "answer" }, make("b", {}, name(answer)), ` ${shown(score)}`),
     make("p", { class: "dim" }, "is ", make("b", {}, ...labels), rank),
     make("p", { class: "video" }, make("bdi", {}, link({ url }, "", make("span", {}, folder), file))),
   );
@@ -357,7 +357,7 @@ find("#about").append([videos, failed && `${count(failed)} failed`, data, date].
 find(".warning").append(visible(summary.warning ?? ""));
 find(".warning").hidden = !summary.warning;
 for (const [section, shown] of [
-  ["#curves", facts.cells],
+  ["#curves", facts.cells && !facts.raw],
   ["#confusion", facts.cells],
   ["#classes", classes.length],
   ["#mistakes", facts.mistakes.length],

@@ -25,11 +25,11 @@ from timesformer_cli.checkpoints.exported import (
 )
 from timesformer_cli.checkpoints.folder import find_weights
 from timesformer_cli.checkpoints.resolve import resolve
-from timesformer_cli.errors import CheckpointError, DeviceError, OutputError
+from timesformer_cli.errors import CheckpointError, DeviceError, OutputError, UsageError
 from timesformer_cli.jobs.export import bundle, verify
 from timesformer_cli.jobs.export.spec import MODEL_FILES, ExportSpec, check_packages
 from timesformer_cli.runtimes import require_network, runtime_of
-from timesformer_cli.specs import Checkpoint
+from timesformer_cli.specs import Activation, Checkpoint
 
 __all__ = ["ExportSpec", "Verification", "check", "export"]
 
@@ -120,6 +120,11 @@ def export(
     bundle.check_target(folder, overwrite=overwrite)
     bundle.check_target(unverified, overwrite=True)
     require_network(checkpoint)
+    if spec.output == "probabilities" and checkpoint.activation == "none":
+        raise UsageError(
+            f"`output=probabilities`: the scores of {checkpoint.name} are no probabilities (its activation is none); "
+            "export logits"
+        )
     if checkpoint.weights is not None and checkpoint.weights.parent.resolve() == folder.resolve():
         raise OutputError(f"{folder}: holds the model itself; choose another name")
     with bundle.staged(folder) as staging:
@@ -173,7 +178,9 @@ def _write_model(
     tell("tracing the network")
     if spec.format != "openvino":  # OpenVINO rounds the weights as it writes them
         model.timesformer.to(torch_dtype(spec.precision))
-    module = graph.Exportable(model, checkpoint.preprocess, input=spec.input, output=spec.output)
+    module = graph.Exportable(
+        model, checkpoint.preprocess, input=spec.input, output=spec.output, activation=checkpoint.activation
+    )
     program = graph.trace(module, graph.shape_of(checkpoint.preprocess, checkpoint.sampling.num_frames, spec.input))
     tell(f"writing {path.name}")
     if spec.format == "onnx":
@@ -276,7 +283,12 @@ def _verify(
     precision = stated.get("precision", "fp32")
     tolerance = _TOLERANCES.get(precision, _TOLERANCES["fp32"])
     views = verify.sample_views(checkpoint, input)
-    comparison = verify.compare(verify.open_exported(checkpoint, format, output, stated), network, views, output)
+    # Only probabilities have an activation to undo; files of earlier versions do not state theirs.
+    activation: Activation = "none"
+    if output == "probabilities":
+        activation = "sigmoid" if stated.get("activation") == "sigmoid" else "softmax"
+    runner = verify.open_exported(checkpoint, format, output, stated)
+    comparison = verify.compare(runner, network, views, output, activation)
     size = sum(file.stat().st_size for file in files_of(checkpoint.weights))
     versions = {"timesformer-cli": __version__, "processor": platform.machine()}
     if format != "hub":

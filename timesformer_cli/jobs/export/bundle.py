@@ -40,6 +40,7 @@ def metadata(checkpoint: Checkpoint, spec: ExportSpec) -> dict[str, str]:
         "precision": spec.kind,
         "input": spec.input,
         "output": spec.output,
+        "activation": checkpoint.activation,
         "layout": "BTCHW" if spec.input == "frames" else "BTHWC",
         "labels": json.dumps(checkpoint.labels),
         "num_frames": str(checkpoint.sampling.num_frames),

@@ -22,7 +22,7 @@ from timesformer_cli.errors import OutputError, UsageError
 from timesformer_cli.jobs.export.spec import OLDEST_OPSET, WEIGHTS_OF_ONNX, ExportSpec
 from timesformer_cli.network.model import TimesformerForVideoClassification
 from timesformer_cli.runtimes.telemetry import silence
-from timesformer_cli.specs import PreprocessSpec
+from timesformer_cli.specs import Activation, PreprocessSpec
 from timesformer_cli.video.preprocess import LUMA
 
 # Views per batch. PyTorch needs a bound; none of the formats keeps it.
@@ -33,20 +33,26 @@ class Exportable(nn.Module):
     """The network with one array as input and one as output, of the kinds `input` and `output`.
 
     frames: float32 (B, T, C, H, W); pixels: uint8 (B, T, H, W, 3), RGB. The output is float32: logits or
-    probabilities (B, K), or the class token (B, D). The encoder computes in its own dtype, the head in float32, as
-    `runtime.open_scorer` has it.
+    probabilities (B, K) by the `activation`, or the class token (B, D). The encoder computes in its own dtype, the head
+    in float32, as `runtime.open_scorer` has it.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, model: TimesformerForVideoClassification, preprocess: PreprocessSpec, *, input: Input, output: Output
+        self,
+        model: TimesformerForVideoClassification,
+        preprocess: PreprocessSpec,
+        *,
+        input: Input,
+        output: Output,
+        activation: Activation = "softmax",
     ) -> None:
         super().__init__()
         # The names of its weights in checkpoints.
         self.timesformer, self.classifier = model.timesformer, model.classifier
-        self.input, self.output = input, output
+        self.input, self.output, self.activation = input, output, activation
         self.channel_order = preprocess.channel_order
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(preprocess, name)).view(-1, 1, 1))
@@ -59,8 +65,10 @@ class Exportable(nn.Module):
         embedding = self.timesformer(frames.to(dtype)).last_hidden_state[:, 0].float()
         if self.output == "embedding":
             return embedding  # type: ignore[no-any-return]
-        logits = self.classifier(embedding)
-        return logits.softmax(-1) if self.output == "probabilities" else logits  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(embedding)
+        if self.output == "logits":
+            return logits
+        return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(-1)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         frames = pixels.permute(0, 1, 4, 2, 3).float() / 255

@@ -48,12 +48,22 @@ def render(checkpoint: Checkpoint, spec: ExportSpec, stated: Mapping[str, str]) 
         input=INPUT_NAMES[spec.input],
         taken=taken,
         output=spec.output,
+        given=_given(checkpoint, spec),
         width=width_out,
         remarks=_remarks(spec),
         file=MODEL_FILES[spec.format],
         beside=_beside(spec),
         example="\n".join(example(checkpoint, spec)),
     )
+
+
+def _given(checkpoint: Checkpoint, spec: ExportSpec) -> str:
+    """What the output is, and what makes scores of logits."""
+    if spec.output == "probabilities":
+        return f": the {checkpoint.activation} of the logits"
+    if spec.output == "embedding":
+        return ""
+    return ", which are the scores" if checkpoint.recipe.raw else f"; their {checkpoint.activation} are the scores"
 
 
 def _beside(spec: ExportSpec) -> str:
@@ -216,16 +226,28 @@ def _normalising(checkpoint: Checkpoint, spec: ExportSpec, *, gray: bool) -> lis
 def _result(checkpoint: Checkpoint, spec: ExportSpec) -> list[str]:
     if spec.output == "embedding":
         return ["print(outputs.mean(axis=0))"]
-    means = checkpoint.combine == "probabilities"
+    means = checkpoint.combine == "probabilities" and not checkpoint.recipe.raw
     lines = []
     if spec.output == "probabilities" and means:
         scores = "outputs.mean(axis=0)"
     elif means:
-        scores = "np.exp(outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True)).mean(axis=0)"
+        scores = {
+            "softmax": "np.exp(outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True)).mean(axis=0)",
+            "sigmoid": "np.exp(-np.logaddexp(0, -outputs)).mean(axis=0)",
+        }[checkpoint.activation]
     else:
-        logits = "np.log(outputs + 1e-37)" if spec.output == "probabilities" else "outputs"
-        lines = [f"logits = {logits}.mean(axis=0)"]
-        scores = "np.exp(logits - np.logaddexp.reduce(logits))  # softmax"
+        logits = "outputs"
+        if spec.output == "probabilities":
+            logits = "np.log(outputs + 1e-37)"
+            if checkpoint.activation == "sigmoid":
+                lines = ["outputs = outputs.clip(1e-37, 1 - 6e-8)"]
+                logits = "np.log(outputs / (1 - outputs))"
+        lines += [f"logits = {logits}.mean(axis=0)"]
+        scores = {
+            "softmax": "np.exp(logits - np.logaddexp.reduce(logits))  # softmax",
+            "sigmoid": "np.exp(-np.logaddexp(0, -logits))  # sigmoid",
+            "none": "logits",
+        }["none" if checkpoint.recipe.raw else checkpoint.activation]
     return [
         *lines,
         f"scores = {scores}",

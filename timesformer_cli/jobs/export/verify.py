@@ -15,7 +15,7 @@ from timesformer_cli.flow import Item
 from timesformer_cli.pipeline.prepare import prepare
 from timesformer_cli.runtimes import exported, pytorch
 from timesformer_cli.runtimes.ports import to_pixels
-from timesformer_cli.specs import Checkpoint
+from timesformer_cli.specs import Activation, Checkpoint
 from timesformer_cli.video.preprocess import normalised, to_levels
 
 # Views float32 (N, T, C, H, W), normalised, to outputs float32 (N, K) or (N, D).
@@ -82,9 +82,15 @@ def open_exported(checkpoint: Checkpoint, format: Format, output: Output, metada
 
 
 def compare(
-    exported: Runner, network: Checkpoint | NDArray[np.float32], views: NDArray[np.float32], output: Output
+    exported: Runner,
+    network: Checkpoint | NDArray[np.float32],
+    views: NDArray[np.float32],
+    output: Output,
+    activation: Activation = "none",
 ) -> Comparison:
     """Run the views in the exported model, and in PyTorch unless `network` holds its earlier results.
+
+    `activation` is what made the exported model's outputs; logits and embeddings have none.
 
     Raises:
         CheckpointError: the results differ in shape.
@@ -101,10 +107,10 @@ def compare(
         ours.append(_timed(exported, view, seconds))
     runner = None  # free its weights before the larger batches
     reference = network if isinstance(network, np.ndarray) else np.concatenate(theirs)
-    batches = [_difference(np.concatenate(ours), reference, output, views=1)]
+    batches = [_difference(np.concatenate(ours), reference, output, activation, views=1)]
     for first, count in _BATCHES:
         part = slice(first, first + count)
-        batches.append(_difference(exported(views[part]), reference[part], output, views=count))
+        batches.append(_difference(exported(views[part]), reference[part], output, activation, views=count))
     return Comparison(tuple(batches), reference, median(seconds), median(torch_seconds) if torch_seconds else None)
 
 
@@ -131,18 +137,25 @@ def _timed(runner: Runner, views: NDArray[np.float32], seconds: list[float]) -> 
     return result
 
 
-def _difference(ours: NDArray[np.float32], theirs: NDArray[np.float32], output: Output, *, views: int) -> Batch:
+def _difference(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32], output: Output, activation: Activation, *, views: int
+) -> Batch:
     if ours.shape != theirs.shape:
         raise CheckpointError(f"the exported model gives {ours.shape[1:]} per view, not {theirs.shape[1:]}")
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     finite = np.isfinite(a).all(1) & np.isfinite(b).all(1)
     with np.errstate(invalid="ignore"):
-        if output == "probabilities":  # their logarithms are the logits, up to a constant per view
+        scale = float(np.abs(b).max())
+        if activation == "softmax":  # logarithms of probabilities are the logits, up to a constant per view
             a, b = _log_softmax(a), _log_softmax(b)
+            scale = float(np.abs(b).max())
+        elif activation == "sigmoid":  # a large logit is lost in a probability near 1, so the scale is that of logits
+            a, b = _log_sigmoid(a), _log_sigmoid(b)
+            scale = max(scale, float(np.abs(b).max()))
         difference = np.abs(a - b)
     largest = float(difference.max()) if finite.all() else np.nan
     agreement = None if output == "embedding" else int(((a.argmax(1) == b.argmax(1)) & finite).sum())
-    relative = largest / max(float(np.abs(b).max()), 1e-9)
+    relative = largest / max(scale, 1e-9)
     return Batch(views, largest, float(difference.mean()), relative, agreement, len(ours))
 
 
@@ -150,3 +163,8 @@ def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return np.maximum(result, _LEAST)  # smaller probabilities are zero in float32
+
+
+def _log_sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = -np.logaddexp(0, -logits)
+    return np.maximum(result, _LEAST)
