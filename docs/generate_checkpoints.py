@@ -123,6 +123,11 @@ which of them gave the published numbers.
 - Checkpoints of the original code, `.pyth`: only the model, or with optimiser state and settings. Shape, stride and
   statistics come from the weights and the settings.
 - Checkpoints of mmaction2, `.pth`, with divided, joint or space-only attention. They are fed by the `mmaction2` preset.
+- Any of these as training code stores them: under `state_dict`, `model_state_dict`, `model`, `net`, `ema` or the like,
+  and with a prefix before the names of the network, as DataParallel, Lightning, torch.compile, averaged models and PEFT
+  add it. A loss or a metric beside the network, `n_averaged` and the counters `total_ops` and `total_params` are left
+  out, and a note names them. If a file holds weights and their moving average, the weights are read, and the note says
+  so. Of two networks under unusual names, none is chosen: the error shows both names.
 
 Weights are read from safetensors, or from files of PyTorch that hold tensors and plain data. A file that would run code
 is refused. `timesformer models convert` turns any of them into a folder or a `.pyth` file.

@@ -111,6 +111,55 @@ def test_the_form_of_a_repository_id(name: str, expected: bool) -> None:
     assert subject.is_repo_id(name) is expected
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("https://huggingface.co/owner/name", ("owner/name", None)),
+        ("https://huggingface.co/owner/name/", ("owner/name", None)),
+        ("http://www.huggingface.co/owner/name?library=transformers#use", ("owner/name", None)),
+        ("HTTPS://HuggingFace.co/owner/name", ("owner/name", None)),
+        ("huggingface.co/owner/name", ("owner/name", None)),
+        ("https://hf.co/owner/name/tree/v2", ("owner/name", "v2")),
+        ("https://huggingface.co/models/owner/name", ("owner/name", None)),
+        ("https://huggingface.co/owner/name/tree/main/", ("owner/name", "main")),
+        ("https://huggingface.co/owner/name/blob/main/config.json", ("owner/name", "main")),
+        ("https://huggingface.co/owner/name/resolve/v2/model.safetensors?download=true", ("owner/name", "v2")),
+        ("https://huggingface.co/owner/name/commit/0123abcd", ("owner/name", "0123abcd")),
+        ("https://huggingface.co/owner/name/tree/refs%2Fpr%2F1", ("owner/name", "refs/pr/1")),
+        ("https://huggingface.co/owner/name/blob/refs/pr/1/config.json", ("owner/name", "refs/pr/1")),
+        ("hf://owner/name", ("owner/name", None)),
+        ("hf://owner/name@v2/config.json", ("owner/name", "v2")),
+        ("owner/name", None),
+        ("base-k400", None),
+        ("https://example.org/owner/name", None),
+        ("https://[owner/name", None),
+        ("ftp://huggingface.co/owner/name", None),
+        ("", None),
+    ],
+)
+def test_addresses_on_the_hub(name: str, expected: tuple[str, str | None] | None) -> None:
+    assert subject.parse_address(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("https://huggingface.co/owner", "not the address of a model on the Hub, which is "),
+        ("https://huggingface.co/datasets/owner/name", "not the address of a model"),
+        ("https://huggingface.co/spaces/owner", "not the address of a model"),
+        ("https://huggingface.co/owner/name/discussions/3", "not the address of a model"),
+        ("https://huggingface.co/owner/name/tree", "not the address of a model"),
+        ("https://huggingface.co/owner/name/tree/main/checkpoint-500", "a folder inside the repository"),
+        ("https://huggingface.co/owner/name/blob/main/sub/config.json", "a folder inside the repository"),
+    ],
+)
+def test_addresses_of_other_things(name: str, says: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        subject.parse_address(name)
+    assert str(caught.value).startswith(f"{name}: {says}")
+    assert "\n" not in str(caught.value)
+
+
 class TestDownload:
     @pytest.mark.parametrize(
         ("weights", "expected"),
@@ -417,6 +466,17 @@ class TestRefusals:
             f"config.json of {repo} cannot be had from {hub.url} (HF_ENDPOINT): no such repository, or a private one; "
             "check the name; for a private one, run `hf auth login` or set HF_TOKEN"
         )
+
+    def test_only_an_adapter(self, hub: Hub, cache: Path) -> None:
+        hub.add_repo(REPO, {"adapter_config.json": b"{}", "adapter_model.safetensors": SAFE})
+        assert "the repository has no such file; it holds only an adapter, made with PEFT" in refusal()
+
+    def test_only_checkpoints_of_a_training_run(self, hub: Hub, cache: Path) -> None:
+        hub.add_repo(REPO, {f"checkpoint-500/{name}": text for name, text in SMALL.items()})
+        said = (
+            "holds checkpoints of a training run, such as checkpoint-500: download one and give the path of its folder"
+        )
+        assert refusal().endswith(said)
 
     @pytest.mark.parametrize("revision", ["v9", "../../../main", "/main"])
     def test_no_revision(self, hub: Hub, cache: Path, revision: str) -> None:

@@ -390,6 +390,53 @@ def test_options_that_do_not_fit(tmp_path: Path, recipe: dict[str, Any], options
         with_overrides(checkpoint, fields=options)
 
 
+ODD = NEWER | {"image_processor_type": "FancyImageProcessor"}
+
+
+def test_an_unknown_image_processor_is_no_matter_if_a_recipe_is_named(tmp_path: Path) -> None:
+    name = make_folder(tmp_path, ODD, num_frames=8)
+    message = error_of(name)
+    assert "image_processor_type is 'FancyImageProcessor'" in message
+    assert message.endswith("; a preset can replace it: `recipe=NAME`")
+    told: list[str] = []
+    checkpoint = with_overrides(resolve(name, recipe="original", tell=told.append), recipe="original")
+    assert checkpoint.recipe == recipes.preset("original", checkpoint.config)
+    (note,) = told
+    assert note.startswith(f"{tmp_path}/preprocessor_config.json: image_processor_type is 'FancyImageProcessor'")
+    assert note.endswith("; not used, as the recipe original was named")
+
+
+def test_folders_of_a_training_run_are_named(tmp_path: Path) -> None:
+    for step in (500, 1000, 90, 1500):
+        make_folder(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-9999").touch()  # no folder
+    (tmp_path / "checkpoint-best").mkdir()
+    assert error_of(tmp_path) == (
+        f"{tmp_path}: a folder of a training run, which holds only checkpoints of it (checkpoint-90, checkpoint-500, "
+        f"checkpoint-1000 ... checkpoint-1500); name one of them, such as the last: {tmp_path}/checkpoint-1500"
+    )
+    assert resolve(str(tmp_path / "checkpoint-1500")).labels == ("jump", "run", "sit")
+    (tmp_path / "config.json").write_bytes((tmp_path / "checkpoint-90" / "config.json").read_bytes())
+    assert "which holds only checkpoints of it" in error_of(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    assert resolve(str(tmp_path)).labels == ("jump", "run", "sit")
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_an_adapter_is_named(tmp_path: Path, with_config: bool) -> None:
+    if with_config:
+        make_folder(tmp_path)
+        (tmp_path / "model.safetensors").unlink()
+    write(tmp_path, "adapter_config.json", {"base_model_name_or_path": "facebook/timesformer", "peft_type": "LORA"})
+    (tmp_path / "adapter_model.safetensors").touch()
+    assert error_of(tmp_path) == (
+        f"{tmp_path}: only an adapter of facebook/timesformer, made with PEFT, not a whole model; merge it into its "
+        "base model with `merge_and_unload()` of PEFT, save the result with `save_pretrained()`, and name that folder"
+    )
+    write(tmp_path, "adapter_config.json", {"base_model_name_or_path": None})
+    assert error_of(tmp_path).startswith(f"{tmp_path}: only an adapter, made with PEFT")
+
+
 def test_missing_weights_are_named(tmp_path: Path) -> None:
     (Path(make_folder(tmp_path)) / "model.safetensors").unlink()
     assert "no weights; one of model.safetensors" in error_of(tmp_path)

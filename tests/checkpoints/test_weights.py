@@ -1,5 +1,6 @@
 """Weights: written by us, torch and training code, and read; and broken ones."""
 
+import argparse
 import json
 import os
 import shutil
@@ -19,12 +20,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from testing.layouts import mmaction2_state, original_state, save_pyth
 from testing.networks import build, clip
 from testing.weights import CONFIG, FORMS, assert_same_state, save_sharded_bin, write_form
 from timesformer_cli import TimesformerForVideoClassification, TimesformerModel
 from timesformer_cli.checkpoints.folder import find_weights
+from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.checkpoints.weights import check_state_dict, read_state_dict, read_stored
 from timesformer_cli.errors import CheckpointError
+from timesformer_cli.runtimes.pytorch import open_scorer
 from timesformer_cli.specs import WEIGHT_FILES
 
 
@@ -455,7 +459,7 @@ class TestTrainingFiles:
 
     @pytest.mark.parametrize("zipped", [True, False])
     @pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model.", "_orig_mod.", "module._orig_mod."])
-    @pytest.mark.parametrize("wrapper", [None, "model_state", "state_dict", "model", "module"])
+    @pytest.mark.parametrize("wrapper", [None, "model_state", "model_state_dict", "state_dict", "net", "module", "ema"])
     def test_wrappers_and_prefixes(self, wrapper: str | None, prefix: str, zipped: bool, tmp_path: Path) -> None:
         content: dict[str, Any] = {prefix + name: tensor for name, tensor in STATE.items()}
         if wrapper is not None:
@@ -497,6 +501,24 @@ class TestTrainingFiles:
             torch.save(content, tmp_path / "some.pth")
             assert_same_state(read_state_dict(tmp_path / "some.pth"), STATE)
 
+    def test_two_wrappers_are_told(self, tmp_path: Path) -> None:
+        path, average = tmp_path / "some.pth", {"decay": 0.99, "module": {"x": torch.ones(1)}}
+        torch.save({"ema": average, "model": STATE, "net": {"width": 3}, "optimizer": {"x": torch.ones(1)}}, path)
+        stored = read_stored(path)
+        assert_same_state(stored.state, STATE)
+        assert stored.note == f"{path}: took its model, and left out its ema, also weights"
+        torch.save({"ema": average}, path)
+        stored = read_stored(path)
+        assert_same_state(stored.state, {"x": torch.ones(1)})
+        assert stored.note is None
+
+    def test_wrappers_without_end(self, tmp_path: Path) -> None:
+        content: dict[str, Any] = {"epoch": 3}
+        content |= {"model": content, "ema": content}
+        torch.save(content, tmp_path / "some.pth")
+        with pytest.raises(CheckpointError, match="its model is not a mapping of names to tensors"):
+            read_stored(tmp_path / "some.pth")
+
     def test_what_lies_beside(self, tmp_path: Path) -> None:
         kept = {"cfg": "DATA: {}", "meta": {"CLASSES": ["a"], "epoch": 3}, "timesformer_cli": "{}"}
         other = {"epoch": 3, "optimizer_state": {"lr": torch.ones(1)}, "scheduler": {"last": 3}}
@@ -505,6 +527,75 @@ class TestTrainingFiles:
         assert (stored.path, stored.extras) == (tmp_path / "some.pth", kept)
         torch.save(STATE, tmp_path / "some.pth")
         assert read_stored(tmp_path / "some.pth").extras == {}
+
+    @pytest.mark.parametrize("layout", ["hub", "original", "mmaction2"])
+    @pytest.mark.parametrize(
+        "prefix", ["", "model.", "net.", "module.model.", "base_model.model.", "recogniser.video."]
+    )
+    @pytest.mark.parametrize("beside", [(), ("criterion.weight", "train_acc.total")])
+    def test_prefixes_that_only_the_network_has(
+        self, made: Any, layout: str, prefix: str, beside: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        """As Lightning's modules with a loss and a metric, and averages of weights."""
+        own = made.state_dict()
+        wanted = {"hub": dict, "original": original_state, "mmaction2": mmaction2_state}[layout](own)
+        bare = {name.removeprefix("model."): tensor for name, tensor in wanted.items()}
+        state = {prefix + name: tensor for name, tensor in bare.items()}
+        state |= {f"{prefix}encoder.total_ops": torch.zeros(1, dtype=torch.float64), "total_params": torch.zeros(1)}
+        state |= {"n_averaged": torch.tensor(7)}
+        torch.save({"state_dict": state | dict.fromkeys(beside if prefix else (), torch.ones(2))}, tmp_path / "a.ckpt")
+        stored = read_stored(tmp_path / "a.ckpt")
+        assert_same_state(stored.state, bare)
+        left = [*(beside if prefix else ()), f"{prefix}encoder.total_ops", "total_params", "n_averaged"]
+        shown = ", ".join(left[:4]) + (" and 1 more" if len(left) > 4 else "")
+        assert stored.note == f"{tmp_path / 'a.ckpt'}: left out {shown}, not part of the network"
+        assert read_stored(save_pyth(tmp_path / "b.pyth", own)).note is None
+
+    def test_what_is_left_out_of_a_network_is_told_once(self, made: Any, folder: Path, pixels: Tensor) -> None:
+        state = {f"model.{name}": tensor for name, tensor in made.state_dict().items()}
+        torch.save(state | {"loss.weight": torch.ones(3)}, keep_only_config(folder) / "pytorch_model.bin")
+        told: list[str] = []
+        network = open_scorer(resolve(str(folder)), device="cpu", tell=told.append)
+        assert told == [f"{folder / 'pytorch_model.bin'}: left out loss.weight, not part of the network"]
+        with torch.no_grad():
+            np.testing.assert_allclose(network(pixels.numpy()), made(pixels).logits.numpy(), rtol=1e-4, atol=1e-5)
+
+    def test_of_two_networks_the_file_s_own_is_read(self, made: Any, tmp_path: Path) -> None:
+        own, path = made.state_dict(), tmp_path / "some.ckpt"
+        average = {f"ema_model.module.{name}": torch.zeros_like(tensor) for name, tensor in own.items()}
+        torch.save({f"model.{name}": tensor for name, tensor in own.items()} | average, path)
+        stored = read_stored(path)
+        assert_same_state(stored.state, own)
+        said = "left out the network under ema_model.module., beside the one under model."
+        assert stored.note == f"{path}: {said}"
+        torch.save(own | average, path)
+        assert_same_state(read_stored(path).state, own)
+
+    def test_of_two_networks_none_is_guessed(self, made: Any, tmp_path: Path) -> None:
+        own, path = made.state_dict(), tmp_path / "some.pth"
+        torch.save({f"{who}.{name}": t for who in ("student", "teacher") for name, t in own.items()}, path)
+        with pytest.raises(
+            CheckpointError, match=r"holds 2 networks, under student\. and teacher\.; save the state dict"
+        ):
+            read_stored(path)
+
+    @pytest.mark.parametrize("part", ["lora_A.default", "base_layer", "modules_to_save.default"])
+    def test_adapters_that_are_not_merged(self, made: Any, part: str, tmp_path: Path) -> None:
+        state = {f"base_model.model.{name}": tensor for name, tensor in made.state_dict().items()}
+        state[f"base_model.model.classifier.{part}.weight"] = torch.ones(2, 2)
+        torch.save(state, tmp_path / "some.bin")
+        with pytest.raises(CheckpointError, match=r"only an adapter, made with PEFT.*`merge_and_unload\(\)`"):
+            read_stored(tmp_path / "some.bin")
+
+    def test_settings_of_scripts_are_no_obstacle(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """VideoMAE's scripts store their arguments, and Lightning its settings, in a dictionary of its own."""
+        parsing = types.ModuleType("pytorch_lightning.utilities.parsing")
+        parsing.AttributeDict = type("AttributeDict", (dict,), {"__module__": parsing.__name__})
+        for name in ("pytorch_lightning", "pytorch_lightning.utilities", parsing.__name__):
+            monkeypatch.setitem(sys.modules, name, parsing)
+        args = argparse.Namespace(lr=0.1, output_dir=Path("runs"))
+        torch.save({"args": args, "hyper_parameters": parsing.AttributeDict(a=1), "model": STATE}, tmp_path / "a.ckpt")
+        assert_same_state(read_state_dict(tmp_path / "a.ckpt"), STATE)
 
     def test_parameters_become_tensors(self, tmp_path: Path) -> None:
         state = torch.nn.Linear(2, 3).state_dict(keep_vars=True)

@@ -100,6 +100,45 @@ class TestForms:
         assert (code, out) == (1, "")
         assert "config.json of someone/tiny" in only_line(err)
 
+    def test_an_address_on_the_hub(self, run: Run, hub: Hub) -> None:
+        hub.add_repo("someone/tiny", {"config.json": b"{}"})
+        hub.add_repo("someone/tiny", Path("tiny"), branch="v2")
+        expected = scores(run, "-m", "tiny")
+        for name in (f"{hub.url}/someone/tiny/tree/v2", f"{hub.url}/someone/tiny/blob/v2/config.json"):
+            assert scores(run, "-m", name) == expected
+        assert run("predict", "a.mp4", "-m", f"{hub.url}/someone/tiny/tree/v2").records[0]["model"] == "someone/tiny"
+        assert scores(run, "-m", "someone/tiny/", "--revision", "v2") == expected
+        assert run("models", "show", f"{hub.url}/someone/tiny/tree/v2/").code == 0
+        code, _, err = run("predict", "a.mp4", "-m", f"{hub.url}/someone/tiny/tree/v2", "--revision", "main")
+        assert (code, only_line(err)) == (2, "error: --revision main: the address says v2; leave one of them out")
+
+    def test_a_slash_at_the_end(self, run: Run) -> None:
+        assert run("models", "show", "camera-motion/").code == 0
+        assert run("predict", "a.mp4", "-m", "tiny.pyth/", "--labels", "labels.json").code == 0
+        assert run("predict", "a.mp4", "-m", "tiny/").code == 0
+
+    def test_what_a_weight_file_holds_besides_is_told(self, run: Run, tmp_path: Path) -> None:
+        """A module of Lightning with a loss."""
+        state = {f"model.{name}": tensor for name, tensor in load_file("tiny/model.safetensors").items()}
+        torch.save({"state_dict": state | {"loss.weight": torch.ones(5)}}, tmp_path / "last.ckpt")
+        args = ["--labels", "labels.json", "--config", "tiny/config.json", "--recipe", "original"]
+        code, out, err = run("predict", "a.mp4", "-m", tmp_path / "last.ckpt", *args)
+        assert (code, only_line(err)) == (0, f"{tmp_path}/last.ckpt: left out loss.weight, not part of the network")
+        (expected,) = run("predict", "a.mp4", "-m", "tiny", "--recipe", "original").records
+        assert json.loads(out)["predictions"] == expected["predictions"]
+
+    def test_a_recipe_by_name_replaces_an_image_processor_that_nobody_knows(self, run: Run, tmp_path: Path) -> None:
+        folder = shutil.copytree("tiny", tmp_path / "model")
+        (folder / "recipe.json").unlink(missing_ok=True)
+        (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "Fancy"}))
+        code, out, err = run("predict", "a.mp4", "-m", folder)
+        assert (code, out) == (1, "")
+        assert only_line(err).endswith("; a preset can replace it: --recipe NAME")
+        for command in (("predict", "a.mp4", "-m", folder), ("models", "show", folder)):
+            code, out, err = run(*command, "--recipe", "original")
+            assert code == 0
+            assert only_line(err).endswith("; not used, as the recipe original was named")
+
     def test_a_short_name_is_the_published_repository_fed_as_published(
         self, run: Run, hub: Hub, tmp_path: Path
     ) -> None:
@@ -204,6 +243,16 @@ class TestRefusals:
             assert (code, out) == (1, "")
             assert "--model camera-motion works without a download" in only_line(err)
 
+    def test_a_name_that_is_neither_here_nor_on_the_hub(self, run: Run, hub: Hub) -> None:
+        code, _, err = run("predict", "a.mp4", "-m", "runs/best")
+        assert code == 1
+        assert only_line(err).startswith(
+            "error: runs/best: no folder or file of that name here, and config.json of runs/best cannot be had from "
+        )
+        assert "no such repository, or a private one" in err
+        _, _, err = run("predict", "a.mp4", "-m", "runs/best", "--offline")
+        assert "runs/best: no folder or file of that name here, and config.json of runs/best is not in the cache" in err
+
     def test_timelines_are_for_later(self, run: Run, tmp_path: Path) -> None:
         folder = shutil.copytree("tiny", tmp_path / "model")
         (folder / "recipe.json").write_text(json.dumps({"sampling": {"window": 8.5}}))
@@ -271,7 +320,8 @@ class TestShow:
     def test_what_is_not_here_cannot_be_shown(self, run: Run, hub: Hub) -> None:
         code, out, err = run("models", "show", "someone/else")
         assert (code, out, hub.log) == (1, "", [])
-        assert "timesformer models download someone/else" in only_line(err)
+        assert "someone/else: no folder or file of that name here, and not in the cache of the Hub" in only_line(err)
+        assert "timesformer models download someone/else" in err
 
 
 class TestDownload:

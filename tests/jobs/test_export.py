@@ -231,7 +231,8 @@ def test_the_example_of_several_labels(
         monkeypatch.chdir(folder)
         exec(code, {})
         shown = capsys.readouterr().out
-        assert_labelled(shown, replace(other, weights=folder / "model.onnx"), pictures["landscape"])
+        tolerance = 0.05 if combine == "raw_logits" else 0.01  # logits span more than shares
+        assert_labelled(shown, replace(other, weights=folder / "model.onnx"), pictures["landscape"], tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -598,7 +599,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def assert_labelled(shown: str, checkpoint: Checkpoint, pictures: Path) -> None:
+def assert_labelled(shown: str, checkpoint: Checkpoint, pictures: Path, tolerance: float = 0.01) -> None:
     """Lines of scores and labels are those of `predict --frames`, up to bytes that were rounded in between."""
     scorer = RunOptions(device="cpu").open(checkpoint)
     with prepare_all(find([str(pictures)], frames=True), checkpoint.recipe, workers=0, limits=Limits()) as prepared:
@@ -607,9 +608,9 @@ def assert_labelled(shown: str, checkpoint: Checkpoint, pictures: Path) -> None:
     scores = result.segments[0].scores
     lines = [line.partition(" ") for line in shown.splitlines()]
     found = [float(score) for score, _, _ in lines]
-    assert found == pytest.approx(sorted(scores.tolist(), reverse=True)[:5], abs=0.01)
+    assert found == pytest.approx(sorted(scores.tolist(), reverse=True)[:5], abs=tolerance)
     names = [" ".join(label.splitlines()) for label in checkpoint.labels]
-    assert found == pytest.approx([scores[names.index(label)] for _, _, label in lines], abs=0.01)
+    assert found == pytest.approx([scores[names.index(label)] for _, _, label in lines], abs=tolerance)
 
 
 @pytest.mark.parametrize("shape", ["landscape", "portrait"])

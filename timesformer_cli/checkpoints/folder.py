@@ -1,6 +1,7 @@
 """The files of a model folder: config, processor, recipe, and the file that holds the weights."""
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from timesformer_cli.files import checksum
 from timesformer_cli.specs import WEIGHT_FILES, PreprocessSpec, Recipe, TimesformerConfig
 
 RECIPE_FILE = "recipe.json"
+# PEFT has it beside the weights of an adapter, and the trainer of transformers names its folders so.
+ADAPTER_FILE = "adapter_config.json"
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 
 
 def find_weights(folder: Path) -> Path:
@@ -22,10 +26,41 @@ def find_weights(folder: Path) -> Path:
             return folder / name
     found = find_exported(folder)
     if found is None:
-        raise CheckpointError(
-            f"{folder}: no weights; one of {', '.join((*WEIGHT_FILES, *exported.FILES))} was expected"
-        )
+        wanted = f"no weights; one of {', '.join((*WEIGHT_FILES, *exported.FILES))} was expected"
+        raise CheckpointError(f"{folder}: {instead_of_model(folder) or wanted}")
     return found
+
+
+def instead_of_model(folder: Path) -> str | None:
+    """What a folder without a model is, and what to name instead; None if it is nothing known.
+
+    Raises:
+        CheckpointError: the adapter's config cannot be read.
+    """
+    steps = {
+        int(found[1]): path.name
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (found := _CHECKPOINT.fullmatch(path.name)) and path.is_dir()
+    }
+    if steps:
+        names = [steps[step] for step in sorted(steps)]
+        shown = ", ".join(names[:3]) + (f" ... {names[-1]}" if len(names) > 3 else "")
+        return (
+            f"a folder of a training run, which holds only checkpoints of it ({shown}); name one of them, such as the "
+            f"last: {folder / names[-1]}"
+        )
+    if (folder / ADAPTER_FILE).is_file():
+        base = read_json(folder / ADAPTER_FILE).get("base_model_name_or_path")
+        return describe_adapter(f" of {base}" if isinstance(base, str) and base else "")
+    return None
+
+
+def describe_adapter(of: str = "") -> str:
+    """What an adapter is, and how to make a model of it; `of` names its base."""
+    return (
+        f"only an adapter{of}, made with PEFT, not a whole model; merge it into its base model with "
+        "`merge_and_unload()` of PEFT, save the result with `save_pretrained()`, and name that folder"
+    )
 
 
 def find_exported(folder: Path) -> Path | None:

@@ -21,10 +21,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from timesformer_cli import strict_json
 from timesformer_cli.checkpoints import exported
+from timesformer_cli.checkpoints.folder import ADAPTER_FILE, describe_adapter
 from timesformer_cli.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
@@ -67,6 +68,59 @@ class Snapshot:
     folder: Path
     commit: str
     weights: Path
+
+
+class UnknownError(CheckpointError):
+    """The Hub has no such repository, or the cache none and the network is forbidden: perhaps the name is of a file."""
+
+
+# Paths below a repository's address that name a revision, and perhaps a file.
+_VIEWS = ("tree", "blob", "resolve", "raw", "commit", "commits")
+
+
+def parse_address(name: str) -> tuple[str, str | None] | None:
+    """The repository, and the revision if it is stated, of the address of a model on the Hub; None for other names.
+
+    That is the address of a page, of a folder's or a file's page, or of a file; with or without https://.
+
+    Raises:
+        CheckpointError: the address of something else on the Hub, or of a folder inside a repository.
+    """
+    if "/" not in name:
+        return None
+    from huggingface_hub import constants
+
+    try:
+        address = urlsplit(name if "://" in name else f"https://{name}")
+    except ValueError:  # brackets that no address has
+        return None
+    hosts = ("huggingface.co", "www.huggingface.co", "hf.co", urlsplit(constants.ENDPOINT).netloc)
+    of_files = address.scheme == "hf"  # as fsspec writes them: hf://owner/name@revision/file
+    if not of_files and (address.netloc.lower() not in hosts or address.scheme not in ("http", "https")):
+        return None
+    path = f"{address.netloc}/{address.path}" if of_files else address.path
+    parts = [unquote(part) for part in path.split("/") if part]
+    if parts[:1] == ["models"]:
+        parts = parts[1:]
+    repo = "/".join(parts[:2])
+    view, below = parts[2:3], parts[3:]
+    if of_files and ("@" in repo or view):
+        repo, _, revision = repo.partition("@")
+        view, below = ["resolve"], [revision or _MAIN, *parts[2:]]
+    if not is_repo_id(repo) or parts[0] in ("datasets", "spaces") or (view and (view[0] not in _VIEWS or not below)):
+        raise CheckpointError(
+            f"{name}: not the address of a model on the Hub, which is {constants.ENDPOINT}/owner/name, perhaps with "
+            "/tree/REVISION"
+        )
+    # A pull request's revision has slashes of its own.
+    count = 3 if below[:2] == ["refs", "pr"] else 1
+    stated, inside = "/".join(below[:count]), below[count:]
+    if len(inside) > 1 or (inside and view == ["tree"]):
+        raise CheckpointError(
+            f"{name}: a folder inside the repository; only models at its top are read: download it with "
+            f"`hf download {repo}`, and name that folder"
+        )
+    return repo, stated or None
 
 
 def is_repo_id(name: str) -> bool:
@@ -589,17 +643,21 @@ def _progress(shown: bool) -> Iterator[None]:
 _NO_DOWNLOAD = "`model=camera-motion` works without a download"
 _OTHER_CACHE = "free space there, or name another folder in HF_HOME"
 _LOGIN = "run `hf auth login` or set HF_TOKEN"
+_NO_REPOSITORY = "no such repository, or a private one"
 _NO_REVISION = ("no such revision", "give a branch, a tag or a commit of the repository with `revision`")
 
 
-def _cannot(source: _Source, name: str, reason: str, advice: str) -> CheckpointError:
+def _cannot(
+    source: _Source, name: str, reason: str, advice: str, kind: type[CheckpointError] = CheckpointError
+) -> CheckpointError:
     place = "the Hugging Face Hub" if source.on_the_hub else f"{source.endpoint} (HF_ENDPOINT)"
-    return CheckpointError(f"{name} of {source} cannot be had from {place}: {reason}; {advice}; {_NO_DOWNLOAD}")
+    return kind(f"{name} of {source} cannot be had from {place}: {reason}; {advice}; {_NO_DOWNLOAD}")
 
 
 def _not_cached(source: _Source, missing: str, switch: str) -> CheckpointError:
     revision = "" if source.revision == _MAIN else f" revision={source.revision}"
-    return CheckpointError(
+    kind = UnknownError if missing == CONFIG_FILE else CheckpointError
+    return kind(
         f"{missing} of {source} is not in the cache ({source.cache.parent}), and {switch} forbids a download; "
         f"run `timesformer models download {source.repo}{revision}` once without it; {_NO_DOWNLOAD}"
     )
@@ -607,7 +665,14 @@ def _not_cached(source: _Source, missing: str, switch: str) -> CheckpointError:
 
 def _other_choice(source: _Source, listing: _Listing) -> str:
     """What to do about a repository that lacks a needed file, depending on its other files."""
+    if ADAPTER_FILE in listing.sizes:
+        return f"it holds {describe_adapter()}"
     for name in listing.sizes:
+        step = name.partition("/")[0]
+        if name == f"{step}/{CONFIG_FILE}" and step.startswith("checkpoint-"):
+            return (
+                f"it holds checkpoints of a training run, such as {step}: download one and give the path of its folder"
+            )
         if name.endswith(_ORIGINAL_SUFFIXES):
             return f"download its {name} with `hf download {source.repo} {name}` and give the path of that file"
     names = [name for name in listing.sizes if name not in (".gitattributes", "README.md")]
@@ -621,7 +686,9 @@ def _wanted(source: _Source, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise _cannot(source, name, *_explain(error, source)) from error
+        reason, advice = _explain(error, source)
+        kind = UnknownError if reason == _NO_REPOSITORY else CheckpointError
+        raise _cannot(source, name, reason, advice, kind) from error
 
 
 def _explain(error: BaseException, source: _Source) -> tuple[str, str]:
@@ -678,7 +745,7 @@ def _explain_answer(error: Any, source: _Source) -> tuple[str, str]:
         return "the repository has no such file", "choose another revision or repository"
     with_token = "authorization" in error.response.request.headers
     if isinstance(error, errors.RepositoryNotFoundError) or (status == 401 and not with_token):
-        return "no such repository, or a private one", f"check the name; for a private one, {_LOGIN}"
+        return _NO_REPOSITORY, f"check the name; for a private one, {_LOGIN}"
     if status == 401:
         return "the access token was refused", "log in again with `hf auth login`, or correct or unset HF_TOKEN"
     answer = f"the server answered {status} {responses.get(status, '')}".rstrip()

@@ -90,6 +90,25 @@ _BEGINNINGS: dict[Layout, tuple[str, ...]] = {
 }
 
 
+# A tensor that every network has, in each layout, and the name of the encoder that may be before it.
+_ANCHORS = (
+    ("embeddings.patch_embeddings.projection.weight", ENCODER),
+    ("patch_embed.proj.weight", ""),
+    ("patch_embed.projection.weight", "backbone."),
+)
+
+
+def prefixes_of(names: Iterable[str]) -> list[str]:
+    """What is before the names of each network that these tensors hold, such as "model." or nothing; in their order."""
+    found: dict[str, None] = {}
+    for name in names:
+        for anchor, encoder in _ANCHORS:
+            before = name.removesuffix(anchor)
+            if before != name and (not before or before.endswith(".")):
+                found[before.removesuffix(encoder)] = None
+    return list(found)
+
+
 def layout_of(names: Iterable[str]) -> Layout:
     """The layout that most of these names belong to; the Hub's if none fits."""
     names = tuple(names)

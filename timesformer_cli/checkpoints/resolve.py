@@ -1,6 +1,7 @@
 """From the name of a model to all of it: config, recipe, labels and weights, on disk or from the Hub."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from timesformer_cli.checkpoints.folder import (
     RECIPE_FILE,
     find_exported,
     find_weights,
+    instead_of_model,
     overlaid,
     parse_json,
     read_config,
@@ -36,13 +38,17 @@ def resolve(
     weights: Path | None = None,
     config: Path | None = None,
     labels_file: Path | None = None,
+    recipe: recipes.RecipeName | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Checkpoint:
     """The model that `name` stands for.
 
-    `name` is a short name of the zoo, a folder, a weight file, an exported model, or an id on the Hub; they are
-    tried in this order. `revision` and `offline` are for the Hub, and `quiet` hides its progress bars.
+    `name` is a short name of the zoo, a folder, a weight file, an exported model, or an id or an address on the Hub;
+    they are tried in this order. `revision` and `offline` are for the Hub, and `quiet` hides its progress bars.
     `weights` is a file to use instead of the published weights of a short name. `config` is a config.json to use
-    instead of the model's own or the inferred one. `labels_file` names the classes.
+    instead of the model's own or the inferred one. `labels_file` names the classes. `recipe` is the preset with which
+    the caller replaces the model's recipe; an image processor that is not understood is then no error, and `tell` gets
+    a sentence about it.
 
     The recipe is the original's for published checkpoints, and for others that have the classes of a published
     dataset and the original's statistics. For all others it follows `preprocessor_config.json`. A `recipe.json`
@@ -52,6 +58,7 @@ def resolve(
         UsageError: an option that does not apply to this kind of model.
         CheckpointError: no such model, or one of its files is missing, unreadable or contradictory.
     """
+    name, revision = _named(name, revision)
     entry = zoo.ZOO.get(name)
     on_disk = entry is None and os.path.exists(name)
     if not on_disk:
@@ -64,7 +71,7 @@ def resolve(
     if revision is not None and not from_hub:
         raise UsageError(f"`revision` is for models on the Hub, and {name} is not one")
 
-    changes = _Changes(config, labels_file)
+    changes = _Changes(config, labels_file, recipe, tell)
     if weights is not None:
         return _from_file(weights, name, entry, changes)
     if entry is not None and entry.folder is not None:
@@ -82,6 +89,7 @@ def download(name: str, *, revision: str | None = None, quiet: bool = False) -> 
     Raises:
         CheckpointError: the model is not on the Hub, or it cannot be had.
     """
+    name, revision = _named(name, revision)
     entry = zoo.find(name)
     if entry is not None and entry.folder is not None:
         return entry.folder
@@ -96,28 +104,63 @@ def preview(
     weights: Path | None = None,
     config: Path | None = None,
     labels_file: Path | None = None,
+    recipe: recipes.RecipeName | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Checkpoint:
     """The result of `resolve`, without a download: a published model that is not cached has no `weights`.
 
     Raises:
         UsageError, CheckpointError: as `resolve` does, offline.
     """
+    name, revision = _named(name, revision)
     entry = zoo.find(name)
     if entry is None and not os.path.exists(name) and hub.is_repo_id(name) and not hub.find_cached(name, revision):
-        raise CheckpointError(f"{name}: not on this machine; `timesformer models download {name}` fetches it")
+        raise CheckpointError(
+            f"{name}: {_NOT_HERE}, and not in the cache of the Hub; `timesformer models download {name}` fetches it, "
+            "if the Hub has it"
+        )
     if entry is None or entry.folder is not None or weights is not None or _is_cached(name, entry, revision):
-        return resolve(name, revision=revision, offline=True, weights=weights, config=config, labels_file=labels_file)
-    own = _Changes(config, labels_file).apply(entry.config(), None)
-    recipe = recipes.preset("original", own, dataset=entry.dataset, stride=entry.stride)
+        return resolve(
+            name,
+            revision=revision,
+            offline=True,
+            weights=weights,
+            config=config,
+            labels_file=labels_file,
+            recipe=recipe,
+            tell=tell,
+        )
+    own = _Changes(config, labels_file, recipe, tell).apply(entry.config(), None)
+    original = recipes.preset("original", own, dataset=entry.dataset, stride=entry.stride)
     return Checkpoint(
         name=name,
         config=own,
-        recipe=covering(recipe),
+        recipe=covering(original),
         labels=tuple(own.id2label.values()),
         weights=None,
         source=entry.repo or entry.where,
         dataset=entry.dataset,
     )
+
+
+_NOT_HERE = "no folder or file of that name here"
+
+
+def _named(name: str, revision: str | None) -> tuple[str, str | None]:
+    """The name, and the revision, that an address on the Hub stands for; other names without slashes at their end.
+
+    Raises:
+        CheckpointError: an address of something else than a model.
+        UsageError: the address has a different revision than the one given.
+    """
+    if os.path.exists(name):
+        return name, revision
+    if (found := hub.parse_address(name)) is not None:
+        name, stated = found
+        if None not in (stated, revision) and stated != revision:
+            raise UsageError(f"`revision={revision}`: the address says {stated}; leave one of them out")
+        return name, stated or revision
+    return name.rstrip("/") or name, revision
 
 
 def _is_cached(name: str, entry: zoo.Published, revision: str | None) -> bool:
@@ -148,12 +191,29 @@ def _hub_repo(name: str, entry: zoo.Published | None) -> str:
 
 
 class _Changes:
-    """The config and the labels that a user gives instead of a model's own."""
+    """The config, the labels and the preset that a user gives instead of a model's own."""
 
-    def __init__(self, config: Path | None, labels_file: Path | None) -> None:
+    def __init__(
+        self,
+        config: Path | None,
+        labels_file: Path | None,
+        recipe: recipes.RecipeName | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.recipe, self.tell = recipe, tell
         self.config = None if config is None else read_config(config)
         self.labels_file = labels_file
         self.labels = None if labels_file is None else labels.read_file(labels_file)
+
+    def processor(self, folder: Path, config: TimesformerConfig) -> PreprocessSpec | None:
+        """What the image processor of a folder says. Raises CheckpointError, unless a preset replaces it anyway."""
+        try:
+            return read_processor(folder, config)
+        except CheckpointError as error:
+            if self.recipe is None:
+                raise CheckpointError(f"{error}; a preset can replace it: `recipe=NAME`") from error
+            self.tell(f"{error}; not used, as the recipe {self.recipe} was named")
+            return None
 
     def apply(self, own: TimesformerConfig, known: tuple[str, ...] | None) -> TimesformerConfig:
         """The config with the names of its classes: the user's, else the `known` ones, else its own."""
@@ -177,7 +237,12 @@ def _from_hub(
     repo = _hub_repo(name, entry)
     if revision is None and entry is not None:
         revision = entry.revision
-    snapshot = hub.fetch(repo, revision, offline=offline, quiet=quiet)
+    try:
+        snapshot = hub.fetch(repo, revision, offline=offline, quiet=quiet)
+    except hub.UnknownError as error:
+        if entry is not None:
+            raise
+        raise CheckpointError(f"{name}: {_NOT_HERE}, and {error}") from error
     source = f"{repo}@{snapshot.commit}"
     return _from_folder(snapshot.folder, name, source, entry, changes, weights=snapshot.weights)
 
@@ -187,6 +252,12 @@ def _from_folder(
 ) -> Checkpoint:
     if weights is None and not (folder / "config.json").is_file() and (found := find_exported(folder)):
         return _from_exported(found, name, source, changes)
+    if (
+        changes.config is None
+        and not (folder / "config.json").is_file()
+        and (found_instead := instead_of_model(folder))
+    ):
+        raise CheckpointError(f"{folder}: {found_instead}")
     own = changes.config or read_config(folder / "config.json")
     # The labels in config.json of the published checkpoints were once wrong; the dataset's list is right.
     config = changes.apply(own, labels.read(entry.dataset) if entry and entry.dataset else None)
@@ -195,7 +266,7 @@ def _from_folder(
     path = folder / RECIPE_FILE
     stated = read_json(path) if path.is_file() else None
     # If the recipe states all preprocessing, the processor file is not needed, and may be one that cannot be read.
-    processor = None if stated and "preprocess" in stated else read_processor(folder, config)
+    processor = None if stated and "preprocess" in stated else changes.processor(folder, config)
     recipe = _folder_recipe(config, entry, dataset, processor)
     if stated is not None:
         recipe = overlaid(recipe, stated, path)
@@ -262,7 +333,8 @@ def _from_file(path: Path, name: str, entry: zoo.Published | None, changes: _Cha
         try:
             own = infer_config(to_hub(stored.state), facts)
         except ValueError as error:
-            raise CheckpointError(f"{path}: {error}; give one with `config=FILE`") from error
+            besides = f" (it also holds other weights: {'; '.join(stored.left_out)})" if stored.left_out else ""
+            raise CheckpointError(f"{path}: {error}{besides}; give one with `config=FILE`") from error
     known, dataset = _known_classes(own.num_labels, facts, entry)
     config = changes.apply(own, known)
     try:

@@ -3,6 +3,7 @@
 import gc
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,14 +17,30 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from timesformer_cli import strict_json
+from timesformer_cli.checkpoints.folder import describe_adapter
+from timesformer_cli.checkpoints.layouts import prefixes_of
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.files import whole
 
-# Keys under which training code stores the state dict, in the order in which they are tried.
-_WRAPPERS = ("model_state", "state_dict", "model", "module")
+# Keys under which training code stores the state dict, in the order in which they are tried: weights as they were
+# trained come before their moving averages.
+_WRAPPERS = (
+    *("model_state", "model_state_dict", "state_dict", "model", "net", "module"),
+    *("ema", "model_ema", "state_dict_ema", "ema_state_dict"),
+)
 
 # Prefixes that wrappers of a network put before all names: parallel training, torch.compile, the original code.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+# A network under these belongs to the file itself, if another one lies beside it: Lightning and PEFT add theirs.
+_OWN_PREFIX = re.compile(r"((module|_orig_mod|model|net|network|base_model)\.)*")
+
+# What counters of operations (thop) and averages of weights (torch's AveragedModel) leave among the tensors.
+_COUNTERS = ("total_ops", "total_params", "n_averaged")
+# In names of PEFT as long as an adapter is not merged into the network.
+_ADAPTER = re.compile(r"(^|\.)(lora_|(base_layer|original_module|modules_to_save)\.)")
+
+# So many mappings may lie in one another, of which the innermost is the state dict.
+_DEEPEST = 4
 
 # Entries beside the state dict that tell how it was trained: text and plain data, no tensors.
 _EXTRAS = ("cfg", "meta", "timesformer_cli")
@@ -39,8 +56,8 @@ class _Inert:
         pass
 
 
-# Losses and scores that training code stored as NumPy numbers, and the class in which mmengine stores them.
-# The unpickler looks these names up, and finds a class that does nothing.
+# Losses and scores that training code stored as NumPy numbers, the class in which mmengine stores them, and those in
+# which scripts store their settings. The unpickler looks these names up, and finds a class that does nothing.
 _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_Inert, name)
     for name in (
@@ -51,6 +68,20 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
         "numpy.core.multiarray._reconstruct",
         "numpy._core.multiarray._reconstruct",
         "mmengine.logging.history_buffer.HistoryBuffer",
+        "argparse.Namespace",
+        "pathlib.PosixPath",
+        "pathlib.WindowsPath",
+        "pathlib._local.PosixPath",
+        "pathlib._local.WindowsPath",
+    )
+]
+# Dictionaries in which Lightning stores settings; torch fills only dictionaries of Python.
+_STAND_INS += [
+    (OrderedDict, f"{module}.AttributeDict")
+    for module in (
+        "lightning.fabric.utilities.data",
+        "lightning_fabric.utilities.data",
+        "pytorch_lightning.utilities.parsing",
     )
 ]
 
@@ -63,44 +94,58 @@ _LARGEST_UNPACKED, _LARGEST_RATIO = 2**30, 4
 class Stored:
     """The content of the weight file `path`: tensors under their stored names, and what lies beside them.
 
-    `state` is memory-mapped on the CPU if the file's form allows it, in the stored dtypes; wrappers and
-    prefixes that all names share are removed. `extras` holds those of `cfg`, `meta` and
-    `timesformer_cli` that the file has, unchecked.
+    `state` is memory-mapped on the CPU if the file's form allows it, in the stored dtypes; wrappers, and
+    prefixes of the network's names, are removed. `extras` holds those of `cfg`, `meta` and
+    `timesformer_cli` that the file has, unchecked. `left_out` says in words what weights the file has besides, if any.
     """
 
     path: Path
     state: dict[str, Tensor]
     extras: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str | None:
+        """One sentence about all that was left out; None if nothing was."""
+        return f"{self.path}: {'; '.join(self.left_out)}" if self.left_out else None
 
 
-def read_state_dict(path: Path, parameters: int | None = None) -> dict[str, Tensor]:
-    """The tensors of a weight file: `read_stored` without its extras.
+def read_state_dict(
+    path: Path, parameters: int | None = None, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Tensor]:
+    """The tensors of a weight file: `read_stored` without its extras; `tell` gets its note.
 
     With the number of `parameters` that are expected, a compressed file may unpack to no more than these and the
     optimizer's state of them take.
     """
     largest = _LARGEST_UNPACKED if parameters is None else min(_LARGEST_UNPACKED, 2**26 + 16 * parameters)
-    return read_stored(path, largest).state
+    stored = read_stored(path, largest)
+    if stored.note is not None:
+        tell(stored.note)
+    return stored.state
 
 
 def read_stored(path: Path, largest: int = _LARGEST_UNPACKED) -> Stored:
     """Read `path`: safetensors, an index of shards, or a file saved by torch (.bin, .pyth, .pth, .pt).
 
-    A file of torch is a state dict, or training code's mapping with one under `model_state`,
-    `state_dict`, `model` or `module`; optimizer state and the like are ignored. A compressed file may
-    unpack to `largest` bytes, or to a few times its size.
+    A file of torch is a state dict, or training code's mapping with one under `state_dict`, `model`, `ema` or the like;
+    optimizer state and the like are ignored. A compressed file may unpack to `largest` bytes, or to a few times its
+    size.
 
     Raises:
         CheckpointError: no such file, a missing shard, or a file that does not match its name, is
-            damaged, or holds more than tensors and plain data, which is never run.
+            damaged, or holds more than tensors and plain data, which is never run; or it holds several networks, or an
+            adapter that is not merged into one.
     """
     if not path.name.endswith(".index.json"):
-        stored = _read_file(path, largest)
-        return replace(stored, state=_without_prefixes(stored.state))
+        return _only_network(_read_file(path, largest))
     state: dict[str, Tensor] = {}
+    left_out: list[str] = []
     for shard in _shards(path):
-        state |= _read_file(shard, largest).state
-    return Stored(path, _without_prefixes(state))
+        part = _read_file(shard, largest)
+        state |= part.state
+        left_out += part.left_out
+    return _only_network(Stored(path, state, left_out=tuple(dict.fromkeys(left_out))))
 
 
 def _shards(index: Path) -> list[Path]:
@@ -198,12 +243,18 @@ def _can_be_mapped(path: Path, largest: int) -> bool:
 
 def _unwrap(content: object, path: Path) -> Stored:
     extras: dict[str, Any] = {}
+    left_out: list[str] = []
     what = "it"
-    if isinstance(content, Mapping):
-        wrapper = next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
-        if wrapper is not None:
-            extras = {name: content[name] for name in _EXTRAS if name in content}
-            content, what = content[wrapper], f"its {wrapper}"
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            break
+        wrappers = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+        if not wrappers:
+            break
+        extras = {name: content[name] for name in _EXTRAS if name in content} | extras
+        if others := [name for name in wrappers[1:] if _holds_tensors(content[name])]:
+            left_out.append(f"took its {wrappers[0]}, and left out its {', '.join(others)}, also weights")
+        content, what = content[wrappers[0]], f"its {wrappers[0]}"
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: {what} is not a mapping of names to tensors")
     for name, tensor in content.items():
@@ -217,14 +268,57 @@ def _unwrap(content: object, path: Path) -> Stored:
             or tensor.nbytes > tensor.untyped_storage().nbytes()
         ):
             raise CheckpointError(f"{path}: {name!r} is not an ordinary tensor")
-    return Stored(path, {name: tensor.detach() for name, tensor in content.items()}, extras)
+    return Stored(path, {name: tensor.detach() for name, tensor in content.items()}, extras, tuple(left_out))
 
 
-def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without the wrappers' prefixes that all of its names share."""
+def _holds_tensors(content: Mapping[Any, Any], deepest: int = _DEEPEST) -> bool:
+    """Whether it is a state dict, or wraps one."""
+    inner = [content[name] for name in _WRAPPERS if deepest and isinstance(content.get(name), Mapping)]
+    return any(isinstance(value, Tensor) for value in content.values()) or any(
+        _holds_tensors(each, deepest - 1) for each in inner
+    )
+
+
+def _only_network(stored: Stored) -> Stored:
+    """The tensors of the network, without counters, prefixes, and what lies beside it. Raises CheckpointError."""
+    counters = [name for name in stored.state if name.rpartition(".")[2] in _COUNTERS]
+    state = {name: tensor for name, tensor in stored.state.items() if name not in counters}
+    if any(_ADAPTER.search(name) for name in state):
+        raise CheckpointError(f"{stored.path}: {describe_adapter()}")
     while prefix := next((p for p in _PREFIXES if state and all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
+    left_out = list(stored.left_out)
+    own, others = _networks(prefixes_of(state), stored.path)
+    if others:
+        left_out.append(f"left out the network under {', '.join(others)}, beside the one under {own or 'no name'}")
+    kept = {
+        name: tensor
+        for name, tensor in state.items()
+        if name.startswith(own) and not any(name.startswith(other) for other in others)
+    }
+    beside = [name for name in state if name not in kept and not any(name.startswith(other) for other in others)]
+    if strangers := beside + counters:
+        left_out.append(f"left out {_abridge(strangers)}, not part of the network")
+    state = {name.removeprefix(own): tensor for name, tensor in kept.items()}
+    return replace(stored, state=state, left_out=tuple(left_out))
+
+
+def _networks(prefixes: list[str], path: Path) -> tuple[str, list[str]]:
+    """The prefix of the network to read, and those of the others.
+
+    Raises:
+        CheckpointError: nothing tells which it is.
+    """
+    if len(prefixes) < 2:
+        return (prefixes[0] if prefixes else ""), []
+    usual = [prefix for prefix in prefixes if _OWN_PREFIX.fullmatch(prefix)]
+    if len(usual) != 1:
+        shown = " and ".join(prefix or "no name" for prefix in prefixes)
+        raise CheckpointError(
+            f"{path}: holds {len(prefixes)} networks, under {shown}; save the state dict of one of them, and name that "
+            "file"
+        )
+    return usual[0], [prefix for prefix in prefixes if prefix != usual[0]]
 
 
 def write_state_dict(folder: Path, state: dict[str, Tensor]) -> Path:

@@ -127,7 +127,7 @@ def show(
     from timesformer_cli.checkpoints import zoo
 
     checkpoint = previewed.preview(model, recipe)
-    card = _card(checkpoint, zoo.find(model))
+    card = _card(checkpoint, zoo.find(checkpoint.name))
     print(json.dumps(card, indent=2, ensure_ascii=False) if as_json else _page(card))
 
 
@@ -277,7 +277,7 @@ def convert(
     from timesformer_cli.files import told
     from timesformer_cli.network.model import TimesformerForVideoClassification
 
-    model = TimesformerForVideoClassification.from_checkpoint(checkpoint, dtype=None)
+    model = TimesformerForVideoClassification.from_checkpoint(checkpoint, dtype=None, tell=console.note)
     with told(target):
         if target.suffix == ".pyth":
             write_pyth(target, model.state_dict(), checkpoint.config, recipe=checkpoint.recipe)

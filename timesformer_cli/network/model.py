@@ -283,11 +283,16 @@ class PretrainedModule(nn.Module):
         return cls.from_checkpoint(resolve(str(name), revision=revision, offline=offline), dtype)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32) -> Self:
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype | None = torch.float32,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Self:
         """The network of `checkpoint`, as from `from_pretrained`.
 
         It is built without memory and takes the memory-mapped tensors as they are; only those with a
-        dtype other than `dtype` are copied.
+        dtype other than `dtype` are copied. `tell` gets one sentence if the weight file holds more than the network.
         """
         if checkpoint.weights is None:
             raise CheckpointError(f"{checkpoint.name}: the weights are not on this machine")
@@ -297,7 +302,7 @@ class PretrainedModule(nn.Module):
         except ValueError as error:
             raise CheckpointError(f"{checkpoint.name}: {error}") from error
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        state = model._own_keys(to_hub(read_state_dict(checkpoint.weights, parameters)))
+        state = model._own_keys(to_hub(read_state_dict(checkpoint.weights, parameters, tell)))
         check_state_dict(state, model.state_dict(), str(checkpoint.weights))
         if dtype is not None:
             state = {name: tensor.to(dtype) for name, tensor in state.items()}

@@ -105,7 +105,14 @@ def _open_network(
     from timesformer_cli.network.inference import InferenceNetwork
     from timesformer_cli.network.model import TimesformerForVideoClassification
 
-    open_model = partial(TimesformerForVideoClassification.from_checkpoint, checkpoint)
+    told: set[str] = set()
+
+    def tell_once(text: str) -> None:
+        if text not in told:  # the file is opened several times
+            told.add(text)
+            tell(text)
+
+    open_model = partial(TimesformerForVideoClassification.from_checkpoint, checkpoint, tell=tell_once)
     network: Network | None = None
     if compile and target.type == "cpu":
         tell("`compile`: continuing without it, since on the CPU the network is faster than PyTorch's compiled code")

@@ -11,6 +11,7 @@ from timesformer_cli.cli import console
 from timesformer_cli.cli.options import MODEL
 
 if TYPE_CHECKING:
+    from timesformer_cli.checkpoints.recipes import RecipeName
     from timesformer_cli.specs import Checkpoint
 
 ModelName = Annotated[
@@ -41,6 +42,9 @@ Revision = Annotated[
 
 class Feeding(Protocol):
     """Options that change the views that a model gets."""
+
+    @property
+    def recipe(self) -> "RecipeName | None": ...
 
     def apply(self, checkpoint: "Checkpoint") -> "Checkpoint": ...
 
@@ -105,6 +109,8 @@ class Source:
             weights=self.files.weights,
             config=self.files.config,
             labels_file=self.files.labels,
+            recipe=views.recipe,
+            tell=console.note,
         )
         return views.apply(checkpoint)
 
@@ -130,6 +136,8 @@ class Previewed:
             weights=self.files.weights,
             config=self.files.config,
             labels_file=self.files.labels,
+            recipe=views.recipe,
+            tell=console.note,
         )
         return views.apply(checkpoint)
 

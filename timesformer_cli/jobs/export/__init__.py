@@ -165,7 +165,7 @@ def _write_model(
     if spec.calibrate is not None:
         views = quantize.calibration(spec.calibrate, checkpoint, spec)
         tell(f"calibrating with {len(views.items):,} videos of {spec.calibrate}")
-    model = TimesformerForVideoClassification.from_checkpoint(checkpoint)
+    model = TimesformerForVideoClassification.from_checkpoint(checkpoint, tell=tell)
     size = sum(parameter.nbytes for parameter in model.parameters())
     if spec.quantize is not None and not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise CheckpointError(
