@@ -545,6 +545,20 @@ class TestWriting:
         size = sum(tensor.nbytes for tensor in state.values())
         assert (tmp_path / "second.pyth").stat().st_size < size + 300 * len(state) + 10_000, "no memory is saved twice"
 
+    @pytest.mark.parametrize("stated", ["softmax", None])
+    def test_the_activation(self, config: TimesformerConfig, stated: Any, tmp_path: Path) -> None:
+        """Files of earlier versions do not state it, and their config decides."""
+        several = replace(config, problem_type="multi_label_classification")
+        write_pyth(tmp_path / "some.pyth", network(several).state_dict(), several, recipe=RECIPE)
+        content = torch.load(tmp_path / "some.pyth", weights_only=True)
+        own = json.loads(content["timesformer_cli"])
+        if stated is None:
+            del own["recipe"]["activation"]
+        torch.save({**content, "timesformer_cli": json.dumps(own)}, tmp_path / "some.pyth")
+        recipe = facts_of(read_stored(tmp_path / "some.pyth")).recipe
+        assert recipe is not None
+        assert recipe.activation == (stated or "sigmoid")
+
     def test_over_the_file_it_came_from(self, config: TimesformerConfig, tmp_path: Path) -> None:
         path = tmp_path / "some.pyth"
         expected = network(config).state_dict()

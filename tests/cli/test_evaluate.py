@@ -234,6 +234,15 @@ class TestRun:
             "error: --set activation=tanh: known are softmax, sigmoid, none",
         )
 
+    def test_amounts_are_not_kept_as_probabilities(self, evaluate: Run) -> None:
+        write_model(Path("amounts"), problem_type="regression")
+        outcome = evaluate("val", "-m", "amounts", "--set", "combine=probabilities", "--limit", "2", "-o", "amount")
+        assert outcome.code == 0
+        assert "probabilities" not in loaded("amount/scores.npz")
+        found = metrics_of("amount")
+        assert (found["negative_log_likelihood"], found["expected_calibration_error"]) == (None, None)
+        assert found["top_1"]["accuracy"] is not None
+
     def test_several_labels_to_a_video(self, evaluate: Run) -> None:
         Path("multi.csv").write_text(
             "".join(f"{line} {number % 5}\n" for number, line in enumerate(Path("val.csv").read_text().splitlines(), 1))
