@@ -23,8 +23,8 @@ ModelName = Annotated[
         envvar="TIMESFORMER_MODEL",
         help=(
             "Name from `timesformer models list`, downloaded on first use (camera-motion is bundled); id or address on "
-            "the Hugging Face Hub; folder with config.json and weights; weights file (.pyth, .pth, .bin or .safetensors); "
-            "or exported model (.onnx, OpenVINO .xml, .pt2, or a folder with one)."
+            "the Hugging Face Hub; folder with config.json and weights; weights file (.pyth, .pth, .bin or "
+            ".safetensors); or exported model (.onnx, OpenVINO .xml, .pt2, or a folder with one)."
         ),
         rich_help_panel=MODEL,
     ),
