@@ -551,7 +551,10 @@ class TestTrainingFiles:
         assert stored.note == f"{tmp_path / 'a.ckpt'}: left out {shown}, not part of the network"
         assert read_stored(save_pyth(tmp_path / "b.pyth", own)).note is None
 
-    def test_what_is_left_out_of_a_network_is_told_once(self, made: Any, folder: Path, pixels: Tensor) -> None:
+    def test_what_is_left_out_of_a_network_is_told_once(
+        self, made: Any, folder: Path, pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("timesformer_cli.network.inference._LAYERS_AT_A_TIME", 1)  # so the file is opened twice
         state = {f"model.{name}": tensor for name, tensor in made.state_dict().items()}
         torch.save(state | {"loss.weight": torch.ones(3)}, keep_only_config(folder) / "pytorch_model.bin")
         told: list[str] = []
@@ -571,12 +574,12 @@ class TestTrainingFiles:
         torch.save(own | average, path)
         assert_same_state(read_stored(path).state, own)
 
-    def test_of_two_networks_none_is_guessed(self, made: Any, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("names", [("student", "teacher"), ("model", "net")])
+    def test_of_two_networks_none_is_guessed(self, made: Any, names: tuple[str, str], tmp_path: Path) -> None:
         own, path = made.state_dict(), tmp_path / "some.pth"
-        torch.save({f"{who}.{name}": t for who in ("student", "teacher") for name, t in own.items()}, path)
-        with pytest.raises(
-            CheckpointError, match=r"holds 2 networks, under student\. and teacher\.; save the state dict"
-        ):
+        torch.save({f"{who}.{name}": tensor for who in names for name, tensor in own.items()}, path)
+        said = rf"holds 2 networks, under {names[0]}\. and {names[1]}\.; save the state dict"
+        with pytest.raises(CheckpointError, match=said):
             read_stored(path)
 
     @pytest.mark.parametrize("part", ["lora_A.default", "base_layer", "modules_to_save.default"])
