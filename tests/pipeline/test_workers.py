@@ -353,23 +353,6 @@ def test_leaving_between_two_parts_leaves_nothing() -> None:
         next(pool.results())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="where shared memory is a folder")
-def test_what_a_killed_run_left_in_shared_memory_is_removed() -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        pass
-    names = {f"timesformer-{process}-{age}-0": age for process in (gone.pid, os.getpid()) for age in (0, 100)}
-    paths = {name: Path("/dev/shm") / name for name in names}
-    try:
-        for name, age in names.items():
-            paths[name].write_bytes(b"an array")
-            os.utime(paths[name], (time.time() - age,) * 2)
-        run(["fine"])
-        assert [name for name in names if not paths[name].exists()] == [f"timesformer-{gone.pid}-100-0"]
-    finally:
-        for path in paths.values():
-            path.unlink(missing_ok=True)
-
-
 @pytest.mark.skipif(not UNIX, reason="signals")
 def test_a_worker_that_is_killed_once_costs_nothing(tmp_path: Path) -> None:
     assert kinds(run([f"kill:{tmp_path / 'flag'}", "fine"], workers=1)) == ["ok", "ok"]

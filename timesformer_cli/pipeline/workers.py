@@ -329,7 +329,7 @@ class _Worker(Generic[T]):
         self.deadline = 0.0
         self.pauses = False  # between two parts of an item
         self._exhausted = False  # out of memory: whatever took it may still hold it, so the process is replaced
-        self._memory = ""  # prefix of the names of a worker's arrays; a number follows
+        self._memory = ""  # name of the worker's next array
         self._part = 0
         self._start()
 
@@ -356,7 +356,8 @@ class _Worker(Generic[T]):
         """Start the next part of the item."""
         self.pauses = False
         self._part += 1
-        self._send(None)
+        self._memory = shared_arrays.new_name()
+        self._send(self._memory)
 
     def _send(self, message: object) -> None:
         self.deadline = time.monotonic() + self._limits.timeout + _GRACE
@@ -408,7 +409,7 @@ class _Worker(Generic[T]):
             return value  # type: ignore[no-any-return]
         if isinstance(array, np.ndarray):
             return Done(value, array, more)
-        return Done(value, shared_arrays.fetch(_name(self._memory, self._part), array), more)
+        return Done(value, shared_arrays.fetch(self._memory, array), more)
 
     def _death(self) -> VideoError:
         code = self._process.exitcode or 0
@@ -428,7 +429,7 @@ class _Worker(Generic[T]):
         self._process.join()
         self._connection.close()
         # Arrays that a killed worker had ready and nobody fetched, or had only begun and gave no size of yet.
-        shared_arrays.discard(_name(self._memory, self._part))
+        shared_arrays.discard(self._memory)
 
 
 def _shield() -> None:
@@ -459,10 +460,6 @@ def _without_program() -> Iterator[None]:
             sys.modules["__main__"] = program
 
 
-def _name(memory: str, part: int) -> str:
-    return f"{memory}-{part}"
-
-
 def task_module(task: Any) -> str:
     """The module to import for a function, or for a partial of one (functools.partial)."""
     return str(getattr(task, "func", task).__module__)
@@ -485,9 +482,9 @@ def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
         except EOFError:
             return
         with contextlib.closing(task(item, threads)) as parts:
-            for part in itertools.count():
+            while True:
                 _set_alarm(limits.timeout)
-                answer, more = _make(parts, _name(memory, part))
+                answer, more = _make(parts, memory)
                 _set_alarm(0)
                 with contextlib.suppress(BrokenPipeError):
                     connection.send(answer)
@@ -495,7 +492,7 @@ def _serve(connection: Connection, task: Task[T], limits: Limits) -> None:
                 if not more:
                     break
                 try:
-                    connection.recv()  # the next part has room
+                    memory = connection.recv()  # the next part has room
                 except EOFError:
                     return
 
