@@ -20,6 +20,7 @@ ORDER = [
     "errors",
     "strict_json",
     "shapes",
+    "limits",
     "files",
     "specs",
     "flow",
@@ -100,7 +101,7 @@ def test_every_name_in_the_order_exists() -> None:
 
 
 # What may lie beside the packages: words, and how the whole is started.
-ROOT = {"__about__", "api", "__main__", "errors", "specs", "flow", "text", "files", "strict_json", "shapes"}
+ROOT = {"__about__", "api", "__main__", "errors", "limits", "specs", "flow", "text", "files", "strict_json", "shapes"}
 
 
 def test_only_words_lie_in_the_root() -> None:

@@ -53,6 +53,10 @@ class DeviceError(TimesformerError):
     """The machine does not have the wanted device, or the memory of the device is too small."""
 
 
+class SystemLimitError(TimesformerError):
+    """The system refuses what a run cannot do without: processes, threads, open files, a place to write."""
+
+
 class VideoError(TimesformerError):
     """One video that cannot be read. It becomes a `Failure` record; the run goes on.
 

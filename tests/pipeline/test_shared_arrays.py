@@ -26,7 +26,7 @@ def nothing_is_left() -> Iterator[None]:
 
 
 def test_what_killed_runs_left_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In containers each run has the number of the one that was killed: what is older than the process is not its own."""
+    """In containers a run has the number of the one that was killed: what is older than the process is not its own."""
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
     now = time.time()
@@ -48,7 +48,9 @@ def test_what_killed_runs_left_is_removed(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_two_processes_of_one_number_have_different_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """As two containers with one /dev/shm have them; a fresh process is like the first of a container."""
-    code = "import os; os.getpid = lambda: 1; from timesformer_cli.pipeline import shared_arrays as s; print(s.new_name())"
+    code = (
+        "import os; os.getpid = lambda: 1; from timesformer_cli.pipeline import shared_arrays as s; print(s.new_name())"
+    )
     names = {subprocess.check_output([sys.executable, "-c", code], text=True).strip() for _ in range(2)}
     assert len(names) == 2
     assert all(name.startswith("timesformer-1-") and len(name) <= 30 for name in names)

@@ -1,5 +1,6 @@
 """A pool that gives every item its answer, in order, whatever the items do to their workers."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,8 @@ import pytest
 
 from testing.command import started
 from testing.tasks import act
-from timesformer_cli.errors import VideoError
+from timesformer_cli.errors import SystemLimitError, VideoError
+from timesformer_cli.pipeline import workers
 from timesformer_cli.pipeline.workers import Done, Limits, Pool
 
 UNIX = hasattr(signal, "SIGALRM")
@@ -267,6 +269,40 @@ def test_leaving_early_ends_the_workers() -> None:
     with Pool(act, ["sleep:60"] * 5, workers=2) as pool:
         del pool
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_server_that_is_killed_costs_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """It also ends if it can fork no more processes; its workers go on, but nobody sees how they end."""
+    with Pool(act, ["who", "sleep:0.5", "sleep:0.5", "fine"], workers=2) as pool:
+        results = pool.results()
+        _, first = next(results)
+        assert isinstance(first, Done)
+        wait_until(lambda: len(pool._busy()) == 2)
+        os.kill(int(state(first.value["process"])[1]), signal.SIGKILL)
+        assert kinds([*results]) == ["ok"] * 3
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_fewer_workers_do_if_no_more_can_be_started(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    started = itertools.count(1)
+
+    class Worker(workers._Worker[str]):
+        def _start(self) -> None:
+            if next(started) > most:
+                raise SystemLimitError("no more processes")
+            super()._start()
+
+    monkeypatch.setattr(workers, "_Worker", Worker)
+    with Pool(act, ["who"] * 6, workers=3) as pool:
+        if not most:
+            with pytest.raises(SystemLimitError):
+                next(pool.results())
+            return
+        answers = [answer.value["process"] for _, answer in pool.results() if isinstance(answer, Done)]
+    assert len(answers) == 6
+    assert len(set(answers)) <= 2
 
 
 def test_workers_keep_quiet(capfd: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,24 @@ def test_a_batch_scores_as_its_views_do_alone(checkpoint: Checkpoint) -> None:
     assert np.abs(together - together[::-1]).max() > 0.1  # the order matters
 
 
+@pytest.mark.parametrize(("stated", "threads"), [(None, 1), ("2", 2)])
+def test_threads_keep_to_the_quota_of_a_container(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, stated: str | None, threads: int
+) -> None:
+    """But OMP_NUM_THREADS is obeyed."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if stated is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", stated)
+    monkeypatch.setattr(runtime, "available_cores", lambda: 1)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        open_scorer(checkpoint, device="cpu")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(usual)
+
+
 def test_arrays_that_torch_would_warn_about(checkpoint: Checkpoint) -> None:
     scorer = open_scorer(checkpoint, device="cpu")
     expected = scorer(views(4)[::2])

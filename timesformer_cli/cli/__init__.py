@@ -28,6 +28,7 @@ from timesformer_cli.cli.options import Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.predict import HELP, predict
 from timesformer_cli.errors import Terminated, TimesformerError
+from timesformer_cli.limits import shortage
 
 INTERRUPTED = 130
 TERMINATED = 143  # as shells report a program that SIGTERM ended
@@ -127,6 +128,7 @@ def _run(args: Sequence[str] | None) -> int:
 
 def _explain(error: Exception) -> int:
     """Print in one line what went wrong, and return the exit code."""
+    error = shortage(error) or error
     if isinstance(error, TimesformerError):
         console.error(str(error))
         return error.exit_code

@@ -66,7 +66,10 @@ def discard(name: str) -> None:
 
 def sweep() -> None:
     """Remove arrays that killed runs left; only on Linux is shared memory a folder that can be searched."""
-    for path in Path("/dev/shm").glob("timesformer-*"):
+    paths: list[Path] = []
+    with contextlib.suppress(OSError):  # containers may have anything there
+        paths += Path("/dev/shm").glob("timesformer-*")
+    for path in paths:
         with contextlib.suppress(OSError, ValueError):  # another user's, or already gone
             # A live process fetches its arrays at once. Process numbers mean nothing in a different container.
             left = path.stat().st_mtime

@@ -16,16 +16,16 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.errors import VideoError
-from timesformer_cli.pipeline import shared_arrays
+from timesformer_cli.errors import SystemLimitError, VideoError
+from timesformer_cli.limits import starting
+from timesformer_cli.pipeline import processes, shared_arrays
 from timesformer_cli.runtimes.devices import available_cores
 
 T = TypeVar("T")
@@ -61,6 +61,9 @@ class Limits:
 # are killed this many seconds later. A worker may also take this long to start, that is, to import the decoders.
 _GRACE = 15.0
 
+# The exit code that multiprocessing gives a process whose server is gone.
+_LOST = 255
+
 # Items begun and not taken, however little room their results need: failures need none.
 _MOST_PLACES = 256
 
@@ -90,11 +93,7 @@ class Pool(Generic[T]):
         ahead: int = 2,
         room: int = 0,
     ) -> None:
-        # A server imports the decoders once; it then forks new workers at once.
-        servers = "forkserver" in multiprocessing.get_all_start_methods()
-        self._context: Any = multiprocessing.get_context("forkserver" if servers else "spawn")
-        if servers:
-            self._context.set_forkserver_preload([task_module(task), "timesformer_cli.video.decoders.pyav"])
+        self._context = processes.context([task_module(task), "timesformer_cli.video.decoders.pyav"])
         self._task = task
         self._limits = limits
         self._bell = _Bell()
@@ -158,9 +157,14 @@ class Pool(Generic[T]):
     def _keep_busy(self) -> None:
         """Give items to the workers and take their answers, in a thread: the caller's may be busy for seconds."""
         try:
-            _shield()
-            for _ in range(self._count):
-                self._workers.append(_Worker(self._context, self._task, self._limits))
+            processes.shield()
+            while len(self._workers) < self._count:
+                try:
+                    self._workers.append(_Worker(self._context, self._task, self._limits))
+                except SystemLimitError:
+                    if not self._workers:
+                        raise
+                    break  # fewer do the same work
                 self._assign()
             while not self._stopped and not (self._feed.ended and not self._busy()):
                 self._wait()
@@ -334,10 +338,11 @@ class _Worker(Generic[T]):
         self._start()
 
     def _start(self) -> None:
-        connection, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._task, self._limits), daemon=True)
-        with _without_program():
-            process.start()
+        with starting():
+            connection, theirs = self._context.Pipe()
+            process = self._context.Process(target=_serve, args=(theirs, self._task, self._limits), daemon=True)
+            with processes.without_program():
+                process.start()
         theirs.close()
         self._connection, self._process = connection, process
         self._exhausted = False
@@ -392,7 +397,11 @@ class _Worker(Generic[T]):
 
     def _was_killed(self) -> bool:
         """Whether it was killed from outside; the kernel, short of memory, may kill any process."""
-        return bool(self._process.exitcode == -getattr(signal, "SIGKILL", 0) != 0)
+        return self._is_lost() or bool(self._process.exitcode == -getattr(signal, "SIGKILL", 0) != 0)
+
+    def _is_lost(self) -> bool:
+        """Whether the server that forked it is gone, so that nobody tells how it ended, or whether."""
+        return bool(self._process.exitcode == _LOST) and self._context.get_start_method() == "forkserver"
 
     def _has_another_try(self, slot: _Slot[T]) -> bool:
         """Begin the item again if it was begun once and gave no result."""
@@ -427,37 +436,12 @@ class _Worker(Generic[T]):
     def kill(self) -> None:
         self._process.kill()
         self._process.join()
+        if self._is_lost():
+            with contextlib.suppress(OSError):
+                os.kill(self._process.pid, signal.SIGKILL)
         self._connection.close()
         # Arrays that a killed worker had ready and nobody fetched, or had only begun and gave no size of yet.
         shared_arrays.discard(self._memory)
-
-
-def _shield() -> None:
-    """Keep signals from the processes that this thread starts: groups may get them, and the main process decides.
-
-    Otherwise the server that forks the workers would die of them, and videos being read would count as crashed.
-    """
-    if hasattr(signal, "pthread_sigmask"):
-        resource_tracker.ensure_running()  # it unblocks them after starting its own process
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-
-
-_hiding = threading.Lock()
-
-
-@contextlib.contextmanager
-def _without_program() -> Iterator[None]:
-    """Hide the program from the processes that start meanwhile; they need nothing of it.
-
-    Otherwise they would import it, and a script that labels videos would begin again in each of them, unless it
-    has a guard (`if __name__ == "__main__"`).
-    """
-    with _hiding:
-        program, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = program
 
 
 def task_module(task: Any) -> str:

@@ -1,10 +1,12 @@
 """Devices, by the names that users give them."""
 
+import math
 import os
 import re
 from typing import TYPE_CHECKING, Literal
 
 from timesformer_cli.errors import DeviceError, UsageError
+from timesformer_cli.limits import cpu_quota
 
 if TYPE_CHECKING:
     import torch
@@ -15,8 +17,10 @@ DEVICES = "auto, cpu, cuda, cuda:N, mps"
 
 
 def available_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use: by its affinity, and by the quota of its container, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(min(cores, math.ceil(quota)), 1)
 
 
 def check_device(device: str) -> None:

@@ -1,5 +1,6 @@
 """The network behind a function: NumPy views in, NumPy logits out, on the requested device."""
 
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from timesformer_cli.checkpoints.exported import Provider
 from timesformer_cli.errors import DeviceError, UsageError
 from timesformer_cli.flow import Pixels
-from timesformer_cli.runtimes.devices import Precision, check_device, find_device
+from timesformer_cli.runtimes.devices import Precision, available_cores, check_device, find_device
 from timesformer_cli.runtimes.ports import Output, Scorer
 from timesformer_cli.specs import Checkpoint
 
@@ -58,6 +59,8 @@ def open_scorer(
     check(checkpoint, precision=precision, compile=compile, provider=provider)
     import torch
 
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > available_cores():
+        torch.set_num_threads(available_cores())  # torch does not know of a container's quota
     target = find_device(device)
     chosen = choose_precision(precision, device)
     dtype = torch_dtype(chosen)

@@ -1,0 +1,110 @@
+"""What the system grants this process: processor time, and what a run cannot do without."""
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from timesformer_cli.errors import SystemLimitError
+
+
+@cache
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Processor time that Linux grants per second of time, as containers set it; None without a limit.
+
+    It is the least of the control group of this process and of all above it that can be seen. `root` holds `proc`
+    and the mounted control groups, of version 2 or 1.
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+    except (OSError, ValueError):
+        return None
+    quotas = [quota for folder in _cpu_groups(groups, mounts) if (quota := _quota_of(root / folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _cpu_groups(groups: list[str], mounts: list[str]) -> Iterator[str]:
+    """Folders of the control groups that may limit the processor, without their first slash.
+
+    A line of `cgroup` has a number, controllers and a path; one of `mountinfo` the path that is mounted, where, and
+    after a dash the file system and, third, the controllers.
+    """
+    paths = {tuple(line.split(":", 2)[1].split(",")): line.split(":", 2)[2] for line in groups if line.count(":") > 1}
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        fields, system = left.split(" "), right.split(" ")
+        version_1 = system[0] == "cgroup" and "cpu" in system[-1].split(",")
+        if len(fields) < 5 or not (version_1 or system[0] == "cgroup2"):
+            continue
+        path = next((path for names, path in paths.items() if ("cpu" if version_1 else "") in names), None)
+        if path is None:
+            continue
+        mounted, place = PurePosixPath(fields[3]), PurePosixPath(fields[4])
+        # A container may see only the mount of its own group, but the path from the host.
+        inner = PurePosixPath(path).relative_to(mounted) if PurePosixPath(path).is_relative_to(mounted) else ""
+        group = place / inner
+        yield from (str(each).lstrip("/") for each in (group, *group.parents) if each.is_relative_to(place))
+
+
+def _quota_of(group: Path) -> float | None:
+    for read in (_version_2, _version_1):
+        try:
+            quota, period = read(group)
+            if quota > 0 and period > 0:
+                return quota / period
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _version_2(group: Path) -> tuple[int, int]:
+    quota, period = (group / "cpu.max").read_text().split()
+    return int(quota), int(period)  # ValueError for "max", which is no limit
+
+
+def _version_1(group: Path) -> tuple[int, int]:
+    return int((group / "cpu.cfs_quota_us").read_text()), int((group / "cpu.cfs_period_us").read_text())
+
+
+_NO_PROCESS = (
+    "the system starts no more processes or threads; raise the limit of processes (`ulimit -u`, or that of the "
+    "container), or try `workers=0`"
+)
+
+
+def shortage(error: BaseException) -> SystemLimitError | None:
+    """What the system refused, with the remedy, if that is what the error is about."""
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return SystemLimitError(f"{_open_files()}; raise it, for example with `ulimit -n 1024`")
+    if isinstance(error, OSError) and error.errno == errno.ENFILE:
+        return SystemLimitError("the system opens no more files; end other programs, or raise its limit (fs.file-max)")
+    if isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError) and "start new thread" in str(error)):
+        return SystemLimitError(_NO_PROCESS)
+    return None
+
+
+def _open_files() -> str:
+    if sys.platform == "win32":
+        return "the limit of open files is too low"
+    import resource
+
+    return f"the limit of open files is too low ({resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """An error of starting a process inside becomes a SystemLimitError.
+
+    A server that was to fork it, and cannot, ends: then the connection to it breaks.
+    """
+    try:
+        yield
+    except (OSError, EOFError) as error:
+        if isinstance(error, (EOFError, ConnectionError)):
+            raise SystemLimitError(_NO_PROCESS) from error
+        raise shortage(error) or SystemLimitError(
+            f"a process that reads videos cannot be started ({error.strerror or error}); try `workers=0`"
+        ) from error
