@@ -81,7 +81,7 @@ def shortage(error: BaseException) -> SystemLimitError | None:
         return SystemLimitError(f"{_open_files()}; raise it, for example with `ulimit -n 1024`")
     if isinstance(error, OSError) and error.errno == errno.ENFILE:
         return SystemLimitError("the system opens no more files; end other programs, or raise its limit (fs.file-max)")
-    if isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError) and "start new thread" in str(error)):
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return SystemLimitError(_NO_PROCESS)
     return None
 
@@ -103,7 +103,7 @@ def starting() -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError) as error:
-        if isinstance(error, (EOFError, ConnectionError)):
+        if isinstance(error, (EOFError, ConnectionError, BlockingIOError)):
             raise SystemLimitError(_NO_PROCESS) from error
         raise shortage(error) or SystemLimitError(
             f"a process that reads videos cannot be started ({error.strerror or error}); try `workers=0`"

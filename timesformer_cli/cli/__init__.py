@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from timesformer_cli.__about__ import __version__
-from timesformer_cli.cli import console, models, runs
+from timesformer_cli.cli import console, models, runs, streams
 from timesformer_cli.cli.benchmark import HELP as BENCHMARK_HELP
 from timesformer_cli.cli.benchmark import benchmark
 from timesformer_cli.cli.evaluate import HELP as EVALUATE_HELP
@@ -27,7 +27,7 @@ from timesformer_cli.cli.merge import merge
 from timesformer_cli.cli.options import Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.predict import HELP, predict
-from timesformer_cli.errors import Terminated, TimesformerError
+from timesformer_cli.errors import OutputError, Terminated, TimesformerError
 from timesformer_cli.limits import shortage
 
 INTERRUPTED = 130
@@ -90,6 +90,7 @@ def timesformer(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line on `args`, by default the program's own, and exit with its code."""
+    streams.prepare()
     console.set_level("normal")
     # Threads of the network that wait for one another must not take the processor from those that read videos. OpenMP
     # reads it once, when torch is imported.
@@ -99,9 +100,11 @@ def main(args: Sequence[str] | None = None) -> None:
     code = _run(args)
     try:
         sys.stdout.flush()
+    except OutputError as error:
+        code = code or _explain(error)  # one that was there before is about the same
     except OSError:
-        # The reader is gone, or the disk is full; this was reported, and must not fail again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass  # the reader is gone
+    streams.let_go()
     sys.exit(code)
 
 

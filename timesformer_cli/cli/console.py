@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 from timesformer_cli.cli.wording import spoken as spoken
@@ -56,7 +56,8 @@ def detail(message: str) -> None:
 
 
 def _print(message: str) -> None:
-    print(printable(spoken(message)), file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody reads it, or the disk is full: the results may still be written
+        print(printable(spoken(message)), file=sys.stderr, flush=True)
 
 
 class _LineMeter(Meter):
