@@ -92,6 +92,7 @@ def test_a_quota_counts_as_affinity_does(monkeypatch: pytest.MonkeyPatch, quota:
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (OSError(errno.ENFILE, "Too many open files in system"), "fs.file-max"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError("Could not determine home directory."), "set HOME"),
     ],
 )
 def test_what_is_short_is_told_with_a_remedy(error: Exception, part: str) -> None:

@@ -83,6 +83,10 @@ def shortage(error: BaseException) -> SystemLimitError | None:
         return SystemLimitError("the system opens no more files; end other programs, or raise its limit (fs.file-max)")
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return SystemLimitError(_NO_PROCESS)
+    if isinstance(error, RuntimeError) and "determine home directory" in str(error):
+        return SystemLimitError(
+            "a library looks for the home directory of this user, who has none; set HOME to a folder"
+        )
     return None
 
 

@@ -371,6 +371,31 @@ class TestConversion:
         assert hub.files("cdn") == []
 
 
+class TestNoHome:
+    """A user without an entry in the list of users, as many containers run: nobody knows the home directory."""
+
+    @pytest.fixture(autouse=True)
+    def homeless(self, hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+        monkeypatch.delenv("HOME")
+        if os.name == "posix":
+            monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+        monkeypatch.chdir(tmp_path)
+
+    def test_the_cache_is_empty(self, tmp_path: Path) -> None:
+        """Also if a program took ~ for the name of a folder here."""
+        folder = tmp_path / "~/.cache/huggingface/hub/models--owner--model/snapshots" / ("a" * 40)
+        folder.mkdir(parents=True)
+        for name, data in {**SMALL, "model.safetensors": SAFE}.items():
+            (folder / name).write_bytes(data)
+        assert subject.find_cached(REPO, "a" * 40) is None
+        assert "is not in the cache" in refusal(offline=True)
+
+    def test_a_download_asks_for_a_place(self, tmp_path: Path) -> None:
+        assert "there is no home directory for the cache; set HF_HOME to a folder for it" in refusal()
+        assert list(tmp_path.iterdir()) == []
+
+
 class TestCache:
     def test_what_huggingface_hub_stored_is_found_without_a_network(self, hub: Hub, cache: Path) -> None:
         commit = hub.add_repo(REPO, {**SMALL, **SAFE_SHARDS})

@@ -200,12 +200,14 @@ def cached_bytes(snapshot: Snapshot) -> int:
 class _Source:
     """A repository at a revision, as the user named them, and its places on the network and in the cache.
 
-    `seconds` limits each request that downloads nothing (HF_HUB_ETAG_TIMEOUT).
+    `seconds` limits each request that downloads nothing (HF_HUB_ETAG_TIMEOUT). `placed`: whether the cache has a place.
+    It has none if it should be in the home directory of a user who has none, as some containers have.
     """
 
     repo: str
     revision: str
     cache: Path
+    placed: bool
     endpoint: str
     seconds: float
 
@@ -213,10 +215,17 @@ class _Source:
     def of(cls, repo: str, revision: str | None) -> "_Source":
         from huggingface_hub import constants
 
+        cache = Path(constants.HF_HUB_CACHE)
+        placed = True
+        try:
+            cache = cache.expanduser().resolve()
+        except RuntimeError:  # no home directory
+            placed = False
         return cls(
             repo=repo,
             revision=revision or _MAIN,
-            cache=Path(constants.HF_HUB_CACHE).expanduser().resolve() / f"models--{repo.replace('/', '--')}",
+            cache=cache / f"models--{repo.replace('/', '--')}",
+            placed=placed,
             endpoint=constants.ENDPOINT,
             seconds=constants.HF_HUB_ETAG_TIMEOUT,
         )
@@ -280,7 +289,7 @@ class _Listing:
 
 def _look_up(source: _Source) -> Snapshot | str:
     """The model in the cache, or the name of the file that is missing there."""
-    commit = source.commit_of(source.revision)
+    commit = source.commit_of(source.revision) if source.placed else None
     if commit is None or not os.path.isfile(source.snapshot(commit) / CONFIG_FILE):
         return CONFIG_FILE
     folder = source.snapshot(commit)
@@ -334,6 +343,8 @@ def _conversion_ref(commit: str) -> str:
 def _download(source: _Source, *, bars: bool) -> Snapshot:
     if not is_repo_id(source.repo):
         raise _cannot(source, CONFIG_FILE, "that is not the name of a repository", "names have the form owner/name")
+    if not source.placed:
+        raise _cannot(source, CONFIG_FILE, "there is no home directory for the cache", "set HF_HOME to a folder for it")
     if ".." in source.revision or source.revision.startswith("/"):  # git has no such names, and they are paths here
         raise _cannot(source, CONFIG_FILE, *_NO_REVISION)
     with _wanted(source, CONFIG_FILE):
