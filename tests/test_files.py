@@ -7,7 +7,7 @@ import resource
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +15,13 @@ import pytest
 
 from testing import hub_server, kills
 from testing.weights import CONFIG
-from timesformer_cli import TimesformerForVideoClassification
+from timesformer_cli import TimesformerForVideoClassification, files
+from timesformer_cli.cli import console
 from timesformer_cli.errors import OutputError
 from timesformer_cli.files import locked, put_folder, replacing, whole, whole_folder
 from timesformer_cli.results.copies import Sorter
+
+NO_SYNC = "this disk cannot sync files, so a power cut may cost what was written last"
 
 OLD = {"config.json": b"old", "model.safetensors": b"old weights"}
 CASES = ("save", "one_by_one", "export", "merge", "download")  # of testing/kills.py
@@ -192,3 +195,44 @@ class TestPlantedLinks:
         with pytest.raises(OutputError, match=os.strerror(errno.ELOOP)), locked(tmp_path / "o.jsonl"):
             pytest.fail("it was followed")
         assert not (tmp_path / "made").exists()
+
+
+class TestSync:
+    @pytest.fixture(autouse=True)
+    def fresh(self) -> Iterator[None]:
+        files._warn_of_no_sync.cache_clear()
+        yield
+        files._warn_of_no_sync.cache_clear()
+
+    @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+    def test_a_mount_that_cannot_is_told_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+    ) -> None:
+        monkeypatch.setattr(os, "fsync", refusing(code))
+        for name in ("a", "b"):
+            with replacing(tmp_path / name) as part:
+                part.write_text(name)
+        assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["a", "b"]
+        assert caplog.messages == [f"{tmp_path}: {NO_SYNC}"]
+
+    def test_a_sync_that_fails_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+        with pytest.raises(OutputError, match="cannot be written"), replacing(tmp_path / "a") as part:
+            part.write_text("a")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_command_prints_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(os, "fsync", refusing(errno.EINVAL))
+        console.take_warnings()
+        with replacing(tmp_path / "a") as part:
+            part.write_text("a")
+        assert capsys.readouterr().err == f"warning: {tmp_path}: {NO_SYNC}\n"
+
+
+def refusing(code: int) -> Callable[[int], None]:
+    def fsync(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fsync

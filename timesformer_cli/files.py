@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import stat
@@ -9,10 +10,13 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 from timesformer_cli.errors import InputError, OutputError, TimesformerError
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -58,7 +62,30 @@ def _settle(path: Path, mode: int | None = None) -> None:
     with open(path, "rb+", opener=without_links) as file:
         if mode is not None and sys.platform != "win32":
             os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())
+        sync(file.fileno(), path)
+
+
+# What mounts answer that cannot sync files, as some of cluster storage cannot.
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def sync(number: int, path: Path) -> None:
+    """Sync the open file with that number, which is at `path`, to disk. If its mount cannot, a log says so once.
+
+    Raises:
+        OSError: it could, and failed.
+    """
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+        _warn_of_no_sync(path.parent)
+
+
+@cache
+def _warn_of_no_sync(folder: Path) -> None:
+    _log.warning("%s: this disk cannot sync files, so a power cut may cost what was written last", folder)
 
 
 def staging_of(folder: Path) -> Path:

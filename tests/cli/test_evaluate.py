@@ -512,7 +512,9 @@ class TestShards:
         for rank in range(5):
             monkeypatch.setenv("RANK", str(rank))
             monkeypatch.setenv("LOCAL_RANK", str(rank))
-            assert evaluate("val", "-a", "val.csv", "-o", "run", "--shard", "auto").code == 0
+            outcome = evaluate("val", "-a", "val.csv", "-o", "run", "--shard", "auto")
+            assert outcome.code == 0
+            assert f"--shard auto: this is shard {rank + 1}/5 of the videos" in outcome.err.splitlines()
         assert run("runs", "merge", *(f"run.{index}-of-5" for index in range(1, 6)), "-o", "whole").code == 0
         assert contents("whole") == contents(finished)
 

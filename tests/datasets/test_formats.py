@@ -11,7 +11,7 @@ import pytest
 from pyarrow.parquet import write_table
 
 from timesformer_cli.checkpoints import labels
-from timesformer_cli.datasets import Dataset, Problem, open_dataset
+from timesformer_cli.datasets import Dataset, Problem, listing, open_dataset
 
 K400 = labels.read("kinetics-400")
 K600 = labels.read("kinetics-600")
@@ -47,6 +47,18 @@ def found(dataset: Dataset, names: Sequence[str] = K400) -> dict[str, str]:
 
 def problems(dataset: Dataset) -> list[tuple[str, str]]:
     return [(problem.kind, problem.place) for problem in dataset.problems]
+
+
+class TestRootOfAllFolders:
+    """`evaluate / -a list.csv`, for lists with absolute paths."""
+
+    @pytest.mark.parametrize("absolute", [True, False])
+    def test_the_disk_is_not_listed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool) -> None:
+        touch("a.mp4")
+        name = (tmp_path / "a.mp4").as_posix()
+        file = write("list.csv", f"{name if absolute else name.removeprefix('/')},archery\n")
+        monkeypatch.setattr(listing, "_entries", lambda *_: pytest.fail("a folder is listed"))
+        assert found(opened(tmp_path.anchor, file)) == {str(tmp_path / "a.mp4"): "archery"}
 
 
 class TestKinetics:

@@ -52,7 +52,6 @@ class TestParse:
             (ARRAY, 3, 4),
             (array(0, 0, 9, 10), 1, 10),  # before SLURM told the step
             (array(9, 1, 13, 4, step=4), 3, 4),  # --array=1-16:4
-            (array(5, 5, 5, 1, step=1), 1, 1),
             (STEP, 2, 3),
             (TORCHRUN, 1, 2),
             (TORCHRUN | STEP, 1, 2),  # torchrun started by srun: it numbers its processes over all nodes
@@ -79,6 +78,7 @@ class TestParse:
             ({"SLURM_ARRAY_TASK_ID": "1"}, "are inconsistent"),
             (ARRAY | {"SLURM_ARRAY_TASK_COUNT": "many"}, "are inconsistent"),
             (array(3, 1, 7, 3, step=1), "not evenly spaced"),  # --array=1,3,7
+            (array(3, 3, 3, 1, step=1), "submitted again in part"),  # --array=3
             (array(4, 1, 9, 3, step=4), "not evenly spaced"),
             (array(0, 1, 4, 4, step=1), "not from 1 to 4"),
             (array(5, 1, 4, 4, step=1), "not from 1 to 4"),

@@ -215,6 +215,42 @@ class TestLists:
         with pytest.raises(InputError, match="standard input: line 1 holds a zero byte"):
             paths("-")
 
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    def test_utf_16_by_its_mark(self, monkeypatch: pytest.MonkeyPatch, tree: Path, encoding: str) -> None:
+        """As Windows writes it. The second character holds the byte of a line end."""
+        (tree / "\u0a0a ü.mp4").touch()
+        data = "\ufeff\u0a0a ü.mp4\r\n\r\nother.mp4\r\nmissing.mp4".encode(encoding)
+        feed(monkeypatch, data)
+        assert paths("-") == ["\u0a0a ü.mp4", "other.mp4", "missing.mp4"]
+        (tree / "list.txt").write_bytes(data)
+        assert paths(lists=(tree / "list.txt",)) == ["\u0a0a ü.mp4", "other.mp4", "missing.mp4"]
+
+    def test_what_only_begins_as_utf_16(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        feed(monkeypatch, b"\xff\xfea\0\x00\xdc")
+        with pytest.raises(InputError, match="standard input: begins as UTF-16 and is not"):
+            paths("-")
+
+    def test_quotes_spaces_and_the_home_directory(self, monkeypatch: pytest.MonkeyPatch, tree: Path) -> None:
+        monkeypatch.setenv("HOME", str(tree / "clips"))
+        monkeypatch.setenv("USERPROFILE", str(tree / "clips"))
+        feed(monkeypatch, b"\"other.mp4\"\n  clips/a.MKV\t\n'~/b.mp4'\n~/sub\n")
+        home = f"{tree / 'clips'}"
+        assert paths("-") == [
+            "other.mp4",
+            "clips/a.MKV",
+            f"{home}/b.mp4",
+            f"{home}/sub/c.webm",
+            f"{home}/sub/deep/d.avi",
+        ]
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="names that Windows does not have")
+    def test_a_line_that_exists_is_taken_as_it_is(self, monkeypatch: pytest.MonkeyPatch, tree: Path) -> None:
+        names = ["'other.mp4'", " other.mp4", "~"]
+        for name in names:
+            (tree / name).touch()
+        feed(monkeypatch, "\n".join(names).encode())
+        assert paths("-") == names
+
     def test_a_file_with_comments_and_a_byte_order_mark(self, tree: Path) -> None:
         (tree / "list.txt").write_bytes(
             b"\xef\xbb\xbfother.mp4\n# a comment\n  # another\nclips/b.mp4\nspaced name .mp4\n"

@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from testing.encodings import FRAMES, PLAN, RECIPES
 from testing.heif import write_photograph
@@ -387,11 +388,42 @@ class TestFilesThatAreNotRead:
     def test_not_a_file(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         assert error_of(tmp_path) == ("unreadable", "a folder, not a video file")
+        kind, message = error_of(tmp_path / "pipe")
+        assert kind == "unreadable"
+        assert message == "a pipe, which can be read only once; write it to a file, and name that"
 
     def test_a_folder_without_rights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may do everything
         assert error_of(tmp_path) == ("unreadable", "a folder that cannot be listed (permission denied)")
-        assert error_of(tmp_path / "pipe") == ("unreadable", "not a regular file")
+
+    def test_a_pipe_of_the_shell(self) -> None:
+        """Of `<(cat a.mp4)`, which a worker does not have."""
+        assert error_of(Path("/dev/fd/987")) == ("unreadable", "a pipe of the shell; write it to a file, and name that")
+
+    @pytest.mark.parametrize(
+        ("name", "part"),
+        [("a.webp", "a WebP image"), ("a.png", "(APNG)"), ("a.mjpeg", "raw MJPEG"), ("a.jpg", "a JPEG image")],
+    )
+    def test_animations_of_images_are_named(self, tmp_path: Path, name: str, part: str) -> None:
+        """Under any name."""
+        images = [Image.new("RGB", (32, 32), (level, 0, 0)) for level in (0, 255)]
+        path = tmp_path / f"{name}.mp4"
+        form = "JPEG" if part.endswith(("MJPEG", "JPEG image")) else name[2:].upper()
+        images[0].save(path, form, **({} if form == "JPEG" else {"save_all": True, "append_images": images[1:]}))
+        if name == "a.mjpeg":
+            path.write_bytes(2 * path.read_bytes())
+        kind, message = error_of(path)
+        assert kind == "unsupported"
+        assert part in message
+
+    def test_raw_dv_is_named(self, tmp_path: Path) -> None:
+        with av.open(str(tmp_path / "a.dv"), "w", format="dv") as container:
+            stream = container.add_stream("dvvideo", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+            container.mux(stream.encode(av.VideoFrame(720, 576, "yuv420p")))
+        kind, message = error_of(tmp_path / "a.dv")
+        assert kind == "unsupported"
+        assert message.startswith("raw DV")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
     def test_not_permitted(self, make: Make, tmp_path: Path) -> None:

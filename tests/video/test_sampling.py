@@ -10,6 +10,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import VideoInfo
 from timesformer_cli.specs import SamplingSpec, Timeline
 from timesformer_cli.video import sampling
@@ -355,6 +356,12 @@ class TestTimelines:
         windows = plan(info, window("2x1"), Timeline(length=2.0))
         assert [(w.clips.min(), w.clips.max()) for w in windows[1:4]] == [(9, 9)] * 3
         assert windows[4].clips.min() == 10
+
+    def test_more_segments_than_can_be(self) -> None:
+        """The advice is about what makes them so many."""
+        with pytest.raises(VideoError, match=r"every 1e-09 s makes 8,966,666,668 of them; use a larger `hop`") as error:
+            plan(video(300, 30), window("8x32"), Timeline(length=1.0, hop=1e-9))
+        assert error.value.kind == "too_large"
 
     @pytest.mark.parametrize("settings", [{"length": 0}, {"length": 2, "hop": 0}, {"length": 2, "hop": 3}])
     def test_what_cannot_be(self, settings: dict[str, float]) -> None:

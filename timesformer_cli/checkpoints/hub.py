@@ -27,6 +27,7 @@ from timesformer_cli import strict_json
 from timesformer_cli.checkpoints import exported
 from timesformer_cli.checkpoints.folder import ADAPTER_FILE, describe_adapter
 from timesformer_cli.errors import CheckpointError
+from timesformer_cli.files import sync
 
 CONFIG_FILE = "config.json"
 # Files besides config.json that tell how to feed a model. A repository may have any of them, or none.
@@ -548,7 +549,7 @@ def _fetch_blob(blob: Path, name: str, url: str, location: str, size: int, diges
                     if last or type(error).__name__ not in _BROKEN_TRANSFERS:
                         raise
                     time.sleep(1)
-            os.fsync(file.fileno())
+            sync(file.fileno(), partial)
         if digest is not None:
             _check_content(partial, size, digest)
         partial.replace(blob)

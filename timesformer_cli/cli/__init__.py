@@ -91,6 +91,7 @@ def timesformer(
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line on `args`, by default the program's own, and exit with its code."""
     streams.prepare()
+    console.take_warnings()
     console.set_level("normal")
     # Threads of the network that wait for one another must not take the processor from those that read videos. OpenMP
     # reads it once, when torch is imported.

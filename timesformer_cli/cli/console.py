@@ -1,5 +1,6 @@
 """Messages and progress, on standard error. Results go to standard output or files."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -53,6 +54,18 @@ def note(message: str) -> None:
 def detail(message: str) -> None:
     if _level == "verbose":
         _print(message)
+
+
+def take_warnings() -> None:
+    """Print warnings that modules log as notes."""
+    log = logging.getLogger("timesformer_cli")
+    if not any(isinstance(handler, _Notes) for handler in log.handlers):
+        log.addHandler(_Notes(logging.WARNING))
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"warning: {record.getMessage()}")
 
 
 def _print(message: str) -> None:

@@ -48,7 +48,10 @@ class Source:
 def read_file(
     root: Path | None, file: Path, format: DatasetFormat | Literal["auto"], split: str | None, *, frames: bool
 ) -> Source:
-    """The rows of an annotation file, with the videos below `root` or, without it, at their paths."""
+    """The rows of an annotation file, with the videos below `root`.
+
+    Without it, or if it is the root of all folders, the videos are at their paths.
+    """
     if format == "folders":
         raise UsageError("`annotations_format=folders` takes the labels from folders; leave out `annotations`")
     if format == "auto":
@@ -57,9 +60,13 @@ def read_file(
         raise InputError(f"{file}: is a folder; `annotations_format={format}` needs a file")
     if format in ("rawframes", "frame-list") and not frames:
         raise UsageError(f"{file}: is read as `annotations_format={format}`, a list of folders of images; add `frames`")
-    listing = None if root is None else _list_videos(root, split, frames)
+    listing, folder = None, file.parent
+    if root is not None and root.resolve() == root.resolve().parent:
+        folder = root  # to list the whole disk would take hours
+    elif root is not None:
+        listing = _list_videos(root, split, frames)
     rows = list(FORMATS["table" if format == "videofolder" else format].read(file))
-    return Source(str(file), format, rows, _Finder(file.parent, listing), file, listing)
+    return Source(str(file), format, rows, _Finder(folder, listing), file, listing)
 
 
 def read_folder(root: Path, format: DatasetFormat | Literal["auto"], split: str | None, *, frames: bool) -> Source:
@@ -158,7 +165,7 @@ class _Finder:
             found = self._listing.find(name)
             if found or not os.path.isabs(name):
                 return found
-        # Paths are relative to the folder of the annotation file, or to the current one.
+        # Paths are relative to that folder, most often the one of the annotation file, or to the current one.
         paths = (os.path.normpath(os.path.join(self._folder, name)), os.path.normpath(name))
         return [path for path in paths if self._exists(path)][:1]
 

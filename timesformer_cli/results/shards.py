@@ -46,6 +46,8 @@ def _array_task(environment: Mapping[str, str]) -> Shard | None:
     number, first, last, count = (
         int(environment[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "MAX", "COUNT")
     )
+    if count == 1:
+        raise ValueError("the array has one task, as one that was submitted again in part")
     step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
     index, rest = divmod(number - first, step)
     if rest or last != first + step * (count - 1):

@@ -1,6 +1,8 @@
 """The user's inputs as items: files, folders, globs, addresses, folders of images, and lists of all these."""
 
+import codecs
 import glob
+import itertools
 import os
 import pickle
 import sys
@@ -9,6 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from timesformer_cli.errors import InputError, VideoError
 from timesformer_cli.files import PathSet
@@ -148,7 +151,7 @@ def _paths(sources: Sequence[str], lists: Sequence[Path], search: _Search) -> It
         yield from _listed(_read_list(file), search)
 
 
-def _standard_input() -> Iterable[bytes]:
+def _standard_input() -> BinaryIO:
     """Our own reader: a thread that waits in `sys.stdin`'s when the program ends makes Python abort."""
     try:
         return open(sys.stdin.fileno(), "rb", closefd=False)
@@ -262,11 +265,39 @@ def _read_list(path: Path) -> Iterator[str]:
         raise InputError(f"{path}: the list cannot be read ({error.strerror})") from error
 
 
-def _lines(file: Iterable[bytes], name: str) -> Iterator[str]:
+def _lines(file: BinaryIO, name: str) -> Iterator[str]:
     """Lines that are not blank, as paths: a path may have any bytes except the zero byte."""
-    for number, line in enumerate(file, 1):
+    first = file.readline()
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield from _wide_lines(first, file, name)
+        return
+    for number, line in enumerate(itertools.chain([first], file), 1):
         if b"\0" in line:
             raise InputError(f"{name}: line {number} holds a zero byte; give one path per line, as plain text")
-        path = os.fsdecode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip("\r\n")
+        path = os.fsdecode(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip("\r\n")
         if path.strip():
-            yield path
+            yield _meant(path)
+
+
+def _wide_lines(first: bytes, file: BinaryIO, name: str) -> Iterator[str]:
+    """The same for UTF-16, as Windows writes it; `first` was read of the file and ends within a character."""
+    decode = codecs.getincrementaldecoder("utf-16")().decode
+    rest = ""
+    try:
+        for data in itertools.chain([first], iter(lambda: file.read(2**16), b""), [None]):
+            *lines, rest = (rest + decode(data or b"", final=data is None)).split("\n")
+            for line in lines if data is not None else [*lines, rest]:
+                if line.strip():
+                    yield _meant(line.rstrip("\r"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: begins as UTF-16 and is not; give one path per line, as plain text") from error
+
+
+def _meant(line: str) -> str:
+    """The path of a line as it is, if it exists; else without the spaces and quotes around it, and with ~ for home."""
+    path = line.strip()
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
+        path = path[1:-1]
+    if path.startswith("~"):
+        path = os.path.expanduser(path)
+    return line if path == line or os.path.lexists(line) else path

@@ -123,6 +123,10 @@ class _CheckedReader:
             self._file.check()
 
 
+# Where shells put what they hand on as a file: `<(cat a.mp4)`.
+_HANDED_ON = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
+
+
 def _check_file(path: str) -> None:
     """Refuse anything but a readable, regular file, in our own words instead of FFmpeg's."""
     try:
@@ -132,10 +136,13 @@ def _check_file(path: str) -> None:
                 raise VideoError("unreadable", "a folder that cannot be listed (permission denied)")
             raise VideoError("unreadable", "a folder, not a video file")
         if not stat.S_ISREG(mode):
-            raise VideoError("unreadable", "not a regular file")
+            pipe = "a pipe, which can be read only once; write it to a file, and name that"
+            raise VideoError("unreadable", pipe if stat.S_ISFIFO(mode) else "not a regular file")
         with open(path, "rb") as file:
             head = file.read(64)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a zero byte in the name
+        if path.startswith(_HANDED_ON):  # only the main process has it
+            raise VideoError("unreadable", "a pipe of the shell; write it to a file, and name that") from error
         raise VideoError("not_found", "no such file") from error
     except PermissionError as error:
         raise VideoError("unreadable", "permission denied") from error
@@ -144,9 +151,22 @@ def _check_file(path: str) -> None:
     _check_head(head)
 
 
+# What FFmpeg reads, and photographs are too, or what has no times, by its first bytes; those of WebP follow RIFF's.
+_NOT_READ = {
+    b"\x89PNG\r\n\x1a\n": "a PNG image, perhaps an animated one (APNG)",
+    b"WEBPVP8": "a WebP image, perhaps an animated one",
+    b"\xff\xd8\xff": "a JPEG image, or several in a row (raw MJPEG)",
+    b"\x1f\x07\x00": "raw DV without a container",
+}
+
+
 def _check_head(head: bytes) -> None:
     """Refuse files whose first bytes show that they are not a video."""
     if not head:
         raise VideoError("decode", "the file is empty")
     if head.startswith(b"#EXTM3U"):
         raise VideoError("unsupported", "a playlist, which names other files or addresses; give the video itself")
+    start = head[8:] if head.startswith(b"RIFF") else head
+    what = next((what for first, what in _NOT_READ.items() if start.startswith(first)), None)
+    if what is not None:
+        raise VideoError("unsupported", f"{what}, which is not read as a video; convert moving images to MP4")

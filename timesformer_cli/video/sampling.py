@@ -6,11 +6,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import Span, VideoInfo
 from timesformer_cli.specs import SamplingSpec, Timeline
 
 # The most windows that `clips=None` places: more would seldom change the answer, but always take time.
 MAX_AUTO_CLIPS = 10
+
+# Segments of a timeline: 27 hours of ten per second.
+_MOST_SEGMENTS = 1_000_000
 
 # Ticks per frame of an MP4 file's clock, as FFmpeg writes it for 25 or 30 frames per second.
 _TICKS = 512
@@ -22,12 +26,17 @@ def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None) 
     Within a clip, numbers never decrease, unless it starts the span again (`overrun="loop"`). Without a `timeline`,
     the only span is the video. With one, its segments cover the video from its first frame on, and the last may be
     shorter.
+
+    Raises:
+        VideoError: `too_large` for more segments than can be.
     """
     if timeline is None:
         return [Span(start=0.0, end=info.duration, clips=_clips(info, spec))]
     hop = timeline.length if timeline.hop is None else timeline.hop
     # The rest of the video must last at least a frame to be a segment.
     more = max(math.ceil((info.duration - timeline.length - 1 / info.fps) / hop), 0)
+    if more >= _MOST_SEGMENTS:
+        raise VideoError("too_large", f"a segment every {hop:g} s makes {more + 1:,} of them; use a larger `hop`")
     starts = [number * hop for number in range(more + 1)]
     ends = [start + timeline.length for start in starts[:-1]] + [info.duration]
     return [

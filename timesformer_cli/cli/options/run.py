@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from timesformer_cli.cli import console
 from timesformer_cli.cli.options import RUN
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.errors import UsageError
@@ -31,11 +32,12 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _shard(text: str) -> "Shard":
+def _shard(text: str) -> "tuple[Shard, bool]":
+    """The shard, and whether its number was found and not stated."""
     from timesformer_cli.results.shards import parse_shard
 
     try:
-        return parse_shard(text, os.environ)
+        return parse_shard(text, os.environ), text == "auto"
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -142,7 +144,7 @@ class Running:
 class Sharing:
     """Runs that share the work, and clusters."""
 
-    shard: Annotated[
+    chosen: Annotated[
         Any,
         typer.Option(
             "--shard",
@@ -179,6 +181,17 @@ class Sharing:
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first video that fails.", rich_help_panel=RUN)
     ] = False
+
+    @property
+    def shard(self) -> "Shard | None":
+        """The shard to process. If it was found in variables, a message says which: an array may be half of one."""
+        if self.chosen is None:
+            return None
+        shard: Shard
+        shard, found = self.chosen
+        if found:
+            console.note(f"--shard auto: this is shard {shard} of the videos")
+        return shard
 
     @property
     def cluster(self) -> "Cluster | None":

@@ -13,6 +13,7 @@ from timesformer_cli.text import printable
 
 _SCORE_WIDTH = 7  # "100.0 %"
 _GAP = 2
+_LEAST = 40
 
 
 class Table:
@@ -24,6 +25,7 @@ class Table:
 
     def __init__(self, labels: Sequence[str], *, raw: bool, plain: bool) -> None:
         self._console = Console(file=io.StringIO() if plain else None, highlight=False)
+        self._console.width = max(self._console.width, _LEAST)  # narrower terminals wrap it; no score is cut
         self._raw = raw
         longest = max((cell_len(printable(label)) for label in labels), default=0)
         self._label_width = min(max(longest, 24), self._console.width // 2)
@@ -57,8 +59,9 @@ class Table:
 
     def _ranks(self, pairs: Sequence[tuple[str, str]], styles: Sequence[str]) -> Grid:
         grid = Grid.grid(padding=(0, _GAP, 0, 0))
-        grid.add_column(width=_SCORE_WIDTH, justify="right", no_wrap=True)
-        grid.add_column(width=self._label_width, overflow="fold")
+        width = max(_SCORE_WIDTH, *(len(score) for score, _ in pairs))  # of logits
+        grid.add_column(width=width, justify="right", no_wrap=True)
+        grid.add_column(width=max(self._label_width + _SCORE_WIDTH - width, 1), overflow="fold")
         for (score, label), style in zip(pairs, styles, strict=True):
             grid.add_row(Text(score, style), Text(label, style))
         return grid
