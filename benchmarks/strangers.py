@@ -25,6 +25,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# Commands run in forks of this process, and threads of torch would not live on there.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 EXIT_CODES = {0, 1, 2, 3, 130, 143}
 _MEMORY = 8 * 2**30
 
