@@ -61,6 +61,9 @@ class Limits:
 # are killed this many seconds later. A worker may also take this long to start, that is, to import the decoders.
 _GRACE = 15.0
 
+# Seconds until the system notices that a process was killed.
+_MOMENT = 0.2
+
 # The exit code that multiprocessing gives a process whose server is gone.
 _LOST = 255
 
@@ -339,13 +342,20 @@ class _Worker(Generic[T]):
 
     def _start(self) -> None:
         with starting():
-            connection, theirs = self._context.Pipe()
-            process = self._context.Process(target=_serve, args=(theirs, self._task, self._limits), daemon=True)
-            with processes.without_program():
-                process.start()
-        theirs.close()
-        self._connection, self._process = connection, process
+            try:
+                self._connection, self._process = self._fork()
+            except (EOFError, ConnectionError):
+                # A server that forks, and was just killed, still counts as running. A moment later a new one starts.
+                time.sleep(_MOMENT)
+                self._connection, self._process = self._fork()
         self._exhausted = False
+
+    def _fork(self) -> tuple[Connection, Any]:
+        connection, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, self._task, self._limits), daemon=True)
+        with processes.without_program(), theirs:
+            process.start()
+        return connection, process
 
     @property
     def handles(self) -> tuple[Any, ...]:
