@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -200,6 +201,56 @@ class TestWhatIsThereAlready:
         assert sorter.place(labelled(source)) == (target if same else out / "archery" / "a (2).mp4")
         assert target.read_text() == ("a video" if same else "another")
         assert len(files(out)) == 1 + (not same)
+
+
+class TestManyOfOneName:
+    """Each file is looked at a few times, and not once for each other file."""
+
+    @pytest.fixture
+    def opened(self, tmp_path: Path) -> Iterator[list[str]]:
+        """The paths that are opened below `tmp_path`; a hook cannot be removed, so it is switched off."""
+        paths: list[str] = []
+        listening = True
+
+        def listen(event: str, args: tuple[Any, ...]) -> None:
+            if listening and event == "open" and str(args[0]).startswith(str(tmp_path)):
+                paths.append(str(args[0]))
+
+        sys.addaudithook(listen)
+        yield paths
+        listening = False
+
+    def test_of_one_size(self, tmp_path: Path, out: Path, sorter: Sorter, opened: list[str]) -> None:
+        videos = [labelled(made(tmp_path / str(n) / "a.mp4", f"video {n:03}")) for n in range(60)]
+        expected = [out / "archery" / ("a.mp4" if n == 0 else f"a ({n + 1}).mp4") for n in range(60)]
+        opened.clear()
+        assert [sorter.place(video) for video in videos] == expected
+        again = Sorter(str(out), LABELS, link=sorter._link)
+        assert [again.place(video) for video in reversed(videos)] == expected[::-1]
+        assert len(opened) < 10 * len(videos)
+        assert [path.read_text() for path in expected] == [f"video {n:03}" for n in range(60)]
+
+    def test_of_different_sizes_are_not_read(
+        self, tmp_path: Path, out: Path, linker: Sorter, opened: list[str]
+    ) -> None:
+        videos = [labelled(made(tmp_path / str(n) / "a.mp4", n * "a")) for n in range(20)]
+        opened.clear()
+        assert len({linker.place(video) for video in videos}) == 20
+        assert opened == []
+
+    def test_folders_of_one_outline(self, tmp_path: Path, out: Path, sorter: Sorter) -> None:
+        videos = [labelled(frames(tmp_path / str(n % 5) / "clip", str(n % 5), "x")) for n in range(10)]
+        placed = [sorter.place(video) for video in videos]
+        assert placed[:5] == placed[5:]
+        assert len(set(placed)) == 5
+
+    def test_a_copy_that_was_removed_meanwhile(self, tmp_path: Path, out: Path, copier: Sorter) -> None:
+        videos = [labelled(made(tmp_path / name / "a.mp4", name)) for name in ("x", "y", "z")]
+        for video in videos:
+            copier.place(video)
+        (out / "archery" / "a (2).mp4").unlink()
+        assert copier.place(videos[1]) == out / "archery" / "a (4).mp4"
+        assert copier.place(videos[2]) == out / "archery" / "a (3).mp4"
 
 
 class TestFoldersOfPictures:

@@ -1,18 +1,17 @@
 """Sort labelled videos into one folder per label, as copies or as links."""
 
-import filecmp
 import hashlib
 import os
 import re
 import shutil
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from timesformer_cli.errors import OutputError, UsageError
 from timesformer_cli.files import make_empty
+from timesformer_cli.results.namesakes import Namesakes, Video, contents
 from timesformer_cli.results.record import Record, spans
 from timesformer_cli.video.addresses import is_address, local_path
 
@@ -63,6 +62,7 @@ class Sorter:
         self._names = folder_names(labels)
         self._link = link
         self._tell = tell
+        self._known: dict[str, Namesakes] = {}  # of names that were met again
 
     def place(self, record: Record) -> Path | None:
         """Sort the video of `record`, and return its new path; None if it failed, has no label, or is at an address.
@@ -90,20 +90,35 @@ class Sorter:
             raise OutputError(f"{record['path']}: cannot be {verb} to {folder} ({error.strerror or error})") from error
 
     def _put(self, source: Path, folder: Path) -> Path:
-        targets = _numbered(folder / source.name)
-        while True:
-            target = next(targets)
-            if not os.path.lexists(target):
-                try:
-                    if self._link:
-                        os.symlink(source, target, target_is_directory=source.is_dir())
-                    else:
-                        self._copy(source, target)
-                    return target
-                except FileExistsError:  # another run was faster
-                    pass
-            if _same(source, target):
-                return target
+        first = folder / source.name
+        known = self._known.get(str(first))
+        if known is None:
+            if self._make(source, first):
+                return first
+            known = Namesakes(first)
+        video = Video(source)
+        while (found := known.same(video)) is None:
+            found = known.next
+            made = self._make(source, found)
+            known.add(video if made else None)
+            if made:
+                break
+        if known.count > 1:  # most names are not repeated, and a run may have a million
+            self._known[str(first)] = known
+        return found
+
+    def _make(self, source: Path, target: Path) -> bool:
+        """Copy or link; False if there is something at `target`."""
+        if os.path.lexists(target):
+            return False
+        try:
+            if self._link:
+                os.symlink(source, target, target_is_directory=source.is_dir())
+            else:
+                self._copy(source, target)
+        except FileExistsError:  # another run was faster
+            return False
+        return True
 
     def _copy(self, source: Path, target: Path) -> None:
         """Copy a file with its times, or a folder, which gets its name once complete and only if the name is free."""
@@ -113,7 +128,7 @@ class Sorter:
             if source.is_dir():
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
-                taken, left_out = _contents(source)
+                taken, left_out = contents(source)
                 for name in taken:
                     shutil.copy2(source / name, part / name)
                 shutil.copystat(source, part)
@@ -176,39 +191,6 @@ def _main_label(record: Record) -> str | None:
         if part["predictions"]:
             seconds[part["predictions"][0]["label"]] += part["end"] - part["start"]
     return max(seconds, key=seconds.__getitem__, default=None)
-
-
-def _numbered(path: Path) -> Iterator[Path]:
-    yield path
-    yield from (path.with_name(f"{path.stem} ({number}){path.suffix}") for number in count(2))
-
-
-def _same(source: Path, target: Path) -> bool:
-    """Whether `target` is `source`, a link to it, or has the same content; folders are compared file by file."""
-    if not target.exists():
-        return False
-    if os.path.samefile(source, target):
-        return True
-    if not source.is_dir():
-        return target.is_file() and filecmp.cmp(source, target, shallow=False)
-    names, _ = _contents(source)
-    return (
-        target.is_dir()
-        and names == sorted(os.listdir(target))
-        and all(_same(source / name, target / name) for name in names)
-    )
-
-
-def _contents(folder: Path) -> tuple[list[str], list[str]]:
-    """Names in a folder of images that are copied with it, and names that are left out; both sorted.
-
-    An image that is a link was read, so its content is no secret; another link may lead to one.
-    """
-    from timesformer_cli.video.decoders.image_folder import is_numbered  # imports Pillow
-
-    with os.scandir(folder) as entries:
-        taken = {entry.name: entry.is_file(follow_symlinks=False) or is_numbered(entry) for entry in entries}
-    return sorted(name for name in taken if taken[name]), sorted(name for name in taken if not taken[name])
 
 
 def _take_name(part: Path, target: Path) -> None:
