@@ -72,6 +72,14 @@ def go_on(
     return labelled
 
 
+def stopped(target: Path) -> None:
+    """A run that is stopped by Ctrl-C after its last record."""
+    with Ledger(target, "jsonl", PROVENANCE) as ledger:
+        for path in PATHS:
+            ledger.write(record(path))
+        raise KeyboardInterrupt
+
+
 def contents(target: Path) -> bytes:
     """Without the time when a page was made."""
     assert sorted(os.listdir(target.parent)) == [target.name, f"{target.name}.meta.json"]
@@ -101,7 +109,10 @@ class TestResume:
         assert contents(target) == contents(whole)
 
     @pytest.mark.parametrize(("format", "step"), [("jsonl", 1), ("csv", 16)])
-    def test_a_torn_line_at_every_byte(self, new: Any, format: Format, step: int) -> None:
+    def test_a_torn_line_at_every_byte(
+        self, new: Any, format: Format, step: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a thousand times
         whole = new(format)
         go_on(whole, format)
         target = new(format)
@@ -116,7 +127,15 @@ class TestResume:
             assert contents(target) == contents(whole)
         assert read_meta(target) == read_meta(whole)
 
-    @pytest.mark.parametrize("tail", [b"\0" * 5000, b"\0\n\0\n", b'{"path": "clips'])
+    @pytest.mark.parametrize(
+        "tail",
+        [
+            b"\0" * 5000,
+            b"\0\n\0\n",
+            b'{"path": "clips',
+            b"\0" * 100 + b'"}\n{"path": "clips/later.mp4", "status": "ok"}\n',  # blocks are not written in order
+        ],
+    )
     def test_what_a_power_cut_leaves(self, new: Any, tail: bytes) -> None:
         target, whole = new("jsonl"), new("jsonl")
         go_on(whole)
@@ -249,6 +268,22 @@ class TestResume:
         assert [json.loads(line)["path"] for line in target.read_bytes().splitlines()] == PATHS[:2]
         assert go_on(target) == PATHS[2:]
         assert contents(target) == contents(whole)
+
+    def test_what_a_full_disk_does_to_a_run_that_is_stopped(self, new: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Full(FileIO):
+            def write(self, data: Any) -> int:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("timesformer_cli.results.journal.FileIO", Full)
+        target = new("jsonl")
+        with pytest.raises(OutputError, match=r"out\.jsonl: cannot be written \(No space left on device\)$"):
+            stopped(target)
+
+    def test_a_stop_writes_what_waits(self, new: Any) -> None:
+        target = new("jsonl")
+        with pytest.raises(KeyboardInterrupt):
+            stopped(target)
+        assert [json.loads(line)["path"] for line in target.read_bytes().splitlines()] == PATHS
 
     def test_a_hundred_thousand_paths(self) -> None:
         paths = [f"clips/{number}.mp4" for number in range(100_000)]

@@ -11,7 +11,7 @@ An output NAME has these files beside it:
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Self
 from timesformer_cli import strict_json
 from timesformer_cli.errors import OutputError
 from timesformer_cli.files import DIGEST, PathSet, digest_of, encoded, replacing, told, without_links
+from timesformer_cli.results.appender import Appender, sync_names
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.results.record import Record, check_record, private_line, spans
 from timesformer_cli.results.settings import Provenance, check_settings, completed, differences
@@ -87,7 +88,7 @@ class Ledger:
         self._journal = journal_of(target, format, logits=logits is not None)
         self._retries = target.with_name(target.name + ".retry.jsonl")
         self._meta = meta_of(target)
-        self._files: dict[Path, FileIO] = {}
+        self._files: dict[Path, Appender] = {}
         self._torn: dict[Path, int] = {}  # files with a torn record at their end, and the byte where it begins
         self._continues = False
         self._holds = Holdings()
@@ -158,7 +159,7 @@ class Ledger:
             )
 
     def write(self, record: Record) -> None:
-        """Write one record. Raises OutputError if it cannot be written."""
+        """Take one record; it is written soon. Raises OutputError if it or an earlier one cannot be written."""
         failed = record["status"] == "error"
         digest = digest_of(record["path"])
         again = digest in self.past.failed
@@ -195,41 +196,44 @@ class Ledger:
                 write_file(part, self._format, records, origin)
         _write_meta(self._target, self._provenance.to_dict(), self._holds)
         if self._journal != self._target:
+            sync_names(self._target.parent)  # before the records go, of which it is made
             with told(self._journal):
                 self._journal.unlink()
 
     def close(self) -> None:
-        while self._files:
-            self._files.popitem()[1].close()
+        """Wait until all records are on disk. Raises OutputError if they cannot be written, unless `write` said so."""
+        with ExitStack() as stack:  # closes the second file even if the first cannot be written
+            while self._files:
+                path, file = self._files.popitem()
+                stack.enter_context(told(path))
+                stack.callback(file.close)
 
     def _append(self, path: Path, line: bytes) -> None:
         with told(path):
-            file = self._files.get(path) or self._open(path)
-            end = file.tell()
-            try:
-                while line:
-                    line = line[file.write(line) :]
-            except OSError:
-                with suppress(OSError):  # leave whole lines; `resume` would cut off a torn one
-                    file.truncate(end)
-                raise
+            (self._files.get(path) or self._open(path)).write(line)
 
-    def _open(self, path: Path) -> FileIO:
+    def _open(self, path: Path) -> Appender:
         if self._continues:
             _write_meta(self._target, self._provenance.to_dict(), None)
-            file = self._files[path] = FileIO(path, "r+" if path.exists() else "x+", opener=self._opener(path))
-            if path in self._torn:
-                file.truncate(self._torn.pop(path))
-            file.seek(0, os.SEEK_END)
+            mode = "r+" if path.exists() else "x+"
         else:
             # In this order, an interruption never leaves records beside the settings of another run.
             self._meta.unlink(missing_ok=True)
             self._retries.unlink(missing_ok=True)
-            # Registered at once, so that it is closed in any case.
-            file = self._files[path] = FileIO(path, "w+", opener=self._opener(path))
-            _write_meta(self._target, self._provenance.to_dict(), None)
-            self._continues = True
-        return file
+            mode = "w+"
+        file = FileIO(path, mode, opener=self._opener(path))
+        try:
+            if path in self._torn:
+                file.truncate(self._torn.pop(path))
+            file.seek(0, os.SEEK_END)
+            if not self._continues:
+                _write_meta(self._target, self._provenance.to_dict(), None)
+                self._continues = True
+            appender = self._files[path] = Appender(file)
+        except BaseException:
+            file.close()
+            raise
+        return appender
 
     def _opener(self, path: Path) -> Callable[[str, int], int] | None:
         """The user's own name may be a link; a journal beside it is ours."""
@@ -342,7 +346,8 @@ def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
 def read_records(path: Path, check: Callable[[Record], None] = lambda _: None) -> Iterator[tuple[int, Record]]:
     """Each record, preceded by the offset of the byte after it; a torn record at the end is left out.
 
-    `check` raises ValueError for a record with fields that will not do.
+    After a zero byte nothing is read: a power cut can leave zeros instead of lines that were not synced yet. `check`
+    raises ValueError for a record with fields that will not do.
 
     Raises:
         OutputError: a line before other records is not a record, or fails the check; or the file cannot be read.
@@ -352,7 +357,7 @@ def read_records(path: Path, check: Callable[[Record], None] = lambda _: None) -
         for number, line in enumerate(file, 1):
             record = _parse(line)
             if record is None:
-                if any(_parse(later) for later in file):
+                if b"\0" not in line and any(_parse(later) for later in file):
                     raise OutputError(
                         f"{path}: line {number} is not a record; the file was changed since it was written"
                     )
