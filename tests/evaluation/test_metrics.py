@@ -15,7 +15,6 @@ from timesformer_cli.evaluation.metrics import (
     average_precision,
     binomial_tail,
     chance_warning,
-    chunks,
     confusion,
     measure,
     measure_multi_label,
@@ -26,6 +25,7 @@ from timesformer_cli.evaluation.metrics import (
     restrict,
     wilson,
 )
+from timesformer_cli.evaluation.rows import chunks
 
 
 def draw(

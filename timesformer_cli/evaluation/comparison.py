@@ -12,11 +12,11 @@ from timesformer_cli.evaluation.metrics import (
     Estimate,
     Floats,
     binomial_tail,
-    chunks,
     interval,
     log_probabilities,
     shown,
 )
+from timesformer_cli.evaluation.rows import chunks
 from timesformer_cli.specs import Activation, Combine
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, cast
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -22,9 +23,11 @@ from timesformer_cli.datasets import Problem, ProblemKind
 from timesformer_cli.errors import InputError, OutputError
 from timesformer_cli.evaluation import confusion_matrix as heatmap
 from timesformer_cli.evaluation import metrics, report
+from timesformer_cli.evaluation.rows import chunks
 from timesformer_cli.evaluation.run import Run, gather
 from timesformer_cli.files import encoded, told, whole
-from timesformer_cli.results.journal import Ledger, meta_of, read_meta, read_records
+from timesformer_cli.results.journal import Ledger, meta_of, read_lines, read_meta
+from timesformer_cli.results.npz import add_array, add_texts, utf32
 from timesformer_cli.results.record import Record
 from timesformer_cli.results.settings import Provenance
 from timesformer_cli.results.writers import csv_text
@@ -110,7 +113,7 @@ def read_run(folder: Path) -> Run:
     if holds is None:
         raise InputError(f"{folder}: its run is not finished; continue it first, with `resume`")
     try:
-        return gather((record for _, record in read_records(videos)), Provenance.from_dict(settings))
+        return gather(read_lines(videos), videos, Provenance.from_dict(settings))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{videos}: not the records of timesformer evaluate ({what})") from error
@@ -139,17 +142,34 @@ def write_results(folder: Path, run: Run, summary: dict[str, Any], commands: Seq
     labels = np.array(run.labels)
     page = report.render(run, summary, _read_problems(folder), folder, commands)
     with told(folder):
-        write_text(folder / "predictions.csv", _table([_PREDICTIONS, *_predictions(run)]))
-        write_text(folder / "per_class.csv", _table(list(_per_class(run))))
-        columns: dict[str, Any] = {"path": np.array(run.paths, str), "labels": labels, **run.scores}
-        columns["activation"] = np.array(run.activation)
-        np.savez(folder / "scores.npz", target=run.memberships if run.multi_label else run.classes, **columns)
+        _write_table(folder / "predictions.csv", _PREDICTIONS, _predictions(run))
+        first, *rows = _per_class(run)
+        _write_table(folder / "per_class.csv", first, rows)
+        _write_scores(folder / "scores.npz", run)
         if not run.multi_label:
             np.savez(folder / "confusion.npz", matrix=run.confusion, labels=labels)
             heatmap.draw(run.confusion, run.labels).save(folder / "confusion.png")
         write_text(folder / "report.html", page)
         with whole(folder / METRICS) as part:
             write_text(part, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_scores(path: Path, run: Run) -> None:
+    """The arrays of `scores.npz`, block by block."""
+    videos, classes = len(run.paths), len(run.labels)
+    with ZipFile(path, "w") as archive:
+        if run.multi_label:
+            members = (run.memberships[rows].tobytes() for rows in chunks(videos))
+            add_array(archive, "target", "|b1", (videos, classes), members)
+        else:
+            add_array(archive, "target", "<i8", (videos,), [run.classes.astype("<i8").tobytes()])
+        add_array(archive, "activation", f"<U{len(run.activation)}", (), [utf32(run.activation)])
+        for name, texts in (("path", run.paths), ("labels", run.labels)):
+            longest = 4 * max(map(len, texts), default=0)
+            add_texts(archive, name, len(texts), longest, map(utf32, texts))
+        for kind, scores in run.scores.items():
+            blocks = (scores[rows].astype("<f4").tobytes() for rows in chunks(videos))
+            add_array(archive, kind, "<f4", (videos, classes), blocks)
 
 
 def _read_problems(folder: Path) -> list[Problem]:
@@ -166,8 +186,7 @@ def _predictions(run: Run) -> Iterator[Sequence[object]]:
     """A row for each video; if videos have one label each, also its rank (from 1) and its probability."""
     named = ("; ".join(run.labels[index] for index in target) for target in run.targets)
     if run.multi_label:
-        best = run.ranked.argmax(axis=1)
-        for path, label, score, index in zip(run.paths, named, run.surest.tolist(), best.tolist(), strict=True):
+        for path, label, index, score in zip(run.paths, named, *run.best, strict=True):
             yield path, "ok", label, run.labels[index], f"{score:.6g}"
     else:
         found = run.outcomes
@@ -198,7 +217,7 @@ def _per_class(run: Run) -> Iterator[Sequence[object]]:
         yield "index", "label", "videos", "average_precision"
         precisions = metrics.average_precision(run.ranked, run.memberships)
         for index, (label, precision) in enumerate(zip(run.labels, precisions.tolist(), strict=True)):
-            videos = int(run.memberships[:, index].sum())
+            videos = int(run.supports[index])
             yield index, label, videos, f"{precision:.6g}" if videos else None
         return
     yield (
@@ -217,9 +236,12 @@ def _per_class(run: Run) -> Iterator[Sequence[object]]:
         yield result.index, run.labels[result.index], result.videos, result.correct, result.predicted, *shares, *taken
 
 
-def _table(rows: Sequence[Sequence[object]]) -> str:
-    """CSV of rows, of which the first has the names of the columns; shorter rows are filled up."""
-    return csv_text((*row, *[None] * (len(rows[0]) - len(row))) for row in rows)
+def _write_table(path: Path, columns: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
+    """Write CSV; rows with fewer cells than there are columns are filled up."""
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows((*row, *[None] * (len(columns) - len(row))) for row in rows)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,27 +1,28 @@
 """Metrics of the scores of many videos, with one label each or with several.
 
-`scores` is (N, K) throughout: a row for each video, its mean logits or, with `combine="probabilities"`,
-its mean probabilities. `activation` is what makes scores of logits; with `none`, which is for models that give amounts
-instead of probabilities, the scores are the logits. `targets` is int64 (N,), class numbers, or, with several labels,
-bool (N, K).
+`scores` is (N, K) throughout, in memory or not (`rows`): a row for each video, its mean logits or, with
+`combine="probabilities"`, its mean probabilities. `activation` is what makes scores of logits; with `none`, which is
+for models that give amounts instead of probabilities, the scores are the logits. `targets` is int64 (N,), class
+numbers, or, with several labels, bool (N, K).
 Equal scores rank as everywhere in this package: the lower class number comes first.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer_cli.evaluation.rows import Rows, chunks
 from timesformer_cli.pipeline.aggregate import activated
 from timesformer_cli.specs import Activation, Combine
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 _BINS = 15
-_ROWS = 8192  # videos whose float64 copies are in memory at once
+_COLUMNS = 2**28  # bytes of the classes whose scores of all videos are in memory at once
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 _DEFINITIONS = {
@@ -163,7 +164,7 @@ class Confusion:
 
 
 def measure(
-    scores: Floats,
+    scores: Rows,
     targets: NDArray[np.int64],
     *,
     combine: Combine = "logits",
@@ -201,7 +202,7 @@ def measure(
     )
 
 
-def measure_multi_label(scores: Floats, targets: NDArray[np.bool_], *, failed: int = 0) -> Metrics:
+def measure_multi_label(scores: Rows, targets: Rows, *, failed: int = 0) -> Metrics:
     """Mean average precision of videos with any number of labels; raises ValueError as `measure` does.
 
     Videos are ranked by the scores as they are; logits rank as their sigmoids do. Classes without videos
@@ -220,7 +221,7 @@ def measure_multi_label(scores: Floats, targets: NDArray[np.bool_], *, failed: i
 
 
 def outcomes(
-    scores: Floats, targets: NDArray[np.int64], combine: Combine = "logits", activation: Activation = "softmax"
+    scores: Rows, targets: NDArray[np.int64], combine: Combine = "logits", activation: Activation = "softmax"
 ) -> Outcomes:
     """Rank, confidence and loss of each video that has one label; raises ValueError as `measure` does.
 
@@ -280,11 +281,6 @@ def check_finite(scores: Floats) -> None:
     """Raises ValueError: rankings with NaN among them would mean nothing."""
     if not np.isfinite(scores).all():
         raise ValueError("scores that are not finite numbers")
-
-
-def chunks(videos: int) -> Iterator[slice]:
-    """Slices of rows whose float64 copies fit into memory."""
-    return (slice(start, start + _ROWS) for start in range(0, videos, _ROWS))
 
 
 def restrict(
@@ -350,23 +346,36 @@ def most_confused(matrix: NDArray[np.int64], count: int = 20) -> list[Confusion]
     return [Confusion(int(target), int(other), int(number), float(share)) for target, other, number, share in rows]
 
 
-def average_precision(scores: Floats, targets: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Average precision of each class, float64 (K,), NaN without videos; both arrays are (N, K).
+def average_precision(scores: Rows, targets: Rows) -> NDArray[np.float64]:
+    """Average precision of each class, float64 (K,), NaN without videos; `targets` is bool (N, K).
 
     The sum over thresholds of (recall - recall before) * precision, where equal scores share a
     threshold, as in scikit-learn. Raises ValueError as `measure` does.
     """
     if targets.shape != scores.shape:
         raise ValueError(f"scores of shape {scores.shape}, and targets of shape {targets.shape}")
-    check_finite(scores)
-    result = np.full(scores.shape[1], np.nan)
-    for index in np.flatnonzero(targets.any(axis=0)):
-        order = np.argsort(-scores[:, index])
-        values = scores[order, index]
-        ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))
-        hits = np.cumsum(targets[order, index])[ends]
-        result[index] = np.diff(hits, prepend=0) @ (hits / (ends + 1)) / hits[-1]
+    videos, classes = scores.shape
+    result = np.full(classes, np.nan)
+    step = max(_COLUMNS // (4 * max(videos, 1)), 1)
+    for start in range(0, classes, step):
+        columns = slice(start, min(start + step, classes))
+        values = np.empty((videos, columns.stop - start), scores[:0].dtype)
+        members = np.empty(values.shape, np.bool_)
+        for rows in chunks(videos):
+            block = scores[rows]
+            check_finite(block)
+            values[rows], members[rows] = block[:, columns], targets[rows][:, columns]
+        for index in np.flatnonzero(members.any(axis=0)):
+            result[start + index] = _average_precision(values[:, index], members[:, index])
     return result
+
+
+def _average_precision(scores: Floats, members: NDArray[np.bool_]) -> float:
+    order = np.argsort(-scores)
+    values = scores[order]
+    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))
+    hits = np.cumsum(members[order])[ends]
+    return float(np.diff(hits, prepend=0) @ (hits / (ends + 1)) / hits[-1])
 
 
 def chance_warning(metrics: Metrics) -> str | None:

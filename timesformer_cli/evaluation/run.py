@@ -1,11 +1,13 @@
 """A run on a labelled dataset: its videos, scores and metrics. `folder` keeps it on disk."""
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,10 @@ from timesformer_cli.datasets.matching import Classes
 from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.evaluation import comparison, metrics
 from timesformer_cli.evaluation.metrics import Metrics, Outcomes
+from timesformer_cli.evaluation.rows import Chosen, Computed, FileRows, Rows, chunks, packed_length
 from timesformer_cli.files import encoded
 from timesformer_cli.flow import Prediction, Result
-from timesformer_cli.results.logits import pack, unpack
+from timesformer_cli.results.logits import pack
 from timesformer_cli.results.record import Excerpt, Record, to_record
 from timesformer_cli.results.settings import Combination, Fused, Provenance
 from timesformer_cli.shapes import Maybe, anything, count, each, string
@@ -38,6 +41,7 @@ class Run:
     """Videos with known classes, and the scores of a model for each.
 
     `scores` has `logits`, `probabilities` or both, float32 (N, K): means over the views of the N videos at `paths`.
+    They may be in a file, which must not change then.
     `targets` are the class numbers of each video: one, or several if the dataset has several labels per video.
     `failed` are the records of videos without scores. `provenance` has the settings of the run, with `data_set`.
     """
@@ -45,7 +49,7 @@ class Run:
     provenance: Provenance
     paths: tuple[str, ...]
     targets: tuple[tuple[int, ...], ...]
-    scores: dict[str, NDArray[np.float32]]
+    scores: dict[str, Rows]
     failed: tuple[Record, ...]
 
     @property
@@ -76,7 +80,7 @@ class Run:
         return self.provenance.recipe.activation
 
     @property
-    def ranked(self) -> NDArray[np.float32]:
+    def ranked(self) -> Rows:
         """The scores (N, K) that rank the classes, of the kind `combine`."""
         return self.scores[self.combine]
 
@@ -85,26 +89,38 @@ class Run:
         """The one class of each video, int64 (N,)."""
         return np.array([target for (target,) in self.targets], np.int64)
 
-    @cached_property
-    def memberships(self) -> NDArray[np.bool_]:
+    @property
+    def memberships(self) -> Rows:
         """Which classes each video has, bool (N, K)."""
-        found = np.zeros((len(self.paths), len(self.labels)), np.bool_)
-        for row, target in zip(found, self.targets, strict=True):
-            row[list(target)] = True
-        return found
+
+        def of(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+            found = np.zeros((len(rows), len(self.labels)), np.bool_)
+            for row, number in zip(found, rows.tolist(), strict=True):
+                row[list(self.targets[number])] = True
+            return found
+
+        return Computed((len(self.paths), len(self.labels)), of)
+
+    @cached_property
+    def supports(self) -> NDArray[np.int64]:
+        """The number of videos of each class, int64 (K,)."""
+        numbers = np.fromiter((index for target in self.targets for index in set(target)), np.int64)
+        return np.bincount(numbers, minlength=len(self.labels))
+
+    @cached_property
+    def best(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The class with the highest score of each video, int64 (N,), and that score as shown, float64 (N,)."""
+        classes, highest = np.empty(len(self.paths), np.int64), np.empty(len(self.paths))
+        for rows in chunks(len(self.paths)):
+            block = self.ranked[rows]
+            classes[rows] = block.argmax(axis=1)
+            highest[rows] = metrics.shown(block, self.combine, self.activation).max(axis=1)
+        return classes, highest
 
     @cached_property
     def outcomes(self) -> Outcomes:
         """Rank, confidence and loss of each video, if videos have one class each."""
         return metrics.outcomes(self.ranked, self.classes, self.combine, self.activation)
-
-    @cached_property
-    def surest(self) -> NDArray[np.float64]:
-        """The highest score of each video, float64 (N,), if videos have several classes."""
-        found = np.empty(len(self.paths))
-        for rows in metrics.chunks(len(found)):
-            found[rows] = metrics.shown(self.ranked[rows], self.combine, self.activation).max(axis=1)
-        return found
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -125,9 +141,11 @@ class Run:
 
     def records(self) -> Iterator[Record]:
         """The records from which `gather` makes this run."""
-        for row, (path, target) in enumerate(zip(self.paths, self.targets, strict=True)):
-            packed = {f"_{kind}": [pack(scores[row])] for kind, scores in self.scores.items()}
-            yield {"path": path, "status": "ok", "model": self.name, "target": list(target)} | packed
+        for rows in chunks(len(self.paths)):
+            blocks = {f"_{kind}": scores[rows] for kind, scores in self.scores.items()}
+            for number, (path, target) in enumerate(zip(self.paths[rows], self.targets[rows], strict=True)):
+                packed = {kind: [pack(block[number])] for kind, block in blocks.items()}
+                yield {"path": path, "status": "ok", "model": self.name, "target": list(target)} | packed
         yield from self.failed
 
 
@@ -181,29 +199,41 @@ def _check(record: Record) -> None:
     (_FAILED if record["status"] == "error" else _SCORED)(record)
 
 
-def gather(records: Iterable[Record], provenance: Provenance) -> Run:
-    """The run that wrote `records`. Raises ValueError, KeyError or TypeError if they are not those of a run."""
+def gather(lines: Iterable[tuple[int, bytes, Record]], path: Path, provenance: Provenance) -> Run:
+    """The run whose records are these `lines` of the file `path`, from `read_lines`; its scores stay there.
+
+    Raises ValueError, KeyError or TypeError if they are not those of a run.
+    """
+    classes = len(provenance.labels)
     paths: list[str] = []
     targets: list[tuple[int, ...]] = []
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}  # a million targets, but few different ones
     failed: list[Record] = []
-    rows: dict[str, list[NDArray[np.float32]]] = {}
-    for record in records:
+    places: dict[str, array[int]] = {}
+    for end, line, record in lines:
         _check(record)
         if record["status"] == "error":
             failed.append(record)
             continue
         paths.append(record["path"])
-        targets.append(tuple(record["target"]))
+        target = tuple(record["target"])
+        targets.append(known.setdefault(target, target))
         for kind in _KINDS:
             if f"_{kind}" in record:
-                rows.setdefault(kind, []).append(unpack(record[f"_{kind}"][0]))
-    classes = len(provenance.labels)
-    scores = {kind: np.stack(of_kind) for kind, of_kind in rows.items()} or {_KINDS[0]: np.empty((0, classes), "f4")}
-    if any(array.shape != (len(paths), classes) for array in scores.values()):
-        raise ValueError(f"{len(paths)} videos and {classes} classes, but a different number of scores")
-    if any(not 0 <= index < classes for target in targets for index in target):
+                packed = record[f"_{kind}"][0]
+                if len(packed) != packed_length(classes):
+                    raise ValueError(f"{classes} classes, but a different number of scores")
+                places.setdefault(kind, array("q")).append(end - len(line) + line.index(packed.encode()))
+    if any(len(of_kind) != len(paths) for of_kind in places.values()) or (paths and not places):
+        raise ValueError(f"{len(paths)} videos, but a different number of scores")
+    if any(not 0 <= index < classes for target in known for index in target):
         raise ValueError(f"a target that is not one of {classes} classes")
-    return Run(provenance, tuple(paths), tuple(targets), scores, tuple(failed))
+    scores: dict[str, Rows] = {
+        kind: FileRows(path, np.array(of_kind, np.int64), classes, base64=True) for kind, of_kind in places.items()
+    }
+    return Run(
+        provenance, tuple(paths), tuple(targets), scores or {_KINDS[0]: np.empty((0, classes), "f4")}, tuple(failed)
+    )
 
 
 def summarise(run: Run, found: Metrics) -> dict[str, Any]:
@@ -290,7 +320,7 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
         provenance=replace(run.provenance, labels=labels, data_set=data_set),
         paths=tuple(run.paths[row] for row in rows),
         targets=tuple(left(run.targets[row]) for row in rows),
-        scores={kind: scores[np.ix_(rows, np.flatnonzero(kept))] for kind, scores in run.scores.items()},
+        scores={kind: Chosen(scores, rows, np.flatnonzero(kept)) for kind, scores in run.scores.items()},
         failed=failed,
     )
 
@@ -307,12 +337,16 @@ def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
     rows = _common(runs)
     activation = _common_activation(runs)
     kind: Combine = "logits" if activation == "none" else "probabilities"
-    scores = comparison.fuse(
-        [run.ranked[own] for run, own in zip(runs, rows, strict=True)],
-        weights,
-        [run.combine for run in runs],
-        activation=activation,
-    )
+
+    def fused(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        return comparison.fuse(
+            [run.ranked[own[numbers]] for run, own in zip(runs, rows, strict=True)],
+            weights,
+            [run.combine for run in runs],
+            activation=activation,
+        )
+
+    fused(np.arange(0))  # checks the weights
     failed = {record["path"]: record for run in runs for record in run.failed}
     parts = tuple(Fused.of(run.provenance, weight) for run, weight in zip(runs, weights, strict=True))
     return Run(
@@ -325,7 +359,7 @@ def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
         ),
         paths=tuple(runs[0].paths[row] for row in rows[0]),
         targets=tuple(runs[0].targets[row] for row in rows[0]),
-        scores={kind: scores},
+        scores={kind: Computed((len(rows[0]), len(runs[0].labels)), fused)},
         failed=tuple(failed.values()),
     )
 

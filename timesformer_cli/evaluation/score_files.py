@@ -6,12 +6,13 @@ of NumPy's functions lead to the few below, which only make arrays from bytes.
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import realpath
 from pathlib import Path
-from typing import Any, cast, get_args
-from zipfile import BadZipFile, ZipFile
+from typing import IO, Any, cast, get_args
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from timesformer_cli import strict_json
 from timesformer_cli.datasets import Dataset
 from timesformer_cli.errors import InputError, UsageError
+from timesformer_cli.evaluation.rows import Chosen, FileRows, Rows, chunks
 from timesformer_cli.evaluation.run import Run
 from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.specs import Activation, Combine
@@ -32,14 +34,14 @@ _KNOWN = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """`scores` float32 (N, K) from the file `path`, of the kind `combine`.
+    """`scores` float32 (N, K) from the file `path`, of the kind `combine`; they may stay in the file.
 
     `paths` of the videos, `labels` (names of the classes), `targets` (class numbers of each video) and `activation`
     (what makes scores of logits) are None if the file lacks them.
     """
 
     path: Path
-    scores: NDArray[np.float32]
+    scores: Rows
     combine: Combine
     paths: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
@@ -79,7 +81,7 @@ def read_scores(path: Path) -> Scores:
 
 
 def _checked(found: Scores) -> Scores:
-    if found.scores.ndim != 2 or not found.scores.size:
+    if len(found.scores.shape) != 2 or 0 in found.scores.shape:
         raise InputError(f"{found.path}: scores have the shape {found.scores.shape}; expected one row per video")
     videos, classes = found.scores.shape
     for what, parts in (("paths", found.paths), ("labels of videos", found.targets)):
@@ -87,14 +89,14 @@ def _checked(found: Scores) -> Scores:
             raise InputError(f"{found.path}: scores of {videos} videos, but {len(parts)} {what}")
     if found.labels is not None and len(found.labels) != classes:
         raise InputError(f"{found.path}: scores for {classes} classes, but names of {len(found.labels)}")
-    numbers = [index for target in found.targets or () for index in target]
+    numbers = {index for target in set(found.targets or ()) for index in target}
     if numbers and not 0 <= min(numbers) <= max(numbers) < classes:
         raise InputError(
             f"{found.path}: labels from {min(numbers)} to {max(numbers)}, but scores for {classes} classes"
         )
     if found.paths is not None and len(set(found.paths)) < videos:
         raise InputError(f"{found.path}: has videos more than once; segments of a timeline cannot be evaluated")
-    if not np.isfinite(found.scores).all():
+    if not all(np.isfinite(found.scores[rows]).all() for rows in chunks(videos)):
         raise InputError(f"{found.path}: holds scores that are not finite numbers")
     return found
 
@@ -104,18 +106,19 @@ def _from_npz(path: Path) -> Scores:
         with ZipFile(path) as archive:
             kind: Combine = "probabilities" if "probabilities.npy" in archive.namelist() else "logits"
             size = archive.getinfo(f"{kind}.npy")
-            scores = _array_in(archive, kind, max(_LARGEST_UNPACKED, _LARGEST_RATIO * size.compress_size))
-            if scores.ndim != 2:
+            largest = max(_LARGEST_UNPACKED, _LARGEST_RATIO * size.compress_size)
+            scores: Rows | None = _rows_in(archive, path, size)
+            if scores is None:
+                scores = _array_in(archive, kind, largest).astype(np.float32, copy=False)
+            if len(scores.shape) != 2:
                 return Scores(path, scores, kind)  # it is refused as others of such a shape
             videos, classes = scores.shape
             targets = None
             if "target.npy" in archive.namelist():
-                target = _array_in(archive, "target", videos * max(classes, 8) + _LARGEST_HEADER)
-                rows = map(np.flatnonzero, target) if target.dtype == np.bool_ else target[:, None]
-                targets = tuple(tuple(map(int, row)) for row in rows)
+                targets = _targets_in(archive, videos, classes)
             return Scores(
                 path=path,
-                scores=scores.astype(np.float32, copy=False),
+                scores=scores,
                 combine=kind,
                 paths=tuple(map(shown, _texts_in(archive, "path", videos))),
                 labels=_texts_in(archive, "labels", classes),
@@ -145,6 +148,57 @@ def _array_in(archive: ZipFile, name: str, largest: int) -> NDArray[Any]:
         return array
 
 
+def _targets_in(archive: ZipFile, videos: int, classes: int) -> tuple[tuple[int, ...], ...]:
+    """Class numbers, from an array of them (N,), or from memberships bool (N, K), which are read block by block."""
+    with archive.open("target.npy") as member:
+        shape, by_columns, dtype = _header_of(member)
+        if dtype != np.bool_ or by_columns or shape != (videos, classes):
+            target = _array_in(archive, "target", videos * max(classes, 8) + _LARGEST_HEADER)
+            found = map(np.flatnonzero, target) if target.dtype == np.bool_ else target[:, None]
+            return tuple(tuple(map(int, row)) for row in found)
+        targets: list[tuple[int, ...]] = []
+        known: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for rows in chunks(videos):
+            count = rows.stop - rows.start
+            block = np.frombuffer(member.read(count * classes), np.bool_).reshape(count, classes)
+            for row in block:
+                numbers = tuple(np.flatnonzero(row).tolist())
+                targets.append(known.setdefault(numbers, numbers))
+        return tuple(targets)
+
+
+def _header_of(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether by columns, and type of an array. Raises ValueError or KeyError for what NumPy does not write."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    return read[np.lib.format.read_magic(member)](member)
+
+
+def _rows_in(archive: ZipFile, path: Path, entry: ZipInfo) -> Rows | None:
+    """The rows of an array float32 (N, K) that is stored by rows and as it is, as runs leave it; else None.
+
+    Reads it once, to compare its checksum. Raises BadZipFile, EOFError or ValueError if it is damaged.
+    """
+    if entry.compress_type != ZIP_STORED:
+        return None
+    with archive.open(entry) as member:
+        shape, by_columns, dtype = _header_of(member)
+        if len(shape) != 2 or by_columns or dtype != np.dtype("<f4"):
+            return None
+        header = member.tell()
+        while member.read(_BLOCK):
+            pass
+    videos, classes = shape
+    if entry.file_size != header + 4 * videos * classes:
+        raise ValueError(
+            f"{entry.filename} has {entry.file_size:,} bytes, which are not {videos:,} x {classes:,} numbers"
+        )
+    with path.open("rb") as file:
+        file.seek(entry.header_offset + 26)  # where the local header has the lengths of the name and of the rest
+        name, extra = struct.unpack("<HH", file.read(4))
+    first = entry.header_offset + 30 + name + extra + header
+    return FileRows(path, first + 4 * classes * np.arange(videos, dtype=np.int64), classes)
+
+
 def _texts_in(archive: ZipFile, name: str, number: int) -> tuple[str, ...]:
     """Texts (N,), where N should be `number`.
 
@@ -152,8 +206,7 @@ def _texts_in(archive: ZipFile, name: str, number: int) -> tuple[str, ...]:
     block.
     """
     with archive.open(f"{name}.npy") as member:
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, _, dtype = read[np.lib.format.read_magic(member)](member)
+        shape, _, dtype = _header_of(member)
         if len(shape) != 1 or dtype.kind != "U" or not dtype.itemsize:
             raise ValueError(f"{name} holds {dtype} of the shape {shape}; texts were expected")
         if shape[0] > number:
@@ -195,17 +248,23 @@ def _from_parquet(path: Path) -> Scores:
     from timesformer_cli.results.formats.parquet import check_pyarrow
 
     check_pyarrow()
-    from pyarrow.parquet import read_table
+    from pyarrow.parquet import ParquetFile
 
-    table = read_table(path, columns=["path", "logits"])
-    logits = np.array(table.column("logits").to_pylist(), np.float32)
-    stated = table.schema.metadata
+    with ParquetFile(path) as file:
+        stated = file.schema_arrow.metadata
+        labels = tuple(map(str, strict_json.loads(stated[b"labels"])))
+        logits = np.empty((file.metadata.num_rows, len(labels)), np.float32)
+        paths: list[str] = []
+        for batch in file.iter_batches(columns=["path", "logits"]):
+            rows = slice(len(paths), len(paths) + len(batch))
+            logits[rows] = batch.column("logits").flatten().to_numpy().reshape(len(batch), -1)
+            paths += map(shown, batch.column("path").to_pylist())
     return Scores(
         path=path,
         scores=logits,
         combine="logits",
-        paths=tuple(map(shown, table.column("path").to_pylist())),
-        labels=tuple(map(str, strict_json.loads(stated[b"labels"]))),
+        paths=tuple(paths),
+        labels=labels,
         activation=_activation(stated[b"activation"].decode()) if b"activation" in stated else None,
     )
 
@@ -370,7 +429,7 @@ def match_scores(
         provenance=provenance,
         paths=tuple(sample.path for _, sample in placed),
         targets=tuple(sample.labels for _, sample in placed),
-        scores={found.combine: found.scores[[row for row, _ in placed]]},
+        scores={found.combine: Chosen(found.scores, np.array([row for row, _ in placed], np.int64))},
         failed=tuple(failed),
     )
 

@@ -343,7 +343,11 @@ def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
         ) from None
 
 
-def read_records(path: Path, check: Callable[[Record], None] = lambda _: None) -> Iterator[tuple[int, Record]]:
+def _unchecked(_: Record) -> None:
+    """Take a record as it is."""
+
+
+def read_records(path: Path, check: Callable[[Record], None] = _unchecked) -> Iterator[tuple[int, Record]]:
     """Each record, preceded by the offset of the byte after it; a torn record at the end is left out.
 
     After a zero byte nothing is read: a power cut can leave zeros instead of lines that were not synced yet. `check`
@@ -352,6 +356,11 @@ def read_records(path: Path, check: Callable[[Record], None] = lambda _: None) -
     Raises:
         OutputError: a line before other records is not a record, or fails the check; or the file cannot be read.
     """
+    return ((end, record) for end, _, record in read_lines(path, check))
+
+
+def read_lines(path: Path, check: Callable[[Record], None] = _unchecked) -> Iterator[tuple[int, bytes, Record]]:
+    """As `read_records`, with the line of each record."""
     end = 0
     with told(path, "read"), path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -370,7 +379,7 @@ def read_records(path: Path, check: Callable[[Record], None] = lambda _: None) -
                     "again with `overwrite`"
                 ) from error
             end += len(line)
-            yield end, record
+            yield end, line, record
 
 
 def _parse(line: bytes) -> Record | None:

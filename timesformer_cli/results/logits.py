@@ -11,14 +11,14 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZipFile
 
 import numpy as np
-from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import UsageError
 from timesformer_cli.results.formats.parquet import check_pyarrow
+from timesformer_cli.results.npz import add_array, add_texts, utf32
 from timesformer_cli.specs import Activation
 
 ROWS_IN_A_GROUP = 4096
@@ -83,38 +83,20 @@ def _save_npz(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], acti
         paths, starts, ends, logits = (stack.enter_context(TemporaryFile(dir=path.parent)) for _ in range(4))
         number, longest = 0, 0
         for row in rows:
-            text = _utf32(row.path)
+            text = utf32(row.path)
             paths.write(_LENGTH.pack(len(text)) + text)
             starts.write(struct.pack("<d", row.start))
             ends.write(struct.pack("<d", row.end))
             logits.write(row.logits.astype("<f4").tobytes())
             number, longest = number + 1, max(longest, len(text))
         archive = stack.enter_context(ZipFile(path, "w"))
-        _add(archive, "logits", "<f4", (number, len(labels)), _chunks(logits))
-        _add(archive, "start", "<f8", (number,), _chunks(starts))
-        _add(archive, "end", "<f8", (number,), _chunks(ends))
-        _add_text(archive, "path", number, longest, _texts(paths))
-        names = [_utf32(label) for label in labels]
-        _add_text(archive, "labels", len(names), max(map(len, names), default=0), names)
-        _add(archive, "activation", f"<U{len(activation)}", (), [_utf32(activation)])
-
-
-def _add(
-    archive: ZipFile, name: str, dtype: str, shape: tuple[int, ...], data: Iterable[bytes], method: int = ZIP_STORED
-) -> None:
-    info = ZipInfo(f"{name}.npy")
-    info.compress_type = method
-    with archive.open(info, "w", force_zip64=True) as member:
-        write_array_header_1_0(member, {"descr": dtype, "fortran_order": False, "shape": shape})
-        for chunk in data:
-            member.write(chunk)
-
-
-def _add_text(archive: ZipFile, name: str, number: int, longest: int, texts: Iterable[bytes]) -> None:
-    """Text of a fixed width, `longest` bytes of UTF-32. One long path makes all texts long, but zeros compress well."""
-    width = max(longest, 4)  # NumPy has no text of width 0
-    padded = (text.ljust(width, b"\0") for text in texts)
-    _add(archive, name, f"<U{width // 4}", (number,), padded, ZIP_DEFLATED)
+        add_array(archive, "logits", "<f4", (number, len(labels)), _chunks(logits))
+        add_array(archive, "start", "<f8", (number,), _chunks(starts))
+        add_array(archive, "end", "<f8", (number,), _chunks(ends))
+        add_texts(archive, "path", number, longest, _texts(paths))
+        names = [utf32(label) for label in labels]
+        add_texts(archive, "labels", len(names), max(map(len, names), default=0), names)
+        add_array(archive, "activation", f"<U{len(activation)}", (), [utf32(activation)])
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
@@ -126,11 +108,6 @@ def _texts(file: IO[bytes]) -> Iterator[bytes]:
     file.seek(0)
     while head := file.read(_LENGTH.size):
         yield file.read(*_LENGTH.unpack(head))
-
-
-def _utf32(text: str) -> bytes:
-    # As NumPy stores text, including file names that are not UTF-8.
-    return text.encode("utf-32-le", "surrogatepass")
 
 
 def _save_parquet(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], activation: Activation) -> None:

@@ -65,9 +65,9 @@ def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path, c
 def worst(run: Run) -> list[int]:
     """Rows of the videos that are wrong with the highest scores, the highest first."""
     if run.multi_label:
-        best = run.ranked.argmax(axis=1)
-        wrong = ~run.memberships[np.arange(len(best)), best]
-        scores = run.surest
+        best, scores = run.best
+        pairs = zip(best.tolist(), run.targets, strict=True)
+        wrong = np.array([answer not in target for answer, target in pairs], np.bool_)
     else:
         wrong, scores = run.outcomes.ranks > 0, run.outcomes.confidences
     rows = np.flatnonzero(wrong)
@@ -105,7 +105,7 @@ def alike(confusion: NDArray[np.int64]) -> list[int]:
 def _classes(run: Run) -> Iterator[Json]:
     if run.multi_label:
         precisions = metrics.average_precision(run.ranked, run.memberships).tolist()
-        for videos, precision in zip(run.memberships.sum(axis=0).tolist(), precisions, strict=True):
+        for videos, precision in zip(run.supports.tolist(), precisions, strict=True):
             yield {"videos": videos, "value": precision if videos else None}
         return
     for result in metrics.per_class(run.confusion):
@@ -128,10 +128,10 @@ def _mistakes(run: Run, conditions: Json, folder: Path) -> list[Json]:
     mistakes: list[Json] = []
     for row in rows:
         path = run.paths[row]
-        answer = int(run.ranked[row].argmax())
+        answer = int(run.best[0][row] if run.multi_label else run.outcomes.predicted[row])
         mistake: Json = {"path": path, "url": url_of(path, way), "targets": run.targets[row], "answer": answer}
         if run.multi_label:
-            mistake["score"] = float(run.surest[row])
+            mistake["score"] = float(run.best[1][row])
         else:
             found = run.outcomes
             mistake["score"] = float(found.confidences[row])
