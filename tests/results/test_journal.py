@@ -285,6 +285,27 @@ class TestResume:
             stopped(target)
         assert [json.loads(line)["path"] for line in target.read_bytes().splitlines()] == PATHS
 
+    def test_records_are_not_parsed_again(self, new: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A million of them would take a minute."""
+        target, odd = new("jsonl"), os.fsdecode(b'caf\xe9 "\\ \t.mp4')
+        go_on(target, paths=[odd, *PATHS], errors=(PATHS[0],))
+
+        def parse(line: bytes) -> None:
+            raise AssertionError(line)
+
+        monkeypatch.setattr("timesformer_cli.results.journal._parse", parse)
+        ledger = Ledger(target, "jsonl", PROVENANCE)
+        ledger.resume(retry_errors=True)
+        assert [path in ledger for path in (odd, *PATHS)] == [True, False, True, True, True]
+        assert (ledger.failed, ledger.past.count) == (1, 4)
+
+    def test_records_that_another_program_wrote_anew(self, new: Any) -> None:
+        target = new("jsonl")
+        go_on(target, stop=3, errors=(PATHS[0],))
+        lines = target.read_text(encoding="utf-8").splitlines()
+        target.write_text("".join(json.dumps(json.loads(line), sort_keys=True) + "\n" for line in lines))
+        assert go_on(target, retry=True) == [PATHS[0], PATHS[3]]
+
     def test_a_hundred_thousand_paths(self) -> None:
         paths = [f"clips/{number}.mp4" for number in range(100_000)]
         known = PathSet()

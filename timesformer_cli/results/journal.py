@@ -10,13 +10,14 @@ An output NAME has these files beside it:
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from timesformer_cli import strict_json
 from timesformer_cli.errors import OutputError
@@ -26,6 +27,8 @@ from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.results.record import Record, check_record, private_line, spans
 from timesformer_cli.results.settings import Provenance, check_settings, completed, differences
 from timesformer_cli.results.writers import Format, write_file
+
+T = TypeVar("T")
 
 
 def is_durable(target: Path, format: Format) -> bool:
@@ -256,31 +259,29 @@ class Ledger:
         return holds
 
     def _read_journals(self, *, retry_errors: bool) -> Past:
-        digests, failed, end = bytearray(), set(), 0
-        holds = Holdings()
-        for line_end, record in read_records(self._journal):
+        done, failed = PathSet(), set[bytes]()
+        videos = paths = end = 0
+        for line_end, _, (path, is_failed) in _read(self._journal, _head):
             end = line_end
-            digests += digest_of(record["path"])
-            holds = holds.and_path(record["path"], failed=False)
-            if record["status"] == "error":
-                failed.add(digest_of(record["path"]))
-        self._note_torn(self._journal, end)
-        if self._retries.exists():
-            failed = self._read_retries(failed)
-        self._holds = holds._replace(failed=len(failed))
-        done = PathSet()
-        for start in range(0, len(digests), DIGEST):
-            digest = bytes(digests[start : start + DIGEST])
-            if not (retry_errors and digest in failed):
+            digest = digest_of(path)
+            videos, paths = videos + 1, paths + int.from_bytes(digest, "big")
+            if is_failed:
+                failed.add(digest)
+            else:
                 done.add_digest(digest)
-        return Past(done, failed)
+        self._note_torn(self._journal, end)
+        again = self._read_retries(failed) if self._retries.exists() else failed
+        for digest in failed if not retry_errors else failed - again:
+            done.add_digest(digest)
+        self._holds = Holdings(videos, len(again), paths % (1 << 8 * DIGEST))
+        return Past(done, again)
 
     def _read_retries(self, failed: set[bytes]) -> set[bytes]:
         """The digests of videos that still count as failed after the retries."""
         failed, end = set(failed), 0
-        for line_end, record in read_records(self._retries):
+        for line_end, _, (path, is_failed) in _read(self._retries, _head):
             end = line_end
-            (failed.add if record["status"] == "error" else failed.discard)(digest_of(record["path"]))
+            (failed.add if is_failed else failed.discard)(digest_of(path))
         self._note_torn(self._retries, end)
         return failed
 
@@ -361,12 +362,16 @@ def read_records(path: Path, check: Callable[[Record], None] = _unchecked) -> It
 
 def read_lines(path: Path, check: Callable[[Record], None] = _unchecked) -> Iterator[tuple[int, bytes, Record]]:
     """As `read_records`, with the line of each record."""
+    return _read(path, _parse)
+
+
+def _read(path: Path, parse: Callable[[bytes], T | None]) -> Iterator[tuple[int, bytes, T]]:
     end = 0
     with told(path, "read"), path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            record = _parse(line)
+            record = parse(line)
             if record is None:
-                if b"\0" not in line and any(_parse(later) for later in file):
+                if b"\0" not in line and any(parse(later) for later in file):
                     raise OutputError(
                         f"{path}: line {number} is not a record; the file was changed since it was written"
                     )
@@ -380,6 +385,22 @@ def read_lines(path: Path, check: Callable[[Record], None] = _unchecked) -> Iter
                 ) from error
             end += len(line)
             yield end, line, record
+
+
+# As every run writes it. A million records are to be resumed in seconds, so the rest of them is not parsed.
+_HEAD = re.compile(rb'\{"path": ("(?:[^"\\\0-\x1f]|\\.)*"), "status": "(ok|error)", ')
+
+
+def _head(line: bytes) -> tuple[str, bool] | None:
+    """The path of a record, and whether it is of a failure; None if the line is not a record."""
+    found = _HEAD.match(line)
+    if found and line.endswith(b"}\n") and b"\0" not in line:
+        try:
+            return json.loads(found[1]), found[2] == b"error"
+        except ValueError:
+            return None
+    record = _parse(line)
+    return None if record is None else (record["path"], record["status"] == "error")
 
 
 def _parse(line: bytes) -> Record | None:

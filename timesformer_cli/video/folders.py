@@ -7,6 +7,7 @@ import fnmatch
 import glob
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -40,6 +41,27 @@ class Visited:
         new = key not in self._known
         self._known.add(key)
         return new
+
+
+class RealPaths:
+    """Paths without links, as `os.path.realpath` gives them; each folder is resolved once for all its files."""
+
+    _MOST = 4096  # folders that are remembered
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def of(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        if name in ("", os.curdir, os.pardir) or sys.platform == "win32":  # where a name may be a short form
+            return os.path.realpath(path)
+        real = self._folders.get(folder)
+        if real is None:
+            if len(self._folders) == self._MOST:
+                self._folders.clear()
+            real = self._folders[folder] = os.path.realpath(folder)
+        joined = os.path.join(real, name)
+        return os.path.realpath(joined) if os.path.islink(joined) else joined
 
 
 def walk(folder: str, choose: Choose, visited: Visited) -> Iterator[str]:

@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,10 +44,10 @@ def find(sources: Sequence[str], lists: Sequence[Path] = (), *, frames: bool = F
         InputError: a folder without videos, a glob that matches nothing, an unreadable list.
     """
     search = _Search(frames)
-    seen = PathSet()
+    seen, real = PathSet(), folders.RealPaths()
     for path in _paths(sources, lists, search):
         item = addresses.item_at(path, frames)
-        if seen.add(item.path if addresses.is_address(path) else os.path.realpath(addresses.local_path(path))):
+        if seen.add(item.path if addresses.is_address(path) else real.of(addresses.local_path(path))):
             yield item
 
 
@@ -58,6 +59,7 @@ class Listing:
     """
 
     _BLOCK = 1000
+    _PATIENCE = 0.02  # seconds
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._items = items
@@ -89,13 +91,14 @@ class Listing:
 
     def _take(self) -> list[Item]:
         with self._changed:
-            self._changed.wait_for(lambda: self._blocks or self._last or self._ended)
+            # A block is worth a short wait: to hand over single items would cost more than to find them.
+            if not self._changed.wait_for(lambda: self._blocks or self._ended, self._PATIENCE):
+                self._changed.wait_for(lambda: self._blocks or self._last or self._ended)
             if not self._blocks:
                 block, self._last = self._last, []
                 return block
             packed = self._blocks.popleft()
-        unpacked: list[Item] = pickle.loads(zlib.decompress(packed))
-        return unpacked
+        return list(starmap(Item, pickle.loads(zlib.decompress(packed))))
 
     def _list(self) -> None:
         try:
@@ -112,9 +115,12 @@ class Listing:
             self._last.append(item)
             self._count += 1
             if len(self._last) == self._BLOCK:
-                self._blocks.append(zlib.compress(pickle.dumps(self._last), level=1))
+                fields = [(item.path, item.frames, item.source) for item in self._last]
+                self._blocks.append(zlib.compress(pickle.dumps(fields), level=1))
                 self._last = []
-            self._changed.notify_all()
+                self._changed.notify_all()
+            elif len(self._last) == 1:
+                self._changed.notify_all()
 
 
 class _Search:
