@@ -172,6 +172,31 @@ class TestOpen:
         outputs = [write_shard(tmp_path, Shard(index, count), PATHS[:2]) for index in range(1, count + 1)]
         assert [found["path"] for found in open_shards(outputs).records()] == PATHS[:2]
 
+    @pytest.mark.parametrize("size", [1, 100, 2**20])
+    def test_more_shards_than_files_may_be_open(
+        self, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        resource = pytest.importorskip("resource")
+        monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+        monkeypatch.setattr("timesformer_cli.results.shards._AT_ONCE", 40 * size)
+        paths = [f"{number}.mp4" for number in range(130)]
+        outputs = [write_shard(tmp_path, Shard(index, 40), paths) for index in range(1, 41)]
+        with (tmp_path / "next").open("w") as file:
+            limit = file.fileno() + 10
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+        try:
+            assert [found["path"] for found in open_shards(outputs).records()] == paths
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    def test_a_damaged_line_is_named_by_its_number(self, outputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("timesformer_cli.results.shards._AT_ONCE", 1)
+        lines = outputs[0].read_bytes().splitlines(keepends=True)
+        outputs[0].write_bytes(b"".join([lines[0], b"<" + lines[1], *lines[2:]]))
+        with pytest.raises(OutputError, match=r"out\.1-of-3\.jsonl: line 2 is not a record"):
+            list(open_shards(outputs).records())
+
     def test_one_is_missing(self, outputs: list[Path]) -> None:
         with pytest.raises(OutputError, match=r"of 3 shards, number 1, 3 is missing; name the outputs of all$"):
             open_shards(outputs[1:2])

@@ -8,7 +8,9 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -342,6 +344,98 @@ class TestAddresses:
         Path("http://host/a.mp4").touch()
         assert paths("http://host/a.mp4", "http:/host/a.mp4") == ["http://host/a.mp4"]
         assert paths("http://host") == ["http://host/a.mp4"]
+
+
+class Store(fsspec.AbstractFileSystem):
+    """A bucket of 20,000 videos, which counts the pages that are asked for; as s3fs, it lists all if asked to list."""
+
+    protocol = "s3"
+    cachable = False
+    pages = 0
+    breaks_at = 99
+    keys = tuple(f"clips/{number // 100:03}/{number:05}.mp4" for number in range(20_000))
+
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        bucket, _, key = path.partition("/")
+        return bucket, key, None
+
+    def call_s3(
+        self, method: str, *, Bucket: str, Prefix: str, Delimiter: str, ContinuationToken: str = "0"
+    ) -> dict[str, Any]:
+        assert (method, Bucket) == ("list_objects_v2", "bucket")
+        Store.pages += 1
+        if Store.pages >= Store.breaks_at:
+            raise PermissionError("no")
+        keys = [key for key in ("clips/", "clips/.hidden/a.mp4", *self.keys, "clips/z.txt") if key.startswith(Prefix)]
+        keys = [key for key in keys if not Delimiter or Delimiter not in key.removeprefix(Prefix)]
+        start = int(ContinuationToken)
+        page = {"Contents": [{"Key": key} for key in keys[start : start + 1000]]}
+        more = start + 1000 < len(keys)
+        return page | {"IsTruncated": more} | ({"NextContinuationToken": str(start + 1000)} if more else {})
+
+    def ls(self, path: str, detail: bool = True, **_: object) -> list[Any]:
+        raise AssertionError("all pages at once")
+
+
+class Tree(fsspec.AbstractFileSystem):
+    """Folders of 10 videos, which counts those that are listed."""
+
+    protocol = "gs"
+    cachable = False
+    listed: ClassVar[list[str]] = []
+
+    def ls(self, path: str, detail: bool = True, **_: object) -> list[dict[str, Any]]:
+        path = self._strip_protocol(path).rstrip("/")
+        Tree.listed.append(path)
+        if path == "clips":
+            return [{"name": f"clips/{number}", "type": "directory", "size": 0} for number in range(9, -1, -1)]
+        return [{"name": f"{path}/{number}.mp4", "type": "file", "size": 1} for number in range(9, -1, -1)]
+
+
+class TestListingsOfStores:
+    @pytest.fixture(autouse=True)
+    def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for store in (Store, Tree):
+            monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, store.protocol, store)
+        monkeypatch.setattr(Store, "pages", 0)
+        Tree.listed.clear()
+
+    def test_a_limit_fetches_one_page(self) -> None:
+        expected = [f"s3://bucket/{key}" for key in Store.keys]
+        assert [item.path for item in islice(find(["s3://bucket/clips/"]), 20)] == expected[:20]
+        assert Store.pages == 1
+        assert paths("s3://bucket/clips/") == expected
+        assert Store.pages == 1 + 21
+
+    def test_stars(self) -> None:
+        expected = [f"s3://bucket/{key}" for key in Store.keys if key[:9] == "clips/000"]
+        assert paths("s3://bucket/clips/000/*.mp4") == expected
+        assert Store.pages == 1
+        assert paths("s3://bucket/**/00001.mp4") == expected[1:2]
+        with pytest.raises(InputError, match="no video files there"):
+            paths("s3://bucket/clips/*.mp4")
+        assert Store.pages == 1 + 21 + 1  # without the keys below
+
+    def test_a_page_that_cannot_be_fetched(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Store, "breaks_at", 2)
+        found = find(["s3://bucket/clips/"])
+        assert len(list(islice(found, 900))) == 900
+        with pytest.raises(InputError, match=r"^s3://bucket/clips/: access denied"):
+            list(found)
+        monkeypatch.setattr(Store, "breaks_at", 0)
+        (tree / "list.txt").write_text("s3://bucket/clips/\nother.mp4\n")
+        assert paths(lists=(tree / "list.txt",)) == ["s3://bucket/clips/", "other.mp4"]
+
+    def test_folders_are_listed_in_their_turn(self) -> None:
+        expected = [f"gs://clips/{folder}/{number}.mp4" for folder in range(10) for number in range(10)]
+        assert [item.path for item in islice(find(["gs://clips/"]), 20)] == expected[:20]
+        assert Tree.listed == ["clips", "clips/0", "clips/1"]
+        assert paths("gs://clips/") == expected
+        Tree.listed.clear()
+        assert paths("gs://clips/*/3.mp4") == expected[3::10]
+        with pytest.raises(InputError, match="no video files there"):
+            paths("gs://clips/*.mp4")
+        assert len(Tree.listed) == 11 + 1  # one level has no need of the folders below
 
 
 class TestFolders:

@@ -457,9 +457,9 @@ class TestVideos:
         for path, page in listing.items():
             web.add(f"/api/datasets/o/n{path}", json.dumps(page).encode(), type="application/json")
         web.add("/datasets/o/n/resolve/main/clips/a.mp4", content)
-        found = search("hf://datasets/o/n/clips/")
+        found = list(search("hf://datasets/o/n/clips/"))
         assert found == ["hf://datasets/o/n/clips/a.mp4", "hf://datasets/o/n/clips/b.txt"]
-        assert search("hf://datasets/o/n/clips/*.mp4") == found[:1]
+        assert list(search("hf://datasets/o/n/clips/*.mp4")) == found[:1]
         assert read(found[0], [7, 59])[0] == [7, 59]
         assert error_of("hf://datasets/o/n/clips/c.mp4")[0] == "not_found"
         assert error_of("hf://datasets/o/m/a.mp4")[0] == "not_found"
@@ -738,13 +738,13 @@ class TestSearch:
     def test_found(self, address: str, found: list[str]) -> None:
         base = address[: address.index("*")] if "*" in address else address
         base = base[: base.rindex("/") + 1]
-        assert search(address) == [base + name for name in found]
+        assert list(search(address)) == [base + name for name in found]
 
     def test_what_is_found_can_be_read(self, memory: Any, clips: dict[str, Path]) -> None:
         memory.pipe_file("/clips-2/f.mp4", clips["mp4"].read_bytes())
-        assert read(search("memory://clips-2/")[0], [7])[0] == [7]
+        assert read(next(search("memory://clips-2/")), [7])[0] == [7]
 
     def test_missing_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "s3fs", None)
         with pytest.raises(VideoError, match="pip install s3fs"):
-            search("s3://bucket/")
+            next(search("s3://bucket/"))

@@ -11,7 +11,7 @@ An output NAME has these files beside it:
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import FileIO
@@ -194,7 +194,7 @@ class Ledger:
                 save_logits(part, rows, labels, format=ending, activation=self._provenance.recipe.activation)
         if self._journal != self._target:
             origin = self._provenance.origin
-            records = (record for _, record in read_records(self._journal, check_record))
+            records = (record for _, record in read_records(self._journal, check=check_record))
             with replacing(self._target) as part:
                 write_file(part, self._format, records, origin)
         _write_meta(self._target, self._provenance.to_dict(), self._holds)
@@ -344,12 +344,16 @@ def read_meta(target: Path) -> tuple[dict[str, Any], Holdings | None]:
         ) from None
 
 
-def _unchecked(_: Record) -> None:
+def _unchecked(_: object) -> None:
     """Take a record as it is."""
 
 
-def read_records(path: Path, check: Callable[[Record], None] = _unchecked) -> Iterator[tuple[int, Record]]:
-    """Each record, preceded by the offset of the byte after it; a torn record at the end is left out.
+def read_records(
+    path: Path, start: int = 0, first: int = 1, *, check: Callable[[Record], None] = _unchecked
+) -> Generator[tuple[int, Record], None, None]:
+    """Each record from the byte `start` on, which begins line `first`, preceded by the offset of the byte after it.
+
+    A torn record at the end is left out.
 
     After a zero byte nothing is read: a power cut can leave zeros instead of lines that were not synced yet. `check`
     raises ValueError for a record with fields that will not do.
@@ -357,18 +361,26 @@ def read_records(path: Path, check: Callable[[Record], None] = _unchecked) -> It
     Raises:
         OutputError: a line before other records is not a record, or fails the check; or the file cannot be read.
     """
-    return ((end, record) for end, _, record in read_lines(path, check))
+    return ((end, record) for end, _, record in _read(path, _parse, start, first, check=check))
 
 
-def read_lines(path: Path, check: Callable[[Record], None] = _unchecked) -> Iterator[tuple[int, bytes, Record]]:
+def read_lines(path: Path) -> Iterator[tuple[int, bytes, Record]]:
     """As `read_records`, with the line of each record."""
     return _read(path, _parse)
 
 
-def _read(path: Path, parse: Callable[[bytes], T | None]) -> Iterator[tuple[int, bytes, T]]:
-    end = 0
+def _read(
+    path: Path,
+    parse: Callable[[bytes], T | None],
+    start: int = 0,
+    first: int = 1,
+    *,
+    check: Callable[[T], None] = _unchecked,
+) -> Iterator[tuple[int, bytes, T]]:
+    end = start
     with told(path, "read"), path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        file.seek(start)
+        for number, line in enumerate(file, first):
             record = parse(line)
             if record is None:
                 if b"\0" not in line and any(parse(later) for later in file):
@@ -418,7 +430,7 @@ def _identifies(record: Record) -> bool:
 
 
 def _logits_in(journal: Path) -> Iterator[LogitsRow]:
-    for _, record in read_records(journal, check_record):
+    for _, record in read_records(journal, check=check_record):
         for span, packed in zip(spans(record), record.get("_logits", ()), strict=True):
             yield LogitsRow(record["path"], span["start"], span["end"], unpack(packed))
 

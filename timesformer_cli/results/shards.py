@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -11,6 +12,8 @@ from timesformer_cli.errors import OutputError
 from timesformer_cli.results.journal import Holdings, read_meta, read_records
 from timesformer_cli.results.record import Record, check_record
 from timesformer_cli.results.settings import Provenance, Shard, differences
+
+_AT_ONCE = 2**23  # bytes of all shards that a merge reads before it goes on to the next lines
 
 
 def parse_shard(text: str, environment: Mapping[str, str]) -> Shard:
@@ -86,22 +89,37 @@ class Shards:
         Raises:
             OutputError: the records are not those that the runs wrote, which is known only at the end.
         """
-        readers = [read_records(path, check_record) for path in self.paths]
+        size = _AT_ONCE // len(self.paths)
+        readers = [_in_pieces(path, size) for path in self.paths]
         found = [Holdings()] * len(readers)
         for turn in cycle(range(len(readers))):
             entry = next(readers[turn], None)
             if entry is None:
                 break
-            found[turn] = found[turn].and_record(entry[1])
-            yield entry[1]
+            found[turn] = found[turn].and_record(entry)
+            yield entry
         for number, (path, held, holds, rest) in enumerate(zip(self.paths, self.held, found, readers, strict=True), 1):
-            for _, record in rest:
+            for record in rest:
                 holds = holds.and_record(record)
             if holds != held:
                 raise OutputError(
                     f"{path}: does not hold the {held.videos} records that its run wrote; copy it again, or "
                     f"complete it with `shard={Shard(number, len(self.paths))}` `resume`"
                 )
+
+
+def _in_pieces(path: Path, size: int) -> Iterator[Record]:
+    """The records of a file, `size` bytes or a line at a time. In between it is closed: there may be many shards."""
+    end, number, piece = 0, 1, [Record()]
+    while piece:
+        piece, start = [], end
+        with closing(read_records(path, start, number, check=check_record)) as records:
+            for end, record in records:
+                piece.append(record)
+                if end - start >= size:
+                    break
+        number += len(piece)
+        yield from piece
 
 
 def open_shards(paths: Sequence[Path]) -> Shards:

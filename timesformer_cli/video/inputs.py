@@ -178,17 +178,19 @@ def _found_at(address: str, search: _Search) -> Iterator[str]:
     if search.frames or not addresses.is_folder(address):
         yield address
         return
+    found = False
     try:
-        videos = _videos_at(address)
+        for video in _videos_at(address):
+            found = True
+            yield video
     except VideoError as error:
         raise InputError(f"{addresses.shown(address)}: {error}") from error
-    if not videos:
+    if not found:
         raise InputError(f"{addresses.shown(address)}: no video files there; looked for the extensions {_EXTENSIONS}")
-    yield from videos
 
 
-def _videos_at(address: str) -> list[str]:
-    return [path for path in remote.search(address) if _is_video_name(path)]
+def _videos_at(address: str) -> Iterator[str]:
+    return filter(_is_video_name, remote.search(address))
 
 
 def _globbed(pattern: str, search: _Search) -> Iterator[str]:
@@ -227,12 +229,16 @@ def _listed(paths: Iterable[str], search: _Search) -> Iterator[str]:
 
 def _listed_at(address: str, search: _Search) -> Iterator[str]:
     # Lines are names, not patterns.
-    folder = addresses.is_folder(address) and "*" not in address and not search.frames
-    try:
-        found = _videos_at(address) if folder else []
-    except VideoError:
-        found = []
-    yield from found or [address]
+    listed = False
+    if addresses.is_folder(address) and "*" not in address and not search.frames:
+        try:
+            for video in _videos_at(address):
+                listed = True
+                yield video
+        except VideoError:
+            listed = False  # the record of the folder will tell
+    if not listed:
+        yield address
 
 
 def _videos(entries: Iterator[folders.Entry]) -> folders.Names:

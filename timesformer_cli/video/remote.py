@@ -23,30 +23,78 @@ _LONGEST = 16
 _WORTH_SKIPPING = 2**20
 
 
-def search(address: str) -> list[str]:
-    """The files below a remote folder, or that match a pattern with stars; sorted, without hidden ones.
+def search(address: str) -> Iterator[str]:
+    """The files below a remote folder, or that match a pattern with stars, without hidden ones.
+
+    They are listed as they are asked for: on S3 page by page in the order of their keys, elsewhere (and for a pattern
+    of several levels) folder by folder in the order of names.
 
     Raises:
-        VideoError: the folder cannot be listed.
+        VideoError: a folder cannot be listed.
     """
     # Only stars are special.
-    pattern = re.sub(r"[?\[]", r"[\g<0>]", address)
-    base = address[: address.index("*")] if "*" in address else address
+    pattern = re.sub(r"[?\[]", r"[\g<0>]", address) if "*" in address else ""
+    base = address[: address.index("*")] if pattern else address
     base = base[: base.rindex("/") + 1]
+    rest = address[len(base) :]
     try:
-        fs, path = _filesystem(pattern if "*" in address else address)
-        if "*" in address:
-            found = [name for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"]
-        else:
-            found = fs.find(path)
-        root = _filesystem(base)[1].rstrip("/") + "/"
+        fs, folder = _filesystem(base)
+        root = folder.rstrip("/") + "/"
+        depth = None if "**" in rest or not pattern else rest.count("/") + 1
+        matches = _matcher(_filesystem(pattern)[1]) if pattern else None
+        paged = hasattr(fs, "call_s3") and depth in (None, 1)
+        for name in _keys(fs, folder, deep=depth is None) if paged else _walk(fs, folder, depth):
+            # The beginning stays as the user typed it.
+            below = name.removeprefix(root)
+            if (matches is None or matches(name)) and not re.search(r"(^|/)\.", below):
+                yield base + below
     except VideoError:
         raise
     except Exception as error:
         raise failure(error, base) from error
-    # The beginning stays as the user typed it.
-    names = sorted(name.removeprefix(root).split("/") for name in found)
-    return [base + "/".join(parts) for parts in names if not any(part.startswith(".") for part in parts)]
+
+
+def _matcher(pattern: str) -> Callable[[str], object]:
+    from fsspec.utils import glob_translate  # type: ignore[import-untyped]
+
+    return re.compile(glob_translate(pattern)).match
+
+
+def _keys(fs: Any, folder: str, *, deep: bool) -> Iterator[str]:
+    """Files in a folder of s3fs, and `deep` in it; its own functions fetch all pages before they return."""
+    bucket, key, _ = fs.split_path(folder)
+    asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", "Delimiter": "" if deep else "/"}
+    page = {"IsTruncated": True}
+    while page.get("IsTruncated"):
+        page = fs.call_s3("list_objects_v2", **asked)
+        yield from (f"{bucket}/{found['Key']}" for found in page.get("Contents", ()) if found["Key"][-1] != "/")
+        asked["ContinuationToken"] = page.get("NextContinuationToken", "")
+
+
+def _walk(fs: Any, folder: str, depth: int | None) -> Iterator[str]:
+    """Files at most so many folders deep; folders are listed when their turn comes."""
+    stack = [_entries(fs, folder)]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif entry["type"] != "directory":
+            yield entry["name"]
+        elif depth is None or len(stack) < depth:
+            stack.append(_entries(fs, entry["name"]))
+
+
+def _entries(fs: Any, folder: str) -> Iterator[dict[str, Any]]:
+    """What is in a folder and not hidden, by name; nothing if it does not exist."""
+    try:
+        found = fs.ls(folder, detail=True)
+    except FileNotFoundError:
+        return
+    own = folder.rstrip("/")
+    named = ((entry["name"].rstrip("/").rpartition("/")[2], entry) for entry in found)
+    for name, entry in sorted(named, key=lambda pair: pair[0]):
+        if not name.startswith(".") and entry["name"].rstrip("/") != own:
+            yield entry
 
 
 class RemoteFile(io.RawIOBase):
