@@ -475,6 +475,18 @@ class TestCommand:
         assert only_line(err).startswith("error: no video to label")
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
+    def test_a_page_that_browsers_do_not_open(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        page, lines = tmp_path / "out.html", tmp_path / "out.jsonl"
+        monkeypatch.setattr("timesformer_cli.results.writers.LARGEST_PAGE", 10_000)
+        outcome = run("predict", "clips", "-o", page, "--limit", "2")
+        assert "browsers do not open" not in outcome.err
+        outcome = run("predict", "clips", "-o", page, "--overwrite")
+        assert outcome.code == 0
+        assert outcome.err.count(f"{page}: a page of more than 0 MB, which browsers do not open; name a .jsonl") == 1
+        assert run("predict", "clips", "-o", lines).err.count("browsers") == 0
+        merged = run("merge", lines, "-o", tmp_path / "merged.html")
+        assert merged.err.count("merged.html: a page of more than 0 MB") == 1
+
     def test_pyarrow_is_named_when_it_is_missing(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

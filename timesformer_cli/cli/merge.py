@@ -41,7 +41,7 @@ def merge(
     from timesformer_cli.results.formats.parquet import check_pyarrow
     from timesformer_cli.results.journal import write_finished
     from timesformer_cli.results.shards import open_shards
-    from timesformer_cli.results.writers import open_writer
+    from timesformer_cli.results.writers import open_writer, too_large_to_open
 
     if output == Path("-"):
         output = None
@@ -62,5 +62,7 @@ def merge(
     else:
         with locked(output):
             write_finished(output, chosen, opened.provenance, opened.records(), opened.holds)
+        if (warning := too_large_to_open(output, chosen, output.stat().st_size)) is not None:
+            console.note(warning)
     failed = f", {opened.holds.failed:,} of them failed" if opened.holds.failed else ""
     console.note(f"{opened.holds.videos:,} videos{failed}")

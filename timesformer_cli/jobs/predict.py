@@ -155,6 +155,8 @@ def _write(
                     _write_failure(job, videos, record, tally.reason, writer, report)
                 else:
                     _write_label(job, result, record, tally, writer)
+                if isinstance(writer, Ledger) and (warning := writer.warning()) is not None:
+                    report.note(warning)
             if failed and job.fail_fast:
                 raise InputError(f"{tally.reason}; stopped there, with {plural(tally.labelled, 'video')} labelled")
         tally.seconds = meter.seconds

@@ -26,7 +26,7 @@ from timesformer_cli.results.appender import Appender, sync_names
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.results.record import Record, check_record, private_line, spans
 from timesformer_cli.results.settings import Provenance, check_settings, completed, differences
-from timesformer_cli.results.writers import Format, write_file
+from timesformer_cli.results.writers import Format, too_large_to_open, write_file
 
 T = TypeVar("T")
 
@@ -95,6 +95,8 @@ class Ledger:
         self._torn: dict[Path, int] = {}  # files with a torn record at their end, and the byte where it begins
         self._continues = False
         self._holds = Holdings()
+        self._size = 0
+        self._warned = False
         self.finished = False  # by an earlier run, into a format that takes no more
         self.past = Past(PathSet())
 
@@ -116,6 +118,13 @@ class Ledger:
     @property
     def failed(self) -> int:
         return self._holds.failed
+
+    def warning(self) -> str | None:
+        """A sentence, once, if the output is to be a page that has grown larger than browsers open."""
+        if self._warned or (text := too_large_to_open(self._target, self._format, self._size)) is None:
+            return None
+        self._warned = True
+        return text
 
     def resume(self, *, retry_errors: bool) -> None:
         """Take over the existing results; nothing is changed before `write` or `finish`.
@@ -214,6 +223,7 @@ class Ledger:
     def _append(self, path: Path, line: bytes) -> None:
         with told(path):
             (self._files.get(path) or self._open(path)).write(line)
+        self._size += len(line)
 
     def _open(self, path: Path) -> Appender:
         if self._continues:
@@ -270,6 +280,7 @@ class Ledger:
             else:
                 done.add_digest(digest)
         self._note_torn(self._journal, end)
+        self._size = end
         again = self._read_retries(failed) if self._retries.exists() else failed
         for digest in failed if not retry_errors else failed - again:
             done.add_digest(digest)

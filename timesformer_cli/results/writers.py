@@ -46,6 +46,20 @@ def choose_format(target: Path | None, *, terminal: bool) -> Format:
         raise UsageError(f"{target}: no format has this extension; use one of {known}, or `format`") from None
 
 
+# Bytes. Browsers hold no text of more than half a gigabyte, and a page is one.
+LARGEST_PAGE = 4 * 10**8
+
+
+def too_large_to_open(target: Path, format: Format, size: int) -> str | None:
+    """A sentence if a page of `size` bytes is larger than browsers open."""
+    if format != "html" or size <= LARGEST_PAGE:
+        return None
+    return (
+        f"{target}: a page of more than {LARGEST_PAGE // 10**6} MB, which browsers do not open; name a .jsonl file "
+        "instead, or a page for each part of the videos"
+    )
+
+
 class Writer:
     """Writes each record as it comes, and flushes it, so that an interruption leaves only whole records."""
 
