@@ -4,8 +4,8 @@
 
 Reading is stubbed: each video is the same ten seconds, its scores are drawn from a few thousand rows of random logits,
 and its path, which a list names, does not exist. All else is the command itself, each step in a fresh process. The
-figures are seconds by the clock and of the processor, and the peak of the resident memory, in MiB, which includes about
-100 of imports. The output of each step is kept only until its followers are done: a million videos need 16 GB.
+figures are seconds by the clock and of the processor, and the peak of the resident memory in MiB, imports included. An
+output is removed once no other step needs it: a million videos of 400 classes need 16 GB of disk. Linux only.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,28 +21,31 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from timesformer_cli.flow import Item, Scored, Span, VideoInfo, ViewLabel
+from timesformer_cli.pipeline.run import RunOptions
+from timesformer_cli.specs import Checkpoint
 
 SHARDS = 8
-RENAMED = 200  # of so many videos one has a path of 1,000 characters
+LONG = 200  # of so many videos one has a path of 1,000 characters
 
 Step = Callable[[Path, int], None]
 
 
 @contextmanager
-def stubbed(items: Iterable[Item], checkpoint: Any, run: Any, **_: Any) -> Iterator[Iterator[Scored]]:
+def stubbed(
+    items: Iterable[Item], checkpoint: Checkpoint, run: RunOptions, *, thumbnails: bool = False, **_: object
+) -> Iterator[Iterator[Scored]]:
     """Stands for `score_all`."""
     logits = np.random.default_rng(0).normal(size=(4096, 1, len(checkpoint.labels))).astype(np.float32)
     info = VideoInfo(np.arange(300) / 30, 30.0, 340, 256, "h264")
     span = Span(0.0, 10.0, np.arange(8)[None])
     labels = (ViewLabel(0, "center", tuple(range(0, 256, 32))),)
-    thumbnail = bytes(4500)  # the mean of the pages of the sample videos
+    thumbnail = bytes(4500) if thumbnails else None
     yield (
-        Scored(item, info, span, labels, logits[number % 4096], thumbnail=thumbnail if _.get("thumbnails") else None)
+        Scored(item, info, span, labels, logits[number % 4096], thumbnail=thumbnail)
         for number, item in enumerate(items)
     )
 
@@ -127,8 +131,8 @@ def make(folder: Path, videos: int, classes: int) -> None:
 
     with (folder / "list.txt").open("w", encoding="utf-8") as file:
         for number in range(videos):
-            part = f"{number // 1000:04}" if number % RENAMED else "x" * 200
-            path = "/".join([str(folder / "clips"), *[part] * (1 if number % RENAMED else 4), f"{number:07}.mp4"])
+            part = f"{number // 1000:04}" if number % LONG else "x" * 200
+            path = "/".join([str(folder / "clips"), *[part] * (1 if number % LONG else 4), f"{number:07}.mp4"])
             file.write(path + "\n")
     write_model(folder / "model", [f"class {number:03}" for number in range(classes)])
 
@@ -146,7 +150,13 @@ def run_step(step: str, folder: Path, videos: int) -> None:
     STEPS[step][0](folder, videos)
     seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     print()
-    print(json.dumps({"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss / 1024}))
+    print(json.dumps({"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "peak": peak()}))
+
+
+def peak() -> float:
+    """MiB of this process; `ru_maxrss` would be at least that of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def main() -> None:
@@ -174,8 +184,6 @@ def main() -> None:
 
 
 def remove(folder: Path, patterns: Iterable[str]) -> None:
-    import shutil
-
     for pattern in patterns:
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -18,6 +18,7 @@ import pytest
 from timesformer_cli.errors import InputError
 from timesformer_cli.files import PathSet
 from timesformer_cli.flow import Item
+from timesformer_cli.video.folders import RealPaths
 from timesformer_cli.video.inputs import Listing, find
 
 
@@ -132,6 +133,40 @@ class TestLinks:
     def test_named_pipes_in_a_folder_are_passed_over(self, tree: Path) -> None:
         os.mkfifo(tree / "clips" / "sub" / "a.mp4")
         assert paths("clips/sub") == ["clips/sub/c.webm", "clips/sub/deep/d.avi"]
+
+
+class TestRealPaths:
+    def test_they_are_those_of_the_system(self, tree: Path) -> None:
+        (tree / "link").symlink_to("clips")
+        (tree / "clips/sub/up").symlink_to("..")
+        (tree / "loop").symlink_to("loop")
+        (tree / "far.mp4").symlink_to("link/sub/c.webm")
+        real = RealPaths()
+        for path in (
+            *(
+                "clips/b.mp4",
+                "link/b.mp4",
+                "link/sub/up/b.mp4",
+                "far.mp4",
+                "loop",
+                "loop/a",
+                "none/a.mp4",
+                "",
+                "/",
+                "//",
+            ),
+            *(".", "..", "clips/..", "clips/sub/up/..", "clips/", "link", "./clips/../far.mp4", f"{tree}/link/b.mp4"),
+        ):
+            assert real.of(path) == real.of(path) == os.path.realpath(path)
+
+    def test_a_folder_is_resolved_once(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for number in range(50):
+            (tree / f"clips/{number}.mp4").touch()
+        asked: list[str] = []
+        resolve = os.path.realpath
+        monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(path) or resolve(path))
+        assert len(paths("clips")) == 54
+        assert len(asked) == 3
 
 
 @pytest.mark.usefixtures("tree")

@@ -9,7 +9,6 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import realpath
 from pathlib import Path
 from typing import IO, Any, cast, get_args
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -25,6 +24,7 @@ from timesformer_cli.evaluation.run import Run
 from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.specs import Activation, Combine
 from timesformer_cli.video.addresses import shown
+from timesformer_cli.video.folders import RealPaths
 
 _KNOWN = (
     "known are .npz and .parquet of `save_logits`, and pickles with an array (N, K), a list of N arrays (K,), "
@@ -132,8 +132,8 @@ def _from_npz(path: Path) -> Scores:
 # A compressed array of scores may unpack to this many bytes, or this many times its size in the file if that is more.
 # Floats hardly compress; probabilities that are mostly zero compress several times.
 _LARGEST_UNPACKED, _LARGEST_RATIO = 2**27, 16
-# Characters of all names in a file: a million paths.
-_LARGEST_TEXT = 2**27
+# Characters of all names in a file: a million paths of 500.
+_LARGEST_TEXT = 2**29
 _LARGEST_HEADER = 2**16
 _BLOCK = 2**20
 
@@ -443,8 +443,9 @@ def _rows(found: Scores, dataset: Dataset) -> list[int | None]:
                 f"{dataset.rows} videos, {len(dataset.samples)} of them to evaluate, so the order cannot match them"
             )
         return list(range(dataset.rows))
-    rows = {realpath(path): row for row, path in enumerate(found.paths)}
-    result = [rows.get(realpath(sample.path)) for sample in dataset.samples]
+    real = RealPaths()
+    rows = {real.of(path): row for row, path in enumerate(found.paths)}
+    result = [rows.get(real.of(sample.path)) for sample in dataset.samples]
     if all(row is None for row in result):
         raise InputError(
             f"{found.path}: has no scores of any video of the dataset; a path in it is {found.paths[0]!r}, "
