@@ -111,7 +111,7 @@ def test_it_is_synced_now_and_then_and_at_the_end(
 ) -> None:
     again = threading.Event()
     real = appender.sync
-    monkeypatch.setattr(appender, "sync", lambda descriptor: (real(descriptor), again.set()))
+    monkeypatch.setattr(appender, "sync", lambda *file: (real(*file), again.set()))
     monkeypatch.setattr(appender, "_SYNC", 0.01)
     monkeypatch.setattr(appender, "_GATHER", 0)
     appended = Appender(FileIO(path, "x+"))
@@ -178,7 +178,7 @@ def test_what_was_synced_survives_a_kill(path: Path) -> None:
     code = (
         "import os, sys; from io import FileIO; from timesformer_cli.results import appender;"
         "appender._GATHER = 0; appender._SYNC = 0.0; real = appender.sync;"
-        "appender.sync = lambda descriptor: (real(descriptor), os._exit(9));"
+        "appender.sync = lambda *file: (real(*file), os._exit(9));"
         f"appended = appender.Appender(FileIO({str(path)!r}, 'x+'));"
         "appended.write(b'first\\n'); appended._thread.join()"
     )

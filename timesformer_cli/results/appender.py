@@ -1,6 +1,5 @@
 """Append lines to a file in a thread of its own, and sync them to the disk every few seconds."""
 
-import errno
 import os
 import sys
 import threading
@@ -9,6 +8,8 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
+from timesformer_cli.files import sync
+
 # Seconds that the first waiting line waits for others, and between two syncs.
 _GATHER = 0.1
 _SYNC = 3.0
@@ -16,9 +17,6 @@ _SYNC = 3.0
 # Bytes: so many lines are written without waiting for more, and so many may wait before `write` does.
 _ENOUGH = 2**20
 _MOST = 2**24
-
-# What file systems answer that cannot sync.
-_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Appender:
@@ -31,6 +29,7 @@ class Appender:
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
+        self._path = Path(os.fsdecode(file.name))
         self._lines: list[bytes] = []
         self._waiting = 0  # bytes
         self._due: float | None = None  # when what was written is to be synced
@@ -91,7 +90,7 @@ class Appender:
             self._write(b"".join(lines))
             self._due = self._due or time.monotonic() + _SYNC
         if self._due is not None and (closing or time.monotonic() >= self._due):
-            sync(self._file.fileno())
+            sync(self._file.fileno(), self._path)
             self._sync_name()
             self._due = None
         return not closing
@@ -100,7 +99,7 @@ class Appender:
         """Sync the name of the file, once: it may be new, and so may others beside it."""
         if not self._named:
             self._named = True
-            sync_names(Path(os.fsdecode(self._file.name)).parent)
+            sync_names(self._path.parent)
 
     def _write(self, data: bytes) -> None:
         start, done = self._file.tell(), 0
@@ -110,16 +109,7 @@ class Appender:
         except OSError:
             with suppress(OSError):  # leave whole lines; a resumed run would cut off a torn one
                 self._file.truncate(start + data.rfind(b"\n", 0, done) + 1)
-                sync(self._file.fileno())
-            raise
-
-
-def sync(descriptor: int) -> None:
-    """Sync an open file to the disk, if its file system can. Raises OSError."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
+                sync(self._file.fileno(), self._path)
             raise
 
 
@@ -130,6 +120,6 @@ def sync_names(folder: Path) -> None:
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            sync(descriptor)
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
