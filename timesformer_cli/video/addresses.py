@@ -35,12 +35,14 @@ _SECRET_ENDINGS = ("token", "secret", "credential", "credentials", "apikey", "ap
 
 def is_address(path: str) -> bool:
     """Whether this is not a local path. `a:b.mp4`, `C:/a.mp4` and any name that exists as a file are local."""
+    if "://" not in path:  # most are paths, and a list may have a million
+        return False
     return _SCHEME.match(path) is not None and not os.path.lexists(path) and not _FILE.match(path)
 
 
 def local_path(path: str) -> str:
     """The path in a `file://` address, percent-encoded or plain; any other path is returned unchanged."""
-    match = _FILE.match(path)
+    match = _FILE.match(path) if "://" in path else None
     if match is None or os.path.lexists(path):
         return path
     rest = path[match.end() :]
