@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from testing.command import Outcome, Run, exit_code
 from testing.needs import lack
 from testing.pages import Page, Show
+
+# A slow machine is no failure.
+settings.register_profile("timesformer", deadline=None)
+settings.load_profile("timesformer")
 
 _SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 _MANIFEST = _SHARED_VIDEOS / "MANIFEST.json"

@@ -157,7 +157,7 @@ JSON_VALUES = st.recursive(
 KEYS = sorted({**PUBLISHED, **NEWER, **OLDER, "video_processor_type": ""})
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(KEYS), JSON_VALUES, max_size=3), st.sampled_from([RGB, GRAY]))
 def test_any_json_is_a_recipe_or_one_error(values: dict[str, Any], config: TimesformerConfig) -> None:
     with suppress(ValueError):  # any other exception fails the test

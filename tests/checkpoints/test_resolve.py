@@ -230,7 +230,7 @@ PROCESSOR_KEYS = sorted({**FACEBOOK, **NEWER})
 RECIPE_KEYS = sorted({**asdict(SamplingSpec(num_frames=1)), **asdict(PreprocessSpec(size=(8, 8), short_side=8))})
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(
     st.dictionaries(st.sampled_from(CONFIG_KEYS), JSON_VALUES, max_size=1),
     st.dictionaries(st.sampled_from(PROCESSOR_KEYS), JSON_VALUES, max_size=2),

@@ -412,7 +412,7 @@ MARKS = st.sampled_from("\n\r\t ,;\"'[]{}:|\\/-0159é\x00\ufeff\u2028").map(str.
 class TestWhateverAFileHolds:
     """Only errors of ours come out."""
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.lists(st.one_of(PIECES, MARKS, st.binary(max_size=8)), max_size=8),
         st.sampled_from([None, *FORMATS]),
@@ -421,7 +421,7 @@ class TestWhateverAFileHolds:
     def test_text(self, pieces: list[bytes], format: DatasetFormat | None, options: dict[str, Any]) -> None:
         open_anything(b"".join(pieces), format, options)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.lists(
             st.dictionaries(

@@ -272,14 +272,15 @@ class TestSeveralRuns:
     def test_fusing_by_another_activation(self, tmp_path: Path, activation: Activation) -> None:
         runs = [make(seed=seed, activation=activation, failed=False) for seed in (0, 1)]
         fused = on_disk(tmp_path / "fused", fuse(runs, [1, 3]))
-        values = [run.ranked.astype(np.float64) for run in runs]
+        ranked = fused.ranked[:]
+        values = [run.ranked[:].astype(np.float64) for run in runs]
         first, second = values if activation == "none" else (expit(each) for each in values)
-        np.testing.assert_allclose(fused.ranked, (first + 3 * second) / 4, rtol=1e-6)
+        np.testing.assert_allclose(ranked, (first + 3 * second) / 4, rtol=1e-6)
         assert (fused.activation, fused.combine) == (activation, "logits" if activation == "none" else "probabilities")
         with (tmp_path / "fused" / "predictions.csv").open(encoding="utf-8", errors="replace", newline="") as file:
             rows = list(csv.DictReader(file))
-        assert [float(row["score"]) for row in rows] == pytest.approx(fused.ranked.max(axis=1).tolist(), rel=1e-5)
-        own = fused.ranked[np.arange(5), fused.classes]
+        assert [float(row["score"]) for row in rows] == pytest.approx(ranked.max(axis=1).tolist(), rel=1e-5)
+        own = ranked[np.arange(5), fused.classes]
         assert [float(row["label_score"]) for row in rows] == pytest.approx(own.tolist(), rel=1e-5)
 
     def test_activations_do_not_mix(self) -> None:
