@@ -53,7 +53,7 @@ def test_float_is_the_original_s(shape: tuple[int, int], short_side: int, crops:
     np.testing.assert_allclose(views, original_views(clip, 224, short_side, crops), rtol=0, atol=FLOAT_TOLERANCE)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 64), st.integers(0, 32), st.sampled_from([1, 3]))
 def test_float_is_the_original_s_at_any_size(width: int, height: int, size: int, more: int, crops: int) -> None:
     clip = noise(width, height, frames=1)
