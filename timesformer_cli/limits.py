@@ -1,9 +1,9 @@
-"""What the system grants this process: processor time, and what a run cannot do without."""
+"""What the system grants this process: processor time, memory, and what a run cannot do without."""
 
 import errno
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -17,17 +17,45 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     It is the least of the control group of this process and of all above it that can be seen. `root` holds `proc`
     and the mounted control groups, of version 2 or 1.
     """
+    return min((quota for group in _groups("cpu", root) if (quota := _quota_of(group)) is not None), default=None)
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that the control groups grant, found as `cpu_quota`; None without a limit."""
+    return _least("memory", ("memory.max", "memory.limit_in_bytes"), root)
+
+
+def process_limit(root: Path = Path("/")) -> int | None:
+    """Processes and threads that the control groups grant, found as `cpu_quota`; None without a limit."""
+    return _least("pids", ("pids.max",), root)
+
+
+def _least(controller: str, names: tuple[str, ...], root: Path) -> int | None:
+    """The least number in files of the control groups of this process, whose name depends on their version."""
+    found = []
+    for group in _groups(controller, root):
+        for name in names:
+            with suppress(OSError, ValueError):  # ValueError for "max", which is no limit
+                found.append(int((group / name).read_text()))
+    return min((limit for limit in found if limit < _NO_LIMIT), default=None)
+
+
+# Version 1 says of memory without a limit that the limit is the largest number of pages, which depends on their size.
+_NO_LIMIT = 2**60
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """The folders of the control groups that may limit this process, as far as they can be seen."""
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
     except (OSError, ValueError):
-        return None
-    quotas = [quota for folder in _cpu_groups(groups, mounts) if (quota := _quota_of(root / folder)) is not None]
-    return min(quotas, default=None)
+        return
+    yield from (root / folder for folder in _folders(controller, groups, mounts))
 
 
-def _cpu_groups(groups: list[str], mounts: list[str]) -> Iterator[str]:
-    """Folders of the control groups that may limit the processor, without their first slash.
+def _folders(controller: str, groups: list[str], mounts: list[str]) -> Iterator[str]:
+    """Those folders without their first slash.
 
     A line of `cgroup` has a number, controllers and a path; one of `mountinfo` the path that is mounted, where, and
     after a dash the file system and, third, the controllers.
@@ -36,10 +64,10 @@ def _cpu_groups(groups: list[str], mounts: list[str]) -> Iterator[str]:
     for line in mounts:
         left, _, right = line.partition(" - ")
         fields, system = left.split(" "), right.split(" ")
-        version_1 = system[0] == "cgroup" and "cpu" in system[-1].split(",")
+        version_1 = system[0] == "cgroup" and controller in system[-1].split(",")
         if len(fields) < 5 or not (version_1 or system[0] == "cgroup2"):
             continue
-        path = next((path for names, path in paths.items() if ("cpu" if version_1 else "") in names), None)
+        path = next((path for names, path in paths.items() if (controller if version_1 else "") in names), None)
         if path is None:
             continue
         mounted, place = PurePosixPath(fields[3]), PurePosixPath(fields[4])
@@ -90,12 +118,19 @@ def shortage(error: BaseException) -> SystemLimitError | None:
     return None
 
 
-def _open_files() -> str:
+def resource_limit(name: str) -> int | None:
+    """The soft limit of that name in the module `resource`, such as RLIMIT_NOFILE; None if the system sets none."""
     if sys.platform == "win32":
-        return "the limit of open files is too low"
+        return None
     import resource
 
-    return f"the limit of open files is too low ({resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
+    limit = resource.getrlimit(getattr(resource, name))[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _open_files() -> str:
+    limit = resource_limit("RLIMIT_NOFILE")
+    return "the limit of open files is too low" + ("" if limit is None else f" ({limit})")
 
 
 @contextmanager

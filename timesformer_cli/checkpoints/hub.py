@@ -189,6 +189,33 @@ def download(repo: str, revision: str | None = None, *, quiet: bool = False) -> 
         return _download(source, bars=not quiet)
 
 
+def cache_folder() -> Path | None:
+    """The folder of the cache, which need not exist.
+
+    None if it should be in the home directory of a user who has none, as some containers have.
+    """
+    from huggingface_hub import constants
+
+    try:
+        return Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    except RuntimeError:
+        return None
+
+
+def obstacle(repo: str) -> tuple[str, str] | None:
+    """Why a download could not begin now, and what to do; None if the Hub answers.
+
+    It is asked what a download asks first, once, for as long as any request may take (HF_HUB_ETAG_TIMEOUT).
+    """
+    source = _Source.of(repo, None)
+    try:
+        with _tamed():
+            _list_files(source, source.revision)
+    except Exception as error:
+        return _explain(error, source)
+    return None
+
+
 def cached_bytes(snapshot: Snapshot) -> int:
     """Bytes that the model takes on disk: every file of its folder, and its weights if they lie elsewhere."""
     files = {*snapshot.folder.rglob("*"), snapshot.weights}
@@ -201,8 +228,8 @@ def cached_bytes(snapshot: Snapshot) -> int:
 class _Source:
     """A repository at a revision, as the user named them, and its places on the network and in the cache.
 
-    `seconds` limits each request that downloads nothing (HF_HUB_ETAG_TIMEOUT). `placed`: whether the cache has a place.
-    It has none if it should be in the home directory of a user who has none, as some containers have.
+    `seconds` limits each request that downloads nothing (HF_HUB_ETAG_TIMEOUT). `placed`: whether the cache has a place;
+    see `cache_folder`.
     """
 
     repo: str
@@ -216,17 +243,12 @@ class _Source:
     def of(cls, repo: str, revision: str | None) -> "_Source":
         from huggingface_hub import constants
 
-        cache = Path(constants.HF_HUB_CACHE)
-        placed = True
-        try:
-            cache = cache.expanduser().resolve()
-        except RuntimeError:  # no home directory
-            placed = False
+        cache = cache_folder()
         return cls(
             repo=repo,
             revision=revision or _MAIN,
-            cache=cache / f"models--{repo.replace('/', '--')}",
-            placed=placed,
+            cache=(cache or Path(constants.HF_HUB_CACHE)) / f"models--{repo.replace('/', '--')}",
+            placed=cache is not None,
             endpoint=constants.ENDPOINT,
             seconds=constants.HF_HUB_ETAG_TIMEOUT,
         )

@@ -16,6 +16,8 @@ from timesformer_cli.__about__ import __version__
 from timesformer_cli.cli import console, models, runs, streams
 from timesformer_cli.cli.benchmark import HELP as BENCHMARK_HELP
 from timesformer_cli.cli.benchmark import benchmark
+from timesformer_cli.cli.doctor import HELP as DOCTOR_HELP
+from timesformer_cli.cli.doctor import doctor
 from timesformer_cli.cli.evaluate import HELP as EVALUATE_HELP
 from timesformer_cli.cli.evaluate import evaluate
 from timesformer_cli.cli.export import HELP as EXPORT_HELP
@@ -63,6 +65,7 @@ app.command(help=BENCHMARK_HELP)(benchmark)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
+app.command(help=DOCTOR_HELP)(doctor)
 
 
 def _show_version(wanted: bool) -> None:

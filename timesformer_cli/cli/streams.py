@@ -7,6 +7,9 @@ from typing import Any
 
 from timesformer_cli.errors import OutputError
 
+# The standard streams that were closed when the program began, in words.
+closed: list[str] = []
+
 
 def prepare() -> None:
     """Make the standard streams usable; the first thing that the program does.
@@ -15,11 +18,16 @@ def prepare() -> None:
     opened get their numbers, and messages go among the results. What standard output cannot take is an OutputError,
     whoever prints it.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    for name, mode, words in (
+        ("stdin", "r", "standard input"),
+        ("stdout", "w", "standard output"),
+        ("stderr", "w", "standard error"),
+    ):
         if getattr(sys, name) is None:
             # It gets the lowest number that is free, which is its own.
             number = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
             os.set_inheritable(number, True)
+            closed.append(words)
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace"))
     old = sys.stdout
     # A program that calls this one may have set its own.

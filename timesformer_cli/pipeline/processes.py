@@ -28,14 +28,14 @@ def context(modules: Sequence[str]) -> Any:
     A server imports them once; it then forks new processes at once. If there is no server or no place for its socket,
     each process imports them itself.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods() or not _has_place_for_socket():
+    if "forkserver" not in multiprocessing.get_all_start_methods() or not has_place_for_socket():
         return multiprocessing.get_context("spawn")
     servers = multiprocessing.get_context("forkserver")
     servers.set_forkserver_preload(["timesformer_cli.pipeline.silence", *modules])
     return servers
 
 
-def _has_place_for_socket() -> bool:
+def has_place_for_socket() -> bool:
     """Whether the fork server can have its socket; if need be, in a different folder for temporary files."""
     if _takes_socket(None):
         return _in_use()

@@ -17,7 +17,7 @@ from timesformer_cli.video.decoders.packets import Source, file_url
 from timesformer_cli.video.decoders.pyav import PyavReader
 from timesformer_cli.video.decoders.support import Abilities, check, failed, unsupported
 
-_ABILITIES = Abilities(
+ABILITIES = Abilities(
     name="decord",
     # Excluded: MPEG-TS and MPEG-PS, ASF, Ogg, GIF and raw streams (wrong frames, or none).
     containers=frozenset(["mov", "matroska", "avi", "flv"]),
@@ -40,7 +40,7 @@ class DecordReader:
     def __init__(self, source: Source, reading: Reading = Reading()) -> None:
         if not isinstance(source, str):
             raise unsupported("decord reads only local files")
-        check(source, reading, _ABILITIES)
+        check(source, reading, ABILITIES)
         pyav = PyavReader(source, reading)
         pyav.close()
         self.info = pyav.info

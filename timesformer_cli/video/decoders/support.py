@@ -40,6 +40,14 @@ class Abilities:
     chooses: bool
     odd: bool
 
+    def refused(self) -> list[str]:
+        """What it does not read of these containers and codecs, in words."""
+        return [
+            *("addresses", "photographs beside the video", "more than 8 bits", "mirrored frames", "cropped frames"),
+            *([] if self.chooses else ["several video streams"]),
+            *([] if self.odd else ["frames of odd size"]),
+        ]
+
 
 def check(path: str, reading: Reading, abilities: Abilities) -> int:
     """The number of the stream to read in a local file.

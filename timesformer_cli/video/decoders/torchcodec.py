@@ -16,7 +16,7 @@ from timesformer_cli.video.decoders.packets import Source, file_url
 from timesformer_cli.video.decoders.pyav import PyavReader
 from timesformer_cli.video.decoders.support import Abilities, check, failed, unsupported
 
-_ABILITIES = Abilities(
+ABILITIES = Abilities(
     name="torchcodec",
     # Excluded: MPEG-TS, MPEG-PS and raw streams (wrong frames, or none).
     containers=frozenset(["mov", "matroska", "avi", "flv", "asf", "ogg", "gif"]),
@@ -43,7 +43,7 @@ class TorchcodecReader:
     def __init__(self, source: Source, reading: Reading = Reading()) -> None:
         if not isinstance(source, str):
             raise unsupported("torchcodec reads only local files")
-        stream = check(source, reading, _ABILITIES)
+        stream = check(source, reading, ABILITIES)
         pyav = PyavReader(source, reading)
         pyav.close()
         self.info = pyav.info
