@@ -2,16 +2,18 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from timesformer_cli.errors import SystemLimitError
-from timesformer_cli.limits import cpu_quota, shortage, starting
+from timesformer_cli.limits import cpu_quota, memory_limit, process_limit, resource_limit, shortage, starting
 from timesformer_cli.runtimes import devices
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw"
 V1 = "32 31 0:29 {mounted} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct"
+V1_OF = "33 31 0:30 / /sys/fs/cgroup/{0} rw - cgroup cgroup rw,{0}"
 # With a group of version 2 beside it, which has no controllers: systemd's hybrid layout.
 HYBRID = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw"
 
@@ -75,8 +77,53 @@ def test_quotas(tmp_path: Path, groups: str, mounts: str, files: dict[str, str],
     assert cpu_quota(machine(tmp_path, groups, mounts, files)) == quota
 
 
+@pytest.mark.parametrize(
+    ("groups", "mounts", "files", "memory", "processes"),
+    [
+        pytest.param("0::/\n", V2, {"memory.max": "1000\n", "pids.max": "max\n"}, 1000, None, id="version 2"),
+        pytest.param(
+            "0::/a\n",
+            V2,
+            {"memory.max": "900\n", "a/memory.max": "1000\n", "pids.max": "20\n", "a/pids.max": "30\n"},
+            900,
+            20,
+            id="version 2, the least counts",
+        ),
+        pytest.param(
+            "5:memory:/a\n4:pids:/a\n",
+            f"{V1_OF.format('memory')}\n{V1_OF.format('pids')}\n",
+            {"memory/a/memory.limit_in_bytes": "9223372036854771712\n", "pids/a/pids.max": "7\n"},
+            None,
+            7,
+            id="version 1, no limit of memory",
+        ),
+        pytest.param(
+            "5:memory:/a\n",
+            V1_OF.format("memory"),
+            {"memory/a/memory.limit_in_bytes": "1073741824\n"},
+            2**30,
+            None,
+            id="version 1",
+        ),
+    ],
+)
+def test_limits_of_memory_and_processes(
+    tmp_path: Path, groups: str, mounts: str, files: dict[str, str], memory: int | None, processes: int | None
+) -> None:
+    root = machine(tmp_path, groups, mounts, files)
+    assert (memory_limit(root), process_limit(root)) == (memory, processes)
+
+
 def test_a_system_without_control_groups(tmp_path: Path) -> None:
-    assert cpu_quota(tmp_path) is None
+    assert (cpu_quota(tmp_path), memory_limit(tmp_path), process_limit(tmp_path)) == (None, None, None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
+@pytest.mark.parametrize(("soft", "limit"), [(64, 64), (-1, None)])
+def test_limits_of_a_process(soft: int, limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda which: (soft, -1))
+    monkeypatch.setattr("resource.RLIM_INFINITY", -1)
+    assert resource_limit("RLIMIT_NOFILE") == limit
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(None, 8), (2.0, 2), (1.5, 2), (0.25, 1), (64.0, 8)])

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from timesformer_cli.jobs.doctor.findings import Check, Finding, shortened
+from timesformer_cli.jobs.doctor.findings import Check, Finding, remedy_of, shortened
 from timesformer_cli.limits import starting
 
 # Imports from a slow disk take minutes.
@@ -30,7 +30,7 @@ def carry_out(check: Check, seconds: float = _SECONDS) -> list[Finding]:
         printed = done.stderr.decode(errors="replace").strip()
         last = f": {shortened(printed.splitlines()[-1])}" if printed else ""
         how = f"the process of this check died ({_how(done.returncode)}){last}"
-        return [check.problem(how, check.remedy, printed)]
+        return [check.problem(how, remedy_of(printed) or check.remedy, printed)]
     findings: list[Finding] = pickle.loads(done.stdout)
     return findings
 

@@ -98,7 +98,7 @@ def _judged(name: Decoder) -> Finding:
     except Exception as error:
         message, remedy = explained(error.__cause__ or error)
         wants = ", and FFmpeg with its libraries" if name == "torchcodec" else ""
-        remedy = f"install {name} again{wants}, or uninstall it; `decoder=pyav` reads everything"
+        remedy = remedy or f"install {name} again{wants}, or uninstall it; `decoder=pyav` reads everything"
         message = f"{metadata.version(name)} does not work: {message}"
         return Finding(
             group="decoders", name=name, status="problem", message=message, remedy=remedy, facts={"installed": True}

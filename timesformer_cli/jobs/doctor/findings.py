@@ -71,7 +71,22 @@ def explained(error: BaseException) -> tuple[str, str]:
         return message, remedy
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}", "check the path and its permissions"
-    return f"{type(error).__name__}: {first_line(error)}", ""
+    message = f"{type(error).__name__}: {first_line(error)}"
+    return message, remedy_of(message)
+
+
+# What the system says when libraries fail for want of something, and the remedy.
+_WANTS = {
+    "Resource temporarily unavailable": "raise the limit of processes (`ulimit -u`, or that of the container)",
+    "Cannot allocate memory": "give the machine or the container more memory",
+    "No usable temporary directory": "set TMPDIR to a folder that can be written",
+    "No space left on device": "free space, or set TMPDIR to a folder on a larger disk",
+}
+
+
+def remedy_of(message: str) -> str:
+    """The remedy if a message is about what the system lacks, else an empty text."""
+    return next((remedy for words, remedy in _WANTS.items() if words in message), "")
 
 
 def first_line(error: BaseException) -> str:

@@ -19,8 +19,8 @@ _MEMORY = 2 * _GIB
 # Open files and processes, threads among them: those of a run, and more for each core.
 _FILES, _FILES_EACH = 200, 8
 _PROCESSES, _PROCESSES_EACH = 32, 8
-# Fewer open files than a run needs with a single worker.
-_TOO_FEW_FILES = 24
+# Fewer open files than a run needs.
+_TOO_FEW_FILES = 20
 
 # Bytes of shared memory for a few views of the larger models, each 40 MB.
 _SHARED = 256 * 2**20

@@ -8,17 +8,19 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
-from timesformer_cli.jobs.doctor.findings import Check, Finding
+from timesformer_cli.jobs.doctor.findings import REPORT, Check, Finding
 
 # What the bundled model says of the clip that is made here, and of the bundled one.
 _MADE, _BUNDLED = "pan right", "tilt up"
+
+_REMEDY = f"the lines above may say why; otherwise {REPORT}"
 
 # Of the clip that is made: width and height of a frame, number of frames, and pixels of a square of its pattern.
 _WIDTH, _HEIGHT, _FRAMES, _SQUARE = 128, 96, 32, 8
 
 
 def checks() -> Iterator[Check]:
-    yield Check(group="trial", name="label_a_clip", find=label_a_clip, apart=True)
+    yield Check(group="trial", name="label_a_clip", find=label_a_clip, remedy=_REMEDY, apart=True)
 
 
 def label_a_clip() -> list[Finding]:
@@ -53,8 +55,9 @@ def label_a_clip() -> list[Finding]:
 
 
 def _problem(message: str, remedy: str, facts: dict[str, object]) -> Finding:
-    remedy = remedy or "the lines above may say why; otherwise report it, with everything that this command prints"
-    return Finding(group="trial", name="label_a_clip", status="problem", message=message, remedy=remedy, facts=facts)
+    return Finding(
+        group="trial", name="label_a_clip", status="problem", message=message, remedy=remedy or _REMEDY, facts=facts
+    )
 
 
 @contextmanager
