@@ -158,3 +158,9 @@ def test_other_errors_are_none_of_the_systems_limits() -> None:
 def test_processes_that_cannot_be_started(error: Exception) -> None:
     with pytest.raises(SystemLimitError, match="`workers=0`"), starting():
         raise error
+
+
+def test_a_server_without_open_files_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timesformer_cli.limits.resource_limit", lambda _: 16)
+    with pytest.raises(SystemLimitError, match=r"open files is too low \(16\); raise it"), starting():
+        raise EOFError

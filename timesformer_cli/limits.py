@@ -106,7 +106,7 @@ _NO_PROCESS = (
 def shortage(error: BaseException) -> SystemLimitError | None:
     """What the system refused, with the remedy, if that is what the error is about."""
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
-        return SystemLimitError(f"{_open_files()}; raise it, for example with `ulimit -n 1024`")
+        return SystemLimitError(_too_few_files())
     if isinstance(error, OSError) and error.errno == errno.ENFILE:
         return SystemLimitError("the system opens no more files; end other programs, or raise its limit (fs.file-max)")
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
@@ -128,9 +128,14 @@ def resource_limit(name: str) -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def _open_files() -> str:
+def _too_few_files() -> str:
     limit = resource_limit("RLIMIT_NOFILE")
-    return "the limit of open files is too low" + ("" if limit is None else f" ({limit})")
+    shown = "" if limit is None else f" ({limit})"
+    return f"the limit of open files is too low{shown}; raise it, for example with `ulimit -n 1024`"
+
+
+# A server that forks workers needs some 20 open files for itself.
+_FEW_FILES = 32
 
 
 @contextmanager
@@ -143,7 +148,9 @@ def starting() -> Iterator[None]:
         yield
     except (OSError, EOFError) as error:
         if isinstance(error, (EOFError, ConnectionError, BlockingIOError)):
-            raise SystemLimitError(_NO_PROCESS) from error
+            files = resource_limit("RLIMIT_NOFILE")
+            few = files is not None and files < _FEW_FILES
+            raise SystemLimitError(_too_few_files() if few else _NO_PROCESS) from error
         raise shortage(error) or SystemLimitError(
             f"a process that reads videos cannot be started ({error.strerror or error}); try `workers=0`"
         ) from error
