@@ -209,7 +209,8 @@ def write_shards(count: int) -> None:
     whole = provenance_of(resolve("my-model"), Excerpt(), frame_rate=30.0, precision="fp32")
     for number in range(1, count + 1):
         shard = Shard(number, count)
-        record = {"path": f"{number}.mp4", "status": "error", "error": {"kind": "decode", "message": "damaged"}}
+        error = {"kind": "decode", "message": "damaged"}
+        record = {"path": f"{number}.mp4", "status": "error", "model": "my-model", "error": error}
         write_finished(
             shard.output(Path("labels.jsonl")),
             "jsonl",

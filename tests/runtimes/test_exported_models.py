@@ -557,7 +557,7 @@ class TestPrograms:
             ),
             (with_tree("in_spec", {"type": "collections.namedtuple", "context": "[]", "children_spec": []}), "tree of"),
             (with_tree("in_spec", {"type": None, "context": ENUM, "children_spec": []}), "a leaf with a context"),
-            (with_tree("in_spec", nested_tree(200)), "a tree that is too deep"),
+            (with_tree("in_spec", nested_tree(20)), "a tree that is too deep"),
             (in_program(lambda program: program.update(unknown=1)), "field 'unknown'"),
             (
                 in_program(
