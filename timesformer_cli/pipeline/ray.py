@@ -4,44 +4,36 @@ import importlib
 import importlib.util
 import logging
 import os
-import pickle
 import signal
 import socket
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
-
-from timesformer_cli.errors import DeviceError, TimesformerError
-from timesformer_cli.flow import Failure, Item, Scored, Views
-from timesformer_cli.pipeline.prepare import Prepared
+from timesformer_cli.errors import DeviceError, TimesformerError, UsageError
+from timesformer_cli.flow import Failure, Item, Scored
+from timesformer_cli.pipeline.ray_remote import Network, read
+from timesformer_cli.pipeline.ray_schedule import OBJECTS_AHEAD, Plan, Schedule, reason_of
 from timesformer_cli.pipeline.run import RunOptions, check_cluster
-from timesformer_cli.pipeline.score import scored_views
 from timesformer_cli.runtimes import runtime_of
-from timesformer_cli.runtimes.devices import available_cores
-from timesformer_cli.specs import Checkpoint, Recipe, Timeline
+from timesformer_cli.specs import Checkpoint, Timeline
 from timesformer_cli.video.addresses import is_address, local_path
 from timesformer_cli.video.sampling import MAX_AUTO_CLIPS
 
 # Videos that one task reads in turn. A task starts a process for them, and Ray has some overhead for each task. But a
-# task is also repeated as a whole if a node is lost, and each CPU should get several.
+# task is also repeated if a node is lost, and each CPU should get several.
 _MOST_ITEMS = 32
 _TASKS_EACH = 4
 
-# How often Ray repeats the work of a lost node. By default it would do so for ever, even if the videos themselves
-# crash the nodes.
-_RETRIES = 2
-
-# A network's share of a node's CPUs, as Ray counts them; it computes on all of them. It must differ from the 1 of a
-# task that reads: Ray fuses stages with equal requests, and would then read all videos one by one in the network's.
-_NETWORK_CPUS = 0.5
+# CPUs, as Ray counts them, of a task that reads and of a network, which computes on all CPUs of its node. If a node has
+# only one, both must find room there: it may be the last that is left.
+_SHARES = (1.0, 0.5)
+_SHARES_OF_ONE = (0.75, 0.25)
 
 # Views that go to a GPU at a time, before `BatchSize` divides them: half a gigabyte of the base size.
 _VIEWS_AT_A_TIME = 128
@@ -62,46 +54,55 @@ def score_on_cluster(
     has its usual meaning, with three exceptions: Ray numbers the GPUs, `cuda` uses all of them, and Ray's own tasks
     replace the workers. Exported models get a GPU only if the device or the provider names one.
 
+    The work of a node that is lost is done by the rest. A video that kills Ray's own worker becomes a `crash`.
+
     Raises:
-        UsageError: as `check_cluster`.
+        UsageError: as `check_cluster`, or an address of a kind that cannot work.
         DeviceError: a GPU was asked for and the cluster has none; or it has too few CPUs.
-        TimesformerError: there is no cluster at the address, or it fails; or the network raised an error.
+        TimesformerError: there is no cluster at the address, or it fails too often; a node lacks this package or does
+            not find a video that exists here; or the network raised an error.
     """
     check_cluster(run.device)
     listed = list(items)
     if not listed:
         return
     with _connected(run.cluster.address if run.cluster else None) as ray:
-        blocks = max(-(-len(listed) // _MOST_ITEMS), min(len(listed), _TASKS_EACH * int(_count(ray, "CPU"))))
         asked = runtime_of(checkpoint).cluster_device(run.device, run.provider)
-        networks, ask, device = _networks(ray, asked)
-        run = replace(run, device=device)
-        # Videos stay where they are: only their paths and the frames to read go through Ray.
-        data = ray.data.from_arrow(_pack(_absolute(item) for item in listed), override_num_blocks=blocks)
-        with warnings.catch_warnings(action="ignore"):  # Ray warns that this, the only way to set retries, will change
-            data = data.map_batches(
-                _prepare,
-                fn_kwargs={
-                    "recipe": checkpoint.recipe,
-                    "run": replace(run, workers=1),
-                    "timeline": timeline,
-                    "thumbnails": thumbnails,
-                },
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=1,
-                max_retries=_RETRIES,
-            )
-            data = data.map_batches(
-                _Network,
-                fn_constructor_args=(checkpoint, run),
-                batch_size=_rows_at_a_time(checkpoint, device),
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=min(networks, blocks)),
-                max_task_retries=_RETRIES,
-                **ask,
-            )
-        yield from _scored(data, listed, tell)
+        plan = partial(_plan, ray, asked)
+        run = replace(run, device=plan().device)
+        # Videos stay where they are: only their paths go to the tasks, and only their views to the networks.
+        reader = ray.remote(
+            num_returns="streaming",
+            max_retries=0,
+            scheduling_strategy="SPREAD",
+            _generator_backpressure_num_objects=OBJECTS_AHEAD,
+        )(read)
+        network = ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")(Network)
+        of_video = {"timeline": timeline, "thumbnails": thumbnails}
+        schedule = Schedule(
+            ray,
+            _blocks([_absolute(item) for item in listed], int(_count(ray, "CPU"))),
+            plan,
+            read=lambda block, plan: reader.options(num_cpus=plan.reading).remote(
+                block, checkpoint.recipe, replace(run, workers=1), of_video
+            ),
+            open=lambda plan: network.options(**plan.ask).remote(checkpoint, run),
+            rows=_rows_at_a_time(checkpoint, run.device),
+            tell=tell,
+        )
+        left = iter(listed)
+        item = next(left)
+        for answer in schedule.results():
+            yield replace(answer, item=item)
+            if isinstance(answer, Failure) or not answer.more:
+                item = next(left, item)
+
+
+def _blocks(items: list[Item], cpus: int) -> Iterator[list[Item]]:
+    """The items that one task each reads."""
+    tasks = max(-(-len(items) // _MOST_ITEMS), min(len(items), _TASKS_EACH * cpus))
+    size = -(-len(items) // max(tasks, 1))
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 @contextmanager
@@ -112,20 +113,16 @@ def _connected(address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray = importlib.import_module("ray")
-    importlib.import_module("ray.data")
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     ours = not ray.is_initialized()
     try:
         if ours:
             _connect(ray, address or os.environ.get("RAY_ADDRESS"))
-        context = ray.data.DataContext.get_current()  # later datasets inherit it
-        context.execution_options.preserve_order = True
-        context.enable_progress_bars = context.print_on_execution_start = False
         yield ray
     except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).strip().splitlines()[-1].split())
-        raise TimesformerError(f"`engine=ray`: the cluster failed ({reason})") from error
+        raise TimesformerError(
+            f"`engine=ray`: the cluster failed ({reason_of(error)}); go on with the videos that are left with `resume`"
+        ) from error
     finally:
         if ours:
             ray.shutdown()
@@ -140,17 +137,36 @@ def _connect(ray: Any, address: str | None) -> None:
             ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError) as error:
         raise TimesformerError(f"`ray_address={address}`: no Ray cluster answers there ({error})") from error
+    except RuntimeError as error:  # another version of Ray or Python, a connection that breaks
+        raise TimesformerError(f"`ray_address={address}`: the Ray cluster cannot be joined ({_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _check_address(address: str) -> None:
-    """Raise ConnectionError if nothing listens at HOST:PORT; Ray itself takes minutes to notice."""
+    """Raise UsageError for an address that Ray cannot use, and ConnectionError if nothing listens at HOST:PORT.
+
+    Ray itself takes minutes to notice either.
+    """
     url = urlsplit(address if "://" in address else f"//{address}")
-    if url.hostname is None or url.port is None:  # auto or local
-        return
+    if url.scheme not in ("", "ray"):
+        raise UsageError(
+            f"`ray_address={address}`: Ray's dashboard and job server have such addresses; give that of the cluster, "
+            "HOST:6379, or `ray_address=auto` on one of its machines"
+        )
     try:
+        if url.hostname is None or url.port is None:  # auto or local
+            return
         socket.create_connection((url.hostname, url.port), timeout=10).close()
     except OSError as error:
         raise ConnectionError(error.strerror or error) from error
+    if url.scheme:
+        raise UsageError(
+            f"`ray_address={address}`: Ray's client cannot stream results; run this on a machine of the cluster, "
+            "with `ray_address=auto`"
+        )
 
 
 @contextmanager
@@ -170,21 +186,25 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _networks(ray: Any, device: str) -> tuple[int, dict[str, float], str]:
-    """The number of networks, the cluster resources that each asks for, and their device."""
-    ask, gpus = {"num_cpus": _NETWORK_CPUS}, int(_count(ray, "GPU"))
+def _plan(ray: Any, device: str) -> Plan:
+    """How the cluster, as it is now, divides the work of networks on `device`.
+
+    Raises:
+        DeviceError: it lacks a GPU, or CPUs.
+    """
+    sizes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    reading, share = _SHARES_OF_ONE if any(1 <= size < sum(_SHARES) for size in sizes) else _SHARES
+    ask, gpus, cpus = {"num_cpus": share}, int(_count(ray, "GPU")), _count(ray, "CPU")
     if device == "cuda" and gpus == 0:
         raise DeviceError("`device=cuda`: the Ray cluster has no GPU; try `device=cpu`")
     if device in ("auto", "cuda") and gpus:
         networks, device = gpus, "cuda"
         ask["num_gpus"] = 1
     else:
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 1]
-        networks = max(len(nodes), 1)
-    cpus = _count(ray, "CPU")
-    if cpus < networks * _NETWORK_CPUS + 1:  # otherwise it would wait for ever
+        networks = sum(size > 1 for size in sizes) or max(sum(size == 1 for size in sizes), 1)
+    if cpus < networks * share + reading:  # otherwise it would wait for ever
         raise DeviceError(f"`engine=ray`: a cluster of {cpus:g} CPUs is too small to read videos beside the network")
-    return networks, ask, device
+    return Plan(networks, ask, device, max(int((cpus - networks * share) / reading), 1), reading)
 
 
 def _rows_at_a_time(checkpoint: Checkpoint, device: str) -> int:
@@ -206,80 +226,3 @@ def _absolute(item: Item) -> Item:
     if is_address(item.location):
         return item
     return replace(item, path=os.path.join(os.getcwd(), local_path(item.path)))
-
-
-def _prepare(rows: Any, recipe: Recipe, run: RunOptions, **asked: Any) -> Iterator[Any]:
-    """A task of Ray: read videos in a separate process, so that a hang or a crash costs only one video."""
-    with run.prepare(_unpack(rows), recipe, **asked) as prepared:
-        for views in prepared:
-            if views is not None:
-                yield _pack([views])
-
-
-class _Network:
-    """An actor of Ray: score prepared views."""
-
-    def __init__(self, checkpoint: Checkpoint, run: RunOptions) -> None:
-        # Ray has set the cores to the CPUs that it counts for the actor.
-        runtime_of(checkpoint).use_cores(available_cores())
-        self._told: list[str] = []
-        self._error: TimesformerError | None = None
-        try:
-            self._scorer = run.open(checkpoint, self._told.append)
-            self._size = run.batch(self._scorer, self._told.append)
-        except TimesformerError as error:  # raised here, it would reach the caller as a different error
-            self._error = error
-
-    def __call__(self, rows: Any) -> Any:
-        """Scored views for prepared ones, after any messages; or an error that ends the run."""
-        try:
-            if self._error is not None:
-                raise self._error
-            scored = self._score(_unpack(rows))
-        except TimesformerError as error:
-            return _pack([error])
-        told, self._told[:] = self._told.copy(), []
-        return _pack([*told, *scored])
-
-    def _score(self, prepared: list[Prepared]) -> list[Scored | Failure]:
-        views = [each for each in prepared if isinstance(each, Views)]
-        logits: list[NDArray[np.float32]] = []
-        if views:
-            together = self._size.score(self._scorer, np.concatenate([each.pixels for each in views]))
-            logits = np.split(together, np.cumsum([len(each.pixels) for each in views])[:-1])
-        following = iter(logits)
-        return [scored_views(each, next(following)) if isinstance(each, Views) else each for each in prepared]
-
-
-def _scored(data: Any, items: Sequence[Item], tell: Callable[[str], None]) -> Iterator[Scored | Failure]:
-    """The networks' results, matched to the items in order."""
-    left = iter(items)
-    item = next(left, None)
-    told = set()
-    for row in data.iter_rows():
-        answer = pickle.loads(row["row"])
-        if isinstance(answer, TimesformerError):
-            raise answer
-        if isinstance(answer, str):
-            if answer not in told:  # by a different network
-                tell(answer)
-            told.add(answer)
-            continue
-        if item is None or answer.item != _absolute(item):
-            raise RuntimeError(f"Ray returned {answer.item} instead of {item}")
-        yield replace(answer, item=item)
-        if isinstance(answer, Failure) or not answer.more:
-            item = next(left, None)
-    if item is not None:
-        raise RuntimeError(f"Ray did not return {item}")
-
-
-def _pack(values: Iterable[object]) -> Any:
-    """A table of the values, pickled: Arrow turns integers beside nulls into floats, and rejects odd file names."""
-    import pyarrow
-
-    return pyarrow.table({"row": pyarrow.array([pickle.dumps(value) for value in values], pyarrow.large_binary())})
-
-
-def _unpack(rows: Any) -> list[Any]:
-    return [pickle.loads(row.as_buffer()) for row in rows["row"]]
