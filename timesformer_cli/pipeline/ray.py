@@ -68,8 +68,8 @@ def score_on_cluster(
         return
     with _connected(run.cluster.address if run.cluster else None) as ray:
         asked = runtime_of(checkpoint).cluster_device(run.device, run.provider)
-        plan = partial(_plan, ray, asked)
-        run = replace(run, device=plan().device)
+        run = replace(run, device=_plan(ray, asked).device)
+        plan = partial(_plan, ray, "cuda" if run.device == "cuda" else "cpu")  # of a cluster that grows or shrinks
         # Videos stay where they are: only their paths go to the tasks, and only their views to the networks.
         reader = ray.remote(
             num_returns="streaming",
@@ -118,7 +118,8 @@ def _connected(address: str | None) -> Iterator[Any]:
     try:
         if ours:
             _connect(ray, address or os.environ.get("RAY_ADDRESS"))
-        yield ray
+        with _silent():
+            yield ray
     except ray.exceptions.RayError as error:
         raise TimesformerError(
             f"`engine=ray`: the cluster failed ({reason_of(error)}); go on with the videos that are left with `resume`"
@@ -167,6 +168,18 @@ def _check_address(address: str) -> None:
             f"`ray_address={address}`: Ray's client cannot stream results; run this on a machine of the cluster, "
             "with `ray_address=auto`"
         )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what Ray prints about lost nodes: it has no switch for that, and would print it among our records."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    original = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = original
 
 
 @contextmanager

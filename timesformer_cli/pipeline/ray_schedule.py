@@ -38,9 +38,11 @@ _BLOCKS_AHEAD = 4
 # Calls that a network has at a time, so that it need not wait for the next.
 _CALLS = 2
 
-# Seconds between two looks at the cluster, and those without any progress after which the missing part is named.
+# Seconds between two looks at the cluster; and those that the work may wait for a place until what is missing is named,
+# if others have taken it and if it may be our own processes, which take long to start.
 _LOOK = 2.0
 _PATIENCE = 10.0
+_PATIENCE_WITH_STARTS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,10 @@ class _Network:
     def is_ready(self) -> bool:
         return self.node is not None and self.step is None
 
+    def progress(self) -> tuple[bool, bool, int]:
+        """How much is lost with it: it has a place, is loaded, and has work."""
+        return self.node is not None, self.is_ready, len(self.calls)
+
 
 class Schedule:
     """The work on all items, by tasks that `read` starts (for given items and a plan) and actors that `open` starts.
@@ -134,6 +140,7 @@ class Schedule:
     ) -> None:
         self._ray, self._look, self._read, self._open, self._rows, self._tell = ray, plan, read, open, rows, tell
         self._blocks = deque(_Block(deque(block)) for block in blocks)
+        self._reading: dict[_Block, None] = {}  # those with a stream, in the order of their starts
         self._plan = plan()
         self._looked = time.monotonic()
         self._networks: list[_Network] = []
@@ -173,14 +180,19 @@ class Schedule:
     # Starting
 
     def _tend(self) -> None:
-        """Start networks that are missing, as lost ones are, or because the cluster grew."""
+        """Start networks that are missing, as lost ones are, or because the cluster grew; stop them if it shrank."""
         if time.monotonic() - self._looked >= _LOOK:
             self._looked = time.monotonic()
             with contextlib.suppress(TimesformerError):  # a cluster that has too little now may have more later
                 self._plan = self._look()
-        while len(self._networks) < max(min(self._plan.networks, len(self._blocks)), 1):
+        wanted = max(min(self._plan.networks, len(self._blocks)), 1)
+        while len(self._networks) < wanted:
             actor = self._open(self._plan)
             self._networks.append(_Network(actor, actor.where.remote()))
+        # On a smaller cluster, those in excess could take the place of the readers.
+        if len(self._networks) > self._plan.networks:
+            for network in sorted(self._networks, key=_Network.progress)[: -self._plan.networks]:
+                self._dismiss(network)
 
     def _begin(self) -> None:
         """Start to read the next blocks.
@@ -190,17 +202,13 @@ class Schedule:
         if not any(network.node for network in self._networks):
             return
         now = time.monotonic()
-        free = self._plan.readers - sum(block.stream is not None for block in self._ahead())
-        for block in self._ahead():
-            if free <= 0:
+        for block in islice(self._blocks, _BLOCKS_AHEAD * self._plan.readers):
+            if len(self._reading) >= self._plan.readers:
                 return
             if block.stream is None and not block.was_read and block.items and now >= block.not_before:
                 block.stream, block.node, block.views_follow = self._read(list(block.items), self._plan), None, False
                 block.skip = block.begun
-                free -= 1
-
-    def _ahead(self) -> Iterator[_Block]:
-        return islice(self._blocks, _BLOCKS_AHEAD * self._plan.readers)
+                self._reading[block] = None
 
     def _call(self) -> None:
         """Give the networks the views that are ready: full batches, and smaller ones if they have nothing to do."""
@@ -230,8 +238,8 @@ class Schedule:
             for call in network.calls:
                 waiting[call] = partial(self._take_scores, network, call)
         has_room = len(self._unscored) < _CALLS * self._rows * len(self._networks)
-        for block in self._ahead():
-            if block.stream is not None and (has_room or block.node is None):
+        for block in self._reading:
+            if has_room or block.node is None:
                 waiting[block.stream] = partial(self._take, block)
         if not waiting:
             time.sleep(_LOOK / 10)
@@ -270,6 +278,7 @@ class Schedule:
             reference = next(block.stream)
         except StopIteration:
             block.stream, block.was_read = None, True
+            del self._reading[block]
             block.settle()
             return
         if block.views_follow:
@@ -324,31 +333,40 @@ class Schedule:
     def _lose(self, network: _Network, error: Exception) -> None:
         """A network, or its node, is gone: others take over its work."""
         _check_package(error)
-        self._networks.remove(network)
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            self._ray.kill(network.actor)
         self._lost += 1
         if self._lost > _SETBACKS:
             raise error
-        for spans in network.calls.values():
+        self._dismiss(network, error)
+
+    def _dismiss(self, network: _Network, error: Exception | None = None) -> None:
+        """Stop a network. Its work is taken up again; with an error, that counts as a setback."""
+        self._networks.remove(network)
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.kill(network.actor)
+        calls = list(network.calls.values())
+        network.calls.clear()
+        for spans in calls:
             self._retry_all(spans, error)
         if not any(network.node for network in self._networks):
-            for block in self._blocks:
-                if block.stream is not None:
-                    self._reset(block)
+            for block in list(self._reading):
+                self._reset(block)
 
-    def _retry_all(self, spans: list[_Span], error: Exception) -> None:
+    def _retry_all(self, spans: list[_Span], error: Exception | None) -> None:
         for block in dict.fromkeys(span.block for span in spans):
             # Of a block that was taken up again since, the spans are no longer awaited.
-            if any(span in block.pending for span in spans):
+            if not any(span in block.pending for span in spans):
+                continue
+            if error is None:
+                self._reset(block)
+            else:
                 self._retry(block, error, reading=False)
 
     def _retry(self, block: _Block, error: Exception, *, reading: bool = True) -> None:
         """Take up a block again from the first item without an answer, in smaller blocks."""
+        _check_package(error)
         errors = self._ray.exceptions
         cause = error.cause if isinstance(error, errors.RayTaskError) else error
         if not isinstance(cause, errors.RayError):
-            _check_package(error)
             raise error
         died = reading and isinstance(cause, (errors.WorkerCrashedError, errors.OutOfMemoryError))
         died = died and self._is_alive(block.node)
@@ -394,20 +412,24 @@ class Schedule:
 
     def _tell_of_wait(self) -> None:
         """Say once what is missing if the cluster has had no place for the work for some time."""
-        if self._told_of_wait or time.monotonic() - self._moved_at < _PATIENCE:
+        waited = time.monotonic() - self._moved_at
+        if self._told_of_wait or waited < _PATIENCE:
             return
+        ours = {name: len(self._networks) * share for name, share in self._plan.ask.items()}
         if not any(network.node for network in self._networks):
             ask, purpose = self._plan.ask, "for the network"
-        elif not any(block.node for block in self._ahead() if block.stream is not None):
+        elif self._reading and not any(block.node for block in self._reading):
             ask, purpose = {"num_cpus": self._plan.reading}, "to read a video"
+            ours["num_cpus"] += len(self._reading) * self._plan.reading
         else:
             return
         free, whole = self._ray.available_resources(), self._ray.cluster_resources()
-        missing = [
-            f"{free.get(name, 0):g} of {whole.get(name, 0):g} {name}s are free, and {ask[asked]:g} is needed {purpose}"
-            for asked, name in (("num_gpus", "GPU"), ("num_cpus", "CPU"))
-            if free.get(name, 0) < ask.get(asked, 0)
-        ]
+        missing = []
+        for asked, name in (("num_gpus", "GPU"), ("num_cpus", "CPU")):
+            left, total = free.get(name, 0), whole.get(name, 0)
+            # What is taken may be our own: processes that start, on a slow machine.
+            if left < ask.get(asked, 0) and (total - left > ours.get(asked, 0) or waited >= _PATIENCE_WITH_STARTS):
+                missing.append(f"{left:g} of {total:g} {name}s are free, and {ask[asked]:g} is needed {purpose}")
         if missing:
             self._told_of_wait = True
             self._tell(f"waiting for the Ray cluster, which is busy: {'; '.join(missing)}")
@@ -419,9 +441,10 @@ class Schedule:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(block.stream, force=True)
             block.stream = None
+            del self._reading[block]
 
     def _stop(self) -> None:
-        for block in self._blocks:
+        for block in list(self._reading):
             self._cancel(block)
         for network in self._networks:
             with contextlib.suppress(self._ray.exceptions.RayError):

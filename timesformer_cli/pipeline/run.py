@@ -122,7 +122,7 @@ class RunOptions:
 
 def check_ray() -> None:
     """Raise UsageError if Ray is not installed."""
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
+    if importlib.util.find_spec("ray") is None:
         raise UsageError("`engine=ray` needs Ray; install it with: pip install 'timesformer-cli[ray]'")
 
 
