@@ -13,9 +13,9 @@ from testing.artefacts import FORMATS, exported, folder_of, metadata_of, torch_f
 from testing.clips import LABELS, write_model
 from testing.command import Run, exit_code, only_line
 from timesformer_cli.checkpoints.resolve import resolve
-from timesformer_cli.flow import Item
-from timesformer_cli.pipeline import ray as cluster
+from timesformer_cli.flow import Item, Views
 from timesformer_cli.pipeline.prepare import prepare_all
+from timesformer_cli.pipeline.ray_remote import Network
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.runtimes.pytorch import open_scorer
@@ -190,13 +190,13 @@ class TestOtherCommands:
 
 def test_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Ray would run: with all cores, although Ray sets another number, and with the logits of the runtime."""
-    pytest.importorskip("pyarrow")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     checkpoint = resolve(str(folder_of("onnx", tmp_path / "x")))
     with prepare_all([Item(str(ONE))], checkpoint.recipe, workers=0, limits=Limits()) as prepared:
-        (views,) = [each for each in prepared if each is not None]
-    network = cluster._Network(checkpoint, RunOptions(device="cpu"))
-    (answer,) = cluster._unpack(network(cluster._pack([views])))
+        (views,) = [each for each in prepared if isinstance(each, Views)]
+    network = Network(checkpoint, RunOptions(device="cpu"))
+    assert network.load() is None
+    _, (answer,) = network.score(views)
     assert os.environ["OMP_NUM_THREADS"] != "1" or os.cpu_count() == 1
     expected = open_scorer(resolve(str(torch_folder())), device="cpu")(views.pixels)
     assert answer.logits == pytest.approx(expected, abs=1e-5)

@@ -1,13 +1,15 @@
-"""Ray on this machine alone gives what the program itself gives, and says why it cannot in one line."""
+"""A Ray cluster gives what the program itself gives, also if it loses nodes; if it cannot, it says why in one line."""
 
+import importlib
 import importlib.util
 import os
-import pickle
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +23,13 @@ from testing.clips import write_audio, write_model, write_video
 from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, TimesformerError, UsageError
-from timesformer_cli.flow import Failure, Item, Prediction, Result
+from timesformer_cli.flow import Failure, Item, Prediction, Result, Views
 from timesformer_cli.pipeline import ray as cluster
+from timesformer_cli.pipeline import ray_schedule
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.prepare import prepare_all
+from timesformer_cli.pipeline.ray_remote import Network
+from timesformer_cli.pipeline.ray_schedule import _Block, _Span
 from timesformer_cli.pipeline.run import Cluster, RunOptions
 from timesformer_cli.pipeline.score import label
 from timesformer_cli.pipeline.workers import Limits
@@ -120,33 +125,40 @@ class Nodes(SimpleNamespace):
 
 
 @pytest.mark.parametrize(
-    ("nodes", "asked", "networks", "device"),
+    ("nodes", "asked", "networks", "device", "readers"),
     [
-        ([(2, 0)], "auto", 1, "auto"),
-        ([(0, 0), (16, 0), (8, 0), (1, 0)], "cpu", 2, "cpu"),
-        ([(16, 2), (16, 4)], "auto", 6, "cuda"),
-        ([(16, 2), (16, 4)], "cuda", 6, "cuda"),
-        ([(16, 2), (16, 4)], "cpu", 2, "cpu"),
+        ([(2, 0)], "auto", 1, "auto", 1),
+        ([(0, 0), (16, 0), (8, 0)], "cpu", 2, "cpu", 23),
+        ([(16, 0), (1, 0)], "cpu", 1, "cpu", 22),  # of 0.75 CPUs
+        ([(1, 0), (1, 0), (1, 0)], "cpu", 3, "cpu", 3),
+        ([(1, 0)], "cpu", 1, "cpu", 1),
+        ([(16, 2), (16, 4)], "auto", 6, "cuda", 29),
+        ([(16, 2), (16, 4)], "cuda", 6, "cuda", 29),
+        ([(16, 2), (16, 4)], "cpu", 2, "cpu", 31),
     ],
 )
-def test_a_network_for_each_gpu_or_node(nodes: list[tuple[int, int]], asked: str, networks: int, device: str) -> None:
-    count, ask, chosen = cluster._networks(Nodes(*nodes), asked)
-    assert (count, chosen) == (networks, device)
-    assert ask["num_cpus"] != 1
-    assert ask.get("num_gpus") == (1 if device == "cuda" else None)
+def test_a_network_for_each_gpu_or_node(
+    nodes: list[tuple[int, int]], asked: str, networks: int, device: str, readers: int
+) -> None:
+    """And room for both on each node, since it may be the last that is left."""
+    plan = cluster._plan(Nodes(*nodes), asked)
+    assert (plan.networks, plan.device, plan.readers) == (networks, device, readers)
+    assert plan.reading + plan.ask["num_cpus"] <= min(cpus for cpus, _ in nodes if cpus)  # or the last one waits
+    assert plan.networks * plan.ask["num_cpus"] + readers * plan.reading <= sum(cpus for cpus, _ in nodes)
+    assert plan.ask.get("num_gpus") == (1 if device == "cuda" else None)
 
 
 @pytest.mark.parametrize(
     ("nodes", "device", "message"),
     [
         ((8, 0), "cuda", "the Ray cluster has no GPU; try `device=cpu`"),
-        ((1, 0), "cpu", "a cluster of 1 CPUs is too small"),
+        ((0, 0), "cpu", "a cluster of 0 CPUs is too small"),
         ((4, 8), "auto", "a cluster of 4 CPUs is too small"),
     ],
 )
 def test_clusters_that_could_never_do_it(nodes: tuple[int, int], device: str, message: str) -> None:
     with pytest.raises(DeviceError, match=message):
-        cluster._networks(Nodes(nodes), device)
+        cluster._plan(Nodes(nodes), device)
 
 
 def test_gpus_get_many_views_at_a_time(checkpoint: Checkpoint) -> None:
@@ -156,17 +168,23 @@ def test_gpus_get_many_views_at_a_time(checkpoint: Checkpoint) -> None:
 
 
 def test_views_of_several_videos_are_scored_together(checkpoint: Checkpoint, folder: Path) -> None:
-    pytest.importorskip("pyarrow")
-    items = [Item(str(folder / name)) for name in ("0.mp4", "broken.mp4", "1.mp4", "2.mp4")]
+    items = [Item(str(folder / name)) for name in ("0.mp4", "1.mp4", "2.mp4")]
     with prepare_all(items, checkpoint.recipe, workers=0, limits=Limits()) as prepared:
-        network = cluster._Network(checkpoint, RunOptions(batch_size=12, device="cpu", precision="fp32"))
-        network._told.append("a note")
-        rows = network(cluster._pack(views for views in prepared if views is not None))
-    data = SimpleNamespace(iter_rows=lambda: [{"row": row.as_py()} for row in rows["row"]] * 2)
-    told: list[str] = []
-    scored = cluster._scored(data, items * 2, told.append)
-    assert_same(list(label(scored, checkpoint)), run_here(items, checkpoint) * 2)
+        views = [each for each in prepared if isinstance(each, Views)]
+    network = Network(checkpoint, RunOptions(batch_size=12, device="cpu", precision="fp32"))
+    assert network.load() is None
+    network._told.append("a note")
+    told, scored = network.score(*views)
+    assert isinstance(scored, list)
     assert told == ["a note"]
+    assert_same(list(label(scored, checkpoint)), run_here(items, checkpoint))
+
+
+def block_of(*answers: Failure) -> _Block:
+    """Two videos, of which a task returned these answers."""
+    block = _Block(deque([Item("a.mp4"), Item("b.mp4")]), was_read=True)
+    block.pending.extend(_Span(block, answer=answer) for answer in answers)
+    return block
 
 
 @pytest.mark.parametrize(
@@ -174,10 +192,8 @@ def test_views_of_several_videos_are_scored_together(checkpoint: Checkpoint, fol
     [(["b.mp4"], "returned .*b.mp4.* instead of .*a.mp4"), (["a.mp4"], "did not return .*b.mp4")],
 )
 def test_what_ray_loses_or_confuses_is_noticed(returned: list[str], message: str) -> None:
-    answers = [Failure(cluster._absolute(Item(path)), "decode", "damaged") for path in returned]
-    data = SimpleNamespace(iter_rows=lambda: [{"row": pickle.dumps(answer)} for answer in answers])
     with pytest.raises(RuntimeError, match=message):
-        list(cluster._scored(data, [Item("a.mp4"), Item("b.mp4")], print))
+        block_of(*(Failure(Item(path), "decode", "damaged") for path in returned)).settle()
 
 
 @needs_ray
@@ -223,33 +239,66 @@ def test_no_cluster_at_the_address(checkpoint: Checkpoint, address: str) -> None
 
 
 @needs_ray
-class TestRunningCluster:
-    @pytest.fixture(scope="class", autouse=True)
-    def three_cpus(self) -> Iterator[None]:
-        """And a GPU, of which only Ray is told."""
-        import ray
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [("http", "HOST:6379, or `ray_address=auto`"), ("https", "dashboard"), ("ray", "client cannot stream results")],
+)
+def test_addresses_of_other_servers(checkpoint: Checkpoint, scheme: str, message: str) -> None:
+    """They are refused at once, also if something listens there: Ray itself would wait for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"`ray_address={address}`: .*{message}") as caught:
+            run_there([Item("a.mp4")], checkpoint, address)
+    assert "\n" not in str(caught.value)
 
-        ray.init("local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        yield
-        ray.shutdown()
+
+def reading_each(look: Callable[[Item, int], Any]) -> Callable[..., Iterator[Any]]:
+    """`read`, with a look at each video before each thing that is made of it; what that gives replaces the video."""
+
+    # Ray sends functions in functions as they are; of others it sends the name, which nodes do not know.
+    def read_and_look(items: list[Item], *options: Any) -> Iterator[Any]:
+        from timesformer_cli.pipeline import ray_remote
+
+        yield ray_remote.here()
+        for item in items:
+            answer = look(item, 0)
+            if answer is not None:
+                yield answer
+                continue
+            for number, made in enumerate(ray_remote.read([item], *options)):
+                if number:  # the first is the node
+                    look(item, number)
+                    yield made
+
+    return read_and_look
+
+
+@needs_ray
+class TestClusterOfThree:
+    """Three nodes of one CPU each, and a GPU of which only Ray is told. The last test leaves one node."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    def nodes(self) -> Iterator[Any]:
+        ray = importlib.import_module("ray")
+        cluster_utils = importlib.import_module("ray.cluster_utils")
+
+        options: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+        nodes = cluster_utils.Cluster(initialize_head=True, head_node_args=options | {"num_gpus": 1})
+        try:
+            for _ in range(2):
+                nodes.add_node(**options)
+            # Connected once, so that the processes of one run serve the next.
+            ray.init(nodes.address, log_to_driver=False, configure_logging=False)
+            yield nodes
+        finally:
+            ray.shutdown()
+            nodes.shutdown()
 
     def test_timelines(self, checkpoint: Checkpoint, folder: Path) -> None:
         items = [Item(str(path)) for path in sorted(folder.iterdir())]
         expected = run_here(items, checkpoint, TIMELINE)
         assert max(len(result.segments) for result in expected if isinstance(result, Prediction)) > 4
         assert_same(run_there(items, checkpoint, device="cpu", timeline=TIMELINE), expected)
-
-    def test_many_videos_share_a_task(self, checkpoint: Checkpoint, folder: Path, tmp_path: Path) -> None:
-        items = []
-        for number in range(70):
-            items.append(Item(str(tmp_path / f"{number}.mp4")))
-            shutil.copyfile(folder / f"{number % 5}.mp4", items[-1].path)
-        found = run_there(items, checkpoint, device="cpu", thumbnails=True)
-        assert [result.item for result in found] == items
-        for number, result in enumerate(found):
-            assert isinstance(result, Prediction)
-            assert result.info.num_frames == 20 + 7 * (number % 5)
-            assert result.segments[0].thumbnail is not None
 
     def test_what_takes_too_long_costs_itself(self, checkpoint: Checkpoint, folder: Path) -> None:
         items = [Item(str(folder / f"{number}.mp4")) for number in range(2)]
@@ -266,3 +315,127 @@ class TestRunningCluster:
     def test_the_network_goes_where_the_gpus_are(self, checkpoint: Checkpoint, folder: Path) -> None:
         with pytest.raises(DeviceError, match="no CUDA device that PyTorch can use"):
             run_there([Item(str(folder / "0.mp4"))], checkpoint)
+
+    def test_a_video_that_kills_its_reader_costs_one_record(
+        self, checkpoint: Checkpoint, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And none if the next try works, half-way through its segments. What it shares a task with is read again."""
+        items = copies(folder, tmp_path, 15)
+        deadly, once, tries = items[5].path, items[9].path, tmp_path / "tries"
+
+        def kill(item: Item, made: int) -> None:
+            if item.path == deadly or (item.path == once and made == 4 and not os.path.exists(f"{tries}-once")):
+                time.sleep(0.2)  # what was made before arrives
+                with open(tries if item.path == deadly else f"{tries}-once", "a") as file:
+                    file.write("x")
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(cluster, "read", reading_each(kill))
+        monkeypatch.setattr(ray_schedule, "_LONGEST_PAUSE", 0.1)
+        expected = run_here(items[:5] + items[6:], checkpoint, TIMELINE)
+        assert isinstance(expected[8], Prediction)
+        assert len(expected[8].segments) > 4
+        found = run_there(items, checkpoint, device="cpu", timeline=TIMELINE)
+        killed = found.pop(5)
+        assert isinstance(killed, Failure)
+        assert (killed.item, killed.kind) == (items[5], "crash")
+        assert "reading it killed Ray's worker 3 times (" in killed.message
+        assert tries.read_text() == "xxxx"  # once in its block
+        assert os.path.exists(f"{tries}-once")
+        assert_same(found, expected)
+
+    def test_a_node_that_does_not_see_the_videos(
+        self, checkpoint: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cluster, "read", reading_each(lambda item, _: Failure(item, "not_found", "no such file")))
+        (missing,) = run_there([Item(str(folder / "missing.mp4"))], checkpoint, device="cpu")
+        assert isinstance(missing, Failure)  # nor does it exist here
+        items = [Item(str(folder / "0.mp4"))]
+        message = rf"the node [\d.]+ does not find {items[0].path}, which exists here; all nodes must have the videos"
+        with pytest.raises(TimesformerError, match=message):
+            run_there(items, checkpoint, device="cpu")
+
+    def test_a_node_without_the_package(
+        self, checkpoint: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(item: Item, made: int) -> None:
+            raise ModuleNotFoundError("No module named 'timesformer_cli'")
+
+        monkeypatch.setattr(cluster, "read", reading_each(fail))
+        message = r"the node [\d.]+ lacks this package; install it there, .*: pip install 'timesformer-cli\[ray\]=="
+        with pytest.raises(TimesformerError, match=message) as caught:
+            run_there([Item(str(folder / "0.mp4"))], checkpoint, device="cpu")
+        assert "\n" not in str(caught.value)
+
+    def test_a_network_that_always_dies(
+        self, checkpoint: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The run gives up, and says how to go on."""
+
+        class Dying:
+            def __init__(self, *_: Any) -> None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            def where(self) -> None: ...
+
+        monkeypatch.setattr(cluster, "Network", Dying)
+        monkeypatch.setattr(ray_schedule, "_SETBACKS", 0)
+        with pytest.raises(TimesformerError, match=r"the cluster failed \(.*\); .* with `resume`") as caught:
+            run_there([Item(str(folder / "0.mp4"))], checkpoint, device="cpu")
+        assert "\n" not in str(caught.value)
+
+    def test_a_busy_cluster(self, checkpoint: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is missing is told while the run waits for it."""
+        ray = importlib.import_module("ray")
+        monkeypatch.setattr(ray_schedule, "_PATIENCE", 0.5)
+        others = [ray.remote(num_cpus=1)(Busy).remote() for _ in range(3)]
+        ray.get([other.ready.remote() for other in others])
+        told: list[str] = []
+
+        def tell(message: str) -> None:
+            told.append(message)
+            for other in others:
+                ray.kill(other)
+
+        items = [Item(str(folder / "0.mp4"))]
+        assert_same(run_there(items, checkpoint, device="cpu", tell=tell), run_here(items, checkpoint))
+        waiting = "waiting for the Ray cluster, which is busy: 0 of 3 CPUs are free, and 0.25 is needed for the network"
+        assert told == [waiting]
+
+    def test_lost_nodes_cost_nothing(
+        self,
+        checkpoint: Checkpoint,
+        folder: Path,
+        nodes: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """Two of three are lost while the run goes on; its results are those of a run here."""
+        items = copies(folder, tmp_path, 70)
+        expected = run_here(items, checkpoint)
+        capfd.readouterr()
+        run = RunOptions(cluster=Cluster(), device="cpu")
+        found: list[Result] = []
+        with score_all(items, checkpoint, run, thumbnails=True) as scored:
+            for result in label(scored, checkpoint):
+                if len(found) == 5:
+                    for node in list(nodes.worker_nodes):
+                        nodes.remove_node(node, allow_graceful=False)
+                found.append(result)
+        assert_same(found, expected)
+        assert all(isinstance(result, Prediction) and result.segments[0].thumbnail is not None for result in found)
+        assert capfd.readouterr().out == ""  # Ray would print about the nodes among the records
+
+
+class Busy:
+    """An actor of another program."""
+
+    def ready(self) -> None: ...
+
+
+def copies(folder: Path, at: Path, count: int) -> list[Item]:
+    """So many videos, of five kinds."""
+    for number in range(count):
+        shutil.copyfile(folder / f"{number % 5}.mp4", at / f"{number}.mp4")
+    return [Item(str(at / f"{number}.mp4")) for number in range(count)]

@@ -24,8 +24,8 @@ from timesformer_cli.video.addresses import is_address
 # How often a video may kill its reader before that is its record.
 _DEATHS = 3
 
-# How often videos may lose their node, or their network, before the run gives up. Each time, it waits twice as long:
-# it can take Ray half a minute to notice that a node is gone.
+# How often a video may lose its node or its network, and a network may end before it is ready, until the run gives up.
+# The pauses between double: it can take Ray half a minute to notice that a node is gone.
 _SETBACKS = 6
 _LONGEST_PAUSE = 16.0
 
@@ -145,7 +145,7 @@ class Schedule:
         self._looked = time.monotonic()
         self._networks: list[_Network] = []
         self._unscored: deque[_Span] = deque()
-        self._lost = 0  # networks, since one became ready
+        self._lost = 0  # networks that were not ready yet, since one was
         self._told: set[str] = set()
         self._moved_at, self._told_of_wait = time.monotonic(), False
 
@@ -174,8 +174,7 @@ class Schedule:
                 yield block.answers.popleft()
             if block.items:
                 return
-            self._cancel(block)
-            self._blocks.popleft()
+            self._blocks.popleft()  # its task may still end
 
     # Starting
 
@@ -333,9 +332,10 @@ class Schedule:
     def _lose(self, network: _Network, error: Exception) -> None:
         """A network, or its node, is gone: others take over its work."""
         _check_package(error)
-        self._lost += 1
-        if self._lost > _SETBACKS:
-            raise error
+        if not network.is_ready:
+            self._lost += 1
+            if self._lost > _SETBACKS * self._plan.networks:
+                raise error
         self._dismiss(network, error)
 
     def _dismiss(self, network: _Network, error: Exception | None = None) -> None:
@@ -369,8 +369,10 @@ class Schedule:
         if not isinstance(cause, errors.RayError):
             raise error
         died = reading and isinstance(cause, (errors.WorkerCrashedError, errors.OutOfMemoryError))
-        died = died and self._is_alive(block.node)
+        died = died and not self._is_dead(block.node)
         self._reset(block)
+        if not block.items:
+            return
         if not died:
             block.setbacks += 1
             if block.setbacks > _SETBACKS:
@@ -402,8 +404,11 @@ class Schedule:
             items = deque(rest[start : start + size])
             self._blocks.insert(place, _Block(items, block.setbacks, not_before=block.not_before))
 
-    def _is_alive(self, node: Node | None) -> bool:
-        return node is not None and any(each["NodeID"] == node.number and each["Alive"] for each in self._ray.nodes())
+    def _is_dead(self, node: Node | None) -> bool:
+        """Whether Ray knows that the node is gone; it can take some time to notice."""
+        return node is not None and not any(
+            each["NodeID"] == node.number and each["Alive"] for each in self._ray.nodes()
+        )
 
     # Words
 
