@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from timesformer_cli.errors import DeviceError, TimesformerError, UsageError
 from timesformer_cli.flow import Failure, Item, Scored
 from timesformer_cli.pipeline.ray_remote import Network, read
-from timesformer_cli.pipeline.ray_schedule import OBJECTS_AHEAD, Plan, Schedule, reason_of
+from timesformer_cli.pipeline.ray_schedule import OBJECTS_AHEAD, HeadLostError, Plan, Schedule, reason_of
 from timesformer_cli.pipeline.run import RunOptions, check_cluster
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.specs import Checkpoint, Timeline
@@ -83,6 +83,7 @@ def score_on_cluster(
             ray,
             _blocks([_absolute(item) for item in listed], int(_count(ray, "CPU"))),
             plan,
+            answers=partial(_answers, ray.get_runtime_context().gcs_address),
             read=lambda block, plan: reader.options(num_cpus=plan.reading).remote(
                 block, checkpoint.recipe, replace(run, workers=1), of_video
             ),
@@ -120,7 +121,8 @@ def _connected(address: str | None) -> Iterator[Any]:
             _connect(ray, address or os.environ.get("RAY_ADDRESS"))
         with _silent():
             yield ray
-    except ray.exceptions.RayError as error:
+    except (HeadLostError, ray.exceptions.RayError) as error:
+        ours = ours and not isinstance(error, HeadLostError)  # to leave the cluster, Ray would wait for its head
         raise TimesformerError(
             f"`engine=ray`: the cluster failed ({reason_of(error)}); go on with the videos that are left with `resume`"
         ) from error
@@ -142,6 +144,16 @@ def _connect(ray: Any, address: str | None) -> None:
         raise TimesformerError(f"`ray_address={address}`: the Ray cluster cannot be joined ({_line(error)})") from error
 
 
+def _answers(address: str) -> bool:
+    """Whether something listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError:
+        return False
+    return True
+
+
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
@@ -157,9 +169,9 @@ def _check_address(address: str) -> None:
             f"`ray_address={address}`: Ray's dashboard and job server have such addresses; give that of the cluster, "
             "HOST:6379, or `ray_address=auto` on one of its machines"
         )
+    if url.hostname is None or url.port is None:  # auto or local
+        return
     try:
-        if url.hostname is None or url.port is None:  # auto or local
-            return
         socket.create_connection((url.hostname, url.port), timeout=10).close()
     except OSError as error:
         raise ConnectionError(error.strerror or error) from error

@@ -45,6 +45,14 @@ _PATIENCE = 10.0
 _PATIENCE_WITH_STARTS = 60.0
 
 
+# Seconds without the head of the cluster. After 60, Ray would end this program without a word.
+_HEADLESS = 45.0
+
+
+class HeadLostError(TimesformerError):
+    """The head of the cluster is gone, and calls of Ray would never return."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How the work is divided: so many `networks`, each of which asks Ray for `ask`, and so many `readers` at a time.
@@ -124,7 +132,8 @@ class _Network:
 class Schedule:
     """The work on all items, by tasks that `read` starts (for given items and a plan) and actors that `open` starts.
 
-    `plan` looks at the cluster again, which may have changed. `rows` spans go to a network at a time.
+    `plan` looks at the cluster again, which may have changed; `answers` tells whether its head does. `rows` spans
+    go to a network at a time.
     """
 
     def __init__(
@@ -133,6 +142,7 @@ class Schedule:
         blocks: Iterable[list[Item]],
         plan: Callable[[], Plan],
         *,
+        answers: Callable[[], bool],
         read: Callable[[list[Item], Plan], Any],
         open: Callable[[Plan], Any],
         rows: int,
@@ -141,8 +151,8 @@ class Schedule:
         self._ray, self._look, self._read, self._open, self._rows, self._tell = ray, plan, read, open, rows, tell
         self._blocks = deque(_Block(deque(block)) for block in blocks)
         self._reading: dict[_Block, None] = {}  # those with a stream, in the order of their starts
-        self._plan = plan()
-        self._looked = time.monotonic()
+        self._plan, self._answers = plan(), answers
+        self._looked = self._answered = time.monotonic()
         self._networks: list[_Network] = []
         self._unscored: deque[_Span] = deque()
         self._lost = 0  # networks that were not ready yet, since one was
@@ -154,7 +164,7 @@ class Schedule:
 
         Raises:
             TimesformerError: an error of the network; or a node lacks the package or the videos.
-            RayError: the cluster failed too often.
+            HeadLostError, RayError: the cluster failed, or parts of it too often.
         """
         try:
             while self._blocks:
@@ -165,7 +175,8 @@ class Schedule:
                 if self._blocks:
                     self._wait()
         finally:
-            self._stop()
+            if self._answered == self._looked:
+                self._stop()
 
     def _finished(self) -> Iterator[Scored | Failure]:
         while self._blocks:
@@ -182,6 +193,11 @@ class Schedule:
         """Start networks that are missing, as lost ones are, or because the cluster grew; stop them if it shrank."""
         if time.monotonic() - self._looked >= _LOOK:
             self._looked = time.monotonic()
+            if not self._answers():
+                if self._looked - self._answered > _HEADLESS:
+                    raise HeadLostError("its head no longer answers")
+                return
+            self._answered = self._looked
             with contextlib.suppress(TimesformerError):  # a cluster that has too little now may have more later
                 self._plan = self._look()
         wanted = max(min(self._plan.networks, len(self._blocks)), 1)
@@ -418,7 +434,7 @@ class Schedule:
     def _tell_of_wait(self) -> None:
         """Say once what is missing if the cluster has had no place for the work for some time."""
         waited = time.monotonic() - self._moved_at
-        if self._told_of_wait or waited < _PATIENCE:
+        if self._told_of_wait or waited < _PATIENCE or self._answered < self._looked:
             return
         ours = {name: len(self._networks) * share for name, share in self._plan.ask.items()}
         if not any(network.node for network in self._networks):
