@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ from timesformer_cli.pipeline import ray_schedule
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.prepare import prepare_all
 from timesformer_cli.pipeline.ray_remote import Network
-from timesformer_cli.pipeline.ray_schedule import _Block, _Span
+from timesformer_cli.pipeline.ray_schedule import HeadLostError, Plan, Schedule, _Block, _Span
 from timesformer_cli.pipeline.run import Cluster, RunOptions
 from timesformer_cli.pipeline.score import label
 from timesformer_cli.pipeline.workers import Limits
@@ -196,6 +197,28 @@ def test_what_ray_loses_or_confuses_is_noticed(returned: list[str], message: str
         block_of(*(Failure(Item(path), "decode", "damaged") for path in returned)).settle()
 
 
+def test_a_head_that_no_longer_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would end the program without a word, and before that not return from any call."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert cluster._answers(address)
+    assert not cluster._answers(address)
+    monkeypatch.setattr(ray_schedule, "_LOOK", 0)
+    monkeypatch.setattr(ray_schedule, "_HEADLESS", 0)
+    schedule = Schedule(
+        SimpleNamespace(),  # without any call
+        [[Item("a.mp4")]],
+        lambda: Plan(1, {"num_cpus": 0.5}, "cpu", 1, 1),
+        answers=partial(cluster._answers, address),
+        read=lambda *_: None,
+        open=lambda _: None,
+        rows=1,
+        tell=print,
+    )
+    with pytest.raises(HeadLostError, match="its head no longer answers"):
+        list(schedule.results())
+
+
 @needs_ray
 def test_a_cluster_that_is_started_for_the_run(
     checkpoint: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -273,6 +296,17 @@ def reading_each(look: Callable[[Item, int], Any]) -> Callable[..., Iterator[Any
     return read_and_look
 
 
+PLAN = cluster._plan
+
+
+def at_most(networks: int, patch: pytest.MonkeyPatch) -> None:
+    def plan(*options: Any) -> Plan:
+        found = PLAN(*options)
+        return replace(found, networks=min(found.networks, networks))
+
+    patch.setattr(cluster, "_plan", plan)
+
+
 @needs_ray
 class TestClusterOfThree:
     """Three nodes of one CPU each, and a GPU of which only Ray is told. The last test leaves one node."""
@@ -295,14 +329,9 @@ class TestClusterOfThree:
             nodes.shutdown()
 
     @pytest.fixture(autouse=True)
-    def two_networks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of three: each takes seconds to load torch."""
-        plan = cluster._plan
-
-        def at_most_two(found: ray_schedule.Plan) -> ray_schedule.Plan:
-            return replace(found, networks=min(found.networks, 2))
-
-        monkeypatch.setattr(cluster, "_plan", lambda *options: at_most_two(plan(*options)))
+    def one_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Instead of three: each takes seconds to load torch."""
+        at_most(1, monkeypatch)
 
     def test_what_takes_too_long_costs_itself(self, checkpoint: Checkpoint, folder: Path) -> None:
         items = [Item(str(folder / f"{number}.mp4")) for number in range(2)]
@@ -415,7 +444,8 @@ class TestClusterOfThree:
         monkeypatch: pytest.MonkeyPatch,
         capfd: pytest.CaptureFixture[str],
     ) -> None:
-        """Two of three are lost while the run goes on; its results are those of a run here."""
+        """Two of three are lost, and a network with them, while the run goes on; its results are those of a run here."""
+        at_most(2, monkeypatch)
         items = copies(folder, tmp_path, 40)
         expected = run_here(items, checkpoint)
         capfd.readouterr()
