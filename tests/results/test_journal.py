@@ -391,7 +391,7 @@ class TestCommand:
                 time.sleep(chance.random() / 50)
                 if process.poll() is None:
                     os.killpg(process.pid, stop)
-            assert process.returncode in (code, 0)
+            assert process.returncode in (code, 0, -stop)  # the last, if all was done and Python was about to end
         assert run("predict", "clips", "-o", target, "--resume").code == 0
         assert target.read_bytes() == whole.read_bytes()
         outcome = run("predict", "clips", "-o", target, "--resume")
