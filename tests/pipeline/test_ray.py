@@ -444,7 +444,7 @@ class TestClusterOfThree:
         monkeypatch: pytest.MonkeyPatch,
         capfd: pytest.CaptureFixture[str],
     ) -> None:
-        """Two of three are lost, and a network with them, while the run goes on; its results are those of a run here."""
+        """Two of three are lost, and a network with them; the run goes on, with the results of a local run."""
         at_most(2, monkeypatch)
         items = copies(folder, tmp_path, 40)
         expected = run_here(items, checkpoint)
