@@ -24,7 +24,7 @@ from testing.layouts import mmaction2_state, original_state, save_pyth
 from testing.networks import build, clip
 from testing.weights import CONFIG, FORMS, assert_same_state, save_sharded_bin, write_form
 from timesformer_cli import TimesformerForVideoClassification, TimesformerModel
-from timesformer_cli.checkpoints.folder import find_weights
+from timesformer_cli.checkpoints.folder import find_weights, weight_checksums
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.checkpoints.weights import check_state_dict, read_state_dict, read_stored
 from timesformer_cli.errors import CheckpointError
@@ -439,10 +439,19 @@ class TestBrokenFiles:
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         assert f"{name!r}, which is not a file beside it" in self.refusal(folder)
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', "\x00"])
+    @pytest.mark.parametrize(
+        "content",
+        [
+            *("", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', "\x00"),
+            *('{"weight_map": {"a": ["b"]}}', '{"weight_map": {"a": 3, "b": "c"}}'),
+            *('{"weight_map": {"a": "../x"}}', '{"weight_map": {"a": "x\\u0000y"}}', '{"weight_map": {"a": "x/y"}}'),
+        ],
+    )
     def test_index_of_something_else(self, folder: Path, content: str) -> None:
-        (keep_only_config(folder) / "model.safetensors.index.json").write_text(content)
+        index = keep_only_config(folder) / "model.safetensors.index.json"
+        index.write_text(content)
         assert "not an index of weight shards" in self.refusal(folder)
+        assert list(weight_checksums(index)) == [index.name]  # `evaluate` sums the files before it opens them
 
     def test_cause_is_kept(self, folder: Path) -> None:
         (folder / "model.safetensors").write_bytes(bytes(100))

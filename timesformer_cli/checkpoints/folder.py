@@ -125,6 +125,25 @@ def overlaid(recipe: Recipe, stated: Mapping[str, Any], path: Path) -> Recipe:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def shards_in(index: Path) -> list[str]:
+    """The names of the weight files that an index of shards lists, sorted; they are beside it, or are missing.
+
+    Raises:
+        ValueError: it is not such an index, or lists something that is not the name of a file beside it.
+    """
+    try:
+        names = set(strict_json.read(index)["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"it is not an index of weight shards ({error})") from error
+    for name in names:
+        # A name with a folder in it could point outside of the model, or of the cache.
+        if not isinstance(name, str) or "\0" in name or Path(name).name != name:
+            raise ValueError(
+                f"it lists {name!r}, which is not a file beside it, so it is not an index of weight shards"
+            )
+    return sorted(names)
+
+
 def weight_checksums(weights: Path | None) -> dict[str, str]:
     """The sha256 in hex of each file that holds weights, by file name, including shards and companions of `weights`.
 
@@ -135,6 +154,6 @@ def weight_checksums(weights: Path | None) -> dict[str, str]:
         return {}
     names = {file.name for file in exported.files_of(weights)}
     if weights.name.endswith(".index.json"):
-        with suppress(ValueError, KeyError, AttributeError):  # loading it reports what is wrong
-            names |= set(strict_json.read(weights)["weight_map"].values())
+        with suppress(ValueError):  # loading it reports what is wrong
+            names |= set(shards_in(weights))
     return {name: checksum([weights.with_name(name)]) for name in sorted(names)}

@@ -23,9 +23,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from timesformer_cli import strict_json
 from timesformer_cli.checkpoints import exported
-from timesformer_cli.checkpoints.folder import ADAPTER_FILE, describe_adapter
+from timesformer_cli.checkpoints.folder import ADAPTER_FILE, describe_adapter, shards_in
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.files import sync
 
@@ -348,14 +347,7 @@ def _shards(weights: Path) -> list[str]:
         return exported.companions(weights)
     if not weights.name.endswith(".index.json"):
         return []
-    try:
-        names = sorted(set(strict_json.read(weights)["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError("it is not an index of weight shards") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:  # a folder in it could lead out of the cache
-            raise ValueError(f"it lists {name!r}, which is not a file beside it")
-    return names
+    return shards_in(weights)
 
 
 def _conversion_ref(commit: str) -> str:

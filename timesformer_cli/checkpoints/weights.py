@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from timesformer_cli import strict_json
-from timesformer_cli.checkpoints.folder import describe_adapter
+from timesformer_cli.checkpoints.folder import describe_adapter, shards_in
 from timesformer_cli.checkpoints.layouts import prefixes_of
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.files import whole
@@ -150,14 +149,14 @@ def read_stored(path: Path, largest: int = _LARGEST_UNPACKED) -> Stored:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(strict_json.read(index)["weight_map"].values()))
-        shards = [index.parent / name for name in names]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index}: not an index of weight shards ({error})") from error
-    for name, shard in zip(names, shards, strict=True):
-        # A name with a folder in it could point outside the checkpoint.
-        if Path(name).name != name or not shard.is_file():
-            raise CheckpointError(f"{index}: it lists {name!r}, which is not a file beside it; is a shard missing?")
+        shards = [index.with_name(name) for name in shards_in(index)]
+    except ValueError as error:
+        raise CheckpointError(f"{index}: {error}") from error
+    for shard in shards:
+        if not shard.is_file():
+            raise CheckpointError(
+                f"{index}: it lists {shard.name!r}, which is not a file beside it; is a shard missing?"
+            )
     return shards
 
 
