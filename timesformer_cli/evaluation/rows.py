@@ -62,7 +62,8 @@ class FileRows:
                 file.seek(start)
                 data = file.read(places[last] + width - start)
                 for row in range(first, last + 1):
-                    part = data[places[row] - start :][:width]
+                    place = places[row] - start
+                    part = data[place : place + width]
                     try:
                         found[row] = np.frombuffer(a2b_base64(part) if self.base64 else part, "<f4")
                     except ValueError:
