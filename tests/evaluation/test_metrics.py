@@ -171,7 +171,8 @@ def test_no_video() -> None:
     assert found.top[0].failures_as_wrong == 0
     assert found.mean_class_accuracy is found.negative_log_likelihood is found.expected_calibration_error is None
     assert measure(np.empty((0, 5), np.float32), np.empty(0, np.int64)).top[0].failures_as_wrong is None
-    none = measure_multi_label(np.empty((0, 5), np.float32), np.empty((0, 5), np.bool_))
+    precisions = average_precision(np.empty((0, 5), np.float32), np.empty((0, 5), np.bool_))
+    none = measure_multi_label(precisions, videos=0)
     assert none.mean_average_precision is None
     assert per_class(np.zeros((2, 2), np.int64))[0].accuracy is None
     assert most_confused(np.zeros((2, 2), np.int64)) == []
@@ -260,9 +261,9 @@ def test_what_does_not_fit_is_refused(scores: np.ndarray, targets: np.ndarray, m
 
 def test_several_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="targets of shape"):
-        measure_multi_label(np.zeros((2, 3)), np.zeros((3, 3), np.bool_))
+        average_precision(np.zeros((2, 3)), np.zeros((3, 3), np.bool_))
     with pytest.raises(ValueError, match="not finite"):
-        measure_multi_label(np.full((2, 3), np.nan), np.zeros((2, 3), np.bool_))
+        average_precision(np.full((2, 3), np.nan), np.zeros((2, 3), np.bool_))
 
 
 # Intervals
@@ -349,7 +350,7 @@ def test_average_precision_is_scikit_learns(videos: int, classes: int, ties: boo
     found = average_precision(scores, targets)
     np.testing.assert_allclose(found[there], expected, rtol=1e-12)
     assert np.isnan(found[~there]).all()
-    whole = measure_multi_label(scores, targets, failed=1)
+    whole = measure_multi_label(found, videos=videos, failed=1)
     assert whole.mean_average_precision == pytest.approx(np.mean(expected), rel=1e-12)
     assert (whole.videos, whole.failed, whole.classes_with_videos) == (videos, 1, there.sum())
 
@@ -357,7 +358,7 @@ def test_average_precision_is_scikit_learns(videos: int, classes: int, ties: boo
 def test_the_libraries_count_classes_without_videos_as_zero() -> None:
     scores, targets = draw_multi_label(300, 12)
     targets[:, :3] = False
-    found = measure_multi_label(scores, targets).mean_average_precision
+    found = measure_multi_label(average_precision(scores, targets), videos=300).mean_average_precision
     assert found is not None
     with pytest.warns(UserWarning, match="No positive class"):
         theirs = sk.average_precision_score(targets, scores, average="macro")

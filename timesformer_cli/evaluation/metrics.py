@@ -202,19 +202,18 @@ def measure(
     )
 
 
-def measure_multi_label(scores: Rows, targets: Rows, *, failed: int = 0) -> Metrics:
-    """Mean average precision of videos with any number of labels; raises ValueError as `measure` does.
+def measure_multi_label(precisions: NDArray[np.float64], *, videos: int, failed: int = 0) -> Metrics:
+    """Mean average precision of videos with any number of labels, from that of each class: `average_precision`.
 
     Videos are ranked by the scores as they are; logits rank as their sigmoids do. Classes without videos
     are left out; scikit-learn and torchmetrics count them as 0. There is no interval: a resample holds
     videos twice, and hits that come twice raise the precision itself.
     """
-    precisions = average_precision(scores, targets)
     there = ~np.isnan(precisions)
     return Metrics(
-        videos=len(scores),
+        videos=videos,
         failed=failed,
-        classes=scores.shape[1],
+        classes=len(precisions),
         classes_with_videos=int(there.sum()),
         mean_average_precision=float(precisions[there].mean()) if there.any() else None,
     )

@@ -108,6 +108,11 @@ class Run:
         return np.bincount(numbers, minlength=len(self.labels))
 
     @cached_property
+    def precisions(self) -> NDArray[np.float64]:
+        """The average precision of each class, float64 (K,), if videos have several classes; NaN without videos."""
+        return metrics.average_precision(self.ranked, self.memberships)
+
+    @cached_property
     def best(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The class with the highest score of each video, int64 (N,), and that score as shown, float64 (N,)."""
         classes, highest = np.empty(len(self.paths), np.int64), np.empty(len(self.paths))
@@ -129,7 +134,7 @@ class Run:
 
     def measure(self, ks: Sequence[int]) -> Metrics:
         if self.multi_label:
-            return metrics.measure_multi_label(self.ranked, self.memberships, failed=len(self.failed))
+            return metrics.measure_multi_label(self.precisions, videos=len(self.paths), failed=len(self.failed))
         return metrics.measure(
             self.ranked,
             self.classes,

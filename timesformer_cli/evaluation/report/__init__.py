@@ -104,8 +104,7 @@ def alike(confusion: NDArray[np.int64]) -> list[int]:
 
 def _classes(run: Run) -> Iterator[Json]:
     if run.multi_label:
-        precisions = metrics.average_precision(run.ranked, run.memberships).tolist()
-        for videos, precision in zip(run.supports.tolist(), precisions, strict=True):
+        for videos, precision in zip(run.supports.tolist(), run.precisions.tolist(), strict=True):
             yield {"videos": videos, "value": precision if videos else None}
         return
     for result in metrics.per_class(run.confusion):
