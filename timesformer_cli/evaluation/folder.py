@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, cast
@@ -30,7 +31,7 @@ from timesformer_cli.results.journal import Ledger, meta_of, read_lines, read_me
 from timesformer_cli.results.npz import add_array, add_texts, utf32
 from timesformer_cli.results.record import Record
 from timesformer_cli.results.settings import Provenance
-from timesformer_cli.results.writers import csv_text
+from timesformer_cli.results.writers import csv_text, write_csv
 from timesformer_cli.shapes import Maybe, anything, count, number, string, table
 from timesformer_cli.shapes import record as shape
 
@@ -215,8 +216,7 @@ def _per_class(run: Run) -> Iterator[Sequence[object]]:
     """A row for each class; if videos have one label each, also the classes it is most often mistaken for."""
     if run.multi_label:
         yield "index", "label", "videos", "average_precision"
-        precisions = metrics.average_precision(run.ranked, run.memberships)
-        for index, (label, precision) in enumerate(zip(run.labels, precisions.tolist(), strict=True)):
+        for index, (label, precision) in enumerate(zip(run.labels, run.precisions.tolist(), strict=True)):
             videos = int(run.supports[index])
             yield index, label, videos, f"{precision:.6g}" if videos else None
         return
@@ -239,9 +239,7 @@ def _per_class(run: Run) -> Iterator[Sequence[object]]:
 def _write_table(path: Path, columns: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
     """Write CSV; rows with fewer cells than there are columns are filled up."""
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows((*row, *[None] * (len(columns) - len(row))) for row in rows)
+        write_csv(file, ((*row, *[None] * (len(columns) - len(row))) for row in chain([columns], rows)))
 
 
 def write_text(path: Path, text: str) -> None:

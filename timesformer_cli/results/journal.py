@@ -306,10 +306,11 @@ class Ledger:
         with self._retries.open("rb") as retries, self._journal.open("rb") as lines, part.open("wb") as merged:
             newest: dict[bytes, int] = {}
             start = 0
-            for end, record in read_records(self._retries):
-                newest[digest_of(record["path"])], start = start, end
+            for end, _, (path, _) in _read(self._retries, _head):
+                newest[digest_of(path)], start = start, end
             for line in lines:
-                position = newest.get(digest_of(json.loads(line)["path"]))
+                found = _head(line)
+                position = None if found is None else newest.get(digest_of(found[0]))
                 if position is not None:
                     retries.seek(position)
                     line = retries.readline()

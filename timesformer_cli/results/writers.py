@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Literal, TextIO, get_args
 
 from timesformer_cli.errors import OutputError, UsageError
 from timesformer_cli.files import encoded
@@ -192,5 +192,10 @@ def _csv_rows(record: Record) -> str:
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Rows as lines of CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_csv(text, rows)
     return text.getvalue()
+
+
+def write_csv(file: TextIO, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as lines of CSV to a file without translation of line ends."""
+    csv.writer(file, lineterminator="\n").writerows(rows)

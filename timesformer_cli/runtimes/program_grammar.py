@@ -95,14 +95,19 @@ def _number(value: Any) -> None:
 
 def _tree(text: Any) -> None:
     """A tree of containers, as torch.utils._pytree.treespec_dumps writes it."""
-    matching("tree", rf".{{0,{_MOST_TEXT}}}")(text)
-    try:
-        value = strict_json.loads(text)
-    except ValueError:
-        raise ShapeError(f"tree {short(text)}") from None
+    value = _parsed("tree", text)
     if not isinstance(value, list) or len(value) != 2 or value[0] != 1:
         raise ShapeError(f"tree {short(text)}")
     _tree_node(value[1], _MOST_DEPTH)
+
+
+def _parsed(key: str, text: Any) -> Any:
+    """The value of JSON inside a text; messages call it `key`."""
+    matching(key, rf".{{0,{_MOST_TEXT}}}")(text)
+    try:
+        return strict_json.loads(text)
+    except ValueError:
+        raise ShapeError(f"{key} {short(text)}") from None
 
 
 # Their context is empty, or has the keys in order.
@@ -118,11 +123,7 @@ _CONTAINERS = {
 
 def _tree_node(value: Any, depth: int) -> None:
     def context(text: Any) -> None:
-        matching("context of a tree", rf".{{0,{_MOST_TEXT}}}")(text)
-        try:
-            keys = strict_json.loads(text)
-        except ValueError:
-            raise ShapeError(f"context of a tree {short(text)}") from None
+        keys = _parsed("context of a tree", text)
         if keys is not None:
             each(matching("context of a tree", r"[\w.]{1,500}"))(keys)
 
