@@ -24,6 +24,7 @@ from huggingface_hub import constants
 
 from testing import hub_server
 from testing.hub_server import Hub
+from timesformer_cli.checkpoints import blobs
 from timesformer_cli.checkpoints import hub as subject
 from timesformer_cli.errors import CheckpointError
 
@@ -675,7 +676,7 @@ class TestNetwork:
         self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-        for name in ("huggingface_hub.file_download.time", "timesformer_cli.checkpoints.hub.time"):
+        for name in ("huggingface_hub.file_download.time", "timesformer_cli.checkpoints.blobs.time"):
             monkeypatch.setattr(name, SimpleNamespace(sleep=lambda seconds: None))
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
         hub.add_fault("model.safetensors", server="cdn", cut=1500, times=1)
@@ -686,7 +687,7 @@ class TestNetwork:
     def test_a_connection_that_is_reset_is_opened_again(
         self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(subject, "time", SimpleNamespace(sleep=lambda seconds: None))
+        monkeypatch.setattr(blobs, "time", SimpleNamespace(sleep=lambda seconds: None))
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
         hub.add_fault("model.safetensors", server="cdn", reset=1500, times=1)
         assert subject.fetch(REPO).weights.read_bytes() == SAFE
@@ -700,7 +701,7 @@ class TestNetwork:
     def test_one_that_stays_broken(
         self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, int], expected: str
     ) -> None:
-        for name in ("huggingface_hub.file_download.time", "timesformer_cli.checkpoints.hub.time"):
+        for name in ("huggingface_hub.file_download.time", "timesformer_cli.checkpoints.blobs.time"):
             monkeypatch.setattr(name, SimpleNamespace(sleep=lambda seconds: None))
         hub.add_repo(REPO, {**SMALL, "model.safetensors": SAFE})
         hub.add_fault("model.safetensors", server="cdn", **fault)  # type: ignore[arg-type]
@@ -795,8 +796,8 @@ class TestHostile:
 
     def test_each_file_is_checked_once(self, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         checked: list[Path] = []
-        check = subject._check_content
-        monkeypatch.setattr(subject, "_check_content", lambda path, *rest: (checked.append(path), check(path, *rest)))
+        check = blobs._check_content
+        monkeypatch.setattr(blobs, "_check_content", lambda path, *rest: (checked.append(path), check(path, *rest)))
         hub.add_repo(REPO, {**SMALL, **SAFE_SHARDS})
         subject.fetch(REPO)
         assert len(checked) == 2 + len(SAFE_SHARDS)

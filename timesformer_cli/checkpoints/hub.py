@@ -5,14 +5,11 @@ All programs of Hugging Face share this cache. huggingface_hub documents its lay
 files that a commit does not have.
 """
 
-import hashlib
-import io
 import logging
 import os
 import re
 import shutil
 import threading
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +20,9 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from timesformer_cli.checkpoints import exported
+from timesformer_cli.checkpoints import blobs, exported
 from timesformer_cli.checkpoints.folder import ADAPTER_FILE, describe_adapter, shards_in
 from timesformer_cli.errors import CheckpointError
-from timesformer_cli.files import sync
 
 CONFIG_FILE = "config.json"
 # Files besides config.json that tell how to feed a model. A repository may have any of them, or none.
@@ -48,10 +44,6 @@ _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}", re.IGNORECASE)
 _REPO_PART = re.compile(r"\w|\w[\w.-]*\w", re.ASCII)
 # Weights that the Hub's libraries do not read. This package reads them if it is given the file.
 _ORIGINAL_SUFFIXES = (".pyth", ".pth")
-
-# Errors of a connection that breaks in the middle of a file, as the HTTP clients of huggingface_hub's versions
-# (requests, httpx) name them. No version resumes after all of these; some keep the received bytes for the next attempt.
-_BROKEN_TRANSFERS = ("ReadError", "RemoteProtocolError", "ConnectionError", "ChunkedEncodingError")
 
 _T = TypeVar("_T")
 
@@ -509,93 +501,9 @@ def _get(source: _Source, origin: _Listing, name: str, *, bars: bool) -> Path:
             fresh = not os.path.isfile(blob) or blob.stat().st_size != size
             if fresh:
                 blob.parent.mkdir(parents=True, exist_ok=True)
-                _fetch_blob(blob, name, url, found.location, size, origin.hashes[name])
-            _link(blob, path, fresh=fresh)
+                blobs.fetch(blob, name, url, found.location, size, origin.hashes[name])
+            blobs.link(blob, path, fresh=fresh)
     return path
-
-
-class _WrongContentError(Exception):
-    """The received data is not the file that the repository lists."""
-
-
-class _Bounded(io.FileIO):
-    """A new file that takes no more than `limit` bytes."""
-
-    def __init__(self, path: Path, limit: int) -> None:
-        super().__init__(str(path), "x+")
-        self._limit = limit
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data)
-        if self.tell() + len(rest) > self._limit:
-            raise _WrongContentError(f"more than the {self._limit:,} bytes that the repository lists")
-        while rest:  # a file without a buffer may take less than all
-            rest = rest[super().write(rest) :]
-        return len(data)
-
-
-def _fetch_blob(blob: Path, name: str, url: str, location: str, size: int, digest: str | None) -> None:
-    """Download a file to `blob`, which gets its name once it is complete and matches the listing.
-
-    `location` is where the server redirects `url` to, `size` in bytes. Without a `digest` only the size is checked.
-    """
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-    headers = build_hf_headers()
-    if urlsplit(location)[:2] not in (urlsplit(url)[:2], ("https", "huggingface.co")):
-        headers.pop("authorization", None)  # a token is for the Hub, not for whoever stores its files
-    partial = blob.with_name(f"{blob.name}.{uuid.uuid4().hex[:8]}.incomplete")
-    try:
-        with _Bounded(partial, size) as file:
-            for last in (False, True):
-                try:
-                    http_get(
-                        location,
-                        file,
-                        resume_size=file.tell(),
-                        headers=headers,
-                        expected_size=size,
-                        displayed_filename=name,
-                    )
-                    break
-                except Exception as error:
-                    if last or type(error).__name__ not in _BROKEN_TRANSFERS:
-                        raise
-                    time.sleep(1)
-            sync(file.fileno(), partial)
-        if digest is not None:
-            _check_content(partial, size, digest)
-        partial.replace(blob)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _check_content(path: Path, size: int, digest: str) -> None:
-    """Raise _WrongContentError unless the file has the listed hash; see `_Listing`."""
-    found = hashlib.sha256() if len(digest) == 64 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            found.update(block)
-    if found.hexdigest() != digest.lower():
-        raise _WrongContentError(f"its content differs from the listed file (hash {found.hexdigest()[:12]}...)")
-
-
-def _link(blob: Path, path: Path, *, fresh: bool) -> None:
-    """Give a blob its name in a snapshot: by a link or, on a disk without symbolic links, as a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        try:
-            os.symlink(os.path.relpath(blob, path.parent), part)
-        except OSError:
-            if fresh:
-                blob.replace(path)
-                return
-            shutil.copyfile(blob, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _require_space(source: _Source, origin: _Listing, names: Sequence[str]) -> None:
@@ -731,7 +639,7 @@ def _explain(error: BaseException, source: _Source) -> tuple[str, str]:
         # Clients wrap the errors of their sockets; this one is from the file system.
         return f"{error.filename or source.cache.parent}: {os.strerror(error.errno)}", _OTHER_CACHE
     check = _check(source)
-    if isinstance(error, _WrongContentError):
+    if isinstance(error, blobs.WrongContentError):
         return str(error), f"try again; if this repeats, {check}"
     message = str(error).strip().split("\n")[0] or type(error).__name__
     if message.startswith("Consistency check failed: "):
