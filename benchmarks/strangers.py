@@ -4,9 +4,9 @@
 
 Annotations, scores and records (450), recipes and processors (306), configs (144) and weight files (91) are changed
 with a fixed seed: values of a different type or size, fields removed or added, texts cut and flipped, JSON nested
-100,000 deep, tensors renamed or of a different shape or type. The command that reads the file runs in a process of its
-own, with a time limit and 8 GiB of address space. Prints the exit codes of each kind, and every command that ended in a
-way that it must not.
+100,000 deep, tensors renamed or of a different shape or type, shards with odd names. The command that reads the file
+runs in a process of its own, with a time limit and 8 GiB of address space. Prints the exit codes of each kind, and
+every command that ended in a way that it must not.
 """
 
 import argparse
@@ -262,6 +262,14 @@ def cases(material: Material) -> dict[str, list[Case]]:
 
         return case
 
+    def index(rng: random.Random) -> list[str]:
+        copy_tree(model, Path("model"))
+        Path("model/model.safetensors").unlink()
+        names = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
+        Path("model/model.safetensors.index.json").write_bytes(changed(names.encode(), rng))
+        command = rng.choice([["predict", clip(material)], ["evaluate", str(material.folder / "videos"), "-o", "run"]])
+        return [*command, "-m", "model", "--workers", "0"]
+
     lists = [annotations(name, text) for name, text in material.annotations.items()]
     found = sorted(
         path.name for path in (material.folder / "run").iterdir() if path.suffix in (".json", ".jsonl", ".csv")
@@ -294,7 +302,7 @@ def cases(material: Material) -> dict[str, list[Case]]:
         "annotations, scores, records": (lists + runs + merges + resumes),
         "recipes and processors": [of_the_model("recipe.json"), of_the_model("preprocessor_config.json", processor)],
         "configs": [of_the_model("config.json")],
-        "weights": [weights("safetensors"), weights("bin")],
+        "weights": [weights("safetensors"), weights("bin"), index],
     }
 
 
