@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from timesformer_cli.errors import SystemLimitError
-from timesformer_cli.limits import cpu_quota, memory_limit, process_limit, resource_limit, shortage, starting
+from timesformer_cli.limits import (
+    check_current_folder,
+    cpu_quota,
+    memory_limit,
+    process_limit,
+    resource_limit,
+    shortage,
+    starting,
+)
 from timesformer_cli.runtimes import devices
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw"
@@ -140,10 +148,27 @@ def test_a_quota_counts_as_affinity_does(monkeypatch: pytest.MonkeyPatch, quota:
         (OSError(errno.ENFILE, "Too many open files in system"), "fs.file-max"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (RuntimeError("Could not determine home directory."), "set HOME"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk; free some"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "/a/b: no space left on the disk; free some"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "set TMPDIR"),
     ],
 )
 def test_what_is_short_is_told_with_a_remedy(error: Exception, part: str) -> None:
     assert part in str(shortage(error))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a current folder cannot be removed")
+def test_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_current_folder()
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemLimitError, match="change to one that exists"):
+        check_current_folder()
+    with pytest.raises(FileNotFoundError) as error:
+        os.getcwd()
+    assert "change to one that exists" in str(shortage(error.value))
+    assert shortage(FileNotFoundError(errno.ENOENT, "gone", "/a")) is None
 
 
 def test_other_errors_are_none_of_the_systems_limits() -> None:

@@ -1,6 +1,7 @@
 """What the system grants this process: processor time, memory, and what a run cannot do without."""
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -115,7 +116,33 @@ def shortage(error: BaseException) -> SystemLimitError | None:
         return SystemLimitError(
             "a library looks for the home directory of this user, who has none; set HOME to a folder"
         )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = "" if error.filename is None else f"{os.fspath(error.filename)}: "
+        return SystemLimitError(f"{where}no space left on the disk; free some, or set TMPDIR to a folder on a larger one")
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        if not has_current_folder():
+            return SystemLimitError(_NO_CURRENT_FOLDER)
+        if "temporary directory" in str(error):  # of `tempfile`, with a list of all that it tried
+            return SystemLimitError("no folder for temporary files can be written; set TMPDIR to one that can")
     return None
+
+
+_NO_CURRENT_FOLDER = "the current folder does not exist any more; change to one that exists"
+
+
+def has_current_folder() -> bool:
+    """Whether the current folder exists; somebody may have removed it since this program, or its shell, began."""
+    try:
+        os.stat(os.getcwd())
+    except OSError:
+        return False
+    return True
+
+
+def check_current_folder() -> None:
+    """Raise SystemLimitError if there is no current folder: oneMKL then ends the program, and no worker starts."""
+    if not has_current_folder():
+        raise SystemLimitError(_NO_CURRENT_FOLDER)
 
 
 def resource_limit(name: str) -> int | None:

@@ -63,7 +63,7 @@ def failing(error: Exception) -> Callable[[], list[Finding]]:
         (SystemLimitError("too few"), "too few", "try mine"),
         (PermissionError(errno.EACCES, "not allowed", "/a"), "/a: not allowed", "check the path and its permissions"),
         (RuntimeError("can't start new thread"), "the system starts no more processes", "raise the limit of processes"),
-        (OSError(errno.ENOSPC, "No space left on device"), "OSError: [Errno 28] No space", "free space"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk", "free some"),
     ],
 )
 def test_a_check_that_fails_is_a_problem(error: Exception, message: str, remedy: str) -> None:

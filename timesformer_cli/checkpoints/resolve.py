@@ -20,6 +20,7 @@ from timesformer_cli.checkpoints.folder import (
 )
 from timesformer_cli.checkpoints.recipes import changed, covering
 from timesformer_cli.errors import CheckpointError, UsageError
+from timesformer_cli.limits import check_current_folder
 from timesformer_cli.specs import WEIGHT_FILES, Checkpoint, Dataset, PreprocessSpec, Recipe, TimesformerConfig
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def resolve(
     Raises:
         UsageError: an option that does not apply to this kind of model.
         CheckpointError: no such model, or one of its files is missing, unreadable or contradictory.
+        SystemLimitError: there is no current folder.
     """
+    check_current_folder()
     name, revision = _named(name, revision)
     entry = zoo.ZOO.get(name)
     on_disk = entry is None and os.path.exists(name)

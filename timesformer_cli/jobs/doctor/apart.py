@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from timesformer_cli.jobs.doctor.findings import Check, Finding, remedy_of, shortened
-from timesformer_cli.limits import starting
+from timesformer_cli.limits import check_current_folder, starting
 
 # Imports from a slow disk take minutes.
 _SECONDS = 180.0
@@ -18,6 +18,7 @@ def carry_out(check: Check, seconds: float = _SECONDS) -> list[Finding]:
     # The same modules as here, whatever the current folder holds.
     code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
     try:
+        check_current_folder()
         with starting():
             done = subprocess.run(
                 [sys.executable, "-c", code], input=pickle.dumps(check), capture_output=True, timeout=seconds

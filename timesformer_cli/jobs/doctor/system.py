@@ -159,20 +159,18 @@ def _of_folder(status: Status, message: str, remedy: str, facts: dict[str, objec
 
 def _current_folder() -> list[Finding]:
     """Processes start in it, so it must exist; its path is nobody's business."""
-    try:
-        os.stat(os.getcwd())
-    except OSError:
-        return [
-            Finding(
-                group="limits",
-                name="current_folder",
-                status="problem",
-                message="does not exist any more, so no worker starts",
-                remedy="change to a folder that exists",
-                facts={"exists": False},
-            )
-        ]
-    return [Finding(group="limits", name="current_folder", message="exists", facts={"exists": True})]
+    if limits.has_current_folder():
+        return [Finding(group="limits", name="current_folder", message="exists", facts={"exists": True})]
+    return [
+        Finding(
+            group="limits",
+            name="current_folder",
+            status="problem",
+            message="does not exist any more, so no model can be run",
+            remedy="change to a folder that exists",
+            facts={"exists": False},
+        )
+    ]
 
 
 def _standard_streams(closed: tuple[str, ...]) -> list[Finding]:
