@@ -29,8 +29,8 @@ from timesformer_cli.pipeline import ray as cluster
 from timesformer_cli.pipeline import ray_schedule
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.prepare import prepare_all
-from timesformer_cli.pipeline.ray_remote import Network
-from timesformer_cli.pipeline.ray_schedule import HeadLostError, Plan, Schedule, _Block, _Span
+from timesformer_cli.pipeline.ray_remote import Network, Node
+from timesformer_cli.pipeline.ray_schedule import HeadLostError, Plan, Schedule, _Block, _Network, _Span
 from timesformer_cli.pipeline.run import Cluster, RunOptions
 from timesformer_cli.pipeline.score import label
 from timesformer_cli.pipeline.workers import Limits
@@ -197,6 +197,20 @@ def test_what_ray_loses_or_confuses_is_noticed(returned: list[str], message: str
         block_of(*(Failure(Item(path), "decode", "damaged") for path in returned)).settle()
 
 
+def schedule_without_ray(answers: Callable[[], bool] = lambda: True, rows: int = 1) -> Schedule:
+    """A schedule that makes no call of Ray."""
+    return Schedule(
+        SimpleNamespace(),
+        [[Item("a.mp4")]],
+        lambda: Plan(1, {"num_cpus": 0.5}, "cpu", 1, 1),
+        answers=answers,
+        read=lambda *_: None,
+        open=lambda _: None,
+        rows=rows,
+        tell=print,
+    )
+
+
 def test_a_head_that_no_longer_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray would end the program without a word, and before that not return from any call."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -205,18 +219,24 @@ def test_a_head_that_no_longer_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not cluster._answers(address)
     monkeypatch.setattr(ray_schedule, "_LOOK", 0)
     monkeypatch.setattr(ray_schedule, "_HEADLESS", 0)
-    schedule = Schedule(
-        SimpleNamespace(),  # without any call
-        [[Item("a.mp4")]],
-        lambda: Plan(1, {"num_cpus": 0.5}, "cpu", 1, 1),
-        answers=partial(cluster._answers, address),
-        read=lambda *_: None,
-        open=lambda _: None,
-        rows=1,
-        tell=print,
-    )
+    schedule = schedule_without_ray(partial(cluster._answers, address))
     with pytest.raises(HeadLostError, match="its head no longer answers"):
         list(schedule.results())
+
+
+def test_networks_leave_to_others_what_is_on_their_nodes() -> None:
+    """As long as there is something else: videos that were read on their own node, or on one without a network."""
+    schedule = schedule_without_ray(rows=2)
+    first, second = (_Network(None, None, Node(number, "")) for number in "12")
+    schedule._networks += [first, second]
+    for number in "231231":
+        schedule._unscored.append(_Span(_Block(deque(), node=Node(number, ""))))
+
+    def next_to(network: Any) -> list[str | None]:
+        return [span.block.node and span.block.node.number for span in schedule._next_to(network)]
+
+    assert [next_to(network) for network in (first, first, first)] == [["3", "1"], ["3", "1"], ["2", "2"]]
+    assert not schedule._unscored
 
 
 @needs_ray
@@ -273,6 +293,31 @@ def test_addresses_of_other_servers(checkpoint: Checkpoint, scheme: str, message
         with pytest.raises(UsageError, match=f"`ray_address={address}`: .*{message}") as caught:
             run_there([Item("a.mp4")], checkpoint, address)
     assert "\n" not in str(caught.value)
+
+
+def refused(address: str | None, error: Exception) -> str:
+    """What is said if Ray raises that error as it connects."""
+    with pytest.raises(TimesformerError) as caught:
+        cluster._connect(SimpleNamespace(init=lambda *_, **__: failing(error)), address)
+    return str(caught.value)
+
+
+def failing(error: Exception) -> None:
+    raise error
+
+
+def test_why_a_cluster_cannot_be_joined() -> None:
+    """Ray takes a cluster that wants a token, and gets none, for one that is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        said = refused(address, ConnectionError("failed to\nconnect"))
+        assert said.startswith(f"`ray_address={address}`: no Ray cluster answers there (failed to connect); if ")
+        assert "RAY_AUTH_TOKEN" in said
+        said = refused(address, RuntimeError("other version"))
+        assert said == f"`ray_address={address}`: the Ray cluster cannot be joined (other version)"
+    assert "RAY_AUTH_TOKEN" not in refused("auto", ConnectionError("none is running"))
+    assert refused(None, RuntimeError("odd")) == "`engine=ray`: no Ray cluster can be started here (odd)"
+    assert "set HOME to a folder" in refused(None, RuntimeError("Could not determine home directory."))
 
 
 def reading_each(look: Callable[[Item, int], Any]) -> Callable[..., Iterator[Any]]:

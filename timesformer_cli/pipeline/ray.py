@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from timesformer_cli.errors import DeviceError, TimesformerError, UsageError
 from timesformer_cli.flow import Failure, Item, Scored
+from timesformer_cli.limits import shortage
 from timesformer_cli.pipeline.ray_remote import Network, read
 from timesformer_cli.pipeline.ray_schedule import OBJECTS_AHEAD, HeadLostError, Plan, Schedule, reason_of
 from timesformer_cli.pipeline.run import RunOptions, check_cluster
@@ -133,15 +134,20 @@ def _connected(address: str | None) -> Iterator[Any]:
 
 def _connect(ray: Any, address: str | None) -> None:
     """Connect to a cluster, or start one."""
+    listens = False
     try:
-        if address is not None:
-            _check_address(address)
+        listens = address is not None and _listens(address)
         with _undisturbed():
             ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError) as error:
-        raise TimesformerError(f"`ray_address={address}`: no Ray cluster answers there ({error})") from error
+        # Ray does not say that a token is missing or wrong.
+        hint = "; if the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" if listens else ""
+        raise TimesformerError(f"`ray_address={address}`: no Ray cluster answers there ({_line(error)}){hint}") from error
     except RuntimeError as error:  # another version of Ray or Python, a connection that breaks
-        raise TimesformerError(f"`ray_address={address}`: the Ray cluster cannot be joined ({_line(error)})") from error
+        what = "`engine=ray`: no Ray cluster can be started here"
+        if address is not None:
+            what = f"`ray_address={address}`: the Ray cluster cannot be joined"
+        raise shortage(error) or TimesformerError(f"{what} ({_line(error)})") from error
 
 
 def _answers(address: str) -> bool:
@@ -158,10 +164,11 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _check_address(address: str) -> None:
-    """Raise UsageError for an address that Ray cannot use, and ConnectionError if nothing listens at HOST:PORT.
+def _listens(address: str) -> bool:
+    """Whether something is known to listen there; of `auto` and `local` it is not.
 
-    Ray itself takes minutes to notice either.
+    Raises UsageError for an address that Ray cannot use, and ConnectionError if nothing listens at HOST:PORT. Ray
+    itself takes minutes to notice either.
     """
     url = urlsplit(address if "://" in address else f"//{address}")
     if url.scheme not in ("", "ray"):
@@ -169,8 +176,8 @@ def _check_address(address: str) -> None:
             f"`ray_address={address}`: Ray's dashboard and job server have such addresses; give that of the cluster, "
             "HOST:6379, or `ray_address=auto` on one of its machines"
         )
-    if url.hostname is None or url.port is None:  # auto or local
-        return
+    if url.hostname is None or url.port is None:
+        return False
     try:
         socket.create_connection((url.hostname, url.port), timeout=10).close()
     except OSError as error:
@@ -180,6 +187,7 @@ def _check_address(address: str) -> None:
             f"`ray_address={address}`: Ray's client cannot stream results; run this on a machine of the cluster, "
             "with `ray_address=auto`"
         )
+    return True
 
 
 @contextmanager

@@ -44,7 +44,6 @@ _LOOK = 2.0
 _PATIENCE = 10.0
 _PATIENCE_WITH_STARTS = 60.0
 
-
 # Seconds without the head of the cluster. After 60, Ray would end this program without a word.
 _HEADLESS = 45.0
 
@@ -235,9 +234,10 @@ class Schedule:
                 network.calls[network.actor.score.remote(*(span.views for span in spans))] = spans
 
     def _next_to(self, network: _Network) -> list[_Span]:
-        """Spans for a network: the first, and if there is a choice, those that its own node has read."""
-        near = [span for span in self._unscored if span.block.node == network.node] if len(self._networks) > 1 else []
-        spans = near[: self._rows] or list(islice(self._unscored, self._rows))
+        """The next spans for a network; those on the nodes of different networks only if there are no others."""
+        elsewhere = {each.node for each in self._networks} - {network.node}
+        near = (span for span in self._unscored if span.block.node not in elsewhere)
+        spans = list(islice(near, self._rows)) or list(islice(self._unscored, self._rows))
         for span in spans:
             self._unscored.remove(span)
         return spans
