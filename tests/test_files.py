@@ -139,6 +139,31 @@ class TestFolders:
         write_new(folder)
         assert kills.contents(folder) == NEW | {"late.txt": b"late"}
 
+    def test_what_killed_programs_left_is_removed(self, tmp_path: Path) -> None:
+        folder = fill(tmp_path / "m", OLD)
+        names = {".m.0123abcd.partial": False, ".m.00000000.partial": True}  # whether it stays
+        names |= {".m.0123abcd.partial.old": True, ".n.0123abcd.partial": True, ".m.notours!.partial": True}
+        for name in names:
+            fill(tmp_path / name, NEW)
+            os.utime(tmp_path / name, (0, 0))
+        (tmp_path / ".m.ffffffff.partial").symlink_to(".n.0123abcd.partial")
+        os.utime(tmp_path / ".m.00000000.partial")  # a moment ago
+        with whole_folder(folder, "config.json") as staging:
+            fill(staging, NEW)
+            os.utime(staging, (0, 0))
+            write_new(folder)
+            assert kills.contents(staging) == NEW
+        assert {name: (tmp_path / name).exists() for name in names} == names
+        assert kills.contents(tmp_path / ".n.0123abcd.partial") == NEW
+
+    def test_the_old_folder_is_held_until_it_is_gone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Files that appeared in it meanwhile are still to be moved."""
+        folder = fill(tmp_path / "m", OLD)
+        seen: list[bool] = []
+        monkeypatch.setattr(files, "_rescue", lambda old, *_: seen.append(files._is_held(old)))
+        write_new(folder)
+        assert seen == [True]
+
     @pytest.mark.parametrize("size", [0, 300, 5000])
     def test_a_full_disk_leaves_the_old_model(self, tmp_path: Path, size: int) -> None:
         folder = fill(tmp_path / "m", OLD | {"notes.txt": b"mine"})

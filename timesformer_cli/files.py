@@ -4,12 +4,14 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import stat
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -88,9 +90,69 @@ def _warn_of_no_sync(folder: Path) -> None:
     _log.warning("%s: this disk cannot sync files, so a power cut may cost what was written last", folder)
 
 
-def staging_of(folder: Path) -> Path:
-    """A new hidden name beside `folder`, for the folder that will replace it."""
-    return folder.with_name(f".{folder.name[:50]}.{uuid.uuid4().hex[:8]}.partial")
+# Seconds after which a staging folder that nobody holds is abandoned. A new one is held a moment after it is made, and
+# on some disks of clusters nobody sees what is held on a different machine.
+_ABANDONED = 3600.0
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A new hidden folder beside `folder`, for `put_folder`; removed at the end, with what it holds then.
+
+    Those that killed programs left for a folder of this name are removed too.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    _sweep(folder)
+    staging = folder.with_name(f".{folder.name[:50]}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        staging.mkdir()
+        with _held(staging, folder):  # the old folder may get the name of the new one
+            yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    names = re.compile(rf"\.{re.escape(folder.name[:50])}\.[0-9a-f]{{8}}\.partial")
+    with suppress(OSError):
+        for name in filter(names.fullmatch, os.listdir(folder.parent)):
+            with suppress(OSError):
+                left = folder.with_name(name)
+                if time.time() - left.stat().st_mtime > _ABANDONED and not _is_held(left):
+                    shutil.rmtree(left)
+
+
+@contextmanager
+def _held(*folders: Path) -> Iterator[None]:
+    """Show that these folders are in use, as far as the system and the disk can."""
+    with ExitStack() as stack:
+        if sys.platform != "win32":
+            import fcntl
+
+            for folder in folders:
+                with suppress(OSError):
+                    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                    stack.callback(os.close, number)
+                    fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a folder is in use, or may be. Raises OSError for a link."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is, or the disk has no locks
+        return True
+    finally:
+        os.close(number)
+    return False
 
 
 @contextmanager
@@ -109,9 +171,7 @@ def whole_folder(folder: Path, key: str) -> Iterator[Path]:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = not folder.is_dir() or (os.access(folder.parent, os.W_OK) and not os.path.ismount(folder))
-    staging = staging_of(folder if beside else folder / folder.name)
-    try:
-        staging.mkdir()
+    with staged(folder if beside else folder / folder.name) as staging:
         yield staging
         others = _linked_others(folder, staging) if beside and not _is_current(folder) else None
         if others is not None:
@@ -119,8 +179,6 @@ def whole_folder(folder: Path, key: str) -> Iterator[Path]:
             _rescue(staging, folder, others)
         else:
             _replace_each(staging, folder, key)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def put_folder(staging: Path, folder: Path) -> None:

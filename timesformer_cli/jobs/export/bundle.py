@@ -2,18 +2,18 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from timesformer_cli import files
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoints import zoo
 from timesformer_cli.checkpoints.folder import save_recipe
 from timesformer_cli.errors import OutputError
-from timesformer_cli.files import checksum, put_folder, staging_of
+from timesformer_cli.files import checksum, put_folder
 from timesformer_cli.jobs.export import readme
 from timesformer_cli.jobs.export.spec import MODEL_FILES, WEIGHTS_OF_ONNX, WEIGHTS_OF_OPENVINO, ExportSpec
 from timesformer_cli.specs import Checkpoint
@@ -120,13 +120,10 @@ def staged(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be created.
     """
-    staging = staging_of(folder)
-    try:
+    with ExitStack() as stack:
         with told(folder):
-            staging.mkdir()
+            staging = stack.enter_context(files.staged(folder))
         yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def publish(staging: Path, folder: Path) -> None:
