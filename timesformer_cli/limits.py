@@ -118,7 +118,9 @@ def shortage(error: BaseException) -> SystemLimitError | None:
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = "" if error.filename is None else f"{os.fspath(error.filename)}: "
-        return SystemLimitError(f"{where}no space left on the disk; free some, or set TMPDIR to a folder on a larger one")
+        return SystemLimitError(
+            f"{where}no space left on the disk; free some, or set TMPDIR to a folder on a larger one"
+        )
     if isinstance(error, FileNotFoundError) and error.filename is None:
         if not has_current_folder():
             return SystemLimitError(_NO_CURRENT_FOLDER)

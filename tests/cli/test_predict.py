@@ -380,6 +380,20 @@ class TestBadInput:
         assert (code, out) == (1, "")
         assert only_line(err) == "error: closed/config.json: Permission denied; check the path and its permissions"
 
+    @pytest.mark.skipif(os.name != "posix", reason="elsewhere a current folder cannot be removed")
+    def test_the_current_folder_is_gone(
+        self, run: Run, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In a fresh process, oneMKL would end the program with a line of its own."""
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        for video in (material / "a.mp4", "a.mp4"):
+            code, out, err = run("predict", video, "--model", material / "tiny", "--workers", "0")
+            assert (code, out) == (1, "")
+            assert only_line(err) == "error: the current folder does not exist any more; change to one that exists"
+        assert run("predict", "--help").code == 0
+
     def test_a_bug_says_that_it_is_one(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("by\nzero")
@@ -594,3 +608,16 @@ class TestTerminal:
         assert "failed: " not in text  # the table has said so
         assert text.rstrip().splitlines()[-1].rpartition("\x1b[2K")[2].startswith("3 videos: 2 labelled, 1 failed (")
         assert failure == "error: missing.mp4: no such file\r\n"  # and not a second time
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_threads_without_work_are_not_started() -> None:
+    """If there is a limit of processes, those of NumPy would count, one for each core in each process."""
+    code = (
+        "import os, timesformer_cli.cli as cli\n"
+        "try:\n    cli.main(['--version'])\n"
+        "except SystemExit:\n    import numpy; print(len(os.listdir('/proc/self/task')))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "1"

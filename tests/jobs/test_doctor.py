@@ -113,6 +113,15 @@ def test_a_process_that_cannot_be_started_is_a_problem(monkeypatch: pytest.Monke
     assert "ulimit -n" in finding.remedy
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a current folder cannot be removed")
+def test_without_a_current_folder_no_library_is_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (finding,) = apart.carry_out(check_that(time.time))
+    assert (finding.status, finding.remedy) == ("problem", "change to one that exists")
+
+
 def test_the_worst_counts() -> None:
     ok = Finding(group="limits", name="a", message="")
     warning = Finding(group="limits", name="b", message="", status="warning", remedy="c")

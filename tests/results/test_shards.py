@@ -462,6 +462,7 @@ class TestCommand:
         plan = run("predict", "clips", "-o", tmp_path / "s.jsonl", "--shard", "auto", "--dry-run")
         assert plan.out.splitlines() == ["clips/1.mp4", "clips/3.mp4", "clips/5.mp4"]
         assert f"results as jsonl to {tmp_path / 's.2-of-2.jsonl'}" in plan.err
+        assert plan.err.count("--shard auto: this is shard 2/2 of the videos\n") == 1
         assert os.listdir(tmp_path) == []
 
     @pytest.mark.parametrize(

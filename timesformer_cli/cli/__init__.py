@@ -99,6 +99,9 @@ def main(args: Sequence[str] | None = None) -> None:
     # Threads of the network that wait for one another must not take the processor from those that read videos. OpenMP
     # reads it once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # NumPy's own threads, one for each core in each process, would never have work. Where there are too many processes,
+    # they cannot be started, and OpenBLAS sends this program a SIGINT.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if threading.current_thread() is threading.main_thread():  # others cannot set signal handlers
         signal.signal(signal.SIGTERM, _terminate)
     code = _run(args)

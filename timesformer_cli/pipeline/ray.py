@@ -142,7 +142,9 @@ def _connect(ray: Any, address: str | None) -> None:
     except (ConnectionError, ValueError) as error:
         # Ray does not say that a token is missing or wrong.
         hint = "; if the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" if listens else ""
-        raise TimesformerError(f"`ray_address={address}`: no Ray cluster answers there ({_line(error)}){hint}") from error
+        raise TimesformerError(
+            f"`ray_address={address}`: no Ray cluster answers there ({_line(error)}){hint}"
+        ) from error
     except RuntimeError as error:  # another version of Ray or Python, a connection that breaks
         what = "`engine=ray`: no Ray cluster can be started here"
         if address is not None:
