@@ -81,7 +81,9 @@ def test_quick_lines_are_gathered(path: Path, monkeypatch: pytest.MonkeyPatch) -
     file = Slow(path)
     file.free.set()
     appended = Appender(file)
-    for line in LINES:
+    appended.write(LINES[0])
+    assert not file.busy.wait(0.05)
+    for line in LINES[1:]:
         appended.write(line)
     appended.close()
     assert file.writes == 1
