@@ -117,7 +117,7 @@ def shortage(error: BaseException) -> SystemLimitError | None:
             "a library looks for the home directory of this user, who has none; set HOME to a folder"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = "" if error.filename is None else f"{os.fspath(error.filename)}: "
+        where = "" if error.filename is None else f"{error.filename}: "
         return SystemLimitError(
             f"{where}no space left on the disk; free some, or set TMPDIR to a folder on a larger one"
         )
