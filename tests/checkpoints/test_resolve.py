@@ -406,6 +406,11 @@ def test_an_unknown_image_processor_is_no_matter_if_a_recipe_is_named(tmp_path: 
     assert note.endswith("; not used, as the recipe original was named")
 
 
+@pytest.mark.parametrize("name", ["camera-motion/", "camera-motion//"])
+def test_slashes_at_the_end_of_a_name(name: str) -> None:
+    assert resolve(name, offline=True).name == "camera-motion"
+
+
 def test_folders_of_a_training_run_are_named(tmp_path: Path) -> None:
     for step in (500, 1000, 90, 1500):
         make_folder(tmp_path / f"checkpoint-{step}")

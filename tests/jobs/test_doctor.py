@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from timesformer_cli import limits
 from timesformer_cli.checkpoints import hub as cache
 from timesformer_cli.checkpoints import zoo
 from timesformer_cli.errors import SystemLimitError
-from timesformer_cli.jobs.doctor import apart, decoders, devices, hub, privacy, system, trial, versions, worst
+from timesformer_cli.jobs.doctor import apart, decoders, devices, diagnose, hub, privacy, system, trial, versions, worst
 from timesformer_cli.jobs.doctor.devices import Gpu, Setup
 from timesformer_cli.jobs.doctor.findings import Check, Finding
 
@@ -80,6 +81,14 @@ def test_a_check_apart_gives_its_findings_whatever_it_prints() -> None:
     assert apart.carry_out(noisy) == [1, 2]
     (python,) = apart.carry_out(next(check for check in versions.checks() if check.name == "python"))
     assert python.message.startswith(sys.version.split()[0])
+
+
+def test_findings_are_clean_and_from_a_fresh_process_if_they_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = (Finding(group="trial", name=name, message=f"with {TOKEN}") for name in ("here", "there"))
+    monkeypatch.setattr(apart, "carry_out", lambda check: [there])
+    check = check_that(lambda: [here])
+    findings = list(diagnose([check, replace(check, apart=True)]))
+    assert [(each.name, each.message) for each in findings] == [("here", "with ***"), ("there", "with ***")]
 
 
 @pytest.mark.parametrize(
