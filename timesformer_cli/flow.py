@@ -13,22 +13,45 @@ Pixels = NDArray[Any]
 
 CropName = Literal["center", "left", "right", "top", "bottom"]
 
+# Start and end of a part of a video, in seconds as in `Span`. None is the start of the video, or its end.
+Part = tuple[float | None, float | None]
+
+WHOLE: Part = (None, None)
+
+
+def key_of(path: str, part: Part = WHOLE) -> str:
+    """What identifies a video, or a part of it: the path, and the part behind a zero byte, which no file has."""
+    return path if part == WHOLE else f"{path}\0{part[0]}\0{part[1]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One video to label, by the path for its record: a file or an address.
 
     With `frames`, it is a folder of numbered images. `source` is the address with its credentials, if it has any; they
-    are never shown. `location` is where the video is read.
+    are never shown. `location` is where the video is read. `start` and `end` make it a part of the video: seconds from
+    the earliest start of any stream of the file, as in timelines. Without `start`, the part begins with the video;
+    without `end`, it ends with it.
     """
 
     path: str
     frames: bool = False
     source: str = field(default="", repr=False)
+    start: float | None = None
+    end: float | None = None
 
     @property
     def location(self) -> str:
         return self.source or self.path
+
+    @property
+    def part(self) -> Part:
+        return self.start, self.end
+
+    @property
+    def key(self) -> str:
+        """Equal for equal parts of the same video; see `key_of`."""
+        return key_of(self.path, self.part)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +87,8 @@ class VideoInfo:
 class Span:
     """A part of the video that gets one prediction, and the frames of its clips.
 
-    `start` and `end` are seconds: of a timeline's segment from the earliest start of any stream of the file, of a video
-    as a whole from its first frame. `clips` is int64 (C, T): frame numbers, all inside the video.
+    `start` and `end` are seconds: of a timeline's segment or a part from the earliest start of any stream of the file,
+    of a video as a whole from its first frame. `clips` is int64 (C, T): frame numbers, all inside the video.
     """
 
     start: float
@@ -95,7 +118,7 @@ class Views:
     """Network input of one span: `pixels` (V, T, C, H, W), V = clips x crops, as `preprocess.make_views` gives them.
 
     `more`: more spans of the same video follow. `thumbnail`: some of the frames as people see them, as
-    a WebP image, if asked for.
+    a WebP image, if asked for. `hashes`: uint64 (8,), of some of the frames as decoded, if asked for.
     """
 
     item: Item
@@ -105,11 +128,15 @@ class Views:
     pixels: Pixels
     more: bool = False
     thumbnail: bytes | None = None
+    hashes: NDArray[np.uint64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """The scores of one span: `logits` float32 (V, K), a row for each view; the rest is as in `Views`."""
+    """The scores of one span: `logits` float32 (V, K), a row for each view; the rest is as in `Views`.
+
+    If class tokens were asked for, `logits` holds those, float32 (V, D).
+    """
 
     item: Item
     info: VideoInfo
@@ -118,6 +145,7 @@ class Scored:
     logits: NDArray[np.float32]
     more: bool = False
     thumbnail: bytes | None = None
+    hashes: NDArray[np.uint64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,18 @@ def duration(seconds: float) -> str:
     return f"{whole}:{minutes:02}:{rest:02}" if whole else f"{minutes}:{rest:02}"
 
 
+def stretch(start: float | None, end: float | None) -> str:
+    """A part of a video: `3 to 5.5 s`, `from 3 s`, `to 5.5 s`."""
+    if start is None or end is None:
+        return f"to {end:.10g} s" if start is None else f"from {start:.10g} s"
+    return f"{start:.10g} to {end:.10g} s"
+
+
+def named(path: str, start: float | None, end: float | None) -> str:
+    """A video, or a part of it, for a message: `a.mp4`, `a.mp4 (3 to 5.5 s)`."""
+    return path if start is None and end is None else f"{path} ({stretch(start, end)})"
+
+
 def printable(text: str) -> str:
     r"""`text` in one line, with all characters that could control a terminal as backslash escapes.
 

@@ -527,6 +527,146 @@ class TestShards:
         assert json.loads(merged.out)["counts"]["evaluated"] == 2
 
 
+class TestParts:
+    """Rows with `start` and `end` are parts of videos: 12 frames at 10 per second."""
+
+    ROWS = ("ü0.mp4,0,0.4", "ü0.mp4,0.4,0.8", "ü0.mp4,0.8,", "ü5.mp4,,0.4", "ü5.mp4,,", "ü5.mp4,7,9")
+
+    def write(self, *rows: str) -> None:
+        lines = "".join(f"{row.replace(',', ',waving,', 1)}\n" for row in rows or self.ROWS)
+        Path("parts.csv").write_text(f"path,label,start,end\n{lines}", encoding="utf-8")
+
+    def evaluate(self, evaluate: Run, *args: str, code: int = 3) -> Outcome:
+        outcome = evaluate("val/waving", "-a", "parts.csv", "-o", "r", *args)
+        assert outcome.code == code, outcome.err
+        return outcome
+
+    @pytest.fixture
+    def whole(self, evaluate: Run) -> Path:
+        self.write()
+        outcome = self.evaluate(evaluate)
+        assert "failed: val/waving/ü5.mp4 (7 to 9 s): no frame in the part 7 to 9 s: the video lasts 1.20 s" in (
+            outcome.err.splitlines()
+        )
+        return Path("r")
+
+    def test_are_scored_as_the_segments_of_a_timeline(self, run: Run, whole: Path) -> None:
+        timeline = ("--timeline", "--window", "0.4", "--clips", "1", "--save-logits", "l.npz", "-o", "l.jsonl", "-q")
+        assert run("predict", "val/waving/ü0.mp4", *timeline, "--workers", "0").code == 0
+        np.testing.assert_array_equal(loaded(whole / "scores.npz")["logits"][:3], loaded("l.npz")["logits"])
+        segments = json.loads(Path("l.jsonl").read_text(encoding="utf-8"))["segments"]
+        records = [json.loads(line) for line in (whole / "videos.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [record["views"] for record in records[:3]] == [segment["views"] for segment in segments]
+        assert [[*record][:3] for record in records] == [
+            *[["path", "start", "end"]] * 2,
+            ["path", "start", "status"],
+            ["path", "end", "status"],
+            ["path", "status", "model"],
+            ["path", "start", "end"],
+        ]
+
+    def test_are_told_apart_in_tables(self, run: Run, whole: Path) -> None:
+        with (whole / "predictions.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["path"][-6:], row["start"], row["end"], row["status"]) for row in rows] == [
+            ("ü0.mp4", "0.0", "0.4", "ok"),
+            ("ü0.mp4", "0.4", "0.8", "ok"),
+            ("ü0.mp4", "0.8", "", "ok"),
+            ("ü5.mp4", "", "0.4", "ok"),
+            ("ü5.mp4", "", "", "ok"),
+            ("ü5.mp4", "7.0", "9.0", "error"),
+        ]
+        saved = loaded(whole / "scores.npz")
+        nan = float("nan")
+        np.testing.assert_array_equal(saved["start"], [0, 0.4, 0.8, nan, nan])
+        np.testing.assert_array_equal(saved["end"], [0.4, 0.8, nan, 0.4, nan])
+        assert run("runs", "rescore", whole, "-o", "again").code == 0
+        for name in ("predictions.csv", "scores.npz"):
+            assert Path("again", name).read_bytes() == (whole / name).read_bytes()
+
+    def test_whole_videos_have_no_such_columns(self, evaluate: Run, finished: Path) -> None:
+        assert "start" not in loaded(finished / "scores.npz")
+        assert (finished / "predictions.csv").read_text(encoding="utf-8").startswith("path,status,")
+        self.write("ü0.mp4,,", "ü5.mp4,,")
+        self.evaluate(evaluate, code=0)
+        assert "start" not in loaded("r/scores.npz")
+        assert Path("r/predictions.csv").read_text(encoding="utf-8").startswith("path,status,")
+
+    def test_a_run_goes_on_after_a_part(self, evaluate: Run, whole: Path) -> None:
+        before = contents(whole)
+        lines = before["videos.jsonl"].splitlines(keepends=True)
+        (whole / "videos.jsonl").write_bytes(b"".join(lines[:2]))
+        meta = json.loads(before["videos.jsonl.meta.json"])
+        (whole / "videos.jsonl.meta.json").write_text(json.dumps(meta | {"finished": None}), encoding="utf-8")
+        outcome = self.evaluate(evaluate, "--resume")
+        assert "4 videos in" in outcome.err
+        assert contents(whole) == before
+
+    def test_shards_are_merged(self, run: Run, evaluate: Run, whole: Path) -> None:
+        for number in (1, 2):
+            assert evaluate("val/waving", "-a", "parts.csv", "-o", "s", "--shard", f"{number}/2").code in (0, 3)
+        assert run("runs", "merge", "s.1-of-2", "s.2-of-2", "-o", "merged").code == 0
+        for name in ("videos.jsonl", "videos.jsonl.meta.json", "predictions.csv", "scores.npz"):
+            assert Path("merged", name).read_bytes() == (whole / name).read_bytes()
+
+    def test_are_compared_and_fused_part_by_part(self, run: Run, evaluate: Run, whole: Path) -> None:
+        rows = ("ü0.mp4,0.4,0.8", "ü0.mp4,0,0.4", "ü0.mp4,0,0.5", "ü5.mp4,,0.4")
+        self.write(*rows)
+        assert evaluate("val/waving", "-a", "parts.csv", "-o", "other", "--set", "mean=0.9").code == 0
+        outcome = run("runs", "compare", whole, "other", "-o", "flips.csv")
+        (row,) = json.loads(outcome.out)["comparisons"]
+        assert (row["videos"], row["left_out"]) == (3, [2, 1])
+        with open("flips.csv", encoding="utf-8", newline="") as file:
+            flips = list(csv.DictReader(file))
+        assert flips
+        told = [{"path": flip["path"]} | times(flip) for flip in flips]
+        assert told == row["gained"] + row["lost"]
+        assert run("runs", "fuse", whole, "other", "-o", "fused").code == 0
+        assert loaded("fused/scores.npz")["start"].tolist()[:2] == [0.0, 0.4]
+
+    def test_scores_of_a_timeline_are_those_of_its_parts(self, run: Run, evaluate: Run) -> None:
+        timeline = ("--timeline", "--window", "0.4", "--clips", "1", "--save-logits", "l.npz", "-o", "l.jsonl", "-q")
+        assert run("predict", "val/waving", *timeline, "--workers", "0").code == 0
+        rows = ("ü0.mp4,0.4,0.8", "ü5.mp4,0,0.4", "ü5.mp4,0.4000001,0.8", "ü0.mp4,0.1,0.3")
+        self.write(*rows)
+        outcome = evaluate("val/waving", "-a", "parts.csv", "--from-predictions", "l.npz", "-o", "scored")
+        assert outcome.code == 3
+        self.evaluate(evaluate, code=0)
+        scored, own = loaded("scored/scores.npz"), loaded("r/scores.npz")
+        np.testing.assert_array_equal(scored["logits"], own["logits"][:3])
+        assert scored["start"].tolist() == [0.4, 0.0, 0.4000001]
+        (failed,) = [
+            line for line in Path("scored/predictions.csv").read_text("utf-8").splitlines() if ",error," in line
+        ]
+        assert failed.startswith("val/waving/ü0.mp4,0.1,0.3,error,waving,")
+        again = evaluate("val/waving", "-a", "parts.csv", "--from-predictions", "scored/scores.npz")
+        assert json.loads(again.out)["videos"] == 3
+        alone = evaluate("--from-predictions", "scored/scores.npz", "-o", "alone")
+        assert alone.code == 0
+        assert loaded("alone/scores.npz")["start"].tolist() == [0.4, 0.0, 0.4000001]
+
+    def test_scores_without_times_or_with_segments_are_refused(self, run: Run, evaluate: Run, whole: Path) -> None:
+        saved = {name: array for name, array in loaded(whole / "scores.npz").items() if name not in ("start", "end")}
+        saved["path"] = np.array([f"{number}.mp4" for number in range(5)])
+        np.savez("untimed.npz", **saved)
+        outcome = evaluate("val/waving", "-a", "parts.csv", "--from-predictions", "untimed.npz")
+        assert outcome.code == 1
+        assert "untimed.npz: does not say where videos start and end" in outcome.err.splitlines()[-1]
+        outcome = evaluate("val", "-a", "val.csv", "--from-predictions", whole / "scores.npz")
+        assert outcome.code == 1
+        assert "has videos more than once; segments of a timeline can be evaluated only" in outcome.err.splitlines()[-1]
+
+    def test_a_dry_run_lists_them(self, evaluate: Run) -> None:
+        self.write()
+        lines = self.evaluate(evaluate, "--dry-run", code=0).out.splitlines()
+        assert lines[:3] == [f"val/waving/ü0.mp4\t{part}\twaving" for part in ("0\t0.4", "0.4\t0.8", "0.8\t")]
+        assert lines[4] == "val/waving/ü5.mp4\t\t\twaving"
+
+
+def times(cells: dict[str, str]) -> dict[str, float]:
+    return {name: float(cells[name]) for name in ("start", "end") if cells[name]}
+
+
 class TestAfterTheRun:
     def test_rescore_some_classes(self, run: Run, finished: Path) -> None:
         Path("two.txt").write_text("sitting\nwaving\n")

@@ -432,6 +432,85 @@ class TestTables:
         assert problems(dataset) == ([("unlisted", f"{folder}/0002.mp4")] if split else [])
 
 
+def parts(dataset: Dataset) -> list[tuple[str, float | None, float | None]]:
+    return [(sample.path, sample.start, sample.end) for sample in dataset.samples]
+
+
+class TestParts:
+    """Columns `start` and `end`: each row is a part of its video."""
+
+    EXPECTED = (("a.mp4", 1.5, 3.0), ("a.mp4", None, 1.5), ("a.mp4", 3.0, None), ("b.mp4", None, None))
+    ROWS = (("a.mp4", 1.5, 3), ("a.mp4", None, 1.5), ("a.mp4", 3, None), ("b.mp4", None, None))
+
+    def file(self, form: str) -> Path:
+        touch("a.mp4", "b.mp4")
+        rows = [{"path": path, "label": "archery", "start": start, "end": end} for path, start, end in self.ROWS]
+        if form == "parquet":
+            write_table(arrow.Table.from_pylist(rows), "labels.parquet")
+            return Path("labels.parquet")
+        if form == "jsonl":  # a row need not have what it does not say
+            rows = [{key: value for key, value in row.items() if value is not None} for row in reversed(rows)]
+            return write("labels.jsonl", "\n".join(map(json.dumps, reversed(rows))))
+        cells = "".join(f"{path},archery,{start or ''},{end or ''}\n" for path, start, end in self.ROWS)
+        return write("labels.csv", f"path,label,start,end\n{cells}")
+
+    @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+    def test_are_read(self, form: str) -> None:
+        dataset = opened(None, self.file(form))
+        assert tuple(parts(dataset)) == self.EXPECTED
+        assert not dataset.problems
+        assert dataset.rows == 4
+
+    def test_of_a_videofolder(self) -> None:
+        touch("data/1.mp4")
+        write("data/metadata.csv", "file_name,label,start,end\n1.mp4,archery,0,2\n1.mp4,zumba,2,\n")
+        dataset = opened("data")
+        assert parts(dataset) == [("data/1.mp4", 0.0, 2.0), ("data/1.mp4", 2.0, None)]
+        assert not dataset.problems
+
+    def test_a_json_line_after_the_first_may_be_the_only_one_with_a_part(self) -> None:
+        touch("a.mp4")
+        rows = [{"path": "a.mp4", "label": "archery"}, {"path": "a.mp4", "label": "zumba", "start": 3}]
+        dataset = opened(None, write("labels.jsonl", "\n".join(map(json.dumps, rows))))
+        assert parts(dataset) == [("a.mp4", None, None), ("a.mp4", 3.0, None)]
+
+    def test_kinetics_times_are_not_parts(self) -> None:
+        touch("v/---QUuC4vJs_000084_000094.mp4", "a.mp4")
+        row = "label,youtube_id,time_start,time_end\ntestifying,---QUuC4vJs,84,94\n"
+        table = "path,label,time_start,time_end,start_frame\na.mp4,archery,84,94,7\n"
+        for dataset in (opened("v", write("val.csv", row)), opened(None, write("table.csv", table))):
+            assert [sample.part for sample in dataset.samples] == [(None, None)]
+
+    def test_equal_ones_are_duplicates_or_conflicts_and_others_are_not(self) -> None:
+        touch("v/a.mp4", "v/b.mp4", "v/spare.mp4")
+        rows = [
+            "a.mp4,archery,1,3",
+            "a.mp4,zumba,2,4",  # overlaps
+            "a.mp4,archery,1.0,3.000",
+            "a.mp4,zumba,,3",
+            "a.mp4,archery,,3",
+            "b.mp4,archery,,",
+            "b.mp4,zumba,1,",
+            "gone.mp4,zumba,1,2",
+            "gone.mp4,zumba,2,3",
+        ]
+        dataset = opened("v", write("val.csv", "\n".join(["path,label,start,end", *rows])))
+        assert parts(dataset) == [
+            ("v/a.mp4", 1.0, 3.0),
+            ("v/a.mp4", 2.0, 4.0),
+            ("v/b.mp4", None, None),
+            ("v/b.mp4", 1.0, None),
+        ]
+        conflict = "'a.mp4' (to 3 s) has a different label in line 5; neither counts"
+        assert list(dataset.problems) == [
+            Problem("duplicate", "val.csv: line 4", "'a.mp4' (1 to 3 s) is already in line 2"),
+            Problem("conflict", "val.csv: line 6", conflict),
+            Problem("missing", "val.csv: line 9", "'gone.mp4' (1 to 2 s) does not exist"),
+            Problem("missing", "val.csv: line 10", "'gone.mp4' (2 to 3 s) does not exist"),
+            Problem("unlisted", "v/spare.mp4", "no row has this video"),
+        ]
+
+
 class TestLabelMaps:
     def lines(self, order: Sequence[str]) -> Path:
         touch("v/a.mp4", "v/b.mp4")

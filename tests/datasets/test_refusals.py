@@ -50,6 +50,18 @@ GOOD = "a.mp4 5\n" * 3
         ("a.mp4,archery\nb.mp4,\nc.mp4\n", "line 3: expected a path and a label with a comma .* not 'c.mp4'"),
         (GOOD.replace(" ", ",") + ",5\n", "line 4: no path before the label"),
         ("a.mp4\nb.mp4\n", "line 1: 'a.mp4' fits no known format"),
+        # Parts of videos.
+        ("path,label,start,end\na.mp4,archery,1,2\na.mp4,archery,x,2\n", "line 3: 'start' is 'x'; expected seconds"),
+        ("path,label,start,end\na.mp4,archery,-1,2\n", "line 2: 'start' is -1.0; expected seconds, such as 12.5"),
+        ("path,label,start,end\na.mp4,archery,,00:10\n", "line 2: 'end' is '00:10'; expected seconds"),
+        ("path,label,start,end\na.mp4,archery,nan,2\n", "line 2: 'start' is 'nan'; expected seconds"),
+        ("path,label,start,end\na.mp4,archery,0,inf\n", "line 2: 'end' is 'inf'; expected seconds"),
+        ("path,label,start,end\na.mp4,archery,0,1e999\n", "line 2: 'end' is inf; expected seconds"),
+        ("path,label,start,end\na.mp4,archery,1_0,20\n", "line 2: 'start' is '1_0'; expected seconds"),
+        ("path,label,start,end\na.mp4,archery,2,2.0\n", "line 2: the end .2 s. is not after the start .2 s."),
+        ("path,label,end\na.mp4,archery,0\n", "line 2: the end .0 s. is not after the start .0 s."),
+        ('{"path": "a.mp4", "label": "zumba", "start": true}', "line 1: 'start' is True; expected seconds"),
+        ('{"path": "a.mp4", "label": "zumba", "end": [3]}', r"line 1: 'end' is \[3\]; expected seconds"),
         # Headers.
         ("archery,-3B32lodo2M,59,69,val\n", "line 1: expected a header with youtube_id, time_start, time_end, not"),
         ("label,youtube_id,time_start\nx,y,1\n", "line 1: expected a header with youtube_id, .* not 'label,y"),

@@ -20,7 +20,7 @@ from testing.command import COMMAND, Run, only_line, started
 from timesformer_cli.errors import OutputError
 from timesformer_cli.files import PathSet
 from timesformer_cli.results.journal import Ledger, journal_of, meta_of, read_meta
-from timesformer_cli.results.record import CSV_COLUMNS
+from timesformer_cli.results.record import CSV_COLUMNS, identity
 from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.results.writers import FORMATS, Format
 
@@ -314,6 +314,47 @@ class TestResume:
         assert len(known) == len(paths)
         assert all(path in known for path in paths)  # those whose digest ends in a zero among them
         assert not any(f"{path}x" in known for path in paths[::100])
+
+
+PARTS = [{"path": "a.mp4"}, *({"path": "a.mp4"} | times for times in ({"start": 0.1}, {"end": 2.5}))]
+PARTS += [{"path": "a.mp4", "start": 1e-7, "end": 2.5}, {"path": "b.mp4", "start": 1e-7, "end": 2.5}]
+
+
+def rest_of(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "path"}
+
+
+@pytest.mark.parametrize("spaces", [True, False])  # as runs write them, and as another program may have left them
+def test_parts_of_a_video_are_different_videos(tmp_path: Path, spaces: bool) -> None:
+    path = tmp_path / "out.jsonl"
+    with Ledger(path, "jsonl", PROVENANCE) as ledger:
+        for number, part in enumerate(PARTS[:-1]):
+            ledger.write(
+                part | {name: value for name, value in record("", error=number == 1).items() if name != "path"}
+            )
+    meta = meta_of(path).read_bytes()
+    if not spaces:
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8")
+    again = Ledger(path, "jsonl", PROVENANCE)
+    again.resume(retry_errors=True)
+    assert [identity(part) in again for part in PARTS] == [True, False, True, True, False]
+    assert again.past.count == len(PARTS) - 2
+    with again:
+        again.write(PARTS[1] | rest_of(record("a.mp4")))
+    assert [json.loads(line)["status"] for line in path.read_text(encoding="utf-8").splitlines()] == ["ok"] * 4
+    assert meta_of(path).read_bytes() == meta.replace(b'"failed": 1', b'"failed": 0')
+
+
+@pytest.mark.parametrize("times", ['"start": "x"', '"end": null', '"end": true'])
+def test_a_record_of_a_part_at_no_time_is_none(tmp_path: Path, times: str) -> None:
+    path = tmp_path / "out.jsonl"
+    with Ledger(path, "jsonl", PROVENANCE) as ledger:
+        ledger.write(record("a.mp4"))
+    line = path.read_text(encoding="utf-8")
+    path.write_text(line.replace('"a.mp4"', '"a.mp4", ' + times) + line, encoding="utf-8")
+    with pytest.raises(OutputError, match="line 1 is not a record"):
+        Ledger(path, "jsonl", PROVENANCE).resume(retry_errors=False)
 
 
 class TestRetries:

@@ -625,6 +625,10 @@ class TestListing:
         with pytest.raises(InputError, match="gone"):
             next(found)
 
+    def test_nothing_of_an_item_is_lost(self) -> None:
+        items = [Item("a.mp4", True, "s3://key@a.mp4", number, None if number % 2 else 2e6) for number in range(2500)]
+        assert list(Listing(items)) == items
+
     def test_nothing(self) -> None:
         listing = Listing([])
         assert list(listing) == []

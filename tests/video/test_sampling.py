@@ -367,3 +367,65 @@ class TestTimelines:
     def test_what_cannot_be(self, settings: dict[str, float]) -> None:
         with pytest.raises(ValueError, match="must be a number of seconds above 0"):
             Timeline(**settings)
+
+
+class TestParts:
+    @pytest.mark.parametrize(
+        ("start", "end", "begins", "first", "last"),
+        [
+            (2.0, 5.0, 0.0, 20, 49),
+            (2.0, None, 0.0, 20, 99),
+            (None, 5.0, 0.0, 0, 49),
+            (0.0, 99.0, 0.0, 0, 99),
+            (2.01, 2.11, 0.0, 21, 21),  # from the first frame shown in it to before its end
+            (2.0, 5.0, 0.5, 15, 44),  # a file whose sound begins half a second before its first frame
+            (0.2, 5.0, 0.5, 0, 44),
+            (9.9, None, 0.0, 99, 99),
+        ],
+    )
+    def test_have_the_frames_that_begin_in_them(
+        self, start: float | None, end: float | None, begins: float, first: int, last: int
+    ) -> None:
+        info = replace(video(100, 10), start=begins)
+        (span,) = plan(info, SamplingSpec(num_frames=last - first + 1, method="uniform"), part=(start, end))
+        assert span.clips.tolist() == [list(range(first, last + 1))]
+        assert (span.start, span.end) == (
+            begins if start is None else start,
+            begins + 10.0 if end is None else end,
+        )
+
+    @given(specs(), st.integers(0, 80), st.integers(1, 40))
+    def test_are_sampled_as_videos_of_their_frames_alone(self, spec: SamplingSpec, first: int, count: int) -> None:
+        info = video(120, 25)
+        (span,) = plan(info, spec, part=(first / 25, (first + count) / 25))
+        (alone,) = plan(replace(info, times=info.times[first : first + count]), spec)
+        np.testing.assert_array_equal(span.clips, first + alone.clips)
+
+    def test_are_the_segments_of_a_timeline(self) -> None:
+        info = replace(video(300, 30), start=0.25)
+        for span in plan(info, window("8x4"), Timeline(length=3.0, hop=2.0)):
+            (part,) = plan(info, window("8x4"), part=(span.start, span.end))
+            np.testing.assert_array_equal(part.clips, span.clips)
+
+    @pytest.mark.parametrize(
+        ("start", "end", "begins", "message"),
+        [
+            (12.0, 15.0, 0.0, "no frame in the part 12 to 15 s: the video lasts 10.00 s"),
+            (10.0, None, 0.0, "no frame in the part from 10 s: the video lasts 10.00 s"),
+            (None, 0.25, 0.5, "no frame in the part to 0.25 s: the video lasts 10.00 s, from 0.50 s on"),
+            (3.01, 3.09, 0.0, "no frame in the part 3.01 to 3.09 s: the video lasts 10.00 s"),
+        ],
+    )
+    def test_without_a_frame_fail(self, start: float | None, end: float | None, begins: float, message: str) -> None:
+        with pytest.raises(VideoError) as failure:
+            plan(replace(video(100, 10), start=begins), window("8x1"), part=(start, end))
+        assert (failure.value.kind, str(failure.value)) == ("decode", message)
+
+    def test_of_a_video_without_a_finite_rate(self) -> None:
+        info = replace(video(4, 10), fps=math.inf)
+        (span,) = plan(info, SamplingSpec(num_frames=4, method="uniform"), part=(0.0, None))
+        assert span.clips.tolist() == [[0, 1, 2, 3]]
+
+    def test_have_no_timeline(self) -> None:
+        with pytest.raises(ValueError, match="a timeline of a part"):
+            plan(video(100, 10), window("8x1"), Timeline(length=1.0), part=(1.0, 2.0))

@@ -21,6 +21,9 @@ from timesformer_cli.specs import (
 
 RecipeName = Literal["original", "paper", "transformers", "transformers-4", "mmaction2", "uniform"]
 
+# The name of the recipe of models that `timesformer finetune` makes. They are measured on the clips that cover a video.
+FINE_TUNED = "fine-tuned"
+
 # What each is, in a line of help.
 RECIPES: Mapping[RecipeName, str] = MappingProxyType(
     {

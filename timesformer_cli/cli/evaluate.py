@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from timesformer_cli.cli import console, scoreboard
 from timesformer_cli.cli.options import OUTPUT, RUN, Talk
 from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.data import DATA, Labelled
 from timesformer_cli.cli.options.inputs import Limit
 from timesformer_cli.cli.options.model import Model
 from timesformer_cli.cli.options.reading import ReadingOptions
@@ -21,12 +22,10 @@ from timesformer_cli.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from timesformer_cli.datasets import Dataset, DatasetFormat, Problem
+    from timesformer_cli.datasets import Dataset
     from timesformer_cli.evaluation.score_files import Scores
     from timesformer_cli.jobs.evaluate import Keeping, Summary
     from timesformer_cli.specs import Activation, Checkpoint
-
-DATA = "Dataset"
 
 HELP = """Run a model on a labelled dataset, and report its accuracy.
 
@@ -44,48 +43,13 @@ not be read; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. Finished results are
 class Data:
     """Videos with labels, or a file of scores."""
 
-    root: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FOLDER",
-            show_default=False,
-            help="Folder of the videos; without --annotations, the names of its subfolders are the labels.",
-        ),
-    ] = None
-    annotations: Annotated[
-        Path | None,
-        typer.Option(
-            "--annotations",
-            "-a",
-            metavar="FILE",
-            help="File with the label of each video, in any common format.",
-            rich_help_panel=DATA,
-        ),
-    ] = None
-    annotations_format: Annotated[
-        str,
-        typer.Option(
-            "--annotations-format",
-            metavar="FORMAT",
-            help="Format of --annotations, if it cannot be detected from the content.",
-            rich_help_panel=DATA,
-        ),
-    ] = "auto"
+    labelled: Labelled
     split: Annotated[
         str | None,
         typer.Option(
             "--split",
             metavar="NAME",
             help="Split to evaluate, such as val, if there are several.",
-            rich_help_panel=DATA,
-        ),
-    ] = None
-    label_map: Annotated[
-        Path | None,
-        typer.Option(
-            "--label-map",
-            metavar="FILE",
-            help="File with class names for the numbers in --annotations, if the model numbers them differently.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -108,10 +72,6 @@ class Data:
             rich_help_panel=DATA,
         ),
     ] = None
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Refuse to start if a video of the dataset is missing.", rich_help_panel=DATA),
-    ] = False
     from_predictions: Annotated[
         Path | None,
         typer.Option(
@@ -128,10 +88,8 @@ class Data:
 
     def check(self) -> None:
         """Raises UsageError if there is neither a dataset nor a file of scores."""
-        if self.root is None and self.annotations is None and self.from_predictions is None:
-            raise UsageError(
-                "no dataset: name the folder of its videos, or --annotations; see timesformer evaluate --help"
-            )
+        if self.from_predictions is None:
+            self.labelled.check("evaluate")
 
     @property
     def named(self) -> list[str] | None:
@@ -151,22 +109,21 @@ class Data:
 
         named = self.named
         dataset = open_dataset(
-            self.root,
-            self.annotations,
-            format=cast("DatasetFormat", self.annotations_format),  # open_dataset checks it
+            self.labelled.root,
+            self.labelled.annotations,
+            format=self.labelled.format,
             split=self.split,
             labels=labels,
-            label_map=self.label_map,
+            label_map=self.labelled.label_map,
             frames=frames,
             classes=named,
             limit=self.limit,
             seed=self.seed,
         )
-        _tell_problems(dataset, strict=self.strict)
-        asked = {name: getattr(self, name) for name in ("root", "annotations", "label_map")}
+        self.labelled.tell_problems(dataset)
         settings = dataset_settings(
             dataset,
-            **{name: None if path is None else str(path) for name, path in asked.items()},
+            **self.labelled.settings,
             classes=named,
             limit=self.limit,
             seed=self.seed,
@@ -316,7 +273,7 @@ def _evaluate_scores(
     assert data.from_predictions is not None
     scores = read_scores(data.from_predictions)
     names, activation = _described(scores, model, views)
-    if data.root is None and data.annotations is None:
+    if data.labelled.is_missing:
         dataset, settings = None, own_dataset_settings(scores)
     else:
         dataset, settings = data.open(names, frames=reading.frames)
@@ -364,26 +321,18 @@ def _finish(summary: "Summary", metrics: scoreboard.Metrics) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
-def _tell_problems(dataset: "Dataset", *, strict: bool) -> None:
-    """Print one line for each kind of problem.
-
-    Raises:
-        InputError: with `strict`, videos are missing.
-    """
-    found: dict[str, list[Problem]] = {}
-    for problem in dataset.problems:
-        found.setdefault(problem.kind, []).append(problem)
-    missing = [*found.get("missing", ()), *found.get("ambiguous", ())]
-    if strict and missing:
-        raise InputError(f"--strict: {len(missing):,} of {dataset.rows:,} videos are missing; the first: {missing[0]}")
-    for kind, problems in found.items():
-        console.note(f"{len(problems):,} {kind}, the first: {problems[0]}")
-
-
 def _show_plan(dataset: "Dataset", labels: "Sequence[str]") -> None:
-    """Print the videos with their labels on standard output, and a summary on standard error."""
+    """Print the videos with their labels on standard output, and a summary on standard error.
+
+    If the dataset has parts of videos, there are columns for their start and their end.
+    """
+    from timesformer_cli.flow import WHOLE
+
+    of_parts = any(sample.part != WHOLE for sample in dataset.samples)
     for sample in dataset.samples:
-        print(f"{printable(sample.path)}\t{printable('; '.join(labels[index] for index in sample.labels))}")
+        part = ("" if time is None else f"{time:.10g}" for time in sample.part) if of_parts else ()
+        names = "; ".join(labels[index] for index in sample.labels)
+        print(printable(sample.path), *part, printable(names), sep="\t")
     source = dataset.annotations or "class folders"
     console.note(
         f"{len(dataset.samples):,} of {dataset.rows:,} videos to evaluate, in {len(dataset.classes)} of {len(labels)} "

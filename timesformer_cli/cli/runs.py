@@ -117,7 +117,9 @@ def compare(
         check_target(output, overwrite=overwrite)
     first, *others = map(read_run, folders)
     comparisons: list[dict[str, Any]] = []
-    rows: list[Sequence[object]] = [("run", "change", "path", "label", "first", "second")]
+    of_parts = any(run.has_parts for run in (first, *others))
+    part = ("start", "end") if of_parts else ()
+    rows: list[Sequence[object]] = [("run", "change", "path", *part, "label", "first", "second")]
     for folder, other in zip(folders[1:], others, strict=True):
         found, flips = evaluation.compare(first, other)
         comparisons.append(
@@ -131,19 +133,28 @@ def compare(
                 "difference": None if found.difference is None else asdict(found.difference),
                 "interval_note": None if found.difference is None else found.difference.no_width("the difference"),
                 "p_value": found.p_value,
-                "gained": [flip.path for flip in flips if flip.gained],
-                "lost": [flip.path for flip in flips if not flip.gained],
+                "gained": [_flipped(flip) for flip in flips if flip.gained],
+                "lost": [_flipped(flip) for flip in flips if not flip.gained],
             }
         )
-        rows += ((str(folder), *_flip_cells(flip, first)) for flip in flips)
+        rows += ((str(folder), *_flip_cells(flip, first, of_parts=of_parts)) for flip in flips)
     if output is not None:
         write_text(output, csv_text(rows))
     scoreboard.show_comparisons(comparisons, as_json=as_json)
 
 
-def _flip_cells(flip: "Flip", run: "Run") -> tuple[object, ...]:
+def _flipped(flip: "Flip") -> "str | Record":
+    """The path of a video, or the beginning of the record of a part of one."""
+    from timesformer_cli.results.record import head_of
+
+    head = head_of(flip.path, flip.part)
+    return head if len(head) > 1 else flip.path
+
+
+def _flip_cells(flip: "Flip", run: "Run", *, of_parts: bool) -> tuple[object, ...]:
     names = (run.labels[index] for index in (flip.target, flip.first, flip.second))
-    return "gained" if flip.gained else "lost", flip.path, *names
+    part = flip.part if of_parts else ()
+    return "gained" if flip.gained else "lost", flip.path, *part, *names
 
 
 def _weights(text: str) -> tuple[float, ...]:

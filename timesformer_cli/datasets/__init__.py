@@ -6,39 +6,59 @@ of a `Dataset`. No video ever replaces another.
 
 import os
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from timesformer_cli.checkpoints import labels as label_files
+from timesformer_cli.datasets.classes import own_classes, without_empty
 from timesformer_cli.datasets.formats import DatasetFormat
-from timesformer_cli.datasets.layout import Source, of_split, read_file, read_folder
+from timesformer_cli.datasets.layout import Source, of_split, read_file, read_folder, splits
 from timesformer_cli.datasets.lists import annotation_files
-from timesformer_cli.datasets.matching import Classes, MatchedBy, match, quoted
+from timesformer_cli.datasets.matching import Classes, MatchedBy, Matching, match, quoted
+from timesformer_cli.datasets.reading import nothing
 from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.files import checksum
+from timesformer_cli.flow import WHOLE, Part, key_of
+from timesformer_cli.text import stretch
 from timesformer_cli.video.addresses import shown
 
-__all__ = ["Dataset", "DatasetFormat", "Problem", "ProblemKind", "Sample", "open_dataset"]
+__all__ = ["Dataset", "DatasetFormat", "Problem", "ProblemKind", "Sample", "open_dataset", "splits_of"]
 
 # `missing`: a row without its video. `ambiguous`: a row that could mean several videos. `unlabelled`: a row without a
-# label. `duplicate`: a row whose video is in an earlier row, with the same labels. `conflict`: the same with different
-# labels; neither row counts. `unlisted`: a video without a row.
-ProblemKind = Literal["missing", "ambiguous", "unlabelled", "duplicate", "conflict", "unlisted"]
+# label. `duplicate`: a row whose video, or the same part of it, is in an earlier row, with the same labels. `conflict`:
+# the same with different labels; neither row counts. `unlisted`: a video without a row. `unknown`: a row of a
+# class that is not among the given ones, if that was asked for.
+ProblemKind = Literal["missing", "ambiguous", "unlabelled", "duplicate", "conflict", "unlisted", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A video to evaluate, and its class numbers in the model: one, or any number in a dataset with several labels.
+    """A video, and its class numbers: one, or any number in a dataset with several labels.
 
-    `line` is the line in the annotation file; 0 if there is no file. `source` is as for `Item`.
+    `line` is the line in the annotation file; 0 if there is no file. `source`, `start` and `end` are as for `Item`.
+    `about` has the cells that are not empty of the columns group, source, site, subject, camera, video_id, and of the
+    one that was asked for, by the names of the columns.
     """
 
     path: str
     labels: tuple[int, ...]
     line: int
     source: str = field(default="", repr=False)
+    start: float | None = None
+    end: float | None = None
+    about: Mapping[str, str] = field(default_factory=nothing, hash=False)
+
+    @property
+    def part(self) -> Part:
+        return self.start, self.end
+
+    @property
+    def key(self) -> str:
+        """Equal for equal parts of the same video; see `flow.key_of`."""
+        return key_of(self.path, self.part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +77,11 @@ class Problem:
 class Dataset:
     """The samples of one split, in the order of the annotation file or, without one, of their paths.
 
-    `rows` counts the rows of the split that have a chosen class, before `limit`, with or without a video. `classes` has
-    the dataset's own text for each class number that it uses, and `matched_by` says how the numbers were found.
-    `checksum` is the sha256 of the annotation file, in hex. `multi_label` is whether any sample, before `limit`, has
-    several labels or none.
+    `rows` counts the rows of the split that have a chosen class, before `limit`, with or without a video; rows with an
+    `unknown` one too. `names` are the names of all classes, by their numbers. `classes` has the dataset's own text for
+    each class number that it uses, and `matched_by` says how the numbers were found: if the classes are the dataset's
+    own, `index` means that their names are numbers, as nothing names them. `checksum` is the sha256 of the annotation
+    file, in hex. `multi_label` is whether any sample, before `limit`, has several labels or none.
     """
 
     format: DatasetFormat
@@ -70,6 +91,7 @@ class Dataset:
     rows: int
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...]
+    names: tuple[str, ...]
     classes: Mapping[int, str]
     matched_by: MatchedBy
     multi_label: bool
@@ -81,44 +103,40 @@ def open_dataset(
     *,
     format: DatasetFormat | Literal["auto"] = "auto",
     split: str | None = None,
-    labels: Sequence[str],
+    labels: Sequence[str] | None,
     label_map: Path | None = None,
     frames: bool = False,
     classes: Sequence[str] | None = None,
     limit: int | None = None,
     seed: int | None = None,
+    group_column: str | None = None,
+    leave_out_unknown: bool = False,
 ) -> Dataset:
     """The videos of a dataset, with their labels as class numbers of the model, whose class names are `labels`.
 
+    If `labels` is None, the classes are those of the dataset that have videos: in natural order, or as `classes` lists
+    them. Otherwise `classes` are the classes to keep, and with `leave_out_unknown` a class that the model lacks is a
+    problem of each of its rows instead of an error.
+
     `root` is the folder of the videos or, with `frames`, of folders of images. Without `annotations`, the labels come
     from its class folders or its metadata file. Without `root`, paths in `annotations` are relative to its folder, or
-    to the current one. `label_map` is a file with the class names for the numbers of the dataset. `classes` are the
-    classes to keep, and `limit` is the number of samples: the first ones, or with `seed` a random choice.
+    to the current one. `label_map` is a file with the class names for the numbers of the dataset. `limit` is the number
+    of samples: the first ones, or with `seed` a random choice. `group_column` is a further column for `Sample.about`.
 
     Raises:
         UsageError: options that cannot be combined, or an unknown class in `classes`.
-        InputError: files that cannot be read or understood, labels that the model does not have, or nothing to
-            evaluate.
+        InputError: files that cannot be read or understood, labels that the model does not have, classes that cannot be
+            told apart or have no video, a single class, or no video at all.
     """
     _check(root, annotations, format, limit, seed)
-    if annotations is not None:
-        source = read_file(root, annotations, format, split, frames=frames)
-    else:
-        assert root is not None
-        source = read_folder(root, format, split, frames=frames)
+    source = _source(root, annotations, format, split, frames=frames, group_column=group_column)
     taken, split = of_split(source, split)
-    rows = [row for row in source.rows if row.split in taken]
-    if not rows:
-        raise InputError(f"{source.name}: lists no videos")
-    if not any(row.labels for row in rows):
-        raise InputError(f"{source.name}: none of its videos has a label; to label them, use `timesformer predict`")
-    names = None if label_map is None else label_files.read_file(label_map)
-    matching = match(rows, labels, names, partly=classes is not None)
-    chosen = None if classes is None else _chosen(classes, matching.classes)
-
-    samples, problems, count = _gather(source, taken, matching.indices, chosen)
+    matching, chosen = _matched(source, taken, labels, label_map, classes, leave_out_unknown=leave_out_unknown)
+    samples, problems, count = _gather(source, taken, matching.indices, chosen, tell_unknown=leave_out_unknown)
     if not samples:
         raise _nothing(source, count, problems, classes or ())
+    if labels is None:
+        matching, samples = _with_videos(source.name, matching, samples, asked=classes is not None)
     problems += [Problem("unlisted", path, "no row has this video") for path in source.unlisted()]
     multi_label = any(len(sample.labels) != 1 for sample in samples)
     samples = _limited(samples, limit, seed)
@@ -131,10 +149,80 @@ def open_dataset(
         rows=count,
         samples=tuple(samples),
         problems=tuple(problems),
+        names=matching.classes.names,
         classes={index: text for index, text in sorted(matching.own.items()) if index in used},
         matched_by=matching.by,
         multi_label=multi_label,
     )
+
+
+def splits_of(
+    root: Path | None,
+    annotations: Path | None,
+    *,
+    format: DatasetFormat | Literal["auto"] = "auto",
+    frames: bool = False,
+) -> tuple[str, ...]:
+    """The splits that `open_dataset` can choose from: train, val and test first. Empty if the dataset has none.
+
+    They are those of a column, of folders, or of the lists of HMDB51, whose names end in a number. No videos are
+    listed, but the annotations are read.
+
+    Raises:
+        UsageError, InputError: as `open_dataset`.
+    """
+    _check(root, annotations, format, None, None)
+    return splits(root, annotations, format, frames=frames)
+
+
+def _source(
+    root: Path | None,
+    annotations: Path | None,
+    format: DatasetFormat | Literal["auto"],
+    split: str | None,
+    *,
+    frames: bool,
+    group_column: str | None,
+) -> Source:
+    if annotations is not None:
+        return read_file(root, annotations, format, split, frames=frames, group_column=group_column)
+    assert root is not None
+    return read_folder(root, format, split, frames=frames, group_column=group_column)
+
+
+def _matched(
+    source: Source,
+    taken: frozenset[str | None],
+    labels: Sequence[str] | None,
+    label_map: Path | None,
+    classes: Sequence[str] | None,
+    *,
+    leave_out_unknown: bool,
+) -> tuple[Matching, frozenset[int] | None]:
+    """The class numbers of the labels in the splits `taken`, and those of the classes to keep, None for all."""
+    rows = [row for row in source.rows if row.split in taken]
+    if not rows:
+        raise InputError(f"{source.name}: lists no videos")
+    if not any(row.labels for row in rows):
+        hint = "" if labels is None else "; to label them, use `timesformer predict`"
+        raise InputError(f"{source.name}: none of its videos has a label{hint}")
+    names = None if label_map is None else label_files.read_file(label_map)
+    if labels is None:
+        return own_classes(rows, names, classes), None
+    matching = match(rows, labels, names, partly=classes is not None or leave_out_unknown)
+    return matching, None if classes is None else _chosen(classes, matching.classes)
+
+
+def _with_videos(name: str, matching: Matching, samples: list[Sample], *, asked: bool) -> tuple[Matching, list[Sample]]:
+    """The matching, and the samples, with numbers for only those classes that samples have."""
+    counts = Counter(label for sample in samples for label in sample.labels)
+    numbers = without_empty(name, counts, matching.classes.names, asked=asked)
+    if len(numbers) == len(matching.classes.names):
+        return matching, samples
+    classes = Classes([matching.classes.names[index] for index in numbers])
+    indices = {text: numbers[index] for text, index in matching.indices.items() if index in numbers}
+    matching = Matching(indices, matching.by, dict(enumerate(classes.names)), classes)
+    return matching, [replace(each, labels=tuple(numbers[label] for label in each.labels)) for each in samples]
 
 
 def _check(root: Path | None, annotations: Path | None, format: str, limit: int | None, seed: int | None) -> None:
@@ -169,9 +257,17 @@ def _limited(samples: list[Sample], limit: int | None, seed: int | None) -> list
 
 
 def _gather(
-    source: Source, taken: frozenset[str | None], indices: Mapping[str, int], chosen: frozenset[int] | None
+    source: Source,
+    taken: frozenset[str | None],
+    indices: Mapping[str, int],
+    chosen: frozenset[int] | None,
+    *,
+    tell_unknown: bool,
 ) -> tuple[list[Sample], list[Problem], int]:
-    """Samples, problems, and the number of rows of the splits `taken` that have a chosen class."""
+    """Samples, problems, and the number of rows of the splits `taken` that have a chosen class.
+
+    With `tell_unknown`, rows whose labels are all unknown are problems, and counted.
+    """
     samples: dict[str, Sample] = {}
     problems: list[Problem] = []
     conflicts: set[str] = set()
@@ -185,26 +281,30 @@ def _gather(
             found = dict.fromkeys(indices[label] for label in row.labels if label in indices)
             known[row.labels] = tuple(index for index in found if chosen is None or index in chosen)
         labels = known[row.labels]
-        if row.labels and not labels:
+        unknown = tell_unknown and not any(label in indices for label in row.labels)
+        if row.labels and not labels and not unknown:
             continue
         count += 1
         kind: ProblemKind
-        if not row.labels:
+        if row.labels and not labels:
+            kind, message = "unknown", f"has the class {row.labels[0]!r}, which the training part lacks; left out"
+        elif not row.labels:
             kind, message = "unlabelled", "has no label"
         elif not paths:
             kind, message = "missing", "does not exist"
         elif len(paths) > 1:
             kind, message = "ambiguous", f"could be {' or '.join(paths)}"
-        elif (before := samples.get(path := shown(paths[0]))) is None:
-            samples[path] = Sample(path, labels, row.line, "" if path == paths[0] else paths[0])
+        elif (before := samples.get(key := key_of(path := shown(paths[0]), row.part))) is None:
+            samples[key] = Sample(path, labels, row.line, "" if path == paths[0] else paths[0], *row.part, row.about)
             continue
         elif set(before.labels) == set(labels):
             kind, message = "duplicate", f"is already in line {before.line}"
         else:
             kind, message = "conflict", f"has a different label in line {before.line}; neither counts"
-            conflicts.add(path)
-        problems.append(Problem(kind, row.place, f"{shown(row.name)!r} {message}"))
-    return [sample for path, sample in samples.items() if path not in conflicts], problems, count
+            conflicts.add(key)
+        part = "" if row.part == WHOLE else f" ({stretch(*row.part)})"
+        problems.append(Problem(kind, row.place, f"{shown(row.name)!r}{part} {message}"))
+    return [sample for key, sample in samples.items() if key not in conflicts], problems, count
 
 
 def _nothing(source: Source, count: int, problems: Sequence[Problem], classes: Sequence[str]) -> InputError:
@@ -217,4 +317,4 @@ def _nothing(source: Source, count: int, problems: Sequence[Problem], classes: S
             there = source.listing.paths
             has = f"different ones, such as {there[0]!r}" if there else "no videos at all"
             hint = f"; {source.listing.root} has {has}"
-    return InputError(f"{source.name}: none of its {count} videos can be evaluated; the first: {problems[0]}{hint}")
+    return InputError(f"{source.name}: none of its {count} videos can be used; the first: {problems[0]}{hint}")

@@ -1,7 +1,7 @@
 """The source of the rows of a dataset, and the video that each row means."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,18 +46,19 @@ class Source:
 
 
 def read_file(
-    root: Path | None, file: Path, format: DatasetFormat | Literal["auto"], split: str | None, *, frames: bool
+    root: Path | None,
+    file: Path,
+    format: DatasetFormat | Literal["auto"],
+    split: str | None,
+    *,
+    frames: bool,
+    group_column: str | None,
 ) -> Source:
     """The rows of an annotation file, with the videos below `root`.
 
     Without it, or if it is the root of all folders, the videos are at their paths.
     """
-    if format == "folders":
-        raise UsageError("`annotations_format=folders` takes the labels from folders; leave out `annotations`")
-    if format == "auto":
-        format = detect(file, frames=frames)
-    elif format != "hmdb51" and Probe(file).content == "folder":
-        raise InputError(f"{file}: is a folder; `annotations_format={format}` needs a file")
+    format = _format_of(file, format, frames=frames)
     if format in ("rawframes", "frame-list") and not frames:
         raise UsageError(f"{file}: is read as `annotations_format={format}`, a list of folders of images; add `frames`")
     listing, folder = None, file.parent
@@ -65,11 +66,33 @@ def read_file(
         folder = root  # to list the whole disk would take hours
     elif root is not None:
         listing = _list_videos(root, split, frames)
-    rows = list(FORMATS["table" if format == "videofolder" else format].read(file))
+    rows = list(_reader(format)(file, group_column))
     return Source(str(file), format, rows, _Finder(folder, listing), file, listing)
 
 
-def read_folder(root: Path, format: DatasetFormat | Literal["auto"], split: str | None, *, frames: bool) -> Source:
+def _format_of(file: Path, format: DatasetFormat | Literal["auto"], *, frames: bool) -> DatasetFormat:
+    """The format of an annotation file. Raises UsageError or InputError for one that it cannot have."""
+    if format == "folders":
+        raise UsageError("`annotations_format=folders` takes the labels from folders; leave out `annotations`")
+    if format == "auto":
+        return detect(file, frames=frames)
+    if format != "hmdb51" and Probe(file).content == "folder":
+        raise InputError(f"{file}: is a folder; `annotations_format={format}` needs a file")
+    return format
+
+
+def _reader(format: DatasetFormat) -> Callable[[Path, str | None], Iterator[Row]]:
+    return FORMATS["table" if format == "videofolder" else format].read
+
+
+def read_folder(
+    root: Path,
+    format: DatasetFormat | Literal["auto"],
+    split: str | None,
+    *,
+    frames: bool,
+    group_column: str | None,
+) -> Source:
     """The rows from class folders, or from a metadata file beside the videos; both with or without folders of splits.
 
     `val/abseiling/x.mp4` has the class `abseiling`, as in torchvision and Hugging Face.
@@ -81,12 +104,12 @@ def read_folder(root: Path, format: DatasetFormat | Literal["auto"], split: str 
     listing = Listing(str(root), [inside], frames=frames)
     if not listing.paths:
         raise InputError(f"{folder}: no {'folders of images' if frames else 'video files'} in this folder")
-    files = [folder / name for name in _METADATA if os.path.isfile(folder / name)]
-    if files and format != "folders":
-        if len(files) > 1:
-            raise InputError(f"{files[0]}: {files[1].name} exists too; choose one with `annotations`")
-        rows = list(FORMATS["table"].read(files[0]))
-        return Source(str(files[0]), "videofolder", rows, _Finder(folder, listing), files[0], listing, split)
+    file = None if format == "folders" else _metadata(folder)
+    if file is not None:
+        rows = list(_reader("videofolder")(file, group_column))
+        return Source(str(file), "videofolder", rows, _Finder(folder, listing), file, listing, split)
+    if group_column is not None:
+        raise UsageError(f"{folder}: has no table, and so no column {group_column!r}")
     if format == "videofolder":
         raise InputError(f"{folder}: none of {', '.join(_METADATA)} in this folder")
     rows = []
@@ -101,11 +124,45 @@ def read_folder(root: Path, format: DatasetFormat | Literal["auto"], split: str 
     return Source(str(folder), "folders", rows, lambda path: [path], None, listing, split)
 
 
+def _metadata(folder: Path) -> Path | None:
+    """The metadata file of a videofolder, if there is any. Raises InputError if there are several."""
+    files = [folder / name for name in _METADATA if os.path.isfile(folder / name)]
+    if len(files) > 1:
+        raise InputError(f"{files[0]}: {files[1].name} exists too; choose one with `annotations`")
+    return files[0] if files else None
+
+
+def splits(
+    root: Path | None, file: Path | None, format: DatasetFormat | Literal["auto"], *, frames: bool
+) -> tuple[str, ...]:
+    """The splits of a source: train, val and test first. Lists no videos."""
+    if file is None:
+        assert root is not None
+        folders = _split_folders(root)
+        if len(folders) > 1 or (folders and len(subfolders(str(root))) == 1):
+            return tuple(sorted(folders, key=_split_order))
+        file = None if format == "folders" else _metadata(root)
+        if file is None:
+            return ()
+        format = "videofolder"
+    rows = _reader(_format_of(file, format, frames=frames))(file, None)
+    return tuple(sorted(_splits_in(rows), key=_split_order))
+
+
+def _splits_in(rows: Iterable[Row]) -> set[str]:
+    return {row.split for row in rows if row.split and not row.split.startswith(_UNUSED)}
+
+
+def _split_order(name: str) -> tuple[int, str]:
+    known = next((place for place, split in enumerate(_SPLITS) if name.startswith(split)), len(_SPLITS))
+    return known, name
+
+
 def of_split(source: Source, split: str | None) -> tuple[frozenset[str | None], str | None]:
     """The values of `Row.split` for rows of the chosen split, or of the only one; and the name of the split."""
     if source.split is not None:
         return frozenset([None]), source.split
-    there = sorted({row.split for row in source.rows if row.split and not row.split.startswith(_UNUSED)})
+    there = sorted(_splits_in(source.rows))
     fits = there
     if split is not None:
         if not there:

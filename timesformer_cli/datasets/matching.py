@@ -48,6 +48,8 @@ class Classes:
 
     def index(self, name: str) -> int | None:
         index = self._exact.get(name)
+        if index is None and (value := number(name)) is not None:
+            return self._exact.get(str(value))  # "3.0" is 3, and not the 30 that it is without punctuation
         return self._loose.get(normalised(name)) if index is None else index
 
     def near(self, name: str) -> str | None:
@@ -85,10 +87,7 @@ def match(rows: Sequence[Row], labels: Sequence[str], dataset_names: Sequence[st
         InputError: the model has no class for a label (names the first row that has it), or the numbers are in a
             different order than the model's, judging by the folders of the videos.
     """
-    first: dict[str, Row] = {}
-    for row in rows:
-        for text in row.labels:
-            first.setdefault(text, row)
+    first = first_rows(rows)
     classes = Classes(labels)
     if dataset_names is not None and _nameless(labels):
         if len(dataset_names) != len(labels):
@@ -97,13 +96,14 @@ def match(rows: Sequence[Row], labels: Sequence[str], dataset_names: Sequence[st
 
     found = {text: index for text in first if (index := classes.index(text)) is not None}
     numbers = {text: value for text in first if (value := number(text)) is not None}
-    if len(found) == len(first) or len(numbers) < len(first):
+    # A model may have been trained on numbers that skip some: then its names are numbers, but not those of its classes.
+    if len(found) == len(first) or len(numbers) < len(first) or all(name.isdecimal() for name in classes.names):
         unknown = {text: (row, text) for text, row in first.items() if text not in found}
         if unknown and not partly:
             raise _mismatch(unknown, len(first), classes)
         return Matching(found, "name", {index: text for text, index in reversed(found.items())}, classes)
 
-    _check_range(numbers, first, classes.names, dataset_names)
+    check_range(numbers, first, classes.names, dataset_names)
     if dataset_names is None:
         if not _nameless(classes.names):
             _compare_with_folders(rows, numbers, classes)
@@ -116,9 +116,19 @@ def match(rows: Sequence[Row], labels: Sequence[str], dataset_names: Sequence[st
     return Matching(found, "label map", {index: names[text] for text, index in found.items()}, classes)
 
 
-def _check_range(
+def first_rows(rows: Sequence[Row]) -> dict[str, Row]:
+    """The first row that has each label."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        for text in row.labels:
+            first.setdefault(text, row)
+    return first
+
+
+def check_range(
     numbers: Mapping[str, int], first: Mapping[str, Row], model: Sequence[str], dataset: Sequence[str] | None
 ) -> None:
+    """Raise InputError unless all numbers are classes of the dataset's names or, without them, of the model."""
     count = len(model if dataset is None else dataset)
     lowest, highest = min(numbers.values()), max(numbers.values())
     outside = next((text for text, value in numbers.items() if not 0 <= value < count), None)

@@ -4,8 +4,8 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from timesformer_cli import strict_json
 from timesformer_cli.errors import InputError
+from timesformer_cli.flow import WHOLE, Part
 from timesformer_cli.video.inputs import VIDEO_EXTENSIONS
 
 Content = Literal["text", "json", "parquet", "folder"]
@@ -23,12 +24,21 @@ _JSON = re.compile(r"\s*(\[\s*[\]{]|\{\s*[\"}])")
 _GAP = re.compile(r"[\s,]*")
 
 
+_NOTHING: Mapping[str, str] = {}
+
+
+def nothing() -> Mapping[str, str]:
+    """One empty mapping for all rows and samples of which nothing more is known."""
+    return _NOTHING
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One video of a dataset.
 
     `name` is a path; without a video file extension it means any file of that name. `labels` are names or numbers;
-    empty if the video has no label. `line` counts from 1; 0 is for a video that no file lists.
+    empty if the video has no label. `line` counts from 1; 0 is for a video that no file lists. `part` is as for `Item`,
+    and `about` as for `Sample`.
     """
 
     file: str
@@ -36,6 +46,8 @@ class Row:
     name: str
     labels: tuple[str, ...]
     split: str | None = None
+    part: Part = WHOLE
+    about: Mapping[str, str] = field(default_factory=nothing, hash=False)
 
     @property
     def place(self) -> str:
@@ -131,8 +143,12 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 def header(text: str) -> tuple[str, list[str]]:
     """The delimiter of a header, and its columns, in lower case and with underscores for spaces."""
     delimiter = max((",", ";", "\t"), key=text.count)
-    cells = (cell.strip().strip('"').strip().casefold() for cell in text.split(delimiter))
-    return delimiter, [re.sub(r"[\s-]+", "_", cell) for cell in cells]
+    return delimiter, [column_name(cell.strip().strip('"')) for cell in text.split(delimiter)]
+
+
+def column_name(text: str) -> str:
+    """A name of a column in a header: in lower case, and with underscores for spaces."""
+    return re.sub(r"[\s-]+", "_", text.strip().casefold())
 
 
 def cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -29,7 +29,7 @@ from timesformer_cli.evaluation.run import Run, gather
 from timesformer_cli.files import encoded, told, whole
 from timesformer_cli.results.journal import Ledger, meta_of, read_lines, read_meta
 from timesformer_cli.results.npz import add_array, add_texts, utf32
-from timesformer_cli.results.record import Record
+from timesformer_cli.results.record import Record, part_of
 from timesformer_cli.results.settings import Provenance
 from timesformer_cli.results.writers import csv_text, write_csv
 from timesformer_cli.shapes import Maybe, anything, count, number, string, table
@@ -143,7 +143,7 @@ def write_results(folder: Path, run: Run, summary: dict[str, Any], commands: Seq
     labels = np.array(run.labels)
     page = report.render(run, summary, _read_problems(folder), folder, commands)
     with told(folder):
-        _write_table(folder / "predictions.csv", _PREDICTIONS, _predictions(run))
+        _write_predictions(folder / "predictions.csv", run)
         first, *rows = _per_class(run)
         _write_table(folder / "per_class.csv", first, rows)
         _write_scores(folder / "scores.npz", run)
@@ -168,6 +168,10 @@ def _write_scores(path: Path, run: Run) -> None:
         for name, texts in (("path", run.paths), ("labels", run.labels)):
             longest = 4 * max(map(len, texts), default=0)
             add_texts(archive, name, len(texts), longest, map(utf32, texts))
+        if run.parts:
+            times = np.array(run.parts, "<f8")  # None becomes NaN
+            for place, name in enumerate(("start", "end")):
+                add_array(archive, name, "<f8", (videos,), [times[:, place].tobytes()])
         for kind, scores in run.scores.items():
             blocks = (scores[rows].astype("<f4").tobytes() for rows in chunks(videos))
             add_array(archive, kind, "<f4", (videos, classes), blocks)
@@ -181,6 +185,17 @@ def _read_problems(folder: Path) -> list[Problem]:
     except FileNotFoundError:
         return []
     return [Problem(cast("ProblemKind", row[0]), row[1], row[2]) for row in rows if len(row) == 3]
+
+
+def _write_predictions(path: Path, run: Run) -> None:
+    """A row for each video; if any is only a part of one, with the start and the end of each behind its path."""
+    if not run.has_parts:
+        _write_table(path, _PREDICTIONS, _predictions(run))
+        return
+    parts = chain(map(run.part, range(len(run.paths))), map(part_of, run.failed))
+    rows = ((video, *part, *cells) for (video, *cells), part in zip(_predictions(run), parts, strict=True))
+    video, *columns = _PREDICTIONS
+    _write_table(path, (video, "start", "end", *columns), rows)
 
 
 def _predictions(run: Run) -> Iterator[Sequence[object]]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.checkpoints import zoo
-from timesformer_cli.checkpoints.recipes import with_overrides
+from timesformer_cli.checkpoints.recipes import FINE_TUNED, with_overrides
 from timesformer_cli.datasets import Dataset
 from timesformer_cli.datasets.matching import Classes
 from timesformer_cli.errors import InputError, UsageError
@@ -22,13 +22,14 @@ from timesformer_cli.evaluation import comparison, metrics
 from timesformer_cli.evaluation.metrics import Metrics, Outcomes
 from timesformer_cli.evaluation.rows import Chosen, Computed, FileRows, Rows, chunks, packed_length
 from timesformer_cli.files import encoded
-from timesformer_cli.flow import Prediction, Result
+from timesformer_cli.flow import WHOLE, Part, Prediction, Result, key_of
 from timesformer_cli.results.logits import pack
-from timesformer_cli.results.record import Excerpt, Record, to_record
+from timesformer_cli.results.record import Excerpt, Record, head_of, identity, part_of, to_record
 from timesformer_cli.results.settings import Combination, Fused, Provenance
-from timesformer_cli.shapes import Maybe, anything, count, each, string
+from timesformer_cli.shapes import Maybe, Shape, anything, count, each, number, string
 from timesformer_cli.shapes import record as shape
 from timesformer_cli.specs import Activation, Checkpoint, Combine
+from timesformer_cli.text import named
 
 # What the records of a run hold: besides the labels they show, the mean logits of all classes.
 EXCERPT = Excerpt(top_k=5, logits=True)
@@ -44,6 +45,7 @@ class Run:
     They may be in a file, which must not change then.
     `targets` are the class numbers of each video: one, or several if the dataset has several labels per video.
     `failed` are the records of videos without scores. `provenance` has the settings of the run, with `data_set`.
+    `parts` are the annotated parts of the N videos; empty if all are whole.
     """
 
     provenance: Provenance
@@ -51,6 +53,7 @@ class Run:
     targets: tuple[tuple[int, ...], ...]
     scores: dict[str, Rows]
     failed: tuple[Record, ...]
+    parts: tuple[Part, ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,6 +72,23 @@ class Run:
         """The settings of the dataset, from `dataset_settings` or `score_files.own_dataset_settings`."""
         assert self.provenance.data_set is not None
         return self.provenance.data_set
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether any video, with or without scores, is only a part of one."""
+        return bool(self.parts) or any(part_of(record) != WHOLE for record in self.failed)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What identifies each video, or the part of it: see `flow.key_of`."""
+        return tuple(map(key_of, self.paths, self.parts)) if self.parts else self.paths
+
+    def part(self, row: int) -> Part:
+        return self.parts[row] if self.parts else WHOLE
+
+    def named(self, row: int) -> str:
+        """A video, for a message."""
+        return named(self.paths[row], *self.part(row))
 
     @property
     def combine(self) -> Combine:
@@ -95,8 +115,8 @@ class Run:
 
         def of(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
             found = np.zeros((len(rows), len(self.labels)), np.bool_)
-            for row, number in zip(found, rows.tolist(), strict=True):
-                row[list(self.targets[number])] = True
+            for members, row in zip(found, rows.tolist(), strict=True):
+                members[list(self.targets[row])] = True
             return found
 
         return Computed((len(self.paths), len(self.labels)), of)
@@ -148,9 +168,10 @@ class Run:
         """The records from which `gather` makes this run."""
         for rows in chunks(len(self.paths)):
             blocks = {f"_{kind}": scores[rows] for kind, scores in self.scores.items()}
-            for number, (path, target) in enumerate(zip(self.paths[rows], self.targets[rows], strict=True)):
-                packed = {kind: [pack(block[number])] for kind, block in blocks.items()}
-                yield {"path": path, "status": "ok", "model": self.name, "target": list(target)} | packed
+            for place, row in enumerate(range(rows.start, rows.stop)):
+                packed = {kind: [pack(block[place])] for kind, block in blocks.items()}
+                about = {"status": "ok", "model": self.name, "target": list(self.targets[row])}
+                yield head_of(self.paths[row], self.part(row)) | about | packed
         yield from self.failed
 
 
@@ -158,9 +179,12 @@ def with_protocol(checkpoint: Checkpoint) -> Checkpoint:
     """The model with the number of clips of its published accuracy, if `clips` is auto.
 
     That is one clip for models that are not published, and for most that are. A copy or an export of a model with its
-    own recipe is recognised by the name of the recipe.
+    own recipe is recognised by the name of the recipe. Models of `timesformer finetune` keep the clips that cover the
+    video, on which their accuracy was measured.
     """
     if checkpoint.sampling.clips is not None or checkpoint.sampling.method not in ("window", "strided"):
+        return checkpoint
+    if checkpoint.recipe.base == FINE_TUNED:
         return checkpoint
     entry = zoo.find(checkpoint.name) or zoo.find(checkpoint.recipe.name)
     clips = entry.clips if entry else 1
@@ -171,7 +195,7 @@ def dataset_settings(dataset: Dataset, **asked: Any) -> dict[str, Any]:
     """The settings of the dataset that affect results, and its problems; `asked` are the user's options."""
     digest = sha256()
     for sample in dataset.samples:
-        digest.update(encoded(f"{sample.path}\0{','.join(map(str, sample.labels))}\0"))
+        digest.update(encoded(f"{sample.key}\0{','.join(map(str, sample.labels))}\0"))
     return {
         **asked,
         "format": dataset.format,
@@ -195,8 +219,9 @@ def record_of(result: Result, checkpoint: Checkpoint, target: Sequence[int]) -> 
 
 
 _SCORES = Maybe(each(string))
-_SCORED = shape(anything, path=string, target=each(count), _logits=_SCORES, _probabilities=_SCORES)
-_FAILED = shape(anything, path=string, target=each(count), error=shape(kind=string, message=string))
+_VIDEO: dict[str, Shape | Maybe] = {"path": string, "start": Maybe(number), "end": Maybe(number), "target": each(count)}
+_SCORED = shape(anything, **_VIDEO, _logits=_SCORES, _probabilities=_SCORES)
+_FAILED = shape(anything, **_VIDEO, error=shape(kind=string, message=string))
 
 
 def _check(record: Record) -> None:
@@ -211,6 +236,7 @@ def gather(lines: Iterable[tuple[int, bytes, Record]], path: Path, provenance: P
     """
     classes = len(provenance.labels)
     paths: list[str] = []
+    parts: list[Part] = []
     targets: list[tuple[int, ...]] = []
     known: dict[tuple[int, ...], tuple[int, ...]] = {}  # a million targets, but few different ones
     failed: list[Record] = []
@@ -221,6 +247,7 @@ def gather(lines: Iterable[tuple[int, bytes, Record]], path: Path, provenance: P
             failed.append(record)
             continue
         paths.append(record["path"])
+        parts.append(part_of(record))
         target = tuple(record["target"])
         targets.append(known.setdefault(target, target))
         for kind in _KINDS:
@@ -237,8 +264,18 @@ def gather(lines: Iterable[tuple[int, bytes, Record]], path: Path, provenance: P
         kind: FileRows(path, np.array(of_kind, np.int64), classes, base64=True) for kind, of_kind in places.items()
     }
     return Run(
-        provenance, tuple(paths), tuple(targets), scores or {_KINDS[0]: np.empty((0, classes), "f4")}, tuple(failed)
+        provenance=provenance,
+        paths=tuple(paths),
+        targets=tuple(targets),
+        scores=scores or {_KINDS[0]: np.empty((0, classes), "f4")},
+        failed=tuple(failed),
+        parts=known_parts(parts),
     )
+
+
+def known_parts(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The `parts` of a run: empty if all are whole videos."""
+    return () if all(part == WHOLE for part in parts) else tuple(parts)
 
 
 def summarise(run: Run, found: Metrics) -> dict[str, Any]:
@@ -327,6 +364,7 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
         targets=tuple(left(run.targets[row]) for row in rows),
         scores={kind: Chosen(scores, rows, np.flatnonzero(kept)) for kind, scores in run.scores.items()},
         failed=failed,
+        parts=known_parts([run.part(row) for row in rows.tolist()]),
     )
 
 
@@ -352,7 +390,7 @@ def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
         )
 
     fused(np.arange(0))  # checks the weights
-    failed = {record["path"]: record for run in runs for record in run.failed}
+    failed = {identity(record): record for run in runs for record in run.failed}
     parts = tuple(Fused.of(run.provenance, weight) for run, weight in zip(runs, weights, strict=True))
     return Run(
         provenance=replace(
@@ -366,6 +404,7 @@ def fuse(runs: Sequence[Run], weights: Sequence[float]) -> Run:
         targets=tuple(runs[0].targets[row] for row in rows[0]),
         scores={kind: Computed((len(rows[0]), len(runs[0].labels)), fused)},
         failed=tuple(failed.values()),
+        parts=known_parts([runs[0].part(row) for row in rows[0].tolist()]),
     )
 
 
@@ -387,9 +426,13 @@ def _common_activation(runs: Sequence[Run]) -> Activation:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A video that only one of two runs has right, the second if `gained`; the others are class numbers."""
+    """A video, or a part of one, that only one of two runs has right, the second if `gained`.
+
+    `target`, `first` and `second` are class numbers.
+    """
 
     path: str
+    part: Part
     gained: bool
     target: int
     first: int
@@ -412,6 +455,7 @@ def compare(first: Run, second: Run) -> tuple[comparison.Comparison, list[Flip]]
     flips = [
         Flip(
             path=first.paths[rows[0][row]],
+            part=first.part(int(rows[0][row])),
             gained=gained,
             target=int(classes[row]),
             first=int(predicted[0][row]),
@@ -433,16 +477,16 @@ def _common(runs: Sequence[Run]) -> list[NDArray[np.int64]]:
             )
         if run.multi_label != runs[0].multi_label:
             raise UsageError(f"{runs[0].name} and {run.name}: one has videos with several labels, the other does not")
-    rows = comparison.common_rows([run.paths for run in runs])
+    rows = comparison.common_rows([run.keys for run in runs])
     if not len(rows[0]):
         raise InputError(
-            f"no video is in all {len(runs)} runs: videos are matched by their paths, such as "
-            + " and ".join(repr(run.paths[0]) if run.paths else "none" for run in runs[:2])
+            f"no video is in all {len(runs)} runs: videos are matched by their paths and parts, such as "
+            + " and ".join(repr(run.named(0)) if run.paths else "none" for run in runs[:2])
         )
     for (one, own), (other, theirs) in pairwise(zip(runs, rows, strict=True)):
         for row, its in zip(own.tolist(), theirs.tolist(), strict=True):
             if set(one.targets[row]) != set(other.targets[its]):
                 raise UsageError(
-                    f"{one.paths[row]}: has different labels in these runs; they are on different datasets"
+                    f"{one.named(row)}: has different labels in these runs; they are on different datasets"
                 )
     return rows

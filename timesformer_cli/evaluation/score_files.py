@@ -4,11 +4,13 @@ A pickle is read only if it holds lists, dicts, numbers and NumPy arrays. No fun
 of NumPy's functions lead to the few below, which only make arrays from bytes.
 """
 
+import math
 import pickle
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, cast, get_args
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -20,9 +22,12 @@ from timesformer_cli import strict_json
 from timesformer_cli.datasets import Dataset
 from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.evaluation.rows import Chosen, FileRows, Rows, chunks
-from timesformer_cli.evaluation.run import Run
+from timesformer_cli.evaluation.run import Run, known_parts
+from timesformer_cli.flow import WHOLE, Part
+from timesformer_cli.results.record import head_of
 from timesformer_cli.results.settings import Combination, Provenance
 from timesformer_cli.specs import Activation, Combine
+from timesformer_cli.text import named
 from timesformer_cli.video.addresses import shown
 from timesformer_cli.video.folders import RealPaths
 
@@ -36,17 +41,26 @@ _KNOWN = (
 class Scores:
     """`scores` float32 (N, K) from the file `path`, of the kind `combine`; they may stay in the file.
 
-    `paths` of the videos, `labels` (names of the classes), `targets` (class numbers of each video) and `activation`
-    (what makes scores of logits) are None if the file lacks them.
+    `paths` of the videos, `times`, float64 (N, 2), where each begins and ends in seconds, NaN if that is not stated,
+    `labels` (names of the classes), `targets` (class numbers of each video) and `activation` (what makes scores of
+    logits) are None if the file lacks them.
     """
 
     path: Path
     scores: Rows
     combine: Combine
     paths: tuple[str, ...] | None = None
+    times: NDArray[np.float64] | None = None
     labels: tuple[str, ...] | None = None
     targets: tuple[tuple[int, ...], ...] | None = None
     activation: Activation | None = None
+
+    def parts(self) -> Iterator[Part]:
+        """The part of its video that each row is about, as far as the file states it."""
+        if self.times is None:
+            return repeat(WHOLE, len(self.scores))
+        starts, ends = ([None if math.isnan(time) else time for time in column] for column in self.times.T.tolist())
+        return zip(starts, ends, strict=True)
 
 
 class _NotPlainError(Exception):
@@ -84,7 +98,7 @@ def _checked(found: Scores) -> Scores:
     if len(found.scores.shape) != 2 or 0 in found.scores.shape:
         raise InputError(f"{found.path}: scores have the shape {found.scores.shape}; expected one row per video")
     videos, classes = found.scores.shape
-    for what, parts in (("paths", found.paths), ("labels of videos", found.targets)):
+    for what, parts in (("paths", found.paths), ("times", found.times), ("labels of videos", found.targets)):
         if parts is not None and len(parts) != videos:
             raise InputError(f"{found.path}: scores of {videos} videos, but {len(parts)} {what}")
     if found.labels is not None and len(found.labels) != classes:
@@ -94,8 +108,9 @@ def _checked(found: Scores) -> Scores:
         raise InputError(
             f"{found.path}: labels from {min(numbers)} to {max(numbers)}, but scores for {classes} classes"
         )
-    if found.paths is not None and len(set(found.paths)) < videos:
-        raise InputError(f"{found.path}: has videos more than once; segments of a timeline cannot be evaluated")
+    paths = () if found.paths is None else found.paths
+    if len(set(paths)) < len(paths) and len(set(zip(paths, found.parts(), strict=True))) < len(paths):
+        raise InputError(f"{found.path}: has videos more than once")
     if not all(np.isfinite(found.scores[rows]).all() for rows in chunks(videos)):
         raise InputError(f"{found.path}: holds scores that are not finite numbers")
     return found
@@ -121,6 +136,7 @@ def _from_npz(path: Path) -> Scores:
                 scores=scores,
                 combine=kind,
                 paths=tuple(map(shown, _texts_in(archive, "path", videos))),
+                times=_times_in(archive, videos),
                 labels=_texts_in(archive, "labels", classes),
                 targets=targets,
                 activation=_activation_in(archive),
@@ -146,6 +162,14 @@ def _array_in(archive: ZipFile, name: str, largest: int) -> NDArray[Any]:
     with archive.open(entry) as member:
         array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
         return array
+
+
+def _times_in(archive: ZipFile, videos: int) -> NDArray[np.float64] | None:
+    """Where each of the videos begins and ends, (N, 2); None in files that do not say."""
+    if not {"start.npy", "end.npy"} <= set(archive.namelist()):
+        return None
+    columns = [_array_in(archive, name, 8 * videos + _LARGEST_HEADER).astype(np.float64) for name in ("start", "end")]
+    return np.stack(columns, axis=1)
 
 
 def _targets_in(archive: ZipFile, videos: int, classes: int) -> tuple[tuple[int, ...], ...]:
@@ -255,15 +279,19 @@ def _from_parquet(path: Path) -> Scores:
         labels = tuple(map(str, strict_json.loads(stated[b"labels"])))
         logits = np.empty((file.metadata.num_rows, len(labels)), np.float32)
         paths: list[str] = []
-        for batch in file.iter_batches(columns=["path", "logits"]):
+        times = np.full((len(logits), 2), np.nan)
+        for batch in file.iter_batches(columns=["path", "start", "end", "logits"]):
             rows = slice(len(paths), len(paths) + len(batch))
             logits[rows] = batch.column("logits").flatten().to_numpy().reshape(len(batch), -1)
             paths += map(shown, batch.column("path").to_pylist())
+            for place, name in enumerate(("start", "end")):
+                times[rows, place] = batch.column(name).to_numpy(zero_copy_only=False)
     return Scores(
         path=path,
         scores=logits,
         combine="logits",
         paths=tuple(paths),
+        times=times,
         labels=labels,
         activation=_activation(stated[b"activation"].decode()) if b"activation" in stated else None,
     )
@@ -384,8 +412,8 @@ def match_scores(
 ) -> Run:
     """The run of these scores, with the labels of the dataset or, without one, of the file itself.
 
-    Scores are matched with videos by path if the file has paths, else by order. Videos without scores have failed.
-    `settings` are those of the dataset.
+    Scores are matched with videos by path if the file has paths, else by order; if the dataset has parts of videos, by
+    path, start and end. Videos without scores have failed. `settings` are those of the dataset.
 
     Raises:
         InputError: the scores do not match the dataset or the labels.
@@ -404,24 +432,20 @@ def match_scores(
     )
     if dataset is None:
         paths = found.paths or tuple(map(str, range(len(found.scores))))
-        return Run(provenance, paths, found.targets or (), {found.combine: found.scores}, ())
+        parts = known_parts(list(found.parts()))
+        return Run(provenance, paths, found.targets or (), {found.combine: found.scores}, (), parts)
     rows = _rows(found, dataset)
     placed = [(row, sample) for row, sample in zip(rows, dataset.samples, strict=True) if row is not None]
     for row, sample in placed:
         if found.targets is not None and set(found.targets[row]) != set(sample.labels):
             raise InputError(
                 f"{found.path}: video {row} has the label {found.targets[row]} there, but {sample.labels} in the "
-                f"dataset ({sample.path}); the videos are different ones, or in a different order"
+                f"dataset ({named(sample.path, *sample.part)}); the videos are different ones, or in a different order"
             )
     error = {"kind": "not_found", "message": f"{found.path} has no scores of this video"}
     failed = [
-        {
-            "path": sample.path,
-            "status": "error",
-            "model": str(found.path),
-            "error": error,
-            "target": list(sample.labels),
-        }
+        head_of(sample.path, sample.part)
+        | {"status": "error", "model": str(found.path), "error": error, "target": list(sample.labels)}
         for row, sample in zip(rows, dataset.samples, strict=True)
         if row is None
     ]
@@ -431,6 +455,7 @@ def match_scores(
         targets=tuple(sample.labels for _, sample in placed),
         scores={found.combine: Chosen(found.scores, np.array([row for row, _ in placed], np.int64))},
         failed=tuple(failed),
+        parts=known_parts([sample.part for _, sample in placed]),
     )
 
 
@@ -443,12 +468,30 @@ def _rows(found: Scores, dataset: Dataset) -> list[int | None]:
                 f"{dataset.rows} videos, {len(dataset.samples)} of them to evaluate, so the order cannot match them"
             )
         return list(range(dataset.rows))
-    real = RealPaths()
-    rows = {real.of(path): row for row, path in enumerate(found.paths)}
-    result = [rows.get(real.of(sample.path)) for sample in dataset.samples]
-    if all(row is None for row in result):
+    of_parts = any(sample.part != WHOLE for sample in dataset.samples)
+    if of_parts and found.times is None:
+        raise InputError(f"{found.path}: does not say where videos start and end, but the dataset has parts of them")
+    if not of_parts and len(set(found.paths)) < len(found.paths):
         raise InputError(
-            f"{found.path}: has no scores of any video of the dataset; a path in it is {found.paths[0]!r}, "
-            f"and one in the dataset {dataset.samples[0].path!r}"
+            f"{found.path}: has videos more than once; segments of a timeline can be evaluated only with annotations "
+            "that have their start and end"
+        )
+    real = RealPaths()
+    parts = found.parts() if of_parts else repeat(WHOLE, len(found.paths))
+    names = (_name(real.of(path), part) for path, part in zip(found.paths, parts, strict=True))
+    rows = {name: row for row, name in enumerate(names)}
+    result = [rows.get(_name(real.of(sample.path), sample.part)) for sample in dataset.samples]
+    if all(row is None for row in result):
+        first = dataset.samples[0]
+        raise InputError(
+            f"{found.path}: has no scores of any video of the dataset; one in it is "
+            f"{named(found.paths[0], *(next(found.parts()) if of_parts else WHOLE))!r}, and one in the dataset "
+            f"{named(first.path, *first.part)!r}"
         )
     return result
+
+
+def _name(path: str, part: Part) -> tuple[str, Part]:
+    """What scores are matched by: times to the thousandth of a second, as `save_logits` has them."""
+    start, end = (None if time is None else round(time, 3) for time in part)
+    return path, (start, end)

@@ -22,11 +22,11 @@ from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.score import label
 from timesformer_cli.results.journal import Ledger
-from timesformer_cli.results.record import Record
+from timesformer_cli.results.record import Record, part_of
 from timesformer_cli.results.settings import Provenance, Shard, provenance_of
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.specs import Activation, Checkpoint
-from timesformer_cli.text import duration
+from timesformer_cli.text import duration, named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,14 +145,15 @@ def _score(job: Job, folder: Path, report: Reporter) -> dict[str, Any]:
     if job.keeping.resume:
         ledger.resume(retry_errors=job.keeping.retry_errors)
     samples = job.dataset.samples if job.shard is None else job.shard.part_of(job.dataset.samples)
-    left = [sample for sample in samples if sample.path not in ledger]
+    left = [sample for sample in samples if sample.key not in ledger]
     kept = ledger.past.count
     if not left:
         report.note(f"{folder}: already holds all {kept:,} videos" if kept else "there is no video for this shard")
         before = folders.read_summary(folder)
         ledger.finish()
         return {name: before[name] for name in ("throughput", "run") if name in before}
-    items = [Item(sample.path, bool(job.settings["frames"]), sample.source) for sample in left]
+    frames = bool(job.settings["frames"])
+    items = [Item(sample.path, frames, sample.source, sample.start, sample.end) for sample in left]
     with score_all(items, job.checkpoint, job.run, tell=report.note) as scored:
         folders.remove_results(folder)
         with ledger, report.progress(len(left)) as meter:
@@ -182,28 +183,33 @@ def _write(results: Iterable[tuple[Sample, Result]], job: Job, ledger: Ledger, m
 
 
 def reason_of(record: Record) -> str:
-    """Why a video failed, with its path."""
-    return f"{record['path']}: {record['error']['message']}"
+    """Why a video failed, with its path, and the part of it."""
+    return f"{named(record['path'], *part_of(record))}: {record['error']['message']}"
 
 
 def _about(job: Job, videos: int, seconds: float) -> dict[str, Any]:
-    runtime = runtime_of(job.checkpoint)
-    versions = {name: version(name) for name in ("timesformer-cli", "numpy", "av")}
     return {
         "throughput": {
             "videos": videos,
             "seconds": round(seconds, 3),
             "videos_per_second": round(videos / seconds, 3),
         },
-        "run": {
-            "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-            **asdict(job.run.reading),
-            "timeout": job.run.limits.timeout,
-            "workers": job.run.processes,
-            "device": runtime.device_name(job.run.device),
-            "compile": job.run.compile,
-            "provider": job.run.provider,
-            "batch_size": job.run.batch_size or "auto",
-            "versions": {**versions, **runtime.versions(job.checkpoint), "python": platform.python_version()},
-        },
+        "run": conditions_of(job.run, job.checkpoint),
+    }
+
+
+def conditions_of(run: RunOptions, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `metrics.json` has as "run": when and on what a run was made, and how videos were read."""
+    runtime = runtime_of(checkpoint)
+    versions = {name: version(name) for name in ("timesformer-cli", "numpy", "av")}
+    return {
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+        **asdict(run.reading),
+        "timeout": run.limits.timeout,
+        "workers": run.processes,
+        "device": runtime.device_name(run.device),
+        "compile": run.compile,
+        "provider": run.provider,
+        "batch_size": run.batch_size or "auto",
+        "versions": {**versions, **runtime.versions(checkpoint), "python": platform.python_version()},
     }

@@ -56,9 +56,9 @@ class Videos:
     def left(self, ledger: Ledger) -> "Videos":
         """The videos that the output does not hold. Raises OutputError for a finished output with different videos."""
         if ledger.finished:
-            ledger.check_finished(item.path for item in self.items)
+            ledger.check_finished(item.key for item in self.items)
             return Videos((), lambda: 0)
-        left = (item for item in self.items if item.path not in ledger)
+        left = (item for item in self.items if item.key not in ledger)
         return Videos.listed(left) if isinstance(self.items, Listing) else Videos(left, _unknown)
 
 

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 from timesformer_cli import strict_json
 from timesformer_cli.errors import OutputError
 from timesformer_cli.files import DIGEST, PathSet, digest_of, encoded, replacing, told, without_links
+from timesformer_cli.flow import key_of
 from timesformer_cli.results.appender import Appender, sync_names
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
-from timesformer_cli.results.record import Record, check_record, private_line, spans
+from timesformer_cli.results.record import Record, check_record, identity, private_line, spans
 from timesformer_cli.results.settings import Provenance, check_settings, completed, differences
 from timesformer_cli.results.writers import Format, too_large_to_open, write_file
 
@@ -37,23 +38,26 @@ def is_durable(target: Path, format: Format) -> bool:
 
 
 class Holdings(NamedTuple):
-    """What an output holds: number of videos, number of failed ones, and the sum of the digests of their paths."""
+    """What an output holds: number of videos, number of failed ones, and the sum of the digests of their keys.
+
+    A key identifies a video, by its path, or a part of one: see `flow.key_of`.
+    """
 
     videos: int = 0
     failed: int = 0
     paths: int = 0
 
-    def and_path(self, path: str, *, failed: bool = False) -> "Holdings":
-        added = int.from_bytes(digest_of(path), "big")
+    def and_key(self, key: str, *, failed: bool = False) -> "Holdings":
+        added = int.from_bytes(digest_of(key), "big")
         return Holdings(self.videos + 1, self.failed + failed, (self.paths + added) % (1 << 8 * DIGEST))
 
     def and_record(self, record: Record) -> "Holdings":
-        return self.and_path(record["path"], failed=record["status"] == "error")
+        return self.and_key(identity(record), failed=record["status"] == "error")
 
 
 @dataclass
 class Past:
-    """The results of earlier runs: `done` are the paths not to process again, `failed` the digests of failed ones.
+    """The results of earlier runs: `done` are the keys not to process again, `failed` the digests of failed ones.
 
     `count` is how many are done, even if a finished output does not say which.
     """
@@ -112,8 +116,8 @@ class Ledger:
         finally:
             self.close()
 
-    def __contains__(self, path: str) -> bool:
-        return path in self.past.done
+    def __contains__(self, key: str) -> bool:
+        return key in self.past.done
 
     @property
     def failed(self) -> int:
@@ -159,11 +163,11 @@ class Ledger:
         self.finished, self._holds = True, held
         self.past.count = held.videos
 
-    def check_finished(self, paths: Iterable[str]) -> None:
-        """Raises OutputError if a finished output holds different videos than `paths`."""
+    def check_finished(self, keys: Iterable[str]) -> None:
+        """Raises OutputError if a finished output holds different videos than those with these keys."""
         holds = Holdings()
-        for path in paths:
-            holds = holds.and_path(path, failed=False)
+        for key in keys:
+            holds = holds.and_key(key)
         if (holds.videos, holds.paths) != (self._holds.videos, self._holds.paths):
             raise OutputError(
                 f"{self._target}: is finished, and its {self._holds.videos} videos differ from these {holds.videos}; a "
@@ -173,14 +177,15 @@ class Ledger:
     def write(self, record: Record) -> None:
         """Take one record; it is written soon. Raises OutputError if it or an earlier one cannot be written."""
         failed = record["status"] == "error"
-        digest = digest_of(record["path"])
+        key = identity(record)
+        digest = digest_of(key)
         again = digest in self.past.failed
         self._append(self._retries if again else self._journal, encoded(private_line(record)))
         if again:
             self.past.failed.discard(digest)
             self._holds = self._holds._replace(failed=self._holds.failed - 1 + failed)
         else:
-            self._holds = self._holds.and_path(record["path"], failed=failed)
+            self._holds = self._holds.and_key(key, failed=failed)
 
     def finish(self) -> None:
         """Give the output its final form, once every video is done. Raises OutputError."""
@@ -271,9 +276,9 @@ class Ledger:
     def _read_journals(self, *, retry_errors: bool) -> Past:
         done, failed = PathSet(), set[bytes]()
         videos = paths = end = 0
-        for line_end, _, (path, is_failed) in _read(self._journal, _head):
+        for line_end, _, (key, is_failed) in _read(self._journal, _head):
             end = line_end
-            digest = digest_of(path)
+            digest = digest_of(key)
             videos, paths = videos + 1, paths + int.from_bytes(digest, "big")
             if is_failed:
                 failed.add(digest)
@@ -290,9 +295,9 @@ class Ledger:
     def _read_retries(self, failed: set[bytes]) -> set[bytes]:
         """The digests of videos that still count as failed after the retries."""
         failed, end = set(failed), 0
-        for line_end, _, (path, is_failed) in _read(self._retries, _head):
+        for line_end, _, (key, is_failed) in _read(self._retries, _head):
             end = line_end
-            (failed.add if is_failed else failed.discard)(digest_of(path))
+            (failed.add if is_failed else failed.discard)(digest_of(key))
         self._note_torn(self._retries, end)
         return failed
 
@@ -306,8 +311,8 @@ class Ledger:
         with self._retries.open("rb") as retries, self._journal.open("rb") as lines, part.open("wb") as merged:
             newest: dict[bytes, int] = {}
             start = 0
-            for end, _, (path, _) in _read(self._retries, _head):
-                newest[digest_of(path)], start = start, end
+            for end, _, (key, _) in _read(self._retries, _head):
+                newest[digest_of(key)], start = start, end
             for line in lines:
                 found = _head(line)
                 position = None if found is None else newest.get(digest_of(found[0]))
@@ -412,19 +417,27 @@ def _read(
 
 
 # As every run writes it. A million records are to be resumed in seconds, so the rest of them is not parsed.
-_HEAD = re.compile(rb'\{"path": ("(?:[^"\\\0-\x1f]|\\.)*"), "status": "(ok|error)", ')
+_TIME = rb"[0-9.e+-]+"
+_HEAD = re.compile(
+    rb'\{"path": ("(?:[^"\\\0-\x1f]|\\.)*"), '
+    rb'(?:"start": (%b), )?(?:"end": (%b), )?"status": "(ok|error)", ' % (_TIME, _TIME)
+)
 
 
 def _head(line: bytes) -> tuple[str, bool] | None:
-    """The path of a record, and whether it is of a failure; None if the line is not a record."""
+    """The key of a record, and whether it is of a failure; None if the line is not a record."""
     found = _HEAD.match(line)
     if found and line.endswith(b"}\n") and b"\0" not in line:
         try:
-            return json.loads(found[1]), found[2] == b"error"
+            path, start, end, status = found.groups()
+            key = json.loads(path)
+            if start is not None or end is not None:
+                key = key_of(key, (None if start is None else float(start), None if end is None else float(end)))
+            return key, status == b"error"
         except ValueError:
             return None
     record = _parse(line)
-    return None if record is None else (record["path"], record["status"] == "error")
+    return None if record is None else (identity(record), record["status"] == "error")
 
 
 def _parse(line: bytes) -> Record | None:
@@ -438,7 +451,11 @@ def _parse(line: bytes) -> Record | None:
 
 
 def _identifies(record: Record) -> bool:
-    return isinstance(record.get("path"), str) and record.get("status") in ("ok", "error")
+    return (
+        isinstance(record.get("path"), str)
+        and record.get("status") in ("ok", "error")
+        and all(type(record.get(name, 0)) in (int, float) for name in ("start", "end"))  # True is an int too
+    )
 
 
 def _logits_in(journal: Path) -> Iterator[LogitsRow]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.flow import Failure, Result, Segment, ViewLabel, likeliest
+from timesformer_cli.flow import WHOLE, Failure, Part, Result, Segment, ViewLabel, key_of, likeliest
 from timesformer_cli.pipeline.aggregate import merge
 from timesformer_cli.results.logits import pack
 from timesformer_cli.shapes import Maybe, Shape, count, each, matching, number, or_none, string, whole
@@ -55,17 +55,39 @@ class Origin:
     raw: bool
 
 
+def head_of(path: str, part: Part = WHOLE) -> Record:
+    """The beginning of the record of a video, or of a part of it: `path`, with `start` and `end` as far as known."""
+    times = zip(("start", "end"), part, strict=True)
+    return {"path": path} | {name: value for name, value in times if value is not None}
+
+
+def part_of(record: Record) -> Part:
+    """The part of the video that a record is about."""
+    start, end = record.get("start"), record.get("end")
+    if start is None and end is None:
+        return WHOLE
+    return None if start is None else float(start), None if end is None else float(end)
+
+
+def identity(record: Record) -> str:
+    """The key of the video, or of the part of it: see `flow.key_of`."""
+    return key_of(record["path"], part_of(record))
+
+
 def spans(record: Record) -> list[Record]:
     """The labelled parts of a video in order of time, as `start`, `end` (seconds) and `predictions`.
 
-    These are the segments of a timeline, or the video as a whole; none if it failed.
+    These are the segments of a timeline, or all that the record is about; none if it failed.
     """
     if record["status"] == "error":
         return []
     if "segments" in record:
         segments: list[Record] = record["segments"]
         return segments
-    return [{"start": 0.0, "end": record["video"]["duration"] or 0.0, "predictions": record["predictions"]}]
+    start, end = part_of(record)
+    if end is None:
+        end = record["video"]["duration"] or 0.0
+    return [{"start": start or 0.0, "end": end, "predictions": record["predictions"]}]
 
 
 _PREDICTIONS = each(shape(rank=count, index=count, label=string, score=number))
@@ -74,6 +96,8 @@ _TIME = or_none(number)
 _PACKED = Maybe(each(string))
 _COMMON: dict[str, Shape | Maybe] = {
     "path": string,
+    "start": Maybe(number),
+    "end": Maybe(number),
     "status": matching("status", "ok|error"),
     "model": string,
     "recipe": Maybe(string),
@@ -146,7 +170,7 @@ def origin_of(checkpoint: Checkpoint) -> Origin:
 
 def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt()) -> Record:
     """The record of one video, with the fields, and their order, that the command line guarantees."""
-    head: Record = {"path": result.item.path, "status": "ok", "model": checkpoint.name}
+    head = head_of(result.item.path, result.item.part) | {"status": "ok", "model": checkpoint.name}
     if isinstance(result, Failure):
         return head | {"status": "error", "error": {"kind": result.kind, "message": result.message}}
     info = result.info

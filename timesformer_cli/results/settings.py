@@ -197,7 +197,7 @@ class Fused:
 
 def provenance_of(
     checkpoint: Checkpoint,
-    shown: Excerpt,
+    shown: Excerpt | None,
     *,
     precision: str,
     frame_rate: float,
@@ -205,7 +205,10 @@ def provenance_of(
     data_set: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
 ) -> Provenance:
-    """The identity of a run of this model. Reads the weights; raises InputError if they cannot be read."""
+    """The identity of a run of this model; `shown` is None for a run without records.
+
+    Reads the weights; raises InputError if they cannot be read.
+    """
     return Provenance(
         version=__version__,
         model=checkpoint.name,

@@ -115,7 +115,7 @@ class Listing:
             self._last.append(item)
             self._count += 1
             if len(self._last) == self._BLOCK:
-                fields = [(item.path, item.frames, item.source) for item in self._last]
+                fields = [(item.path, item.frames, item.source, *item.part) for item in self._last]
                 self._blocks.append(zlib.compress(pickle.dumps(fields), level=1))
                 self._last = []
                 self._changed.notify_all()

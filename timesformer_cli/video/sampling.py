@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import VideoError
-from timesformer_cli.flow import Span, VideoInfo
+from timesformer_cli.flow import WHOLE, Part, Span, VideoInfo
 from timesformer_cli.specs import SamplingSpec, Timeline
+from timesformer_cli.text import stretch
 
 # The most windows that `clips=None` places: more would seldom change the answer, but always take time.
 MAX_AUTO_CLIPS = 10
@@ -20,16 +21,21 @@ _MOST_SEGMENTS = 1_000_000
 _TICKS = 512
 
 
-def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None) -> list[Span]:
+def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None, *, part: Part = WHOLE) -> list[Span]:
     """The spans of a video in order of time, each with frame numbers int64 (C, T), 0 to `info.num_frames` - 1.
 
     Within a clip, numbers never decrease, unless it starts the span again (`overrun="loop"`). Without a `timeline`,
-    the only span is the video. With one, its segments cover the video from its first frame on, and the last may be
-    shorter.
+    the only span is the video, or the `part` of it, which is sampled as a video of only its frames: those from its
+    start to before its end. With a timeline, its segments cover the video from its first frame on, and the last may be
+    shorter. A part has no timeline.
 
     Raises:
-        VideoError: `too_large` for more segments than can be.
+        VideoError: `too_large` for more segments than can be; `decode` for a part without frames.
     """
+    if part != WHOLE:
+        if timeline is not None:
+            raise ValueError("a timeline of a part of a video")
+        return [_part(info, spec, *part)]
     if timeline is None:
         return [Span(start=0.0, end=info.duration, clips=_clips(info, spec))]
     hop = timeline.length if timeline.hop is None else timeline.hop
@@ -45,13 +51,43 @@ def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None) 
     ]
 
 
+def _part(info: VideoInfo, spec: SamplingSpec, start: float | None, end: float | None) -> Span:
+    """The part from `start` to `end`, as in `Span`. Raises VideoError if it has no frame."""
+    first, last = _frames_between(
+        info,
+        -math.inf if start is None else start - info.start,
+        math.inf if end is None else end - info.start,
+    )
+    if first == last:
+        begins = f", from {info.start:.2f} s on" if info.start else ""
+        raise VideoError(
+            "decode", f"no frame in the part {stretch(start, end)}: the video lasts {info.duration:.2f} s{begins}"
+        )
+    return Span(
+        start=info.start if start is None else start,
+        end=info.start + info.duration if end is None else end,
+        clips=_clips_of(info, spec, first, last),
+    )
+
+
 def _clips_between(info: VideoInfo, spec: SamplingSpec, start: float, end: float) -> NDArray[np.int64]:
     """The clips from `start` to `end`, seconds from the first frame, sampled as of a video of only these frames."""
-    # Times are sums of fractions: a frame at 4 seconds may be at 3.9999999.
-    first, last = np.searchsorted(info.times - info.times[0], np.array([start, end]) - 1e-6).tolist()
+    first, last = _frames_between(info, start, end)
     if first == last:  # within a gap: the frame before it is shown
         first = max(first - 1, 0)
         last = first + 1
+    return _clips_of(info, spec, first, last)
+
+
+def _frames_between(info: VideoInfo, start: float, end: float) -> tuple[int, int]:
+    """The number of the first frame from `start` on, and of the first from `end` on: seconds from the first frame."""
+    # Times are sums of fractions: a frame at 4 seconds may be at 3.9999999.
+    first, last = np.searchsorted(info.times - info.times[0], np.array([start, end]) - 1e-6).tolist()
+    return first, last
+
+
+def _clips_of(info: VideoInfo, spec: SamplingSpec, first: int, last: int) -> NDArray[np.int64]:
+    """The clips of the frames from number `first` to before `last`."""
     clips: NDArray[np.int64] = first + _clips(replace(info, times=info.times[first:last]), spec)
     return clips
 
