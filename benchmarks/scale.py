@@ -92,9 +92,8 @@ def evaluate(folder: Path, videos: int) -> None:
     classes = len(checkpoint.labels)
     paths = (folder / "list.txt").read_text(encoding="utf-8").splitlines()
     samples = tuple(Sample(path, (number % classes,), number + 1) for number, path in enumerate(paths))
-    dataset = Dataset(
-        "list", None, None, None, videos, samples, (), dict(enumerate(checkpoint.labels)), "number", False
-    )
+    names = checkpoint.labels
+    dataset = Dataset("list", None, None, None, videos, samples, (), names, dict(enumerate(names)), "index", False)
     settings = dataset_settings(dataset, root=None, annotations=None, label_map=None, classes=None, frames=False)
     job.score_all = stubbed
     keeping = job.Keeping(folder=folder / "run")

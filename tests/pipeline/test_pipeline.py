@@ -20,12 +20,15 @@ from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, TimesformerError
 from timesformer_cli.flow import Failure, Frames, Item, Prediction, Result, Views
 from timesformer_cli.pipeline import prepare as pipeline
+from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.prepare import Prepared, prepare, prepare_all, prepare_spans, read_clips
+from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.score import label, score
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.runtimes.batching import BatchSize
 from timesformer_cli.runtimes.pytorch import open_scorer
 from timesformer_cli.specs import Checkpoint, Reading, Timeline
+from timesformer_cli.video.hashes import frame_hashes, spread
 from timesformer_cli.video.preprocess import make_views
 from timesformer_cli.video.reader import VideoReader, open_video
 
@@ -96,6 +99,26 @@ class TestPrepare:
         item = Item(str(write_video(tmp_path / "tall.mp4", width=48, height=64)))
         assert [view.crop for view in prepare(item, checkpoint.recipe).labels[:3]] == ["top", "center", "bottom"]
 
+    def test_frames_are_hashed_as_they_are_decoded(self, checkpoint: Checkpoint, video: Item) -> None:
+        (views,) = prepare_spans(video, checkpoint.recipe, hashes=True)
+        numbers = spread(views.span.clips)
+        assert views.hashes is not None
+        np.testing.assert_array_equal(views.hashes, frame_hashes(decode_all(video)[numbers]))
+        assert len(set(views.hashes.tolist())) > 2
+        assert prepare(video, checkpoint.recipe).hashes is None
+
+    def test_class_tokens_come_with_the_hashes(self, checkpoint: Checkpoint, video: Item) -> None:
+        views = prepare(video, checkpoint.recipe)
+        tokens = open_scorer(checkpoint, device="cpu", output="embedding")(views.pixels)
+        for workers in (0, 1):
+            run = RunOptions(device="cpu", workers=workers)
+            with score_all([video], checkpoint, run, hashes=True, output="embedding") as scored:
+                (found,) = scored
+            assert not isinstance(found, Failure)
+            np.testing.assert_allclose(found.logits, tokens, rtol=1e-5, atol=1e-6)
+            assert found.hashes is not None
+            np.testing.assert_array_equal(found.hashes, frame_hashes(decode_all(video)[spread(views.span.clips)]))
+
 
 TIMELINE = Timeline(length=1.2, hop=0.5)
 
@@ -138,12 +161,15 @@ class TestTimelines:
             np.testing.assert_allclose(segment.scores, scores(alone), rtol=1e-5)
 
     def test_workers_yield_the_same(self, checkpoint: Checkpoint, video: Item) -> None:
-        here = list(prepare_spans(video, checkpoint.recipe, timeline=TIMELINE))
-        with prepare_all([video, video], checkpoint.recipe, timeline=TIMELINE, workers=2, limits=Limits()) as prepared:
+        asked: dict[str, Any] = {"timeline": TIMELINE, "hashes": True}
+        here = list(prepare_spans(video, checkpoint.recipe, **asked))
+        with prepare_all([video, video], checkpoint.recipe, **asked, workers=2, limits=Limits()) as prepared:
             there = [views for views in prepared if isinstance(views, Views)]
         assert len(there) == 2 * len(here)
         for one, other in zip(there, here * 2, strict=True):
             np.testing.assert_array_equal(one.pixels, other.pixels)
+            assert one.hashes is not None
+            np.testing.assert_array_equal(one.hashes, other.hashes)
             assert (one.span.start, one.more) == (other.span.start, other.more)
 
     def test_a_video_that_fails_on_the_way_is_a_failure_alone(self, checkpoint: Checkpoint, video: Item) -> None:

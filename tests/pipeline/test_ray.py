@@ -24,7 +24,7 @@ from testing.clips import write_audio, write_model, write_video
 from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError, DeviceError, TimesformerError, UsageError
-from timesformer_cli.flow import Failure, Item, Prediction, Result, Views
+from timesformer_cli.flow import Failure, Item, Prediction, Result, Scored, Views
 from timesformer_cli.pipeline import ray as cluster
 from timesformer_cli.pipeline import ray_schedule
 from timesformer_cli.pipeline.engine import score_all
@@ -252,6 +252,7 @@ def test_a_cluster_that_is_started_for_the_run(
     if sys.platform == "linux":  # elsewhere names are Unicode
         shutil.copyfile(paths[1], os.fsencode(folder.name) + b"/caf\xe9 \n.mp4")
         items.insert(2, Item(folder.name + "/caf\udce9 \n.mp4"))
+    items += [replace(items[-1], start=start, end=start + 0.5) for start in (0.5, 99.0)]
     expected = run_here(items, checkpoint)
     assert {result.kind for result in expected if isinstance(result, Failure)} == {
         "decode",
@@ -383,6 +384,19 @@ class TestClusterOfThree:
         for result in run_there(items, checkpoint, device="cpu", limits=Limits(timeout=1e-4)):
             assert isinstance(result, Failure)
             assert result.kind == "timeout"
+
+    def test_class_tokens_and_hashes(self, checkpoint: Checkpoint, folder: Path) -> None:
+        asked: dict[str, Any] = {"hashes": True, "output": "embedding"}
+        here, there = (RunOptions(device="cpu", workers=0), RunOptions(device="cpu", cluster=Cluster()))
+        with score_all([Item(str(folder / "0.mp4"))], checkpoint, here, **asked) as scored:
+            (expected,) = scored
+        with score_all([Item(str(folder / "0.mp4"))], checkpoint, there, **asked) as scored:
+            (found,) = scored
+        assert isinstance(found, Scored)
+        assert isinstance(expected, Scored)
+        np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-5, atol=1e-6)
+        assert found.hashes is not None
+        np.testing.assert_array_equal(found.hashes, expected.hashes)
 
     def test_errors_of_the_network_end_the_run(self, checkpoint: Checkpoint, folder: Path) -> None:
         broken = replace(checkpoint, weights=folder / "gone.safetensors")

@@ -8,7 +8,7 @@ from timesformer_cli.pipeline.ray import score_on_cluster
 from timesformer_cli.pipeline.run import RunOptions, Tell, silent
 from timesformer_cli.pipeline.score import score
 from timesformer_cli.runtimes import runtime_of
-from timesformer_cli.runtimes.ports import Scorer
+from timesformer_cli.runtimes.ports import Output, Scorer
 from timesformer_cli.specs import Checkpoint, Timeline
 
 
@@ -20,22 +20,27 @@ def score_all(
     *,
     timeline: Timeline | None = None,
     thumbnails: bool = False,
+    hashes: bool = False,
+    output: Output = "logits",
     tell: Tell = silent,
     opened: Callable[[], Scorer] | None = None,
 ) -> Iterator[Iterator[Scored | Failure]]:
-    """The logits of each span of each item, in order, for as long as the context lasts.
+    """The logits, or the class tokens, of each span of each item, in order, for as long as the context lasts.
 
-    `opened` gives the network if it is already loaded; a cluster loads its own.
+    `thumbnails` and `hashes` are as for `prepare_spans`, and `output` as for `RunOptions.open`. `opened` gives the
+    network if it is already loaded; a cluster loads its own.
 
     Raises:
         TimesformerError: as `RunOptions.open`, `score` and, on a cluster, `score_on_cluster`.
     """
     if run.cluster is not None:
-        yield score_on_cluster(items, checkpoint, run, timeline=timeline, thumbnails=thumbnails, tell=tell)
+        yield score_on_cluster(
+            items, checkpoint, run, timeline=timeline, thumbnails=thumbnails, hashes=hashes, output=output, tell=tell
+        )
         return
     levels = runtime_of(checkpoint).takes_levels(checkpoint)
     recipe = checkpoint.recipe
-    with run.prepare(items, recipe, timeline=timeline, thumbnails=thumbnails, levels=levels) as prepared:
+    with run.prepare(items, recipe, timeline=timeline, thumbnails=thumbnails, hashes=hashes, levels=levels) as prepared:
         # Importing torch takes seconds; meanwhile the first videos are read.
-        scorer = run.open(checkpoint, tell) if opened is None else opened()
+        scorer = run.open(checkpoint, tell, output) if opened is None else opened()
         yield score(prepared, scorer, run.batch(scorer, tell))

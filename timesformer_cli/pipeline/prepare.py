@@ -1,6 +1,6 @@
 """From items to network input: worker processes read videos ahead and cut them into views."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from timesformer_cli.flow import Failure, Frames, Item, ViewLabel, Views
 from timesformer_cli.pipeline.workers import OUT_OF_MEMORY, Done, Limits, Pool, Task
 from timesformer_cli.runtimes.devices import available_cores
 from timesformer_cli.specs import Reading, Recipe, Timeline
+from timesformer_cli.video.hashes import frame_hashes, spread
 from timesformer_cli.video.preprocess import crop_names, make_views
 from timesformer_cli.video.reader import VideoReader, open_video
 from timesformer_cli.video.render import thumbnail
@@ -98,11 +99,13 @@ def prepare_spans(
     *,
     timeline: Timeline | None = None,
     thumbnails: bool = False,
+    hashes: bool = False,
     levels: bool = False,
 ) -> Generator[Views]:
     """The views of each span of a video, in order of time; memory does not grow with the length of the video.
 
-    `levels` is as for `make_views`, and `thumbnails` adds thumbnails of the spans.
+    A `timeline` is only for whole videos. `levels` is as for `make_views`; `thumbnails` and `hashes` add those of each
+    span.
 
     Raises:
         VideoError: the video cannot be read.
@@ -110,12 +113,15 @@ def prepare_spans(
     spec = recipe.preprocess
     with open_video(item, reading) as reader:
         info = reader.info
-        spans = plan(info, recipe.sampling, timeline)
+        spans = plan(info, recipe.sampling, timeline, part=item.part)
         crops = crop_names(info.width, info.height, spec)
         clips = read_clips(reader, np.concatenate([span.clips for span in spans]), reading)
         for number, span in enumerate(spans):
+            wanted = spread(span.clips).tolist() if hashes else []
+            hashed: dict[int, np.uint64] = {}
+            shown = _hashing(islice(clips, len(span.clips)), span.clips, wanted, hashed)
             # Views are made clip by clip: the frames of ten clips of a 4K film would not fit into memory.
-            parts = [make_views([frames], spec, levels=levels) for frames in islice(clips, len(span.clips))]
+            parts = [make_views([frames], spec, levels=levels) for frames in shown]
             pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
             labels = tuple(
                 ViewLabel(clip, crop, tuple(frames))
@@ -125,7 +131,19 @@ def prepare_spans(
             picture = None
             if thumbnails:
                 picture = thumbnail(pixels, labels, spec, _THUMBNAIL_FRAMES if len(spans) == 1 else 1)
-            yield Views(item, info, span, labels, pixels, number + 1 < len(spans), picture)
+            found = np.array([hashed[number] for number in wanted], np.uint64) if hashes else None
+            yield Views(item, info, span, labels, pixels, number + 1 < len(spans), picture, found)
+
+
+def _hashing(
+    clips: Iterable[Frames], numbers: NDArray[np.int64], wanted: Sequence[int], hashed: dict[int, np.uint64]
+) -> Iterator[Frames]:
+    """Pass on the frames of clips with these `numbers` (C, T), and put the hashes of those `wanted` into `hashed`."""
+    for frames, clip in zip(clips, numbers.tolist(), strict=True):
+        for number in set(wanted).intersection(clip).difference(hashed):
+            place = clip.index(number)
+            (hashed[number],) = frame_hashes(frames.pixels[place : place + 1])
+        yield frames
 
 
 Prepared = Views | Failure
@@ -139,6 +157,7 @@ def prepare_all(
     *,
     timeline: Timeline | None = None,
     thumbnails: bool = False,
+    hashes: bool = False,
     levels: bool = False,
     workers: int,
     limits: Limits,
@@ -151,7 +170,9 @@ def prepare_all(
     bounds the time and memory of one video. Without workers, the work is done here when a result is
     asked for, and a decoder that hangs or crashes takes the program with it.
     """
-    spans = partial(prepare_spans, recipe=recipe, timeline=timeline, thumbnails=thumbnails, levels=levels)
+    spans = partial(
+        prepare_spans, recipe=recipe, timeline=timeline, thumbnails=thumbnails, hashes=hashes, levels=levels
+    )
     task = partial(_carried, spans=spans, reading=reading)
     if workers == 0:
         yield _one_by_one(items, task)
@@ -177,7 +198,8 @@ def _carried(item: Item, threads: int, spans: Callable[..., Generator[Views]], r
     reading = replace(reading, threads=threads)
     try:
         for views in spans(item, reading=reading):
-            yield Done((views.info, views.span, views.labels, views.thumbnail), views.pixels, views.more)
+            beside = views.info, views.span, views.labels, views.thumbnail, views.hashes
+            yield Done(beside, views.pixels, views.more)
     except (TimesformerError, MemoryError):
         raise
     except Exception as error:
@@ -189,5 +211,5 @@ def _carried(item: Item, threads: int, spans: Callable[..., Generator[Views]], r
 def _received(item: Item, answer: Done | VideoError) -> Prepared:
     if isinstance(answer, VideoError):
         return Failure(item, answer.kind, str(answer))
-    info, span, labels, picture = answer.value
-    return Views(item, info, span, labels, answer.array, answer.more, picture)
+    info, span, labels, picture, hashes = answer.value
+    return Views(item, info, span, labels, answer.array, answer.more, picture, hashes)

@@ -22,6 +22,7 @@ from timesformer_cli.pipeline.ray_remote import Network, read
 from timesformer_cli.pipeline.ray_schedule import OBJECTS_AHEAD, HeadLostError, Plan, Schedule, reason_of
 from timesformer_cli.pipeline.run import RunOptions, check_cluster
 from timesformer_cli.runtimes import runtime_of
+from timesformer_cli.runtimes.ports import Output
 from timesformer_cli.specs import Checkpoint, Timeline
 from timesformer_cli.video.addresses import is_address, local_path
 from timesformer_cli.video.sampling import MAX_AUTO_CLIPS
@@ -47,6 +48,8 @@ def score_on_cluster(
     *,
     timeline: Timeline | None = None,
     thumbnails: bool = False,
+    hashes: bool = False,
+    output: Output = "logits",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Scored | Failure]:
     """The results of `score` for the items, in order; all items are listed before the first result.
@@ -79,7 +82,7 @@ def score_on_cluster(
             _generator_backpressure_num_objects=OBJECTS_AHEAD,
         )(read)
         network = ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")(Network)
-        of_video = {"timeline": timeline, "thumbnails": thumbnails}
+        of_video = {"timeline": timeline, "thumbnails": thumbnails, "hashes": hashes}
         schedule = Schedule(
             ray,
             _blocks([_absolute(item) for item in listed], int(_count(ray, "CPU"))),
@@ -88,7 +91,7 @@ def score_on_cluster(
             read=lambda block, plan: reader.options(num_cpus=plan.reading).remote(
                 block, checkpoint.recipe, replace(run, workers=1), of_video
             ),
-            open=lambda plan: network.options(**plan.ask).remote(checkpoint, run),
+            open=lambda plan: network.options(**plan.ask).remote(checkpoint, run, output),
             rows=_rows_at_a_time(checkpoint, run.device),
             tell=tell,
         )

@@ -13,6 +13,7 @@ from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.score import scored_views
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.runtimes.devices import available_cores
+from timesformer_cli.runtimes.ports import Output
 from timesformer_cli.specs import Checkpoint, Recipe
 
 
@@ -47,8 +48,8 @@ def read(items: list[Item], recipe: Recipe, run: RunOptions, asked: dict[str, An
 class Network:
     """An actor of Ray. It loads the network when asked, so that waiting for a place and loading can be told apart."""
 
-    def __init__(self, checkpoint: Checkpoint, run: RunOptions) -> None:
-        self._checkpoint, self._run = checkpoint, run
+    def __init__(self, checkpoint: Checkpoint, run: RunOptions, output: Output = "logits") -> None:
+        self._checkpoint, self._run, self._output = checkpoint, run, output
         self._told: list[str] = []
 
     def where(self) -> Node:
@@ -59,7 +60,7 @@ class Network:
         # Ray has set the cores to the CPUs that it counts for the actor.
         runtime_of(self._checkpoint).use_cores(available_cores())
         try:
-            self._scorer = self._run.open(self._checkpoint, self._told.append)
+            self._scorer = self._run.open(self._checkpoint, self._told.append, self._output)
             self._size = self._run.batch(self._scorer, self._told.append)
         except TimesformerError as error:
             return error

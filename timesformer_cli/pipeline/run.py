@@ -105,6 +105,7 @@ class RunOptions:
         *,
         timeline: Timeline | None = None,
         thumbnails: bool = False,
+        hashes: bool = False,
         levels: bool = False,
     ) -> AbstractContextManager[Iterator[Prepared | None]]:
         """As `prepare_all`."""
@@ -114,6 +115,7 @@ class RunOptions:
             self.reading,
             timeline=timeline,
             thumbnails=thumbnails,
+            hashes=hashes,
             levels=levels,
             workers=self.processes,
             limits=self.limits,

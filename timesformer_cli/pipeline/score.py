@@ -109,7 +109,7 @@ class _Line:
 
 def scored_views(views: Views, logits: NDArray[np.float32]) -> Scored:
     """The views with their logits (V, K) instead of their pixels."""
-    return Scored(views.item, views.info, views.span, views.labels, logits, views.more, views.thumbnail)
+    return Scored(views.item, views.info, views.span, views.labels, logits, views.more, views.thumbnail, views.hashes)
 
 
 class _Place:
