@@ -26,10 +26,10 @@ from timesformer_cli.cli.repeat import commands
 from timesformer_cli.datasets import Problem
 from timesformer_cli.evaluation import metrics, report
 from timesformer_cli.evaluation.folder import read_run
-from timesformer_cli.evaluation.report import curves
+from timesformer_cli.evaluation.report import curves, pieces
 from timesformer_cli.evaluation.report.pictures import read_pictures
 from timesformer_cli.evaluation.run import Run, summarise
-from timesformer_cli.flow import Item
+from timesformer_cli.flow import WHOLE, Item
 from timesformer_cli.pipeline.prepare import prepare_spans
 from timesformer_cli.results.settings import Combination, Provenance
 
@@ -142,7 +142,7 @@ class TestConfusion:
         rng = np.random.default_rng(seed)
         group = rng.permutation(np.repeat(np.arange(groups), 4))
         confusion = np.where(group[:, None] == group, rng.integers(1, 9, (len(group), len(group))), 0)
-        order = report.alike(confusion)
+        order = pieces.alike(confusion)
         assert sorted(order) == list(range(len(group)))
         changes = np.count_nonzero(np.diff(group[order]))
         assert changes == groups - 1
@@ -152,12 +152,12 @@ class TestConfusion:
         hidden = np.random.default_rng(0).permutation(30)
         confusion = np.diag(np.full(30, 10))
         confusion[hidden[:-1], hidden[1:]] = 5
-        order = report.alike(confusion)
+        order = pieces.alike(confusion)
         places = np.argsort(order)
         assert (np.abs(places[hidden[:-1]] - places[hidden[1:]]) == 1).mean() > 0.9
 
     def test_many_classes_keep_their_order(self) -> None:
-        assert report.alike(np.ones((2001, 2001), np.int64)) == list(range(2001))
+        assert pieces.alike(np.ones((2001, 2001), np.int64)) == list(range(2001))
 
 
 class TestCurves:
@@ -303,12 +303,30 @@ class TestPictures:
         path = page_facts("r")["mistakes"][0]["path"]
         provenance = read_run(Path("r")).provenance
         Path("text.mp4").write_text("This is no video.\n" * 20)
-        asked = [path, "gone.mp4", "text.mp4", "https://example.org/a.mp4", "a\0b"]
+        asked = [(name, WHOLE) for name in (path, "gone.mp4", "text.mp4", "https://example.org/a.mp4", "a\0b")]
         for workers in (0, 1):
             assert list(read_pictures(provenance, asked, {"workers": workers})) == [path]
 
+    def test_of_parts_show_only_these(self, run: Command, here: Path) -> None:
+        names = (LABELS[0], LABELS[3], LABELS[4])  # the model says one of them at most
+        rows = [f"{LABELS[0]}/0.mp4,{name},,0.{4 + place}" for place, name in enumerate(names)]
+        rows += [f"{LABELS[0]}/0.mp4,{name},0.{4 + place}," for place, name in enumerate(names)]
+        Path("parts.csv").write_text("\n".join(["path,label,start,end", *rows]))
+        code = run("evaluate", "val", "-a", "parts.csv", "-m", "tiny", "-o", "r", "--workers", "0").code
+        assert code == 0
+        mistakes = page_facts("r")["mistakes"]
+        assert mistakes
+        recipe = with_overrides(resolve("tiny"), fields={"clips": 1}).recipe
+        for mistake in mistakes:
+            address, _, times = mistake["url"].rpartition("#t=")
+            assert unquote(address) == f"../{mistake['path']}"
+            start, end = (float(time) if time else None for time in (times + ",").split(",")[:2])
+            assert mistake["part"] == f"to {end:g} s" if start is None else f"from {start:g} s"
+            (views,) = prepare_spans(Item(mistake["path"], start=start, end=end), recipe, thumbnails=True)
+            assert base64.b64decode(mistake["picture"]) == views.thumbnail
+
     def test_without_a_recipe_there_are_none(self, here: Path) -> None:
-        assert read_pictures(make().provenance, ["val/waving/0.mp4"], {}) == {}
+        assert read_pictures(make().provenance, [("val/waving/0.mp4", WHOLE)], {}) == {}
 
 
 class TestCommands:
@@ -619,6 +637,13 @@ def test_the_protocol(show_report: Open) -> None:
     ]
 
 
+def test_without_commands_there_is_no_place_for_them(show: Show) -> None:
+    run = make()
+    page = show(report.render(run, summarise(run, run.measure((1,))), [], Path(), []))
+    assert "Model" in page.texts("#protocol dt")
+    assert page.texts("#protocol h3, pre") == []
+
+
 @pytest.mark.parametrize(("text", "shown"), TEXTS, ids=ascii)
 def test_texts_stay_texts(text: str, shown: str, show_report: Open) -> None:
     run = make(names=(text, *NAMES[1:]), model=text, failed=1, root=text)
@@ -626,7 +651,7 @@ def test_texts_stay_texts(text: str, shown: str, show_report: Open) -> None:
         run.provenance, (text, *run.paths[1:8], f"{text}.mp4", *run.paths[9:]), run.targets, run.scores, run.failed
     )
     page = show_report(run, [Problem("missing", text, text)], warning=text)
-    assert page.texts("#model") == [shown]
+    assert page.texts("h1 bdi") == [shown]
     assert page.texts(".warning") == [shown]
     assert shown in page.texts("#classes tbody .label")
     assert page.texts("#left-out details:last-child bdi") == [shown, shown]

@@ -317,6 +317,7 @@ def data_set(*targets: tuple[int, ...], missing: int = 0) -> Dataset:
         rows=len(samples) + missing,
         samples=samples,
         problems=tuple(Problem("missing", f"val.csv: line {n}", "x") for n in range(missing)),
+        names=("a", "b"),
         classes={},
         matched_by="index",
         multi_label=any(len(target) != 1 for target in targets),

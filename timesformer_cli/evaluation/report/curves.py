@@ -1,15 +1,13 @@
-"""Curves as SVG with their tables: nothing but numbers goes into this markup, and `report.css` has its colours."""
-
-from collections.abc import Iterable, Sequence
+"""How sure a model is, and how right, as curves with their tables."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.evaluation import metrics
 from timesformer_cli.evaluation.metrics import Outcomes
+from timesformer_cli.evaluation.report.drawing import AXIS, LEFT, SIDE, TOP, box, line, point, svg, table, x
 
-# Pixels: the square for shares from 0 to 1, what is around it, and the bars below it that count videos.
-_SIDE, _LEFT, _TOP, _RIGHT, _AXIS, _COUNTS = 320, 46, 8, 22, 44, 40
+_COUNTS = 40  # pixels: the height of the bars below the square, which count videos
 _MOST_POINTS = 400
 _FEW = 20
 
@@ -27,15 +25,15 @@ def reliability(outcomes: Outcomes) -> str:
         low, high = sorted((right, claimed))
         marks.append(
             f"<g><title>{span}: {videos:,} videos, {right:.1%} right</title>"
-            f"{_box('hit', left, 0, end, 1)}{_box('column', left, 0, end, low)}{_box('gap', left, low, end, high)}"
-            f"{_line('top', [(left, right), (end, right)])}{_count(left, end, videos / most)}</g>"
+            f"{box('hit', left, 0, end, 1)}{box('column', left, 0, end, low)}{box('gap', left, low, end, high)}"
+            f"{line('top', [(left, right), (end, right)])}{_count(left, end, videos / most)}</g>"
         )
-    marks.append(_line("ideal", [(0, 0), (1, 1)]))
-    below = _TOP + _SIDE + _AXIS + _COUNTS
-    marks.append(f'<text x="{_LEFT - 6}" y="{below - _COUNTS / 2}" class="y">{most:,}</text>')
+    marks.append(line("ideal", [(0, 0), (1, 1)]))
+    middle = TOP + SIDE + AXIS + _COUNTS / 2
+    marks.append(f'<text x="{LEFT - 6}" y="{middle}" class="y">{most:,}</text>')
     label = f"Reliability diagram; the expected calibration error is {found.error:.1%}"
-    svg = _svg(label, "score of the answer", marks, below + 4)
-    return svg + _table(("Score", "Videos", "Mean score", "Right"), rows)
+    drawn = svg(label, "score of the answer", marks, below=_COUNTS + 4)
+    return drawn + table(("Score", "Videos", "Mean score", "Right"), rows)
 
 
 def coverage(outcomes: Outcomes) -> str:
@@ -45,7 +43,7 @@ def coverage(outcomes: Outcomes) -> str:
     # Where a handful of videos is all there is, the line would leap up and down.
     places = np.unique(np.linspace(min(_FEW, last // 10), last, _MOST_POINTS).astype(np.int64)).tolist()
     marks = [
-        _line(kind, [(float(shares[place]), float(values[place])) for place in places])
+        line(kind, [(float(shares[place]), float(values[place])) for place in places])
         for kind, values in (("least", least), ("share", right))
     ]
     rows = []
@@ -55,12 +53,12 @@ def coverage(outcomes: Outcomes) -> str:
         rows.append(cells)
         marks.append(
             f"<g><title>{cells[0]} of the videos: {cells[2]} right, scores from {cells[1]}</title>"
-            f"{_box('hit', (tenth - 1) / 10, 0, tenth / 10, 1)}"
-            f'<circle cx="{_x(float(shares[place]))}" cy="{_y(float(right[place]))}" r="3"/></g>'
+            f"{box('hit', (tenth - 1) / 10, 0, tenth / 10, 1)}"
+            f"{point(float(shares[place]), float(right[place]))}</g>"
         )
     label = f"Accuracy against coverage; of the surest half of the videos, {rows[4][2]} are right"
-    svg = _svg(label, "share of the videos, the surest first", marks, _TOP + _SIDE + _AXIS)
-    return svg + _table(("Videos", "Score of at least", "Right"), rows)
+    drawn = svg(label, "share of the videos, the surest first", marks)
+    return drawn + table(("Videos", "Score of at least", "Right"), rows)
 
 
 def _covered(outcomes: Outcomes) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -71,47 +69,7 @@ def _covered(outcomes: Outcomes) -> tuple[NDArray[np.float64], NDArray[np.float6
     return number / len(order), right, outcomes.confidences[order]
 
 
-def _svg(label: str, across: str, marks: Iterable[str], height: float) -> str:
-    """A square with its axes from 0 to 100 %, and what is drawn in it."""
-    axes = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        axes.append(_line("grid", [(share, 0), (share, 1)]) + _line("grid", [(0, share), (1, share)]))
-        axes.append(f'<text x="{_x(share)}" y="{_y(0) + 16}" class="x">{share:.0%}</text>')
-        axes.append(f'<text x="{_LEFT - 6}" y="{_y(share)}" class="y">{share:.0%}</text>')
-    axes.append(f'<text x="{_x(0.5)}" y="{_y(0) + 34}" class="x">{across}</text>')
-    size = f"0 0 {_LEFT + _SIDE + _RIGHT} {height:g}"
-    return f'<svg viewBox="{size}" role="img" aria-label="{label}">{"".join([*axes, *marks])}</svg>\n'
-
-
-def _x(share: float) -> float:
-    return round(_LEFT + share * _SIDE, 2)
-
-
-def _y(share: float) -> float:
-    return round(_TOP + (1 - share) * _SIDE, 2)
-
-
-def _box(kind: str, left: float, low: float, right: float, high: float) -> str:
-    size = f'width="{_x(right) - _x(left):.2f}" height="{_y(low) - _y(high):.2f}"'
-    return f'<rect class="{kind}" x="{_x(left)}" y="{_y(high)}" {size}/>'
-
-
 def _count(left: float, right: float, share: float) -> str:
     height = share * _COUNTS
-    place = f'x="{_x(left)}" y="{_TOP + _SIDE + _AXIS + _COUNTS - height:.2f}"'
-    return f'<rect class="count" {place} width="{_x(right) - _x(left):.2f}" height="{height:.2f}"/>'
-
-
-def _line(kind: str, points: Iterable[tuple[float, float]]) -> str:
-    return f'<path class="{kind}" d="M{"L".join(f"{_x(x)} {_y(y)}" for x, y in points)}"/>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """What is drawn, in numbers."""
-    lines = [
-        "".join(f"<{cell}>{text}</{cell}>" for text in row)
-        for cell, group in (("th", [head]), ("td", rows))
-        for row in group
-    ]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<details><summary>In numbers</summary><table>{body}</table></details>"
+    place = f'x="{x(left)}" y="{TOP + SIDE + AXIS + _COUNTS - height:.2f}"'
+    return f'<rect class="count" {place} width="{x(right) - x(left):.2f}" height="{height:.2f}"/>'

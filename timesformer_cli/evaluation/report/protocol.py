@@ -12,12 +12,24 @@ Rows = list[tuple[str, str]]
 
 def protocol(provenance: Provenance) -> Rows:
     """What decided about the scores of a run."""
-    recipe = provenance.recipe
-    rows = [("Model", provenance.model)]
+    rows = model_of("Model", provenance) + recipe_of(provenance) + data_set(provenance)
+    if provenance.version is not None:
+        rows.append(("Version", f"timesformer-cli {provenance.version}"))
+    return rows
+
+
+def model_of(term: str, provenance: Provenance) -> Rows:
+    """The model, called `term`, and its weights."""
+    rows = [(term, provenance.model)]
     if provenance.source != provenance.model:
         rows.append(("From", provenance.source))
-    rows += [("Weights", f"{name}, sha256 {digest}") for name, digest in (provenance.weights or {}).items()]
-    rows.append(("Recipe", recipe.name))
+    return rows + [("Weights", f"{name}, sha256 {digest}") for name, digest in (provenance.weights or {}).items()]
+
+
+def recipe_of(provenance: Provenance) -> Rows:
+    """How scores are made of a video."""
+    recipe = provenance.recipe
+    rows = [("Recipe", recipe.name)]
     if isinstance(recipe, Recipe):
         rows += _views(recipe)
     kind = "probabilities" if recipe.combine == "probabilities" else "logits"
@@ -25,9 +37,6 @@ def protocol(provenance: Provenance) -> Rows:
     rows.append(("Activation", recipe.activation))
     if provenance.precision is not None:
         rows.append(("Precision", provenance.precision))
-    rows += _data_set(provenance)
-    if provenance.version is not None:
-        rows.append(("Version", f"timesformer-cli {provenance.version}"))
     return rows
 
 
@@ -62,10 +71,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float))
 
 
-def _data_set(provenance: Provenance) -> Rows:
-    data_set = provenance.data_set or {}
+def data_set(provenance: Provenance) -> Rows:
+    """Which videos were measured, and by which labels."""
+    stated = provenance.data_set or {}
     rows = [
-        (term, str(data_set[name]))
+        (term, str(stated[name]))
         for term, name in (
             ("Videos", "root"),
             ("Annotations", "annotations"),
@@ -78,10 +88,10 @@ def _data_set(provenance: Provenance) -> Rows:
             ("Drawn with seed", "seed"),
             ("Videos and labels, sha256", "samples_sha256"),
         )
-        if data_set.get(name) is not None
+        if stated.get(name) is not None
     ]
-    if data_set.get("classes") is not None:
-        rows.append(("Classes (classes.txt)", f"{len(data_set['classes'])} chosen: {'; '.join(data_set['classes'])}"))
+    if stated.get("classes") is not None:
+        rows.append(("Classes (classes.txt)", f"{len(stated['classes'])} chosen: {'; '.join(stated['classes'])}"))
     if provenance.shard is not None:
         rows.append(("Shard", f"{provenance.shard.index} of {provenance.shard.count}"))
     return rows

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
@@ -20,12 +21,13 @@ _HERE = Path(__file__).parent
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 
 
-def fill(template: Path, title: str, **parts: str) -> str:
+def fill(template: Path, title: str, *, shared: Sequence[Path] = (), **parts: str) -> str:
     """The document with the body `template`, and the style and script of the same name beside it.
 
-    `title` and `parts`, which fill the placeholders, are markup.
+    `shared` are pages whose style and script come first. `title` and `parts`, which fill the placeholders, are markup.
     """
-    css, script = (_read(_HERE / f"base.{kind}") + _read(template.with_suffix(f".{kind}")) for kind in ("css", "js"))
+    pages = (_HERE / "base", *shared, template)
+    css, script = ("".join(_read(page.with_suffix(kind)) for page in pages) for kind in (".css", ".js"))
     body = Template(_read(template)).substitute(script=script, **parts).rstrip("\n")
     return Template(_read(_HERE / "document.html")).substitute(
         title=title, css=css, css_hash=_hash(css), script_hash=_hash(script), body=body
@@ -58,6 +60,11 @@ def url_of(path: str, way: Path) -> str | None:
         return local.as_uri() if local.is_absolute() else quote(os.fsencode(local.as_posix()))
     except UnicodeEncodeError:  # no file can have such a name
         return None
+
+
+def fragment(start: float | None, end: float | None) -> str:
+    """The end of a link to a part of a video, with which players show only that: `#t=3.0,5.5`."""
+    return f"#t={'' if start is None else start}{'' if end is None else f',{end}'}"
 
 
 def _read(path: Path) -> str:
