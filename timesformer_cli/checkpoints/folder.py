@@ -16,7 +16,15 @@ from timesformer_cli.specs import WEIGHT_FILES, PreprocessSpec, Recipe, Timesfor
 RECIPE_FILE = "recipe.json"
 # PEFT has it beside the weights of an adapter, and the trainer of transformers names its folders so.
 ADAPTER_FILE = "adapter_config.json"
+# The folder of the model in that of a training run.
+MODEL_OF_RUN = "model"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
+
+
+def model_in(folder: Path) -> Path:
+    """The folder of the model: `folder`, or `model` in it if it is that of a training run of `timesformer finetune`."""
+    inside = folder / MODEL_OF_RUN
+    return inside if not (folder / "config.json").is_file() and (inside / "config.json").is_file() else folder
 
 
 def find_weights(folder: Path) -> Path:

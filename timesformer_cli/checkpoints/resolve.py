@@ -12,6 +12,7 @@ from timesformer_cli.checkpoints.folder import (
     find_exported,
     find_weights,
     instead_of_model,
+    model_in,
     overlaid,
     parse_json,
     read_config,
@@ -80,7 +81,7 @@ def resolve(
     if entry is not None and entry.folder is not None:
         return _from_folder(entry.folder, name, "bundled with timesformer-cli", entry, changes)
     if on_disk and os.path.isdir(name):
-        return _from_folder(Path(name), name, name, None, changes)
+        return _from_folder(model_in(Path(name)), name, name, None, changes)
     if on_disk:
         return _from_named_file(Path(name), changes)
     return _from_hub(name, entry, changes, revision=revision, offline=offline, quiet=quiet)

@@ -22,6 +22,8 @@ from timesformer_cli.cli.evaluate import HELP as EVALUATE_HELP
 from timesformer_cli.cli.evaluate import evaluate
 from timesformer_cli.cli.export import HELP as EXPORT_HELP
 from timesformer_cli.cli.export import export
+from timesformer_cli.cli.finetune import HELP as FINETUNE_HELP
+from timesformer_cli.cli.finetune import finetune
 from timesformer_cli.cli.inspect import HELP as INSPECT_HELP
 from timesformer_cli.cli.inspect import inspect
 from timesformer_cli.cli.merge import HELP as MERGE_HELP
@@ -63,6 +65,7 @@ app.command(help=MERGE_HELP)(merge)
 app.command(help=EXPORT_HELP)(export)
 app.command(help=BENCHMARK_HELP)(benchmark)
 app.command(help=EVALUATE_HELP)(evaluate)
+app.command(help=FINETUNE_HELP)(finetune)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.command(help=DOCTOR_HELP)(doctor)

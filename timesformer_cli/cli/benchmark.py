@@ -115,8 +115,8 @@ def benchmark(
 
     network = measuring.network
     run = RunOptions(
-        device=network.device,
-        precision=network.precision,
+        device=network.on.device,
+        precision=network.on.precision,
         compile=network.compile,
         provider=network.provider,
         workers=measuring.workers,

@@ -78,9 +78,10 @@ class _LineMeter(Meter):
 
     _EVERY = 30.0
 
-    def __init__(self, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, total: int | None, clock: Callable[[], float] = time.monotonic, *, what: str = "videos") -> None:
         super().__init__(total, clock)
         self._told = 0.0
+        self._what = what
 
     def count(self, *, failed: bool) -> None:
         super().count(failed=failed)
@@ -95,7 +96,8 @@ class _LineMeter(Meter):
             note(line())
 
     def _line(self) -> str:
-        parts = [f"{self.done:,} videos" if self.total is None else f"{self.done:,} of {self.total:,} videos"]
+        parts = [f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"]
+        parts[0] += f" {self._what}"
         parts += [f"{self.failed:,} failed"] if self.failed else []
         parts += [self.rate()]
         if self.total is not None:
@@ -135,8 +137,10 @@ def _reached(path: str, seconds: float, whole: float) -> str:
 
 
 @contextmanager
-def progress(total: int | None, *, long: bool = False) -> Iterator[Meter]:
+def progress(total: int | None, *, long: bool = False, what: str = "videos") -> Iterator[Meter]:
     """Show the progress of a run of `total` videos (None: not known), if there is more than one or they are `long`.
+
+    `what` names them if they are no videos.
 
     On a terminal this is a bar, elsewhere a line every 30 seconds.
     """
@@ -144,19 +148,19 @@ def progress(total: int | None, *, long: bool = False) -> Iterator[Meter]:
         yield Meter(total)
         return
     if not sys.stderr.isatty():
-        yield _LineMeter(total)
+        yield _LineMeter(total, what=what)
         return
     from rich import progress as rich_progress
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_interactive:  # a terminal that cannot move its cursor
-        yield _LineMeter(total)
+        yield _LineMeter(total, what=what)
         return
     bar = rich_progress.Progress(
         rich_progress.BarColumn(bar_width=30),
         rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("videos"),
+        rich_progress.TextColumn(what),
         rich_progress.TextColumn("{task.fields[note]}"),
         rich_progress.TimeElapsedColumn(),
         rich_progress.TextColumn("left:"),

@@ -44,6 +44,18 @@ Json = Annotated[
 ]
 
 
+MinTop1 = Annotated[
+    float | None,
+    typer.Option(
+        "--min-top1",
+        metavar="SHARE",
+        parser=_share,
+        help="Exit with code 1 if the top-1 accuracy, from 0 to 1, is lower.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
     """Which accuracies are reported, and how."""
@@ -59,16 +71,7 @@ class Metrics:
             rich_help_panel=OUTPUT,
         ),
     ] = None
-    min_top1: Annotated[
-        float | None,
-        typer.Option(
-            "--min-top1",
-            metavar="SHARE",
-            parser=_share,
-            help="Exit with code 1 if the top-1 accuracy, from 0 to 1, is lower.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
+    min_top1: MinTop1 = None
     as_json: Json = False
 
     @property
@@ -82,13 +85,18 @@ class Metrics:
 
     def require(self, summary: dict[str, Any]) -> None:
         """End with exit code 1 if the top-1 accuracy of `metrics.json` is too low."""
-        if self.min_top1 is None:
-            return
-        accuracy = summary["top_1"]["accuracy"]
-        if accuracy is None or accuracy["value"] < self.min_top1:
-            reached = "there is none" if accuracy is None else f"top-1 accuracy is {accuracy['value']:.4f}"
-            console.error(f"--min-top1 {self.min_top1:g} is not met: {reached}")
-            raise typer.Exit(1)
+        require_top1(summary, self.min_top1)
+
+
+def require_top1(summary: dict[str, Any], least: float | None) -> None:
+    """End with exit code 1 if the top-1 accuracy of `metrics.json` is lower than `least`."""
+    if least is None:
+        return
+    accuracy = summary["top_1"]["accuracy"]
+    if accuracy is None or accuracy["value"] < least:
+        reached = "there is none" if accuracy is None else f"top-1 accuracy is {accuracy['value']:.4f}"
+        console.error(f"--min-top1 {least:g} is not met: {reached}")
+        raise typer.Exit(1)
 
 
 def show(summary: dict[str, Any], *, as_json: bool) -> None:

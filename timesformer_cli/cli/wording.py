@@ -19,6 +19,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
             *("top_k", "threshold", "raw_logits", "save_logits", "copy_to", "link"),
             *("annotations", "annotations_format", "split", "label_map", "classes", "seed", "strict"),
             *("from_predictions", "min_top1"),
+            *("val", "val_part", "group_by", "shots", "balance", "method"),
             *("quantize", "calibrate", "input", "opset", "external_data", "out", "check"),
             "against",
         )

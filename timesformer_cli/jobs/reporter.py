@@ -4,10 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from timesformer_cli.flow import Result
+T = TypeVar("T")
 
 # The number of videos, or None while it is not known.
 Total = Callable[[], int | None]
@@ -67,8 +66,8 @@ class Reporter(Protocol):
     def spoken(self, message: str) -> str:
         """The message with its settings, written as `name` or `name=value`, in the words of the reader."""
 
-    def progress(self, total: int | None, *, long: bool = False) -> AbstractContextManager[Meter]:
-        """Show the progress of a run of `total` videos (None: not known); `long`: each takes a while."""
+    def progress(self, total: int | None, *, long: bool = False, what: str = "videos") -> AbstractContextManager[Meter]:
+        """Show the progress of a run of `total` videos (None: not known), or of `what`; `long`: each takes a while."""
 
 
 class _Silent:
@@ -82,14 +81,14 @@ class _Silent:
         return message
 
     @contextmanager
-    def progress(self, total: int | None, *, long: bool = False) -> Iterator[Meter]:
+    def progress(self, total: int | None, *, long: bool = False, what: str = "videos") -> Iterator[Meter]:
         yield Meter(total)
 
 
 SILENT: Reporter = _Silent()
 
 
-def in_words(result: "Result", report: Reporter) -> "Result":
+def in_words(result: T, report: Reporter) -> T:
     """The result; the message of a failure in the words of the reader."""
     from timesformer_cli.flow import Failure
 

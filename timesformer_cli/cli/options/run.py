@@ -58,8 +58,8 @@ Workers = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """What runs the network."""
+class Device:
+    """The device of the network, and its precision there."""
 
     device: Annotated[
         str,
@@ -82,6 +82,13 @@ class Network:
             rich_help_panel=RUN,
         ),
     ] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What runs the network."""
+
+    on: Device
     compile: Annotated[
         bool,
         typer.Option(
@@ -128,8 +135,8 @@ class Running:
         from timesformer_cli.pipeline.run import RunOptions
 
         return RunOptions(
-            device=self.network.device,
-            precision=self.network.precision,
+            device=self.network.on.device,
+            precision=self.network.on.precision,
             compile=self.network.compile,
             provider=self.network.provider,
             batch_size=self.batch_size,

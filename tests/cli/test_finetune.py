@@ -1,0 +1,252 @@
+"""`timesformer finetune` as its users meet it: labelled videos in, a model and its measurements out."""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from testing.clips import write_model, write_video
+from testing.command import Outcome, Run
+from testing.pages import Elements
+from timesformer_cli import TimesformerForVideoClassification
+from timesformer_cli.checkpoints.resolve import resolve
+from timesformer_cli.jobs.finetune import features
+
+EACH = 6
+CLASSES = ("bright", "dark", "wide")
+SHAPES = {"bright": {"level": 3}, "dark": {"level": 3, "rate": 30}, "wide": {"level": 3, "width": 160}}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, and class folders whose videos differ from one another, and more from those of other classes."""
+    folder = tmp_path_factory.mktemp("finetune")
+    write_model(folder / "tiny", labels=("other", "dark", "third", "fourth", "fifth"))
+    for place, name in enumerate(CLASSES):
+        for number in range(EACH):
+            path = folder / "clips" / name / f"{name}_{number:02}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, level=1 + number + 10 * place, width=64 + 32 * place, frames=12 + 6 * place)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tiny").symlink_to(material / "tiny")
+    shutil.copytree(material / "clips", tmp_path / "clips", copy_function=os.link)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIMESFORMER_MODEL", "tiny")
+    return tmp_path
+
+
+@pytest.fixture
+def finetune(run: Run) -> Run:
+    def call(*args: str | Path) -> Outcome:
+        return run("finetune", *args, "--workers", "0")
+
+    return call
+
+
+def table(path: Path | str) -> list[dict[str, str]]:
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def head_of(folder: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    network = TimesformerForVideoClassification.from_pretrained(folder)
+    return network.classifier.weight.detach().numpy(), network.classifier.bias.detach().numpy()
+
+
+def test_class_folders_become_a_model(finetune: Run, run: Run) -> None:
+    code, out, err = finetune("clips", "-o", "runs/mine")
+    assert code == 0, err
+    metrics = json.loads(out)
+    assert metrics == json.loads(Path("runs/mine/metrics.json").read_text())
+    assert metrics["method"] == "probe"
+    assert 0 <= metrics["top_1"]["accuracy"]["low"] <= metrics["top_1"]["accuracy"]["value"] <= 1
+    assert set(os.listdir("runs/mine")) == {
+        "data.csv", "features", "metrics.json", "model", "problems.csv", "report.html", "settings.json", "val",
+    }  # fmt: skip
+    assert set(os.listdir("runs/mine/model")) == {
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "recipe.json",
+    }  # fmt: skip
+    rows = table("runs/mine/data.csv")
+    assert list(rows[0]) == ["path", "start", "end", "label", "group", "split", "used"]
+    assert len(rows) == len(CLASSES) * EACH
+    assert {row["label"] for row in rows} == set(CLASSES)
+    # The folder of the run is a name of the model.
+    code, out, err = run("predict", "clips/dark/dark_00.mp4", "--model", "runs/mine", "--workers", "0")
+    assert code == 0, err
+    assert {each["label"] for each in json.loads(out)["predictions"]} == set(CLASSES)
+    assert run("evaluate", "clips", "--model", "runs/mine", "--workers", "0").code == 0
+    assert run("models", "show", "runs/mine").code == 0
+    assert run("inspect", "clips/dark/dark_00.mp4", "--model", "runs/mine").code == 0
+
+
+def test_the_report_shows_the_run(finetune: Run) -> None:
+    Path("clips/dark/broken.mp4").write_bytes(b"no video")
+    code, out, err = finetune("clips", "-o", "run")
+    assert code == 3, err
+    page = Elements(Path("run/report.html").read_text(encoding="utf-8"))
+    facts, conditions = page.json
+    assert facts["labels"] == list(CLASSES)
+    assert facts["summary"]["top_1"] == json.loads(out)["top_1"]
+    assert [each["training"] for each in facts["classes"]] == [EACH] * len(CLASSES)
+    assert facts["left_out"][0]["videos"][0][0] == "clips/dark/broken.mp4"
+    assert "model.safetensors, sha256" in dict(facts["protocol"])["Weights"]
+    assert "torch 2" in dict(conditions)["Versions"]
+    link = next(dict(attributes)["href"] for tag, attributes in page.tags if tag == "a")
+    assert Path("run", link or "").is_file()
+    for folder in ("run", "run/val"):
+        assert json.loads(Path(folder, "metrics.json").read_text())["run"]["timeout"] == 60
+
+
+def test_the_measured_scores_are_those_of_the_model(finetune: Run, run: Run) -> None:
+    """With videos given for validation, evaluating the model on them gives the same."""
+    for name in CLASSES:
+        Path("held", name).mkdir(parents=True)
+        shutil.move(f"clips/{name}/{name}_05.mp4", f"held/{name}")
+    assert finetune("clips", "--val", "held", "-o", "run").code == 0
+    assert run("evaluate", "held", "--model", "run", "-o", "again", "--workers", "0").code == 0
+    one, other = (np.load(f"{folder}/scores.npz") for folder in ("run/val", "again"))
+    assert one["path"].tolist() == other["path"].tolist()
+    np.testing.assert_allclose(one["logits"], other["logits"], rtol=1e-5, atol=1e-5)
+    found, again = (json.loads(Path(folder, "metrics.json").read_text()) for folder in ("run", "again"))
+    assert found["top_1"] == again["top_1"]
+    assert found["settings"]["data_set"] == again["settings"]["data_set"]
+    code, out, _ = run("runs", "compare", "run/val", "again")
+    assert (code, json.loads(out)["comparisons"][0]["difference"]["value"]) == (0, 0)
+
+
+def test_a_dry_run_writes_nothing(finetune: Run, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    code, out, err = finetune("clips", "--dry-run")
+    assert code == 0, err
+    assert sorted(here.rglob("*")) == before
+    plan = json.loads(out)
+    assert plan["classes"] == dict.fromkeys(CLASSES, EACH)
+    assert plan["seconds"] > 0
+
+
+def test_a_second_run_reads_no_video_again(finetune: Run, monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    assert finetune("clips", "-o", "run").code == 0
+    head = head_of("run/model")
+    Path("labels.csv").write_text(
+        "path,label\n"
+        + "".join(f"{path},{'a' if i % 2 else 'b'}\n" for i, path in enumerate(sorted(Path("clips").rglob("*.mp4"))))
+    )
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a video is read again")
+
+    monkeypatch.setattr(features, "score_all", refuse)
+    code, _, err = finetune("clips", "-a", "labels.csv", "-o", "run", "--overwrite")
+    assert code == 0, err
+    assert resolve("run").labels == ("a", "b")
+    code, _, err = finetune("clips", "-o", "run", "--overwrite")
+    assert code == 0, err
+    for one, other in zip(head, head_of("run/model"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_resume_goes_on_after_a_stop(finetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finetune("clips", "-o", "whole").code == 0
+    add, seen = features._Cache.add, 0
+
+    def stop(self: features._Cache, scored: object) -> features.Features:
+        nonlocal seen
+        seen += 1
+        if seen == 8:
+            raise KeyboardInterrupt
+        return add(self, scored)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(features._Cache, "add", stop)
+    assert finetune("clips", "-o", "run").code == 130
+    assert not Path("run/model").exists()
+    assert not Path("run/metrics.json").exists()
+    assert finetune("clips", "-o", "run").code == 1
+    seen = 100
+    assert finetune("clips", "-o", "run", "--resume").code == 0
+    assert seen == 100 + len(CLASSES) * EACH - 7
+    for name in ("data.csv", "model/model.safetensors", "model/config.json", "val/scores.npz"):
+        assert Path("run", name).read_bytes() == Path("whole", name).read_bytes(), name
+
+
+def test_other_settings_are_not_resumed(finetune: Run) -> None:
+    assert finetune("clips", "-o", "run").code == 0
+    code, _, err = finetune("clips", "-o", "run", "--resume", "--seed", "1")
+    assert code == 1
+    assert "data.seed (0, now 1)" in err.splitlines()[-1]
+    code, _, err = finetune("clips", "-o", "run", "--resume", "--model", "camera-motion")
+    assert code == 1
+    assert "base_model.source" in err.splitlines()[-1]
+    shutil.rmtree("clips/wide")
+    code, _, err = finetune("clips", "-o", "run", "--resume")
+    assert code == 1
+    assert "labels" in err.splitlines()[-1]
+
+
+def test_broken_videos_are_counted_and_never_replaced(finetune: Run) -> None:
+    Path("clips/dark/broken.mp4").write_bytes(b"no video")
+    code, out, err = finetune("clips", "-o", "run")
+    assert code == 3
+    assert "failed: clips/dark/broken.mp4" in err
+    (row,) = [row for row in table("run/data.csv") if "broken" in row["path"]]
+    assert row["used"] == "0"
+    assert len(table("run/data.csv")) == len(CLASSES) * EACH + 1
+    assert any("broken" in row["place"] for row in table("run/problems.csv"))
+    assert json.loads(out)["failed"] == 1
+
+
+def change_names() -> None:
+    shutil.copytree("clips/dark", "clips/Dark", copy_function=os.link)
+
+
+def two_labels() -> None:
+    Path("labels.csv").write_text(
+        "path,label\nclips/dark/dark_00.mp4,a\nclips/dark/dark_00.mp4,b\nclips/dark/dark_01.mp4,a\nclips/wide/wide_01.mp4,b\n"
+    )
+
+
+def many_broken() -> None:
+    for number in range(4):
+        Path(f"clips/dark/dark_0{number}.mp4").unlink()
+        Path(f"clips/dark/dark_0{number}.mp4").write_bytes(b"no video")
+
+
+def occupied() -> None:
+    Path("run").mkdir()
+    Path("run/notes.txt").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("before", "args", "code", "said"),
+    [
+        (lambda: [shutil.rmtree(f"clips/{name}") for name in CLASSES[1:]], ["clips"], 1, "of one class"),
+        (lambda: None, ["clips/dark"], 1, "not in class folders"),
+        (lambda: None, ["nowhere"], 1, "no such folder"),
+        (lambda: None, [], 2, "no dataset"),
+        (change_names, ["clips"], 1, "'Dark'"),
+        (many_broken, ["clips", "--strict"], 1, "could not be read"),
+        (occupied, ["clips"], 1, "other files"),
+        (lambda: None, ["clips", "--val", "test"], 2, "neither"),
+        (lambda: None, ["clips", "--val", "clips"], 1, "both for training and for validation"),
+        (lambda: None, ["clips", "--group-by", "("], 2, "regular expression"),
+        (lambda: None, ["clips", "--resume", "--overwrite"], 2, "cannot be combined"),
+        (lambda: None, ["clips", "--model", "nothing-like-it"], 1, "nothing-like-it"),
+        (lambda: None, ["clips", "--device", "abacus"], 2, "abacus"),
+    ],
+)
+def test_bad_input(finetune: Run, before: Callable[[], object], args: list[str], code: int, said: str) -> None:
+    before()
+    found, out, err = finetune(*args, "-o", "run")
+    assert (found, out) == (code, ""), err
+    assert said in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert "bug" not in err

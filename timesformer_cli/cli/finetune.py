@@ -1,0 +1,326 @@
+"""`timesformer finetune`: a model for the user's own classes."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from timesformer_cli.cli import console, scoreboard
+from timesformer_cli.cli.options import OUTPUT, RUN, Talk
+from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.data import DATA, Labelled
+from timesformer_cli.cli.options.model import Model
+from timesformer_cli.cli.options.reading import ReadingOptions
+from timesformer_cli.cli.options.run import Device, Workers
+from timesformer_cli.cli.options.views import ViewOptions
+from timesformer_cli.errors import SOME_FAILED, UsageError
+from timesformer_cli.text import duration, plural, printable
+
+if TYPE_CHECKING:
+    from timesformer_cli.jobs.finetune import Outcome
+    from timesformer_cli.jobs.finetune.data import Asked
+    from timesformer_cli.pipeline.run import RunOptions
+
+METHOD = "Method"
+
+HELP = """Train a model on your own labelled videos, starting from a checkpoint.
+
+The classes come from the dataset: from the names of its folders, or from --annotations. Every video goes through the \
+network of --model once, and a new head is fitted to its output: minutes on a CPU. RUN/model is a model folder for \
+transformers and all other commands, as in predict --model RUN. RUN/report.html shows the accuracy, the labels to look \
+at, and whether more videos would help.
+
+Videos from one source never train and measure at the same time (--group-by). Videos that are missing or cannot be \
+read are counted and listed, never replaced by others.
+
+Exit codes: 0 done; 1 the run failed, or --min-top1 is not met; 2 wrong usage; 3 done, but some videos could not be \
+read; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. --resume continues after a stop.
+"""
+
+
+def _part(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{text!r} is not a number between 0 and 1, such as 0.2")
+    return value
+
+
+def _micro_batch(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 100_000:
+        raise typer.BadParameter(f"{text!r} is neither a number of views nor auto")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Which videos train, and which measure."""
+
+    labelled: Labelled
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="NAME",
+            help="Split to train on; by default train, if there are several. A split named test is never read.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    val: Annotated[
+        str | None,
+        typer.Option(
+            "--val",
+            metavar="FILE|FOLDER|NAME",
+            help=(
+                "Videos for validation: an annotation file, a folder with class folders, or a split of the dataset; by "
+                "default its split val, and otherwise a part of the training videos."
+            ),
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    val_part: Annotated[
+        float,
+        typer.Option(
+            "--val-part",
+            metavar="SHARE",
+            parser=_part,
+            help="Share of the training videos for validation, if the dataset has none for it.",
+            rich_help_panel=DATA,
+        ),
+    ] = 0.2
+    group_by: Annotated[
+        str,
+        typer.Option(
+            "--group-by",
+            metavar="auto|none|COLUMN|REGEX",
+            help=(
+                "What videos of one source have in common: a column of --annotations, or a regular expression for "
+                "their paths; auto: found in the dataset; none: each video is a source of its own."
+            ),
+            rich_help_panel=DATA,
+        ),
+    ] = "auto"
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--classes",
+            metavar="FILE",
+            help="Train only the classes in FILE, one name per line, and number them in this order.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            "--shots",
+            metavar="N",
+            min=1,
+            help="Train on at most N videos of each class, chosen at random by --seed.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            metavar="S",
+            min=0,
+            help="Seed of all random choices; the same S gives the same split and the same model.",
+            rich_help_panel=DATA,
+        ),
+    ] = 0
+
+    def asked(self, *, frames: bool) -> "Asked":
+        """Raises UsageError without a dataset, and CheckpointError for --classes that cannot be read."""
+        from timesformer_cli.checkpoints.labels import read_file
+        from timesformer_cli.jobs.finetune.data import Asked
+
+        self.labelled.check("finetune")
+        return Asked(
+            root=self.labelled.root,
+            annotations=self.labelled.annotations,
+            format=self.labelled.format,
+            label_map=self.labelled.label_map,
+            strict=self.labelled.strict,
+            frames=frames,
+            split=self.split,
+            val=self.val,
+            val_part=self.val_part,
+            group_by=self.group_by,
+            classes=None if self.classes is None else read_file(self.classes),
+            shots=self.shots,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """How the model is trained."""
+
+    method: Annotated[
+        Literal["probe"],
+        typer.Option(
+            "--method",
+            metavar="probe",
+            help="What is trained: probe (a new head; the network stays as it is).",
+            rich_help_panel=METHOD,
+        ),
+    ] = "probe"
+    balance: Annotated[
+        Literal["none", "loss"],
+        typer.Option(
+            "--balance",
+            metavar="none|loss",
+            help="Classes with few videos: none (each video counts the same) or loss (each class counts the same).",
+            rich_help_panel=METHOD,
+        ),
+    ] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computing:
+    """What the run uses."""
+
+    workers: Workers = None
+    on: Device
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--micro-batch",
+            metavar="N|auto",
+            parser=_micro_batch,
+            help="Views per pass through the network; auto: chosen for the device.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+
+    def options(self, reading: ReadingOptions) -> "RunOptions":
+        from timesformer_cli.pipeline.run import RunOptions
+
+        return RunOptions(
+            device=self.on.device,
+            precision=self.on.precision,
+            batch_size=self.micro_batch,
+            workers=self.workers,
+            reading=reading.spec,
+            limits=reading.limits,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """The folder of the run, and what is printed."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="RUN",
+            help="Folder for the model, its accuracy and its report; needed, except with --dry-run.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the run in --output; what the network said of its videos is used again if it still holds.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the interrupted run in --output, with the same settings.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show the classes, the split, the problems of the dataset, and how long it would take; train nothing.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
+    min_top1: scoreboard.MinTop1 = None
+    as_json: scoreboard.Json = False
+
+    def check(self) -> None:
+        """Raises UsageError for options that cannot be combined, or without a folder."""
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite cannot be combined")
+        if self.output is None and not self.dry_run:
+            raise UsageError("no folder for the model: name one with --output RUN, or look first with --dry-run")
+
+
+@bundled
+def finetune(
+    parts: Parts,
+    method: Method,
+    model: Model,
+    folder: Folder,
+    views: ViewOptions,
+    reading: ReadingOptions,
+    computing: Computing,
+    talk: Talk,
+) -> None:
+    talk.choose()
+    folder.check()
+    asked = parts.asked(frames=reading.frames)
+
+    from timesformer_cli.jobs.finetune import Job, plan
+    from timesformer_cli.jobs.finetune import finetune as train
+
+    run = computing.options(reading)
+    checkpoint = model.resolve(views, preview=folder.dry_run)
+    job = Job(
+        checkpoint=checkpoint,
+        asked=asked,
+        run=run,
+        output=folder.output,
+        overwrite=folder.overwrite,
+        resume=folder.resume,
+        method=method.method,
+        balance=method.balance,
+    )
+    job.check()
+    if folder.dry_run:
+        _show_plan(plan(job, console), as_json=folder.as_json)
+        return
+    _finish(train(job, console), folder)
+
+
+def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:
+    """Print the classes with their videos, and the time; or all of it as JSON."""
+    if as_json or not sys.stdout.isatty():
+        scoreboard.write_json(found)
+        return
+    width = max(len(printable(name)) for name in found["classes"])
+    for name, count in found["classes"].items():
+        print(f"{printable(name):{width}}  {count:,}")
+    if found["seconds"] is None:
+        print("The time was not measured, as the model is not on this machine yet.")
+    else:
+        print(
+            f"Reading {plural(found['videos'], 'video')} takes about {duration(found['seconds'])}; the rest, seconds."
+        )
+
+
+def _finish(outcome: "Outcome", folder: Folder) -> None:
+    """Print the metrics, and end with the exit code for them."""
+    scoreboard.show(outcome.metrics, as_json=folder.as_json)
+    sys.stdout.flush()  # before the lines on standard error
+    for line in outcome.next_steps:
+        console.note(line)
+    scoreboard.require_top1(outcome.metrics, folder.min_top1)
+    if outcome.failures:
+        raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,224 @@
+"""Train a model on labelled videos, starting from a checkpoint; write the folder of the run.
+
+First, every video goes through the network of the checkpoint (`features`). Then the videos are grouped by source and
+divided (`groups`, `split`), and a new head is fitted to the features (`head`). What is left is an ordinary model, and
+the measurements of it (`results`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from timesformer_cli.__about__ import __version__
+from timesformer_cli.datasets import Problem
+from timesformer_cli.errors import InputError
+from timesformer_cli.flow import Failure
+from timesformer_cli.jobs.finetune import folder
+from timesformer_cli.jobs.finetune.data import Asked, Data, Videos, open_data
+from timesformer_cli.jobs.finetune.division import divide
+from timesformer_cli.jobs.finetune.features import Features, encode, seconds_for
+from timesformer_cli.jobs.finetune.model_folder import described
+from timesformer_cli.jobs.reporter import SILENT, Reporter
+from timesformer_cli.pipeline.run import RunOptions
+from timesformer_cli.results.settings import Provenance, provenance_of
+from timesformer_cli.runtimes import require_network
+from timesformer_cli.specs import Checkpoint
+from timesformer_cli.text import named, plural
+
+Method = Literal["probe"]
+Balance = Literal["none", "loss"]
+
+# A larger share of videos that cannot be read is worth a warning, or ends the run.
+_MANY = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A model to start from, the data, and how to train; `output` is the folder that keeps everything.
+
+    `balance`: with `loss`, every class weighs the same, however many videos it has.
+    """
+
+    checkpoint: Checkpoint
+    asked: Asked
+    run: RunOptions = RunOptions()
+    output: Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+    method: Method = "probe"
+    balance: Balance = "none"
+
+    def check(self) -> None:
+        """Raises UsageError for an exported model, or options that do not apply to the model."""
+        require_network(self.checkpoint)
+        self.run.check(self.checkpoint)
+
+    def provenance(self) -> Provenance:
+        """What the features depend on. Reads the weights. Raises DeviceError and InputError."""
+        return provenance_of(
+            self.checkpoint,
+            None,
+            precision=self.run.precision_of(self.checkpoint),
+            frame_rate=self.run.reading.frame_rate,
+        )
+
+    def settings(self, data: Data, provenance: Provenance) -> dict[str, Any]:
+        """What makes two runs the same run."""
+        return {
+            "version": __version__,
+            "method": self.method,
+            "balance": self.balance,
+            "data": self.asked.to_dict() | data.to_dict(),
+            "base_model": provenance.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished run: the content of `metrics.json`, videos that could not be read, and lines on what to do next."""
+
+    metrics: dict[str, Any]
+    failures: Sequence[Failure]
+    next_steps: Sequence[str]
+
+
+def finetune(job: Job, report: Reporter = SILENT) -> Outcome:
+    """Train, measure, and write the folder of the run.
+
+    Raises:
+        TimesformerError: no model, no device, data that cannot be used, or a folder that cannot be written.
+    """
+    assert job.output is not None
+    data = open_data(job.asked)
+    _tell(data, job.asked, report)
+    # The faults of the data are told before time is spent; who looks like whom is seen once they are read.
+    told = divide(data.samples, data.given, data.names, job.asked).lines()
+    for line in told:
+        report.note(line)
+    provenance = job.provenance()
+    with folder.opened(job.output, job.settings(data, provenance), resume=job.resume, overwrite=job.overwrite):
+        kept = job.output / folder.FEATURES
+        found = encode(data.items, job.checkpoint, job.run, kept, provenance, report)
+        videos = _readable(data, found, job.asked, report)
+        hashes = [each.hashes for each in videos.features]
+        division = divide(videos.samples, videos.given, videos.names, job.asked, hashes)
+        for line in division.lines():
+            if line not in told:
+                report.note(line)
+        # Not earlier: they import torch, which takes seconds, and what is wrong with the data is to be told at once.
+        from timesformer_cli.jobs.finetune import results
+        from timesformer_cli.jobs.finetune.findings import find
+        from timesformer_cli.jobs.finetune.probe import fit_probe
+        from timesformer_cli.jobs.finetune.training import Training
+
+        _, recipe = described(job.checkpoint, data.names, multi_label=data.multi_label)
+        probe = fit_probe(videos, division, job.checkpoint, recipe, balance=job.balance == "loss", report=report)
+        training = Training(
+            base=job.checkpoint,
+            provenance=provenance,
+            run=job.run,
+            asked=job.asked,
+            data=data,
+            videos=videos,
+            division=division,
+            probe=probe,
+            balance=job.balance == "loss",
+            findings=find(videos, division, probe, seed=job.asked.seed),
+        )
+        metrics = results.write(job.output, training, report)
+    return Outcome(metrics, videos.failures, list(_next_steps(job.output, data, job.asked)))
+
+
+def _next_steps(run_folder: Path, data: Data, asked: Asked) -> Iterator[str]:
+    yield f"model: {run_folder / folder.MODEL}; use it: `timesformer predict VIDEO model={run_folder}`"
+    yield f"report: {run_folder / folder.REPORT}"
+    if data.test is not None:
+        root, annotations = (f" {path}" if path else "" for path in (asked.root, asked.annotations))
+        where = f"{root}{' annotations=' + annotations.strip() if annotations else ''}"
+        yield (
+            f"the split {data.test} was not read; measure on it once: "
+            f"`timesformer evaluate{where} split={data.test} model={run_folder}`"
+        )
+
+
+def _tell(data: Data, asked: Asked, report: Reporter) -> None:
+    """Say what the data is, in a line each: the classes, and every kind of problem.
+
+    Raises:
+        InputError: with `strict`, a problem.
+    """
+    train, val = data.train, data.val
+    given = f", {len(val.samples):,} given for validation" if val else ""
+    kinds = "with any number of labels each" if data.multi_label else "with a label each"
+    report.note(f"data: {plural(len(train.samples), 'video')} {kinds}{given}; {len(data.names)} classes")
+    if data.numbered:
+        report.note(
+            f"the classes are numbers, so their names are {data.names[0]!r}, {data.names[1]!r}, ...; name them with "
+            "`label_map=FILE`"
+        )
+    for kind, problems in data.by_kind().items():
+        report.note(f"{len(problems):,} {kind}, the first: {problems[0]}")
+    strict = data.by_kind(("missing", "ambiguous", "conflict"))
+    if asked.strict and strict:
+        first: Problem = next(iter(strict.values()))[0]
+        count = sum(map(len, strict.values()))
+        raise InputError(f"`strict`: {count:,} of the videos cannot be used; the first: {first}")
+
+
+def _readable(data: Data, found: Sequence[Features | Failure], asked: Asked, report: Reporter) -> Videos:
+    """The videos that could be read.
+
+    Raises:
+        InputError: none could be read, or fewer than two classes are left; or with `strict`, many could not.
+    """
+    videos = data.readable(found)
+    failures = videos.failures
+    if failures:
+        first = f"the first: {named(failures[0].item.path, *failures[0].item.part)}: {failures[0].message}"
+        if not videos.samples:
+            raise InputError(f"none of the {len(failures):,} videos could be read; {first}")
+        if len(failures) > _MANY * len(found):
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in videos.failures_by_kind.items())
+            text = f"{len(failures):,} of {len(found):,} videos could not be read ({kinds}); {first}"
+            if asked.strict:
+                raise InputError(f"`strict`: {text}")
+            report.note(f"warning: {text}")
+    empty = videos.empty_classes
+    if len(empty) > len(data.names) - 2:
+        raise InputError(f"only one class has videos that can be read; of {', '.join(map(repr, empty[:3]))} none can")
+    if empty:
+        shown = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
+        raise InputError(
+            f"no video for training could be read of {len(empty):,} of {len(data.names):,} classes: {shown}; add some, "
+            "or name the others with `classes`"
+        )
+    return videos
+
+
+def plan(job: Job, report: Reporter = SILENT) -> dict[str, Any]:
+    """What `finetune` would do: classes, groups, parts, problems, and the seconds that reading would take.
+
+    Nothing is written. A few videos are read to measure the time; it is None if the model is not on this machine.
+
+    Raises:
+        TimesformerError: as `finetune`.
+    """
+    data = open_data(job.asked)
+    _tell(data, job.asked, report)
+    division = divide(data.samples, data.given, data.names, job.asked)
+    for line in division.lines():
+        report.note(line)
+    counts = Counter(label for sample in data.train.samples for label in sample.labels)
+    return {
+        "classes": {name: counts[number] for number, name in enumerate(data.names)},
+        "multi_label": data.multi_label,
+        "videos": len(data.samples),
+        "training": len(division.train),
+        "measured": len(division.measured),
+        "measured_by": division.how,
+        "groups": {"rule": division.grouping.rule, "count": len(set(division.grouping.groups))},
+        "problems": {kind: len(problems) for kind, problems in data.by_kind().items()},
+        "seconds": None if job.checkpoint.weights is None else seconds_for(data.items, job.checkpoint, job.run, report),
+    }

@@ -1,0 +1,155 @@
+"""The folder of a new model: an ordinary checkpoint with the new head, and its model card."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from timesformer_cli.__about__ import __version__
+from timesformer_cli.checkpoints import zoo
+from timesformer_cli.checkpoints.hub import is_repo_id
+from timesformer_cli.checkpoints.recipes import FINE_TUNED
+from timesformer_cli.files import encoded, replacing, told
+from timesformer_cli.jobs.finetune.folder import require_space
+from timesformer_cli.specs import Checkpoint, Recipe, TimesformerConfig
+from timesformer_cli.text import printable
+
+if TYPE_CHECKING:
+    from timesformer_cli.jobs.finetune.head import Head
+
+README = "README.md"
+
+# Bytes of a run besides its weights, more or less.
+_MARGIN = 20_000_000
+
+_TEMPLATE = Path(__file__).with_name("card_template.md")
+
+# Names of classes that the card spells out.
+_SHOWN = 30
+
+# Identifiers of licences that the Hub knows, by the names in `zoo`.
+_LICENCES = {"CC-BY-NC-4.0": "cc-by-nc-4.0", "Apache-2.0": "apache-2.0"}
+_STATED = re.compile(r"^license:\s*['\"]?([\w.+-]+)['\"]?\s*$", re.MULTILINE)
+_FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_CARD = 2**16  # bytes of a model card that are read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What the model card says of the training: `method`, `data` and `accuracy` are sentences."""
+
+    method: str
+    data: str
+    accuracy: str
+
+
+def described(base: Checkpoint, names: Sequence[str], *, multi_label: bool) -> tuple[TimesformerConfig, Recipe]:
+    """Config and recipe of a model with new classes: those of `base`, but for the classes and their activation."""
+    extra = {key: value for key, value in base.config.extra.items() if not key.startswith("_")}
+    config = replace(
+        base.config,
+        id2label=dict(enumerate(names)),
+        problem_type="multi_label_classification" if multi_label else "single_label_classification",
+        extra=extra,
+    )
+    recipe = replace(base.recipe, base=FINE_TUNED, changes={}, activation=config.activation)
+    if recipe.combine == "raw_logits":
+        recipe = replace(recipe, combine="logits")
+    return config, recipe
+
+
+def write_model(
+    folder: Path,
+    base: Checkpoint,
+    names: Sequence[str],
+    head: "Head",
+    *,
+    multi_label: bool,
+    tell: Callable[[str], None],
+) -> None:
+    """Write the network of `base` with the `head` for the classes `names`, all files or none.
+
+    Weights are float32.
+
+    Raises:
+        CheckpointError: the weights of `base` cannot be read.
+        OutputError: the folder cannot be written; then it is as it was.
+    """
+    import torch
+
+    from timesformer_cli.network.model import TimesformerForVideoClassification
+
+    model = TimesformerForVideoClassification.from_checkpoint(base, tell=tell)
+    config, recipe = described(base, names, multi_label=multi_label)
+    classifier = torch.nn.Linear(config.hidden_size, config.num_labels)
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(head.weight))
+        classifier.bias.copy_(torch.from_numpy(head.bias))
+    require_space(folder.parent, sum(tensor.nbytes for tensor in model.state_dict().values()) + _MARGIN)
+    model.classifier, model.config, model.recipe = classifier, config, recipe
+    with told(folder):
+        model.save_pretrained(folder)
+
+
+def write_card(folder: Path, base: Checkpoint, names: Sequence[str], card: Card) -> None:
+    """Write the model card. Raises OutputError."""
+    with replacing(folder / README) as part:
+        part.write_bytes(encoded(_text(folder, base, names, card)))
+
+
+def _text(folder: Path, base: Checkpoint, names: Sequence[str], card: Card) -> str:
+    licence = licence_of(base)
+    identifier = None if licence is None else _LICENCES.get(licence, licence.lower())
+    repo = _repo(base)
+    shown = ", ".join(f"`{_plain(name)}`" for name in names[:_SHOWN])
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        licence_id=identifier or "other",
+        base_line="" if repo is None else f"base_model: {json.dumps(repo)}\n",
+        title=_plain(folder.parent.name or folder.name),
+        count=len(names),
+        classes=shown + (" and others" if len(names) > _SHOWN else ""),
+        version=__version__,
+        base=_plain(base.name),
+        method=card.method,
+        data=card.data,
+        accuracy=card.accuracy,
+        licence=(
+            f"The weights of the base model are under {licence}, and so are these, which were made from them."
+            if licence
+            else "That of the base model, which states none that could be read here. The weights of the TimeSformer "
+            "authors are under CC-BY-NC-4.0."
+        ),
+    )
+
+
+def licence_of(checkpoint: Checkpoint) -> str | None:
+    """The licence of the weights, from the list of published models or the model card beside them; None if unknown."""
+    entry = zoo.find(checkpoint.name)
+    if entry is not None:
+        return entry.licence
+    try:
+        if checkpoint.weights is None:
+            return None
+        with (checkpoint.weights.parent / README).open("rb") as file:
+            text = file.read(_CARD).decode("utf-8", "replace")
+    except OSError:
+        return None
+    front = _FRONT.match(text)
+    stated = _STATED.search(front[1]) if front else None
+    return stated[1] if stated else None
+
+
+def _repo(base: Checkpoint) -> str | None:
+    """The id of the base model on the Hub, if it came from there."""
+    entry = zoo.find(base.name)
+    if entry is not None:
+        return entry.repo
+    repo, at, _ = base.source.partition("@")
+    return repo if at and is_repo_id(repo) else None
+
+
+def _plain(text: str) -> str:
+    return printable(text).replace("`", "'")

@@ -1,0 +1,239 @@
+"""What a training run leaves: the model, the measurements of it, and the tables of its videos."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timesformer_cli.checkpoints.resolve import resolve
+from timesformer_cli.errors import CheckpointError
+from timesformer_cli.evaluation import folder as folders
+from timesformer_cli.evaluation.metrics import Metrics
+from timesformer_cli.evaluation.run import EXCERPT, Run, dataset_settings, known_parts, summarise
+from timesformer_cli.flow import Failure
+from timesformer_cli.jobs.evaluate import conditions_of
+from timesformer_cli.jobs.finetune import folder
+from timesformer_cli.jobs.finetune.checks import chance, chance_multi_label
+from timesformer_cli.jobs.finetune.model_folder import Card, write_card, write_model
+from timesformer_cli.jobs.finetune.report import render
+from timesformer_cli.jobs.finetune.training import Training
+from timesformer_cli.jobs.reporter import Reporter
+from timesformer_cli.pipeline.score import score
+from timesformer_cli.results.record import Record, head_of
+from timesformer_cli.results.settings import provenance_of
+from timesformer_cli.specs import Checkpoint
+from timesformer_cli.text import plural
+
+# Videos whose scores by the new model folder are compared with those that were measured.
+_COMPARED = 8
+
+# The largest difference of logits, relative to the largest logit: rounding in float32, and with less precise weights.
+_TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2, "fp16": 5e-3}
+
+# With fewer classes, most answers are among the best five.
+_TOP = 5
+
+
+def write(target: Path, training: Training, report: Reporter) -> dict[str, Any]:
+    """Write all files of the run to the folder `target`; returns the content of `metrics.json`, the last of them.
+
+    Raises:
+        CheckpointError: the new model does not give the scores that were measured.
+        OutputError: a file cannot be written.
+    """
+    base, names = training.base, training.videos.names
+    model = target / folder.MODEL
+    write_model(model, base, names, training.probe.head, multi_label=training.videos.multi_label, tell=report.note)
+    checkpoint = resolve(str(model))
+    check_model(checkpoint, training, report)
+    measured, summary = write_measurements(target / folder.VAL, checkpoint, training)
+    metrics = summary | _about(training)
+    write_card(model, base, names, _card(training, summary))
+    columns = ("path", "start", "end", "label", "group", "split", "used")
+    folder.write_csv(target / folder.DATA, columns, _rows(training))
+    problems = [*training.problem_rows, *training.failure_rows]
+    folder.write_csv(target / folder.PROBLEMS, ("kind", "place", "message"), problems)
+    folders.write_text(target / folder.REPORT, render(training, measured, metrics, target))
+    folder.write_json(target / folder.METRICS, metrics)
+    return metrics
+
+
+def check_model(checkpoint: Checkpoint, training: Training, report: Reporter) -> None:
+    """Run the new model as `predict` does, and compare its logits of a few videos with those of the head.
+
+    Raises:
+        CheckpointError: they differ by more than rounding.
+    """
+    run, videos, head = training.run, training.videos, training.probe.head
+    chosen = np.unique(np.linspace(0, len(videos.samples) - 1, _COMPARED).astype(np.int64)).tolist()
+    items = [training.data.item(videos.samples[place]) for place in chosen]
+    scorer = run.open(checkpoint)
+    with run.prepare(items, checkpoint.recipe) as prepared:
+        scored = list(score(prepared, scorer, run.batch(scorer)))
+    tolerance = _TOLERANCE[run.precision_of(checkpoint)]
+    for place, found in zip(chosen, scored, strict=True):
+        if isinstance(found, Failure):  # it could be read before
+            report.note(f"{found.item.path}: could not be read again ({found.message}), so it was not compared")
+            continue
+        expected = head.logits(videos.features[place].rows)
+        difference = float(np.abs(found.logits - expected).max() / np.abs(expected).max())
+        if not difference <= tolerance:
+            raise CheckpointError(
+                f"{checkpoint.name}: its logits of {found.item.path} differ by {difference:.1e} from those of the run; "
+                "is the file still the same? If so, please report it"
+            )
+
+
+def write_measurements(target: Path, checkpoint: Checkpoint, training: Training) -> tuple[Run, dict[str, Any]]:
+    """Write the measured scores as a run of `evaluate`; returns that run, and the content of its `metrics.json`.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    data, videos, division, run = training.data, training.videos, training.division, training.run
+    samples = tuple(videos.samples[place] for place in division.measured.tolist())
+    failed = tuple(_failed(training, checkpoint.name))
+    source = data.val if division.how == "given" and data.val else data.train
+    count = len(samples) + len(failed)
+    measured = replace(source, samples=samples, rows=count, problems=(), multi_label=data.multi_label)
+    settings = dataset_settings(
+        measured, **_paths(training), classes=None, limit=None, seed=None, frames=training.asked.frames
+    )
+    provenance = provenance_of(
+        checkpoint,
+        EXCERPT,
+        precision=run.precision_of(checkpoint),
+        frame_rate=run.reading.frame_rate,
+        data_set=settings | {"samples": count},
+    )
+    measurement = Run(
+        provenance=provenance,
+        paths=tuple(sample.path for sample in samples),
+        targets=tuple(sample.labels for sample in samples),
+        scores=dict(training.probe.scores),
+        failed=failed,
+        parts=known_parts([sample.part for sample in samples]),
+    )
+    folders.open_folder(target, overwrite=True, resume=False)
+    folders.remove_results(target)
+    folders.write_records(target, provenance, measurement.records())
+    folders.write_problems(target, ())
+    written = folders.read_run(target)
+    found = written.measure((1, 5) if len(videos.names) > _TOP else (1,))
+    summary = summarise(written, found) | {
+        "warning": _warning(training, found),
+        "run": conditions_of(run, checkpoint),
+    }
+    folders.write_results(target, written, summary, ())
+    return written, summary
+
+
+def _paths(training: Training) -> dict[str, str | None]:
+    """The folder and the files of the measured videos, as settings record them."""
+    paths = training.asked.paths
+    there = {name: training.data.measured_at.get(name) for name in ("root", "annotations")}
+    return paths | {name: None if path is None else str(path) for name, path in there.items()}
+
+
+def _warning(training: Training, found: Metrics) -> str | None:
+    """A sentence if the model may be no better than guessing."""
+    targets = training.videos.targets[training.division.measured]
+    if training.videos.multi_label:
+        return chance_multi_label(training.probe.logits, targets.astype(np.bool_), seed=training.asked.seed)
+    return chance(found, targets.astype(np.int64), balance=training.balance)
+
+
+def _failed(training: Training, model: str) -> Iterator[Record]:
+    """The records of the videos that would have been measured, but could not be read."""
+    if training.division.how == "held out":
+        return
+    given = training.division.how == "given"
+    known = {
+        sample.key: sample.labels
+        for sample in (training.data.val if given and training.data.val else training.data.train).samples
+    }
+    for failure in training.videos.failures:
+        if (target := known.get(failure.item.key)) is not None:
+            error = {"kind": failure.kind, "message": failure.message}
+            head = head_of(failure.item.path, failure.item.part)
+            yield head | {"status": "error", "model": model, "target": list(target), "error": error}
+
+
+def _about(training: Training) -> dict[str, Any]:
+    """What `metrics.json` says of the training, besides the measurements."""
+    division, probe = training.division, training.probe
+    return {
+        "method": "probe",
+        "measured_by": division.how,
+        "groups": {
+            "rule": division.grouping.rule,
+            "example": division.grouping.example,
+            "count": len(set(division.grouping.groups)),
+        },
+        "training": {
+            "videos": len(division.train),
+            "views": int(sum(len(training.videos.features[place].rows) for place in division.train.tolist())),
+            "c": probe.choice.c,
+        },
+        "unreadable": len(training.videos.failures),
+        **about_findings(training),
+    }
+
+
+def about_findings(training: Training) -> dict[str, Any]:
+    """What `metrics.json` says of the findings: those of the report, with names and paths."""
+    findings, videos = training.findings, training.videos
+    return {
+        "learning_curve": {"advice": findings.advice, "points": [asdict(point) for point in findings.curve]},
+        "regularisation": [asdict(candidate) for candidate in findings.candidates],
+        "labels_to_look_at": [
+            head_of(sample.path, sample.part)
+            | {
+                "label": videos.names[suspect.label],
+                "probability": suspect.probability,
+                "likelier": videos.names[suspect.likelier],
+                "likelier_probability": suspect.likelier_probability,
+            }
+            for suspect in findings.suspects
+            for sample in [videos.samples[suspect.place]]
+        ],
+    }
+
+
+def _card(training: Training, summary: dict[str, Any]) -> Card:
+    division = training.division
+    by = {
+        "given": "videos that were given for it",
+        "held out": "videos that were held out",
+        "crossed": "all of them by cross-validation, each by a head that was not fitted to its group",
+    }[division.how]
+    if summary["mean_average_precision"] is not None:
+        number = f"Mean average precision {summary['mean_average_precision']:.1%}"
+    else:
+        found = summary["top_1"]["accuracy"]
+        number = f"Top-1 accuracy {found['value']:.1%} (95 % interval {found['low']:.1%} to {found['high']:.1%})"
+    return Card(
+        method="a new head, by logistic regression on the class tokens of the network, which stays as it was",
+        data=(
+            f"{plural(len(division.train), 'video')} for training. Videos were grouped by {division.grouping.rule}: "
+            f"{plural(len(set(division.grouping.groups)), 'group')} in all, and none on both sides of a measurement."
+        ),
+        accuracy=f"{number}, measured on {plural(len(division.measured), 'video')}: {by}.",
+    )
+
+
+def _rows(training: Training) -> Iterator[tuple[object, ...]]:
+    """A row of `data.csv` for each video, in the order of the data; `split` is empty for one that was left out."""
+    videos, division = training.videos, training.division
+    places = {sample.key: place for place, sample in enumerate(videos.samples)}
+    for sample, given in zip(training.data.samples, training.data.given.tolist(), strict=True):
+        label = "|".join(videos.names[number] for number in sample.labels)
+        about = (sample.path, sample.start, sample.end, label)
+        place = places.get(sample.key)
+        if place is None:
+            yield *about, None, "val" if given else "train", 0
+        else:
+            part = division.part_of(place)
+            yield *about, division.grouping.groups[place], part or "train", int(bool(part))
