@@ -2,16 +2,21 @@
 
     with serve() as hub:
         commit = hub.add_repo("owner/name", {"config.json": b"{}", "model.safetensors": b"..."})
+        hub.add_repo("datasets/owner/name", folder)
         hub.connect(monkeypatch, tmp_path / "cache")       # this process
         subprocess.run(..., env=hub.environment(tmp_path))  # a different process
         hub.add_fault("model.safetensors", status=503)
         assert hub.files() == ["config.json"]
 
-It serves the requests of huggingface_hub: the models API with and without a revision, trees, discussions, and `resolve`
-with HEAD, GET, Range and the Hub's headers. Weights (*.bin, *.safetensors) are LFS files: `resolve` redirects to a
-second port, as the real Hub does to its CDN, where no token may arrive.
+It serves the requests of huggingface_hub: the API of models and datasets with and without a revision, trees,
+discussions, and `resolve` with HEAD, GET, Range and the Hub's headers. Weights (*.bin, *.safetensors) and videos are
+LFS files: `resolve` redirects to a second port, as the real Hub does to its CDN, where no token may arrive.
+
+`hf upload` works too, for a token that may write and without Xet: new repositories, LFS files, which go to the second
+port, and commits.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -29,7 +34,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-LFS_SUFFIXES = (".bin", ".safetensors", ".onnx", ".pyth")
+LFS_SUFFIXES = (".bin", ".safetensors", ".onnx", ".pyth", ".mp4")
 
 
 @dataclass
@@ -78,10 +83,12 @@ class Hub:
 
     def __init__(self) -> None:
         self.log: list[Request] = []
-        # Access tokens, and whether they may read private and gated repositories.
+        # Access tokens, and whether they may read private and gated repositories, and write.
         self.tokens = {"hf_member": True, "hf_stranger": False}
         # A repository's owner may disable its discussions, and with them its pull requests.
         self.discussions = True
+        # LFS files that were uploaded, by their SHA-256.
+        self.uploads: dict[str, bytes] = {}
         self._repos: dict[str, _Repo] = {}
         self._faults: list[Fault] = []
         self._closing = threading.Event()
@@ -100,6 +107,7 @@ class Hub:
     ) -> str:
         """Commit `files`, a mapping or a folder, to a branch of a repository, new or not; returns the commit.
 
+        The names of dataset repositories begin with `datasets/`.
         A gated repository shows its list of files to all. Its files, and a private repository altogether, are
         visible only to a token that may read them.
         """
@@ -261,6 +269,7 @@ def environment(url: str, home: Path, *, token: str | None = None) -> dict[str, 
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_ETAG_TIMEOUT": "2",
         "HF_HUB_DOWNLOAD_TIMEOUT": "2",
+        "HF_HUB_DISABLE_XET": "1",  # uploads would go to its servers
     }
     return {**kept, **own, **({} if token is None else {"HF_TOKEN": token})}
 
@@ -294,6 +303,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -306,9 +321,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.hub.wait()
         elif self._fault and self._fault.status:
             self._send(self._fault.status, self._fault.body or b"{}", self._fault.headers)
+        elif self.command == "PUT":
+            self._store()
+        elif self.command == "POST":
+            self._write()
         elif self.server.name == "cdn":
             self._cdn()
-        elif self.path.startswith("/api/models/"):
+        elif self.path.startswith(("/api/models/", "/api/datasets/")):
             self._api()
         elif "/resolve/" in self.path:
             self._resolve()
@@ -317,8 +336,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self) -> None:
         address = urlsplit(self.path)
-        owner, name, *rest = address.path.removeprefix("/api/models/").split("/")
-        repo = self._repo(f"{owner}/{name}", files=False)
+        id, rest = _api_repo(address.path)
+        repo = self._repo(id, files=False)
         if repo is None:
             return
         if rest == ["discussions"]:
@@ -336,7 +355,15 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [_sibling(file, content) for file, content in files.items()]
         else:
             siblings = [{"rfilename": file} for file in files]
-        self._json({"id": f"{owner}/{name}", "sha": commit, "siblings": siblings, "private": repo.private, "tags": []})
+        self._json(
+            {
+                "id": id.removeprefix("datasets/"),
+                "sha": commit,
+                "siblings": siblings,
+                "private": repo.private,
+                "tags": [],
+            }
+        )
 
     def _discussions(self, repo: _Repo) -> None:
         """All of them, whatever the filter of the request, as a mirror might."""
@@ -367,12 +394,70 @@ class _Handler(BaseHTTPRequestHandler):
             self._content(content, {"X-Repo-Commit": commit, "ETag": f'"{git_hash(content)}"'})
 
     def _cdn(self) -> None:
-        owner, name, commit, file = unquote(urlsplit(self.path).path).removeprefix("/lfs/").split("/", 3)
-        repo = self.server.hub.repo(f"{owner}/{name}")
+        id, (commit, file) = _split_repo(unquote(urlsplit(self.path).path).removeprefix("/lfs/"), 1)
+        repo = self.server.hub.repo(id)
         assert repo is not None
         content = repo.commits[commit][file]
         name = f"inline; filename*=UTF-8''{file}; filename=\"{file}\";"
         self._content(content, {"ETag": f'"{_sha256(content)}"', "Content-Disposition": name})
+
+    def _write(self) -> None:
+        """What `hf upload` asks for: a repository, how to send each file, where to, and a commit."""
+        hub, path, body = self.server.hub, urlsplit(self.path).path, self._body()
+        token = (self._request.token or "").removeprefix("Bearer ")
+        if not hub.tokens.get(token, False):
+            known = token in hub.tokens
+            self._refuse(403 if known else 401, "", "no right to write" if known else "Invalid username or password.")
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif path == "/api/repos/create":
+            asked = json.loads(body)
+            kind = "datasets/" if asked.get("type") == "dataset" else ""
+            name = f"{kind}{asked['organization']}/{asked['name']}"
+            address = {"url": f"{hub.url}/{name}"}
+            if hub.repo(name):
+                self._send(409, json.dumps({"error": "You already created this repo", **address}).encode(), {})
+            else:
+                hub.add_repo(name, {".gitattributes": b"*.safetensors filter=lfs\n"})
+                self._json(address)
+        elif path.endswith(".git/info/lfs/objects/batch"):
+            self._json({"transfer": "basic", "objects": [self._action(each) for each in json.loads(body)["objects"]]})
+        elif (repo := self._repo((target := _api_repo(path))[0], files=True)) is not None:
+            if target[1][0] == "preupload":
+                self._json({"files": [_upload_mode(each["path"], repo) for each in json.loads(body)["files"]]})
+            else:
+                self._commit_upload(target[0], repo, [json.loads(line) for line in body.splitlines()])
+
+    def _action(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Where an LFS file goes; nowhere if it is there."""
+        action = {"oid": asked["oid"], "size": asked["size"]}
+        if asked["oid"] in self.server.hub.uploads:
+            return action
+        return {**action, "actions": {"upload": {"href": f"{self.server.hub.cdn_url}/upload/{asked['oid']}"}}}
+
+    def _store(self) -> None:
+        """Keep an LFS file. The address holds the signature, so that no token may arrive."""
+        oid, body = self.path.removeprefix("/upload/"), self._body()
+        if self._request.token or self.server.name != "cdn" or oid != _sha256(body):
+            self._refuse(400, "", "a token, the wrong server or the wrong content")
+        else:
+            self.server.hub.uploads[oid] = body
+            self._send(200, b"", {})
+
+    def _commit_upload(self, name: str, repo: _Repo, lines: list[dict[str, Any]]) -> None:
+        files = dict(repo.commits[repo.refs["main"]])
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.hub.uploads[value["oid"]]
+        commit = self.server.hub.add_repo(name, files, gated=repo.gated, private=repo.private)
+        url = f"{self.server.hub.url}/{name}/commit/{commit}"
+        self._json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self._request.headers.get("content-length", "0")))
 
     def _repo(self, name: str, *, files: bool) -> _Repo | None:
         """The repository, if whoever asks may see it; otherwise the answer is given."""
@@ -437,6 +522,25 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _files_below(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _split_repo(path: str, most: int = -1) -> tuple[str, list[str]]:
+    """The name of a repository at the start of a path, and the parts of the rest, split at most so often."""
+    kind = "datasets/" if path.startswith("datasets/") else ""
+    owner, name, *rest = path.removeprefix(kind).split("/", 2)
+    return f"{kind}{owner}/{name}", rest[0].split("/", most) if rest else []
+
+
+def _api_repo(path: str) -> tuple[str, list[str]]:
+    """The same for the path of a request of the API."""
+    return _split_repo(path.removeprefix("/api/").removeprefix("models/"))
+
+
+def _upload_mode(file: str, repo: _Repo) -> dict[str, Any]:
+    content = repo.commits[repo.refs["main"]].get(file)
+    oid = None if content is None else _tree_entry(file, content).get("lfs", {}).get("oid", git_hash(content))
+    mode = "lfs" if file.endswith(LFS_SUFFIXES) else "regular"
+    return {"path": file, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
 
 def _sibling(file: str, content: bytes) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from typer.main import get_command
 
-from testing import hub_server
+from testing import gestures, hub_server
 from testing.clips import write_model, write_video
 from testing.hub_server import Hub
 from timesformer_cli import TimesformerForVideoClassification
@@ -100,12 +100,13 @@ def check_options(args: Sequence[str]) -> None:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """A Hub that has each of the published models, but tiny."""
+    """A Hub that has each of the published models, and one that a user published, but tiny."""
     with hub_server.serve() as server:
         for entry in zoo.ZOO.values():
             if entry.repo is not None and entry.dataset is not None:
                 folder = tmp_path_factory.mktemp(entry.name)
                 server.add_repo(entry.repo, write_model(folder, labels.read(entry.dataset)))
+        server.add_repo("you/mine", write_model(tmp_path_factory.mktemp("mine"), tuple(gestures.GESTURES)))
         yield server
 
 
@@ -124,7 +125,15 @@ def place(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("place")
-    for name in ("clips/a.mp4", "clips/sub/b.mp4", "footage/c.mp4", "-odd-name.mp4", "film.mp4", "films/d.mp4"):
+    for name in (
+        "clips/a.mp4",
+        "clips/sub/b.mp4",
+        "footage/c.mp4",
+        "-odd-name.mp4",
+        "film.mp4",
+        "films/d.mp4",
+        "clip.mp4",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_video(folder / name, level=len(name))
     write_data_sets(folder)
@@ -135,6 +144,9 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "videos.txt").write_text("clips/a.mp4\n")
     (folder / "sample_videos").symlink_to(ROOT / "sample_videos")
     write_class_folders(folder / "motions")
+    gestures.write(folder / "gestures", gestures.TRAIN[:5], takes=1)
+    shutil.copytree(folder / "gestures/train", folder / "videos")
+    (folder / "videos/metadata.csv").rename(folder / "labels.csv")
     write_model(folder / "my-model", labels.read("kinetics-400"))
     network = TimesformerForVideoClassification.from_pretrained(folder / "my-model")
     assert network.recipe is not None
@@ -150,6 +162,14 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "exported"
     assert finish(["export", str(material / "my-model"), "--format", "onnx", "-o", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetune") / "mine"
+    data, model = str(material / "gestures"), str(material / "my-model")
+    assert finish(["finetune", data, "--model", model, "-o", str(folder), "--workers", "0"]) == 0
     return folder
 
 
@@ -216,7 +236,7 @@ def write_shards(count: int) -> None:
             "jsonl",
             replace(whole, shard=shard),
             [record],
-            Holdings().and_path(record["path"], failed=True),
+            Holdings().and_key(record["path"], failed=True),
         )
 
 
@@ -274,6 +294,11 @@ def test_commands_run(
         pytest.skip("decord has no wheel for this platform")
     if ("exported" in args and args[0] != "export") or "--check" in args:
         shutil.copytree(request.getfixturevalue("exported"), "exported")
+    for before, arg in itertools.pairwise(args):
+        if arg.startswith("runs/") and args[0] != "runs" and before not in ("-o", "--output"):
+            shutil.copytree(request.getfixturevalue("trained"), arg)
+    if args[0] == "finetune":
+        args += ("--workers", "0")  # without processes that take seconds
     if args[0] == "benchmark":
         monkeypatch.setattr(startup, "_load_afresh", startup._load)  # without processes that take seconds
         args += ("--seconds", "0.01")  # here it is only to run

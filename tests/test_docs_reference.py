@@ -107,9 +107,11 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "val" / name).mkdir(parents=True)
         write_video(tmp_path / "val" / name / "a.mp4", level=len(name))
     Path("val/zumba/bad.mp4").touch()
+    rows = [f"{name}.mp4,{name.partition('/')[0]},0,1" for name in ("abseiling/a", "zumba/a", "zumba/bad")]
+    Path("parts.csv").write_text("\n".join(["path,label,start,end", *rows]))
     args = ["--set", "combine=probabilities", "--top-k", "1,5", "--workers", "0", "--quiet", "--json"]
     with pytest.raises(SystemExit):
-        main(["evaluate", "val", "--model", "my-model", "-o", "run", *args])
+        main(["evaluate", "val", "-a", "parts.csv", "--model", "my-model", "-o", "run", *args])
     return tmp_path / "run"
 
 
@@ -154,6 +156,37 @@ def test_keys_of_the_records_of_a_run(run_folder: Path) -> None:
     (record, *_) = map(json.loads, (run_folder / "videos.jsonl").read_text(encoding="utf-8").splitlines())
     beyond = set(named(section("run-folder.md", "## `videos.jsonl`")))
     assert beyond == set(record) - {"path", "status", "model", "predictions", "video", "views", "recipe"}
+
+
+@pytest.fixture
+def training_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "my-model")
+    for number in range(4):
+        folder = Path("clips", ("bright", "dark")[number % 2])
+        folder.mkdir(parents=True, exist_ok=True)
+        write_video(folder / f"{number}.mp4", level=number)
+    with pytest.raises(SystemExit):
+        main(["finetune", "clips", "--model", "my-model", "-o", "trained", "--workers", "0", "--quiet"])
+    return tmp_path / "trained"
+
+
+def test_the_folder_of_a_training_run(training_folder: Path, run_folder: Path) -> None:
+    def read(name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((training_folder / name).read_text(encoding="utf-8"))
+        return content
+
+    files = rows(section("training-folder.md", "# The folder of a training run").partition("\n## ")[0])
+    assert {path.name for path in training_folder.iterdir()} == {row[0].strip("`/") for row in files}
+    (model,) = [row[1] for row in files if row[0] == "`model/`"]
+    assert {path.name for path in (training_folder / "model").iterdir()} == set(re.findall("`([^`]+)`", model))
+    measured = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    own = {name for name in named(section("training-folder.md", "## `metrics.json`")) if name not in measured}
+    assert set(read("metrics.json")) - set(measured) == own
+    assert set(measured) - set(read("metrics.json")) == {"top_5", "throughput"}  # of two classes, all are in 5
+    with (training_folder / "data.csv").open(encoding="utf-8", newline="") as file:
+        assert named(section("training-folder.md", "## `data.csv`")) == next(csv.reader(file))
+    assert named(section("training-folder.md", "## `settings.json`")) == list(read("settings.json"))
 
 
 def test_kinds_of_failures() -> None:
