@@ -3,7 +3,7 @@
     python -m benchmarks.finetune FOLDER [--draws 4]
 
 FOLDER is for the videos, which `benchmarks.finetune_data` renders if they are missing: 36 of each class to train on, 24
-to measure on. It prints a table for docs/finetune-measured.md: accuracies with all videos and with few, each few in
+to measure on. It prints the table of docs/finetune.md: accuracies with all videos and with few, each few in
 several draws, and CPU seconds of whole commands, imports included. Then it compares the head with scikit-learn's
 optimum, on the same features. Linux and macOS only.
 """

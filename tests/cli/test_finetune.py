@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from testing.artefacts import write_linear
 from testing.clips import write_model, write_video
 from testing.command import Outcome, Run
 from testing.pages import Elements
@@ -208,19 +209,17 @@ def change_names() -> None:
     shutil.copytree("clips/dark", "clips/Dark", copy_function=os.link)
 
 
-def two_labels() -> None:
-    Path("labels.csv").write_text(
-        "path,label\nclips/dark/dark_00.mp4,a\nclips/dark/dark_00.mp4,b\nclips/dark/dark_01.mp4,a\nclips/wide/wide_01.mp4,b\n"
-    )
+def write_rows(*rows: tuple[str, str]) -> None:
+    Path("labels.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
 
 
-def many_broken() -> None:
-    for number in range(4):
+def break_many(count: int = 4) -> None:
+    for number in range(count):
         Path(f"clips/dark/dark_0{number}.mp4").unlink()
         Path(f"clips/dark/dark_0{number}.mp4").write_bytes(b"no video")
 
 
-def occupied() -> None:
+def occupy() -> None:
     Path("run").mkdir()
     Path("run/notes.txt").write_text("mine")
 
@@ -233,8 +232,24 @@ def occupied() -> None:
         (lambda: None, ["nowhere"], 1, "no such folder"),
         (lambda: None, [], 2, "no dataset"),
         (change_names, ["clips"], 1, "'Dark'"),
-        (many_broken, ["clips", "--strict"], 1, "could not be read"),
-        (occupied, ["clips"], 1, "other files"),
+        (break_many, ["clips", "--strict"], 1, "4 of 18 videos could not be read (4 decode)"),
+        (lambda: break_many(EACH), ["clips"], 1, "could be read of 1 of 3 classes: 'dark'"),
+        (occupy, ["clips"], 1, "other files"),
+        (lambda: Path("run").write_text("a file"), ["clips"], 1, "run: cannot be written"),
+        (lambda: Path("names.txt").write_text("dark\nlight\n"), ["clips", "--classes", "names.txt"], 1, "'light'"),
+        (lambda: write_rows(("clips/dark/dark_00.mp4", "")), ["-a", "labels.csv"], 1, "has a label"),
+        (
+            lambda: write_rows(*((f"clips/dark/dark_0{number}.mp4", name) for number in range(3) for name in "ab")),
+            ["-a", "labels.csv"],
+            1,
+            "has a different label",
+        ),
+        (
+            lambda: write_linear(Path("model.onnx")),
+            ["clips", "--model", "model.onnx", "--config", "tiny/config.json"],
+            2,
+            "an exported model",
+        ),
         (lambda: None, ["clips", "--val", "test"], 2, "neither"),
         (lambda: None, ["clips", "--val", "clips"], 1, "both for training and for validation"),
         (lambda: None, ["clips", "--group-by", "("], 2, "regular expression"),
@@ -250,3 +265,87 @@ def test_bad_input(finetune: Run, before: Callable[[], object], args: list[str],
     assert said in err.splitlines()[-1]
     assert "Traceback" not in err
     assert "bug" not in err
+
+
+def test_many_unreadable_videos_are_a_warning(finetune: Run) -> None:
+    break_many()
+    code, _, err = finetune("clips", "-o", "run")
+    assert code == 3
+    assert "warning: 4 of 18 videos could not be read (4 decode); the first: clips/dark/dark_00.mp4" in err
+
+
+def test_a_full_disk_ends_the_run_before_the_model_is_written(finetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(".")._replace(free=1_000_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        code, _, err = finetune("clips", "-o", "run")
+    assert code == 1
+    assert "the disk lacks 20 MB" in err.splitlines()[-1]
+    assert not Path("run/model").exists()
+    assert finetune("clips", "-o", "run", "--resume").code == 0
+
+
+def test_a_conflict_is_left_out_and_counted(finetune: Run) -> None:
+    paths = sorted(map(str, Path("clips").rglob("*.mp4")))
+    write_rows(*((path, Path(path).parent.name) for path in paths), (paths[0], "dark"))
+    code, _, err = finetune("-a", "labels.csv", "-o", "run")
+    assert code == 0
+    assert "1 conflict, the first: labels.csv: line 20" in err
+    assert len(table("run/data.csv")) == len(paths) - 1
+    code, _, err = finetune("-a", "labels.csv", "-o", "strict", "--strict")
+    assert code == 1
+    assert "line 20" in err.splitlines()[-1]
+
+
+def test_a_class_that_is_not_measured_is_told(finetune: Run) -> None:
+    for name in CLASSES[1:]:
+        Path("held", name).mkdir(parents=True)
+        shutil.move(f"clips/{name}/{name}_05.mp4", f"held/{name}")
+    Path("held/unknown").mkdir()
+    write_video(Path("held/unknown/u.mp4"), level=77)
+    code, _, err = finetune("clips", "--val", "held", "-o", "run")
+    assert code == 0
+    assert "1 of 3 classes are only in training, so they are not measured: 'bright'" in err
+    assert "1 unknown" in err
+    assert finetune("clips", "--val", "held", "-o", "strict", "--strict").code == 1
+
+
+def test_a_probe_at_chance_is_told(finetune: Run) -> None:
+    """Labels that have nothing to do with the videos."""
+    paths = sorted(map(str, Path("clips/dark").rglob("*.mp4")))
+    write_rows(*((path, "ab"[number % 2]) for number, path in enumerate(paths)))
+    code, out, err = finetune("-a", "labels.csv", "-o", "run")
+    assert code == 0
+    assert "warning: a probe at chance" in err
+    assert json.loads(out)["warning"]
+
+
+def test_several_labels_for_each_video(finetune: Run, run: Run) -> None:
+    paths = sorted(map(str, Path("clips").rglob("*.mp4")))
+    rows = [f"{path},{Path(path).parent.name}|{'odd' if number % 2 else 'even'}" for number, path in enumerate(paths)]
+    Path("labels.csv").write_text("\n".join(["path,labels", *rows, ""]))
+    code, out, err = finetune("-a", "labels.csv", "-o", "run")
+    assert code == 0, err
+    assert 0 < json.loads(out)["mean_average_precision"] <= 1
+    checkpoint = resolve("run")
+    assert checkpoint.activation == "sigmoid"
+    assert checkpoint.config.problem_type == "multi_label_classification"
+    code, out, _ = run("predict", paths[0], "--model", "run", "--workers", "0")
+    scores = [each["score"] for each in json.loads(out)["predictions"]]
+    assert code == 0
+    assert sum(scores) != pytest.approx(1, abs=1e-3)
+    assert run("evaluate", "-a", "labels.csv", "--model", "run", "--workers", "0").code == 0
+
+
+def test_classes_shots_and_groups(finetune: Run) -> None:
+    Path("names.txt").write_text("wide\ndark\n")
+    code, _, err = finetune("clips", "--classes", "names.txt", "--shots", "4", "-o", "run", "--balance", "loss")
+    assert code == 0, err
+    assert resolve("run").labels == ("wide", "dark")
+    rows = table("run/data.csv")
+    assert len(rows) == 2 * EACH
+    assert sum(row["used"] == "1" for row in rows) == 2 * 4
+    code, _, err = finetune("clips", "--group-by", r"_0(\d)", "-o", "other", "--min-top1", "1.0")
+    assert "6 groups by the pattern" in err
+    assert {row["group"] for row in table("other/data.csv")} == set("012345")
+    assert code == (json.loads(Path("other/metrics.json").read_text())["top_1"]["accuracy"]["value"] < 1)
