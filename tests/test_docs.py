@@ -146,7 +146,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_class_folders(folder / "motions")
     gestures.write(folder / "gestures", gestures.TRAIN[:5], takes=1)
     shutil.copytree(folder / "gestures/train", folder / "videos")
-    (folder / "videos/metadata.csv").rename(folder / "labels.csv")
+    (folder / "videos/metadata.csv").rename(folder / "videos.csv")
     write_model(folder / "my-model", labels.read("kinetics-400"))
     network = TimesformerForVideoClassification.from_pretrained(folder / "my-model")
     assert network.recipe is not None
