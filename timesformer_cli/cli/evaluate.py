@@ -12,6 +12,7 @@ from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.data import DATA, Labelled
 from timesformer_cli.cli.options.inputs import Limit
 from timesformer_cli.cli.options.model import Model
+from timesformer_cli.cli.options.output import ResumeRun
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running, Sharing
 from timesformer_cli.cli.options.views import ViewOptions
@@ -150,14 +151,7 @@ class Folder:
         bool,
         typer.Option("--overwrite", help="Replace the run in --output.", rich_help_panel=OUTPUT),
     ] = False
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue the interrupted run in --output, with the same settings.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False
+    resume: ResumeRun = False
     retry_errors: Annotated[
         bool,
         typer.Option(

@@ -12,8 +12,9 @@ from timesformer_cli.cli.options import OUTPUT, RUN, Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.data import DATA, Labelled
 from timesformer_cli.cli.options.model import Model
+from timesformer_cli.cli.options.output import ResumeRun
 from timesformer_cli.cli.options.reading import ReadingOptions
-from timesformer_cli.cli.options.run import Device, Workers
+from timesformer_cli.cli.options.run import Device, Workers, views_at_a_time
 from timesformer_cli.cli.options.views import ViewOptions
 from timesformer_cli.errors import SOME_FAILED, UsageError
 from timesformer_cli.text import duration, plural, printable
@@ -48,14 +49,6 @@ def _part(text: str) -> float:
     if not 0 < value < 1:
         raise typer.BadParameter(f"{text!r} is not a number between 0 and 1, such as 0.2")
     return value
-
-
-def _micro_batch(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 100_000:
-        raise typer.BadParameter(f"{text!r} is neither a number of views nor auto")
-    return int(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +187,7 @@ class Computing:
         typer.Option(
             "--micro-batch",
             metavar="N|auto",
-            parser=_micro_batch,
+            parser=views_at_a_time,
             help="Views per pass through the network; auto: chosen for the device.",
             rich_help_panel=RUN,
         ),
@@ -235,14 +228,7 @@ class Folder:
             rich_help_panel=OUTPUT,
         ),
     ] = False
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue the interrupted run in --output, with the same settings.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False
+    resume: ResumeRun = False
     dry_run: Annotated[
         bool,
         typer.Option(

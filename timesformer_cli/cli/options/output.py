@@ -35,6 +35,16 @@ FORMAT_HELP = (
 )
 
 
+ResumeRun = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the interrupted run in --output, with the same settings.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
     """A file that results are written to as they come, and that a later run can resume."""

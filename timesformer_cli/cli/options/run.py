@@ -24,7 +24,8 @@ def _workers(text: str) -> int | None:
     return int(text)
 
 
-def _batch_size(text: str) -> int | None:
+def views_at_a_time(text: str) -> int | None:
+    """A number of views; None for auto."""
     if text == "auto":
         return None
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 100_000:
@@ -122,7 +123,7 @@ class Running:
         typer.Option(
             "--batch-size",
             metavar="N|auto",
-            parser=_batch_size,
+            parser=views_at_a_time,
             help=(
                 "Views per pass through the network, from one video or several; auto: chosen for the device. "
                 "Halved if the views do not fit into memory."
