@@ -246,6 +246,7 @@ def test_a_cluster_that_is_started_for_the_run(
     import ray
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "_TASKS_EACH", 1)  # each starts a process
     monkeypatch.chdir(folder.parent)
     paths = sorted(f"{folder.name}/{path.name}" for path in folder.iterdir())
     items = [Item(path) for path in [*paths, f"{folder.name}/missing.mp4", f"../{folder.parent.name}/{paths[0]}"]]
@@ -412,8 +413,8 @@ class TestClusterOfThree:
         self, checkpoint: Checkpoint, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """And none if the next try works, half-way through its segments. What it shares a task with is read again."""
-        items = [*copies(folder, tmp_path, 10), Item(str(folder / "broken.mp4"))]
-        deadly, once, tries = items[5].path, items[9].path, tmp_path / "tries"
+        items = [*copies(folder, tmp_path, 5), Item(str(folder / "broken.mp4"))]
+        deadly, once, tries = items[2].path, items[4].path, tmp_path / "tries"
 
         def kill(item: Item, made: int) -> None:
             if item.path == deadly or (item.path == once and made == 4 and not os.path.exists(f"{tries}-once")):
@@ -425,13 +426,13 @@ class TestClusterOfThree:
         monkeypatch.setattr(cluster, "read", reading_each(kill))
         monkeypatch.setattr(cluster, "_TASKS_EACH", 1)
         monkeypatch.setattr(ray_schedule, "_LONGEST_PAUSE", 0.1)
-        expected = run_here(items[:5] + items[6:], checkpoint, TIMELINE)
-        assert isinstance(expected[8], Prediction)
-        assert len(expected[8].segments) > 4
+        expected = run_here(items[:2] + items[3:], checkpoint, TIMELINE)
+        assert isinstance(expected[3], Prediction)
+        assert len(expected[3].segments) > 4
         found = run_there(items, checkpoint, device="cpu", timeline=TIMELINE)
-        killed = found.pop(5)
+        killed = found.pop(2)
         assert isinstance(killed, Failure)
-        assert (killed.item, killed.kind) == (items[5], "crash")
+        assert (killed.item, killed.kind) == (items[2], "crash")
         assert "reading it killed Ray's worker 3 times (" in killed.message
         assert tries.read_text() == "xxxx"  # once in its block
         assert os.path.exists(f"{tries}-once")
@@ -505,7 +506,8 @@ class TestClusterOfThree:
     ) -> None:
         """Two of three are lost, and a network with them; the run goes on, with the results of a local run."""
         at_most(2, monkeypatch)
-        items = copies(folder, tmp_path, 40)
+        monkeypatch.setattr(cluster, "_TASKS_EACH", 2)
+        items = copies(folder, tmp_path, 20)
         expected = run_here(items, checkpoint)
         capfd.readouterr()
         run = RunOptions(cluster=Cluster(), device="cpu")
