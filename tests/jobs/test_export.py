@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from testing.clips import write_random_model
+from testing.exports import each_graph_once
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoints.exported import read_metadata
 from timesformer_cli.checkpoints.recipes import with_overrides
@@ -48,6 +49,12 @@ LABELS = ("waving", 'größer "schneller" & <b>', "two\nlines", "</script>", "si
 SAMPLES = Path(__file__).parents[2] / "sample_videos"
 
 Make = Callable[[ExportSpec], Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once() -> Iterator[None]:
+    with each_graph_once():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +138,7 @@ def compile_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code that holds the kernels together is compiled once, and computes little."""
     monkeypatch.setattr("torch._inductor.config.aot_inductor.compile_wrapper_opt_level", "O0")
     monkeypatch.setattr("torch._inductor.config.aot_inductor.precompile_headers", False)
+    monkeypatch.setattr("torch._inductor.config.cpp.simdlen", 1)  # nothing is compiled to find what the processor has
 
 
 @pytest.mark.parametrize(
