@@ -22,6 +22,7 @@ from typer.main import get_command
 
 from testing import gestures, hub_server
 from testing.clips import write_model, write_video
+from testing.exports import each_graph_once
 from testing.hub_server import Hub
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoints import labels, zoo
@@ -96,6 +97,12 @@ def check_options(args: Sequence[str]) -> None:
         name = rest.pop(0)
         command = command.commands[name]
     command.make_context(name, rest)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once() -> Iterator[None]:
+    with each_graph_once():
+        yield
 
 
 @pytest.fixture(scope="module")
