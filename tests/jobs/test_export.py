@@ -138,7 +138,6 @@ def compile_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code that holds the kernels together is compiled once, and computes little."""
     monkeypatch.setattr("torch._inductor.config.aot_inductor.compile_wrapper_opt_level", "O0")
     monkeypatch.setattr("torch._inductor.config.aot_inductor.precompile_headers", False)
-    monkeypatch.setattr("torch._inductor.config.cpp.simdlen", 1)  # nothing is compiled to find what the processor has
 
 
 @pytest.mark.parametrize(
