@@ -7,7 +7,7 @@ of a `Dataset`. No video ever replaces another.
 import os
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,11 +21,11 @@ from timesformer_cli.datasets.matching import Classes, MatchedBy, Matching, matc
 from timesformer_cli.datasets.reading import nothing
 from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.files import checksum
-from timesformer_cli.flow import WHOLE, Part, key_of
+from timesformer_cli.flow import WHOLE, Item, Part, key_of
 from timesformer_cli.text import stretch
 from timesformer_cli.video.addresses import shown
 
-__all__ = ["Dataset", "DatasetFormat", "Problem", "ProblemKind", "Sample", "open_dataset", "splits_of"]
+__all__ = ["Dataset", "DatasetFormat", "Problem", "ProblemKind", "Sample", "by_kind", "open_dataset", "splits_of"]
 
 # `missing`: a row without its video. `ambiguous`: a row that could mean several videos. `unlabelled`: a row without a
 # label. `duplicate`: a row whose video, or the same part of it, is in an earlier row, with the same labels. `conflict`:
@@ -60,6 +60,10 @@ class Sample:
         """Equal for equal parts of the same video; see `flow.key_of`."""
         return key_of(self.path, self.part)
 
+    def item(self, *, frames: bool) -> Item:
+        """The video to read; `frames`: a folder of images."""
+        return Item(self.path, frames, self.source, self.start, self.end)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -71,6 +75,14 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"
+
+
+def by_kind(problems: Iterable[Problem]) -> dict[ProblemKind, list[Problem]]:
+    """The problems of each kind, in the order in which the kinds appear."""
+    found: dict[ProblemKind, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem.kind, []).append(problem)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from timesformer_cli.evaluation import folder as folders
 from timesformer_cli.evaluation.run import EXCERPT, Run, record_of, summarise
 from timesformer_cli.evaluation.score_files import Scores, match_scores
 from timesformer_cli.files import locked
-from timesformer_cli.flow import Item, Result
+from timesformer_cli.flow import Result
 from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, in_words, rate
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
@@ -153,7 +153,7 @@ def _score(job: Job, folder: Path, report: Reporter) -> dict[str, Any]:
         ledger.finish()
         return {name: before[name] for name in ("throughput", "run") if name in before}
     frames = bool(job.settings["frames"])
-    items = [Item(sample.path, frames, sample.source, sample.start, sample.end) for sample in left]
+    items = [sample.item(frames=frames) for sample in left]
     with score_all(items, job.checkpoint, job.run, tell=report.note) as scored:
         folders.remove_results(folder)
         with ledger, report.progress(len(left)) as meter:

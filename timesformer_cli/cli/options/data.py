@@ -10,7 +10,7 @@ from timesformer_cli.cli import console
 from timesformer_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from timesformer_cli.datasets import Dataset, DatasetFormat, Problem
+    from timesformer_cli.datasets import Dataset, DatasetFormat
 
 DATA = "Dataset"
 
@@ -88,9 +88,9 @@ class Labelled:
         Raises:
             InputError: with --strict, videos are missing.
         """
-        found: dict[str, list[Problem]] = {}
-        for problem in dataset.problems:
-            found.setdefault(problem.kind, []).append(problem)
+        from timesformer_cli.datasets import by_kind
+
+        found = by_kind(dataset.problems)
         missing = [*found.get("missing", ()), *found.get("ambiguous", ())]
         if self.strict and missing:
             raise InputError(

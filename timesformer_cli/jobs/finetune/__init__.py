@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from timesformer_cli.__about__ import __version__
-from timesformer_cli.datasets import Problem
+from timesformer_cli.datasets import by_kind
+from timesformer_cli.datasets.matching import quoted
 from timesformer_cli.errors import InputError
 from timesformer_cli.flow import Failure
 from timesformer_cli.jobs.finetune import folder
 from timesformer_cli.jobs.finetune.data import Asked, Data, Videos, open_data
-from timesformer_cli.jobs.finetune.division import divide
+from timesformer_cli.jobs.finetune.division import Division, divide
 from timesformer_cli.jobs.finetune.features import Features, encode, seconds_for
 from timesformer_cli.jobs.finetune.model_folder import described
 from timesformer_cli.jobs.reporter import SILENT, Reporter
@@ -32,6 +33,9 @@ Balance = Literal["none", "loss"]
 
 # A larger share of videos that cannot be read is worth a warning, or ends the run.
 _MANY = 0.1
+
+# Problems of videos that were meant to be used.
+_UNUSABLE = ("missing", "ambiguous", "conflict")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +95,8 @@ def finetune(job: Job, report: Reporter = SILENT) -> Outcome:
         TimesformerError: no model, no device, data that cannot be used, or a folder that cannot be written.
     """
     assert job.output is not None
-    data = open_data(job.asked)
-    _tell(data, job.asked, report)
-    # The faults of the data are told before time is spent; who looks like whom is seen once they are read.
-    told = divide(data.samples, data.given, data.names, job.asked).lines()
-    for line in told:
-        report.note(line)
+    data, planned = _looked_at(job, report)
+    told = planned.lines()
     provenance = job.provenance()
     with folder.opened(job.output, job.settings(data, provenance), resume=job.resume, overwrite=job.overwrite):
         kept = job.output / folder.FEATURES
@@ -131,6 +131,19 @@ def finetune(job: Job, report: Reporter = SILENT) -> Outcome:
     return Outcome(metrics, videos.failures, list(_next_steps(job.output, data, job.asked)))
 
 
+def _looked_at(job: Job, report: Reporter) -> tuple[Data, Division]:
+    """The data, and its parts as far as they are known before the videos are read and can be seen to look alike.
+
+    The faults of the data are told here, before time is spent. Raises UsageError and InputError.
+    """
+    data = open_data(job.asked)
+    _tell(data, job.asked, report)
+    division = divide(data.samples, data.given, data.names, job.asked)
+    for line in division.lines():
+        report.note(line)
+    return data, division
+
+
 def _next_steps(run_folder: Path, data: Data, asked: Asked) -> Iterator[str]:
     yield f"model: {run_folder / folder.MODEL}; use it: `timesformer predict VIDEO model={run_folder}`"
     yield f"report: {run_folder / folder.REPORT}"
@@ -158,13 +171,12 @@ def _tell(data: Data, asked: Asked, report: Reporter) -> None:
             f"the classes are numbers, so their names are {data.names[0]!r}, {data.names[1]!r}, ...; name them with "
             "`label_map=FILE`"
         )
-    for kind, problems in data.by_kind().items():
+    found = by_kind(data.problems)
+    for kind, problems in found.items():
         report.note(f"{len(problems):,} {kind}, the first: {problems[0]}")
-    strict = data.by_kind(("missing", "ambiguous", "conflict"))
-    if asked.strict and strict:
-        first: Problem = next(iter(strict.values()))[0]
-        count = sum(map(len, strict.values()))
-        raise InputError(f"`strict`: {count:,} of the videos cannot be used; the first: {first}")
+    unusable = [problem for kind in found if kind in _UNUSABLE for problem in found[kind]]
+    if asked.strict and unusable:
+        raise InputError(f"`strict`: {len(unusable):,} of the videos cannot be used; the first: {unusable[0]}")
 
 
 def _readable(data: Data, found: Sequence[Features | Failure], asked: Asked, report: Reporter) -> Videos:
@@ -189,10 +201,9 @@ def _readable(data: Data, found: Sequence[Features | Failure], asked: Asked, rep
     if len(empty) > len(data.names) - 2:
         raise InputError(f"only one class has videos that can be read; of {', '.join(map(repr, empty[:3]))} none can")
     if empty:
-        shown = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
         raise InputError(
-            f"no video for training could be read of {len(empty):,} of {len(data.names):,} classes: {shown}; add some, "
-            "or name the others with `classes`"
+            f"no video for training could be read of {len(empty):,} of {len(data.names):,} classes: {quoted(empty)}; "
+            "add some, or name the others with `classes`"
         )
     return videos
 
@@ -205,11 +216,7 @@ def plan(job: Job, report: Reporter = SILENT) -> dict[str, Any]:
     Raises:
         TimesformerError: as `finetune`.
     """
-    data = open_data(job.asked)
-    _tell(data, job.asked, report)
-    division = divide(data.samples, data.given, data.names, job.asked)
-    for line in division.lines():
-        report.note(line)
+    data, division = _looked_at(job, report)
     counts = Counter(label for sample in data.train.samples for label in sample.labels)
     return {
         "classes": {name: counts[number] for number, name in enumerate(data.names)},
@@ -219,6 +226,6 @@ def plan(job: Job, report: Reporter = SILENT) -> dict[str, Any]:
         "measured": len(division.measured),
         "measured_by": division.how,
         "groups": {"rule": division.grouping.rule, "count": len(set(division.grouping.groups))},
-        "problems": {kind: len(problems) for kind, problems in data.by_kind().items()},
+        "problems": {kind: len(problems) for kind, problems in by_kind(data.problems).items()},
         "seconds": None if job.checkpoint.weights is None else seconds_for(data.items, job.checkpoint, job.run, report),
     }

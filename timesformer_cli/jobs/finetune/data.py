@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -108,10 +108,7 @@ class Data:
 
     @property
     def items(self) -> list[Item]:
-        return [self.item(sample) for sample in self.samples]
-
-    def item(self, sample: Sample) -> Item:
-        return Item(sample.path, self.frames, sample.source, sample.start, sample.end)
+        return [sample.item(frames=self.frames) for sample in self.samples]
 
     @property
     def given(self) -> NDArray[np.bool_]:
@@ -122,14 +119,6 @@ class Data:
     def numbered(self) -> bool:
         """Whether the classes have numbers for names, since the data has no others."""
         return self.train.matched_by == "index"
-
-    def by_kind(self, kinds: Container[str] | None = None) -> dict[str, list[Problem]]:
-        """The problems of the data, by kind; only those of `kinds`, if given."""
-        found: dict[str, list[Problem]] = {}
-        for problem in self.problems:
-            if kinds is None or problem.kind in kinds:
-                found.setdefault(problem.kind, []).append(problem)
-        return found
 
     def readable(self, found: Sequence[Features | Failure]) -> "Videos":
         """The videos that have features, in the same order."""
@@ -173,11 +162,6 @@ class Videos:
         for row, sample in zip(found, self.samples, strict=True):
             row[list(sample.labels)] = True
         return found
-
-    @cached_property
-    def means(self) -> NDArray[np.float64]:
-        """The mean features of each video, float64 (N, D). The head is linear, so it gives the mean logits of them."""
-        return np.stack([features.mean for features in self.features])
 
     def views(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The features of all views of the `chosen` videos, float32 (R, D), and the number of the video of each."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.datasets import Sample
+from timesformer_cli.datasets.matching import quoted
 from timesformer_cli.errors import InputError
 from timesformer_cli.jobs.finetune import groups, split
 from timesformer_cli.jobs.finetune.data import Asked
@@ -58,11 +59,14 @@ class Division:
             f"split: training on {train}, measured on {measured} {'given for it' if self.how == 'given' else self.how}"
         )
 
-    def part_of(self, place: int) -> str:
-        """`train`, `val`, or `train` for a video that does both; empty for one that does neither."""
-        if place in self.train:
-            return "train"
-        return "val" if place in self.measured else ""
+    @property
+    def parts(self) -> list[str]:
+        """Of each video `train` or `val`, and `train` if it does both; empty for one that does neither."""
+        parts = np.full(len(self.grouping.groups), "", dtype="U5")
+        parts[self.measured] = "val"
+        parts[self.train] = "train"
+        found: list[str] = parts.tolist()
+        return found
 
 
 def divide(
@@ -154,8 +158,7 @@ def _alone(
         what = "with videos of one group, so the head that measures them never saw their class"
     if not classes:
         return []
-    shown = ", ".join(repr(names[number]) for number in classes[:3]) + (", ..." if len(classes) > 3 else "")
-    line = f"{len(classes):,} of {len(names):,} classes are {what}: {shown}"
+    line = f"{len(classes):,} of {len(names):,} classes are {what}: {quoted([names[number] for number in classes])}"
     if asked.strict:
         raise InputError(f"`strict`: {line}")
     return [f"warning: {line}"]

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli import strict_json
-from timesformer_cli.files import encoded, replacing, told, without_links
+from timesformer_cli.files import encoded, told, without_links
 from timesformer_cli.flow import Failure, Item, Scored
+from timesformer_cli.jobs.finetune.folder import write_json
 from timesformer_cli.jobs.reporter import Meter, Reporter, in_words, rate
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
@@ -44,12 +45,11 @@ _SETTINGS = "settings.json"
 # The size of a file in bytes, and its time of change in nanoseconds; None for addresses.
 Stamp = list[int] | None
 
-_TIME = or_none(number)
 _RECORD = shape(
     anything,
     path=string,
-    start=Maybe(_TIME),
-    end=Maybe(_TIME),
+    start=Maybe(number),
+    end=Maybe(number),
     stamp=or_none(each(whole)),
     features=string,
     hashes=string,
@@ -144,8 +144,7 @@ def _opened(folder: Path, provenance: Provenance, width: int) -> Iterator["_Cach
     if not _has(folder / _SETTINGS, settings):
         with told(path):
             path.unlink(missing_ok=True)
-        with replacing(folder / _SETTINGS) as part:
-            part.write_bytes(encoded(json.dumps(settings, indent=2) + "\n"))
+        write_json(folder / _SETTINGS, settings)
     kept: dict[str, tuple[Stamp, Features]] = {}
     end = 0
 

@@ -30,8 +30,6 @@ _TEMPLATE = Path(__file__).with_name("card_template.md")
 # Names of classes that the card spells out.
 _SHOWN = 30
 
-# Identifiers of licences that the Hub knows, by the names in `zoo`.
-_LICENCES = {"CC-BY-NC-4.0": "cc-by-nc-4.0", "Apache-2.0": "apache-2.0"}
 _STATED = re.compile(r"^license:\s*['\"]?([\w.+-]+)['\"]?\s*$", re.MULTILINE)
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _CARD = 2**16  # bytes of a model card that are read
@@ -102,11 +100,10 @@ def write_card(folder: Path, base: Checkpoint, names: Sequence[str], card: Card)
 
 def _text(folder: Path, base: Checkpoint, names: Sequence[str], card: Card) -> str:
     licence = licence_of(base)
-    identifier = None if licence is None else _LICENCES.get(licence, licence.lower())
     repo = _repo(base)
     shown = ", ".join(f"`{_plain(name)}`" for name in names[:_SHOWN])
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        licence_id=identifier or "other",
+        licence_id=licence.lower() if licence else "other",  # the Hub has small letters
         base_line="" if repo is None else f"base_model: {json.dumps(repo)}\n",
         title=_plain(folder.parent.name or folder.name),
         count=len(names),

@@ -71,7 +71,8 @@ def fit_probe(
                 out = division.folds == fold
                 probabilities[out] = _averaged(videos, division.train[out], held_in, recipe)
     else:
-        logits = head.logits(videos.means[division.measured])
+        # The head is linear, so it gives the mean logits.
+        logits = head.logits(np.stack([videos.features[place].mean for place in division.measured.tolist()]))
         probabilities = _averaged(videos, division.measured, head, recipe) if averaged else None
     return Probe(head=head, examples=examples, choice=choice, logits=logits, probabilities=probabilities)
 

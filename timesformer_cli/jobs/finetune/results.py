@@ -68,7 +68,7 @@ def check_model(checkpoint: Checkpoint, training: Training, report: Reporter) ->
     """
     run, videos, head = training.run, training.videos, training.probe.head
     chosen = np.unique(np.linspace(0, len(videos.samples) - 1, _COMPARED).astype(np.int64)).tolist()
-    items = [training.data.item(videos.samples[place]) for place in chosen]
+    items = [videos.samples[place].item(frames=training.data.frames) for place in chosen]
     scorer = run.open(checkpoint)
     with run.prepare(items, checkpoint.recipe) as prepared:
         scored = list(score(prepared, scorer, run.batch(scorer)))
@@ -95,9 +95,8 @@ def write_measurements(target: Path, checkpoint: Checkpoint, training: Training)
     data, videos, division, run = training.data, training.videos, training.division, training.run
     samples = tuple(videos.samples[place] for place in division.measured.tolist())
     failed = tuple(_failed(training, checkpoint.name))
-    source = data.val if division.how == "given" and data.val else data.train
     count = len(samples) + len(failed)
-    measured = replace(source, samples=samples, rows=count, problems=(), multi_label=data.multi_label)
+    measured = replace(training.measured_set, samples=samples, rows=count, problems=(), multi_label=data.multi_label)
     settings = dataset_settings(
         measured, **_paths(training), classes=None, limit=None, seed=None, frames=training.asked.frames
     )
@@ -149,11 +148,7 @@ def _failed(training: Training, model: str) -> Iterator[Record]:
     """The records of the videos that would have been measured, but could not be read."""
     if training.division.how == "held out":
         return
-    given = training.division.how == "given"
-    known = {
-        sample.key: sample.labels
-        for sample in (training.data.val if given and training.data.val else training.data.train).samples
-    }
+    known = {sample.key: sample.labels for sample in training.measured_set.samples}
     for failure in training.videos.failures:
         if (target := known.get(failure.item.key)) is not None:
             error = {"kind": failure.kind, "message": failure.message}
@@ -228,6 +223,7 @@ def _rows(training: Training) -> Iterator[tuple[object, ...]]:
     """A row of `data.csv` for each video, in the order of the data; `split` is empty for one that was left out."""
     videos, division = training.videos, training.division
     places = {sample.key: place for place, sample in enumerate(videos.samples)}
+    parts = division.parts
     for sample, given in zip(training.data.samples, training.data.given.tolist(), strict=True):
         label = "|".join(videos.names[number] for number in sample.labels)
         about = (sample.path, sample.start, sample.end, label)
@@ -235,5 +231,5 @@ def _rows(training: Training) -> Iterator[tuple[object, ...]]:
         if place is None:
             yield *about, None, "val" if given else "train", 0
         else:
-            part = division.part_of(place)
+            part = parts[place]
             yield *about, division.grouping.groups[place], part or "train", int(bool(part))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from timesformer_cli.datasets import Dataset
 from timesformer_cli.jobs.finetune.data import Asked, Data, Videos
 from timesformer_cli.jobs.finetune.division import Division
 from timesformer_cli.jobs.finetune.findings import Findings
@@ -33,6 +34,11 @@ class Training:
     probe: Probe
     balance: bool
     findings: Findings
+
+    @property
+    def measured_set(self) -> Dataset:
+        """The dataset that the measured videos are from."""
+        return self.data.val if self.division.how == "given" and self.data.val else self.data.train
 
     @property
     def problem_rows(self) -> list[ProblemRow]:
