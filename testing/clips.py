@@ -34,6 +34,13 @@ def write_video(
     return path
 
 
+def touch(*paths: str) -> None:
+    """Empty files of these names, in folders that are made for them."""
+    for path in paths:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+
+
 def noise(width: int, height: int, frames: int = 2, seed: int = 0) -> Frames:
     """Frames of random bytes, one per second."""
     pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)

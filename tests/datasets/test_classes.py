@@ -10,6 +10,7 @@ import pyarrow as arrow
 import pytest
 from pyarrow.parquet import write_table
 
+from testing.clips import touch
 from timesformer_cli.datasets import Dataset, Problem, open_dataset, splits_of
 from timesformer_cli.datasets.classes import natural
 from timesformer_cli.errors import InputError, UsageError
@@ -18,12 +19,6 @@ from timesformer_cli.errors import InputError, UsageError
 @pytest.fixture(autouse=True)
 def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def touch(*paths: str) -> None:
-    for path in paths:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch()
 
 
 def table(*rows: str, columns: str = "path,label", name: str = "labels.csv") -> Path:

@@ -10,6 +10,7 @@ import pyarrow as arrow
 import pytest
 from pyarrow.parquet import write_table
 
+from testing.clips import touch
 from timesformer_cli.checkpoints import labels
 from timesformer_cli.datasets import Dataset, Problem, listing, open_dataset
 
@@ -21,12 +22,6 @@ SSV2 = labels.read("something-something-v2")
 @pytest.fixture(autouse=True)
 def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def touch(*paths: str) -> None:
-    for path in paths:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch()
 
 
 def write(name: str, text: str) -> Path:
