@@ -241,13 +241,69 @@ class TestDropPath:
         network = build(tiny(attention_type, num_hidden_layers=2, drop_path_rate=0.5)).train()
         seen: list[int] = []
 
-        def forward(self: DropPath, x: Tensor) -> Tensor:
+        def forward(self: DropPath, x: Tensor, draws: Tensor | None) -> Tensor:
             seen.append(len(x))
             return x
 
         monkeypatch.setattr(DropPath, "forward", forward)
         network(clip(network.config))
         assert seen == branches * 2
+        frames, height, width = network.config.num_frames, *network.config.image_hw
+        assert network.timesformer.drop_path_shape(frames, height, width) == (2, sum(branches) // 2)
+
+    @pytest.mark.parametrize("attention_type", ALL_TYPES)
+    def test_draws_belong_to_videos(self, attention_type: str) -> None:
+        """A video loses the same in every batch; with different draws, it loses different parts."""
+        network = build(tiny(attention_type, drop_path_rate=0.5), dtype=torch.float64).train()
+        pixels = clip(network.config, batch=1, dtype=torch.float64).expand(4, -1, -1, -1, -1)
+        generator = torch.Generator().manual_seed(0)
+        shape = network.timesformer.drop_path_shape(*pixels.shape[1:2], *pixels.shape[3:])
+        draws = torch.rand(4, *shape, generator=generator)
+
+        def tokens(rows: list[int]) -> Tensor:
+            outputs = network.timesformer(pixels[rows], drop_path_draws=draws[rows])
+            return outputs.last_hidden_state.detach()[:, 0]
+
+        together = tokens([0, 1, 2, 3])
+        for row in range(4):
+            assert_close(tokens([row])[0], together[row], 1e-12)
+        assert_close(tokens([3, 1]), together[[3, 1]], 1e-12)
+        assert len({round(value, 6) for value in together[:, 0].tolist()}) > 1
+
+    def test_checkpointing_drops_the_same(self) -> None:
+        network = build(tiny(drop_path_rate=0.5), dtype=torch.float64).train()
+        pixels = clip(network.config, dtype=torch.float64)
+        draws = torch.rand(2, *network.timesformer.drop_path_shape(*pixels.shape[1:2], *pixels.shape[3:]))
+        results = []
+        for network.timesformer.gradient_checkpointing in (False, True):
+            network.zero_grad()
+            torch.manual_seed(len(results))
+            network.timesformer(pixels, drop_path_draws=draws).last_hidden_state[:, 0].square().sum().backward()
+            results.append([p.grad.clone() for p in network.timesformer.parameters()])
+        for plain, checkpointed in zip(*results, strict=True):
+            assert torch.equal(plain, checkpointed)
+
+    @pytest.mark.parametrize("attention_type", ALL_TYPES)
+    def test_each_draw_drops_its_own_part(self, attention_type: str) -> None:
+        network = build(tiny(attention_type, num_hidden_layers=2, drop_path_rate=0.5)).train()
+        pixels = clip(network.config, batch=1)
+        layers, rows = network.timesformer.drop_path_shape(*pixels.shape[1:2], *pixels.shape[3:])
+        kept = torch.full((1, layers, rows), 0.5)
+
+        def tokens(draws: Tensor) -> Tensor:
+            outputs = network.timesformer(pixels, output_hidden_states=True, drop_path_draws=draws)
+            return outputs.hidden_states[-1].detach()
+
+        whole, seen = tokens(kept), []
+        for row in range(rows):
+            draws = kept.clone()
+            draws[0, 1, row] = 0.499
+            seen.append(tokens(draws))
+            assert not torch.allclose(seen[-1], whole), "a number below the rate drops a part"
+        assert len({tuple(each.flatten().tolist()) for each in seen}) == rows, "and each a different one"
+        first_layer = kept.clone()
+        first_layer[0, 0] = 0.0
+        assert torch.equal(tokens(first_layer), whole), "the rate of the first layer is 0"
 
 
 def test_no_module_is_left_without_use() -> None:

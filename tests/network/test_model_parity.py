@@ -172,7 +172,7 @@ class TestTraining:
         def scale(x: Tensor, p: float, training: bool = True, inplace: bool = False) -> Tensor:
             return x * (1 - p) if training else x
 
-        def scale_path(self: Any, x: Tensor) -> Tensor:
+        def scale_path(self: Any, x: Tensor, draws: Tensor | None = None) -> Tensor:
             return x * (1 - vars(self).get("p", vars(self).get("drop_prob")))
 
         rates = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}

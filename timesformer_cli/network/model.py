@@ -6,7 +6,7 @@ original code. Shapes below use B videos, T frames, N patches per frame, D = hid
 Tokens are (B, 1 + N*T, D): the class token, then patch by patch, the frames of a patch together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -77,11 +77,26 @@ class DropPath(nn.Module):
         super().__init__()
         self.p = p
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
+        """Samples whose number in `draws`, from 0 to below 1, is less than p are dropped; None draws them here."""
         if self.p == 0.0 or not self.training:
             return x
-        keep = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1 - self.p)
+        if draws is None:
+            draws = torch.rand(len(x), device=x.device)
+        keep = (draws.flatten() >= self.p).view(-1, *[1] * (x.ndim - 1))
         return x * keep / (1 - self.p)
+
+
+def _branch_rows(attention_type: str, patches: int, frames: int) -> tuple[int, ...]:
+    """How many samples each residual branch of a layer has for one video: what drop path drops as a whole."""
+    if attention_type == "divided_space_time":
+        return patches, frames, 1
+    return (frames, frames) if attention_type == "space_only" else (1, 1)
+
+
+def _by_branch(draws: Tensor | None, rows: tuple[int, ...]) -> Sequence[Tensor | None]:
+    """The draws of each branch of a layer, (B, rows) each, out of those of the layer."""
+    return [None] * len(rows) if draws is None else draws.split(rows, 1)
 
 
 class PatchEmbeddings(nn.Module):
@@ -199,6 +214,7 @@ class Layer(nn.Module):
     def __init__(self, config: TimesformerConfig, drop_path: float) -> None:
         super().__init__()
         width, eps = config.hidden_size, config.layer_norm_eps
+        self.attention_type = config.attention_type
         self.divided = config.attention_type == "divided_space_time"
         self.drop_path = DropPath(drop_path)
         self.attention = Attention(config)
@@ -212,32 +228,37 @@ class Layer(nn.Module):
             self.temporal_dense = nn.Linear(width, width)
 
     def forward(
-        self, tokens: Tensor, frames: int, output_attentions: bool
+        self, tokens: Tensor, frames: int, output_attentions: bool, draws: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Tokens to tokens of the same shape, with the spatial and the temporal attention weights."""
+        """Tokens to tokens of the same shape, with the spatial and the temporal attention weights.
+
+        `draws` (B, rows) decide what drop path drops: those of all branches, in the order of `_branch_rows`.
+        """
         temporal = None
+        rows = _branch_rows(self.attention_type, (tokens.shape[1] - 1) // frames, frames)
+        *first, last = _by_branch(draws, rows)
         if self.divided:
-            tokens, spatial, temporal = self._divided_attention(tokens, frames, output_attentions)
+            tokens, spatial, temporal = self._divided_attention(tokens, frames, output_attentions, *first)
         else:
             attended, spatial = self.attention(self.layernorm_before(tokens), output_attentions)
-            tokens = tokens + self.drop_path(attended)
+            tokens = tokens + self.drop_path(attended, *first)
         mlp = self.output(self.intermediate(self.layernorm_after(tokens)))
-        return tokens + self.drop_path(mlp), spatial, temporal
+        return tokens + self.drop_path(mlp, last), spatial, temporal
 
     def _divided_attention(
-        self, tokens: Tensor, frames: int, output_attentions: bool
+        self, tokens: Tensor, frames: int, output_attentions: bool, times: Tensor | None, spaces: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         cls, x = tokens[:, :1], tokens[:, 1:].unflatten(1, (-1, frames))  # (B, 1, D), (B, N, T, D)
         batch, patches = x.shape[:2]
 
         # Time: each patch attends to itself across the T frames.
         t, temporal = self.temporal_attention(self.temporal_layernorm(x.flatten(0, 1)), output_attentions)
-        x = x + self.temporal_dense(self.drop_path(t)).unflatten(0, (batch, patches))
+        x = x + self.temporal_dense(self.drop_path(t, times)).unflatten(0, (batch, patches))
 
         # Space: each frame attends within itself and to its own copy of the class token.
         s = torch.cat([cls.unsqueeze(1).expand(-1, frames, -1, -1), x.transpose(1, 2)], 2)  # (B, T, 1+N, D)
         s, spatial = self.attention(self.layernorm_before(s.flatten(0, 1)), output_attentions)
-        s = self.drop_path(s).unflatten(0, (batch, frames))
+        s = self.drop_path(s, spaces).unflatten(0, (batch, frames))
         cls = cls + s[:, :, 0].mean(1, keepdim=True)  # the copies are averaged
         x = x + s[:, :, 1:].transpose(1, 2)
         return torch.cat([cls, x.flatten(1, 2)], 1), spatial, temporal
@@ -359,23 +380,41 @@ class TimesformerModel(PretrainedModule):
         self.gradient_checkpointing = False
         _initialise(self, config.initializer_range)
 
+    def drop_path_shape(self, frames: int, height: int, width: int) -> tuple[int, int]:
+        """The shape of `drop_path_draws` for a video: layers, and samples of all residual branches in each."""
+        patches = (height // self.config.patch_hw[0]) * (width // self.config.patch_hw[1])
+        return len(self.encoder.layer), sum(_branch_rows(self.config.attention_type, patches, frames))
+
     def forward(
-        self, pixel_values: Tensor, output_attentions: bool = False, output_hidden_states: bool = False
+        self,
+        pixel_values: Tensor,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        drop_path_draws: Tensor | None = None,
     ) -> TimesformerModelOutput:
         """Encode videos. `pixel_values`: floating point (B, T, C, H, W), normalised.
 
         T, H and W may differ from the config: embeddings are then interpolated (nearest), as in
         the original. Pixel rows and columns beyond the last whole patch are ignored.
+
+        `drop_path_draws`: numbers from 0 to below 1 that decide what drop path drops while training, (B, layers, rows)
+        of `drop_path_shape`. Without them torch draws, and a video loses different parts in each batch.
         """
         frames = pixel_values.shape[1]
         per_frame = self.config.attention_type == "space_only"
         tokens = self.embeddings(pixel_values, per_frame)
         hidden_states, attentions, temporal_attentions = [tokens], [], []
-        for layer in self.encoder.layer:
+        for number, layer in enumerate(self.encoder.layer):
+            inputs = (
+                tokens,
+                frames,
+                output_attentions,
+                None if drop_path_draws is None else drop_path_draws[:, number],
+            )
             if self.gradient_checkpointing and self.training:
-                tokens, spatial, temporal = checkpoint(layer, tokens, frames, output_attentions, use_reentrant=False)
+                tokens, spatial, temporal = checkpoint(layer, *inputs, use_reentrant=False)
             else:
-                tokens, spatial, temporal = layer(tokens, frames, output_attentions)
+                tokens, spatial, temporal = layer(*inputs)
             if output_hidden_states:
                 hidden_states.append(tokens)
             if output_attentions:
