@@ -53,6 +53,10 @@ class DeviceError(TimesformerError):
     """The machine does not have the wanted device, or the memory of the device is too small."""
 
 
+class TrainingError(TimesformerError):
+    """The loss of a training run is not a finite number any more."""
+
+
 class SystemLimitError(TimesformerError):
     """The system refuses what a run cannot do without: processes, threads, open files, a place to write."""
 

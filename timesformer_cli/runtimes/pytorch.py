@@ -73,7 +73,7 @@ def open_scorer(
             with torch.inference_mode():
                 logits: NDArray[np.float32] = network(_upload(pixels, target).to(dtype)).cpu().numpy()
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             message = str(error).partition("\n")[0]
         else:
@@ -260,7 +260,7 @@ def _upload(pixels: "torch.Tensor", target: "torch.device") -> "torch.Tensor":
 _OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|can't allocate memory|not enough memory")
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None

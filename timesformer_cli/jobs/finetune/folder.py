@@ -22,13 +22,15 @@ METRICS = "metrics.json"
 REPORT = "report.html"
 DATA = "data.csv"
 PROBLEMS = "problems.csv"
+LOG = "log.jsonl"
+CHECKPOINTS = "checkpoints"
 FEATURES = "features"
 MODEL = "model"
 VAL = "val"
 
 # What is made anew by each run, the last first.
 _RESULTS = (METRICS, REPORT, DATA, PROBLEMS)
-_OURS = (SETTINGS, *_RESULTS, FEATURES, MODEL, VAL)
+_OURS = (SETTINGS, *_RESULTS, LOG, CHECKPOINTS, FEATURES, MODEL, VAL)
 
 
 @contextmanager

@@ -1,0 +1,105 @@
+"""How far a training run is, when it validates, and when it ends: rules without a network.
+
+Steps, which are updates of the weights, count from the start of the run; a checkpoint is `step` if so many are done.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+from timesformer_cli.shapes import count, flag, number, of, record
+
+# Why a run ended.
+Reason = Literal["epochs", "patience", "max_time"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is, and what has to be known to go on as if it had never stopped.
+
+    `best` is the best score of a validation, after `best_step` steps; the run begins with that of the probe, step 0.
+    `waited` validations since then were no better; the last of all was after `validated` steps. `skipped` steps in a
+    row were not applied. `seconds` were spent, over all sittings. The step works on `micro_batch` samples at a time,
+    with or without gradient checkpointing.
+    """
+
+    best: float
+    micro_batch: int
+    checkpointing: bool = False
+    step: int = 0
+    validated: int = 0
+    best_step: int = 0
+    waited: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Raises ValueError for anything that `to_dict` does not write."""
+        _PROGRESS(values)
+        progress = cls(**values)
+        if not progress.best_step <= progress.validated <= progress.step:
+            raise ValueError(f"best_step {progress.best_step}, validated {progress.validated}, step {progress.step}")
+        return progress
+
+    def scored(self, score: float) -> Self:
+        """After a validation, in which higher scores are better. Equal ones are no reason to change the model."""
+        if score > self.best:
+            return replace(self, validated=self.step, best=score, best_step=self.step, waited=0)
+        return replace(self, validated=self.step, waited=self.waited + 1)
+
+
+_PROGRESS = record(
+    best=number,
+    micro_batch=of(int, "a whole number from 1", lambda value: 0 < value < 2**31),
+    checkpointing=flag,
+    step=count,
+    validated=count,
+    best_step=count,
+    waited=count,
+    skipped=count,
+    seconds=number,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When a run ends: after `epochs` of `steps` updates each, or before.
+
+    `patience`: it ends after so many validations in a row that were no better, None: never. `max_seconds`: it ends
+    once so much time was spent on it, over all sittings, and validates what it has then.
+    """
+
+    epochs: int
+    steps: int
+    patience: int | None = None
+    max_seconds: float | None = None
+
+    @property
+    def all_steps(self) -> int:
+        return self.epochs * self.steps
+
+    def must_validate(self, progress: Progress) -> bool:
+        """Whether the weights are to be validated now: at the end of every epoch, and when time is over."""
+        at_end = progress.step % self.steps == 0 or self._is_over(progress)
+        return progress.step > progress.validated and at_end
+
+    def ended(self, progress: Progress) -> Reason | None:
+        """Why the run ends here, if it does; ask after the validation that is due."""
+        if progress.step >= self.all_steps:
+            return "epochs"
+        if self.patience is not None and progress.waited >= self.patience:
+            return "patience"
+        return "max_time" if self._is_over(progress) else None
+
+    def _is_over(self, progress: Progress) -> bool:
+        return self.max_seconds is not None and progress.seconds >= self.max_seconds
+
+
+def is_kept(line: Mapping[str, Any], progress: Progress) -> bool:
+    """Whether a line of the log tells of what was done up to `progress`: of a step, or of a validation."""
+    done = progress.validated if "validation" in line else progress.step
+    return bool(line["step"] <= done)

@@ -1,0 +1,237 @@
+"""One step of the optimisation: a batch, in micro-batches that fit into memory, to an update of the weights."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from timesformer_cli.errors import DeviceError
+from timesformer_cli.jobs.benchmark.rounds import peak
+from timesformer_cli.jobs.finetune.optimisers import factor, set_rate
+from timesformer_cli.jobs.finetune.randomness import drop_path_draws
+from timesformer_cli.network.model import DropPath, SelfAttention, TimesformerForVideoClassification
+from timesformer_cli.runtimes.pytorch import is_out_of_memory
+
+Checkpointing = Literal["auto", "on", "off"]
+
+# The norm that a larger gradient is scaled down to.
+_CLIP = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The samples of one step.
+
+    `pixels` float32 (B, T, C, H, W), normalised; `targets` int64 (B,), class numbers, or float32 (B, K), a share for
+    each class. `keys` names the samples, for random numbers and messages. The loss of the step is the sum of the
+    samples' losses times `weights`, float32 (B,), divided by `total`: by default their mean.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    keys: Sequence[str]
+    weights: Tensor | None = None
+    total: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a step did. Epochs and steps count from 1; `gradient` is the norm before it is clipped.
+
+    `suspects`: the samples of a step that was not applied, since its loss or gradient is not finite; those of them
+    whose own loss is not, if there are any. `memory`: the peak in bytes, None if unknown.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    rate: float
+    gradient: float
+    seconds: float
+    memory: int | None
+    suspects: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A line of the log; numbers that are not finite are None."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss": _finite(self.loss),
+            "rate": self.rate,
+            "gradient": _finite(self.gradient),
+            "applied": not self.suspects,
+            "seconds": round(self.seconds, 4),
+            "memory": self.memory,
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+class Trainee(nn.Module):
+    """The network as it is trained: with `bf16` it computes in bfloat16, but for its head; weights are as they were.
+
+    Drop path grows to `drop_path` in the last layer. Other dropout is off: it would depend on the micro-batch.
+    """
+
+    def __init__(self, model: TimesformerForVideoClassification, *, drop_path: float = 0.0, bf16: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self._bf16 = bf16
+        depth = len(model.timesformer.encoder.layer)
+        paths = [part for part in model.modules() if isinstance(part, DropPath)]
+        for number, part in enumerate(paths):
+            part.p = drop_path * number / max(depth - 1, 1)
+        for part in model.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
+            elif isinstance(part, SelfAttention):
+                part.dropout = 0.0
+
+    def draws_shape(self, pixels: Tensor) -> tuple[int, int]:
+        """The shape of the draws of a sample of `pixels` (B, T, C, H, W)."""
+        return self.model.timesformer.drop_path_shape(pixels.shape[1], *pixels.shape[3:])
+
+    def forward(self, pixels: Tensor, draws: Tensor) -> Tensor:
+        """Logits (B, K) in the dtype of the weights; `draws` float32 (B, layers, rows) of `drop_path_draws`."""
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self._bf16):
+            tokens = self.model.timesformer(pixels, drop_path_draws=draws).last_hidden_state[:, 0]
+        head = self.model.classifier
+        return head(tokens.to(head.weight.dtype))  # type: ignore[no-any-return]
+
+
+def losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each sample, (B,): cross-entropy for class numbers, else the mean over the classes' own."""
+    if targets.ndim == 1:
+        return F.cross_entropy(logits, targets, reduction="none")
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+
+
+class Trainer:
+    """Takes steps with a network that is on its device, in training mode.
+
+    It works on `micro_batch` samples at a time. If memory does not suffice, they become half as many; before it would
+    be one, gradient checkpointing goes on if it is `auto`. The optimisation stays the same.
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        optimiser: torch.optim.Optimizer,
+        *,
+        steps: int,
+        seed: int,
+        micro_batch: int,
+        checkpointing: Checkpointing = "auto",
+    ) -> None:
+        self.trainee = trainee
+        self.optimiser = optimiser
+        self.micro_batch = micro_batch
+        # Whether a step is not accounted for yet; an interruption may then leave only some weights changed.
+        self.updating = False
+        self._steps = steps
+        self._seed = seed
+        self._may_checkpoint = checkpointing == "auto"
+        self._parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        self._device = self._parameters[0].device
+        self.checkpointing = checkpointing == "on"
+
+    @property
+    def peak_rate(self) -> float:
+        """The rate of the head, at its highest."""
+        return max(float(group["peak"]) for group in self.optimiser.param_groups)
+
+    @property
+    def checkpointing(self) -> bool:
+        return self.trainee.model.timesformer.gradient_checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, on: bool) -> None:
+        self.trainee.model.timesformer.gradient_checkpointing = on
+
+    def step(self, batch: Batch, epoch: int, number: int) -> Step:
+        """Step `number` of the run, from 1, in an epoch, from 1.
+
+        If the loss or the gradient is not finite, no weight changes. `updating` is True from the first change on; the
+        caller sets it to False once the step is accounted for.
+
+        Raises:
+            DeviceError: the memory does not suffice for one sample.
+        """
+        begin = time.perf_counter()
+        rate = set_rate(self.optimiser, factor(number - 1, self._steps))
+        each = self._gradients(batch, epoch)
+        loss = float((each * _weights(batch).double()).sum() / _total(batch))
+        gradient = float(nn.utils.clip_grad_norm_(self._parameters, _CLIP))
+        suspects: tuple[str, ...] = ()
+        self.updating = True
+        if math.isfinite(loss) and math.isfinite(gradient):
+            self.optimiser.step()
+        else:
+            bad = [key for key, good in zip(batch.keys, each.isfinite().tolist(), strict=True) if not good]
+            suspects = tuple(dict.fromkeys(bad or batch.keys))
+        self.optimiser.zero_grad()
+        return Step(
+            epoch=epoch,
+            step=number,
+            loss=loss,
+            rate=rate,
+            gradient=gradient,
+            seconds=time.perf_counter() - begin,
+            memory=peak(str(self._device)),
+            suspects=suspects,
+        )
+
+    def _gradients(self, batch: Batch, epoch: int) -> Tensor:
+        """Add up the gradients of a batch; returns the losses of its samples, float64 (B,), on the CPU."""
+        while True:
+            try:
+                return self.accumulate(batch, epoch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = str(error).partition("\n")[0]
+            # Outside the handler, which would keep alive everything that the attempt allocated.
+            self._save_memory(message)
+
+    def accumulate(self, batch: Batch, epoch: int) -> Tensor:
+        """As `_gradients`, without a second attempt. Raises RuntimeError if the memory does not suffice."""
+        found = []
+        shape, weights, total = self.trainee.draws_shape(batch.pixels), _weights(batch), _total(batch)
+        for start in range(0, len(batch.keys), self.micro_batch):
+            part = slice(start, start + self.micro_batch)
+            draws = torch.from_numpy(drop_path_draws(self._seed, epoch, batch.keys[part], shape))
+            pixels, targets, weight = (t[part].to(self._device) for t in (batch.pixels, batch.targets, weights))
+            each = losses(self.trainee(pixels, draws.to(self._device)), targets)
+            ((each * weight).sum() / total).backward()
+            found.append(each.detach())
+        return torch.cat(found).double().cpu()
+
+    def _save_memory(self, message: str) -> None:
+        """Go on with less memory. Raises DeviceError if nothing is left to save."""
+        self.optimiser.zero_grad()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.micro_batch <= 2 and not self.checkpointing and self._may_checkpoint:
+            self.checkpointing = True
+        elif self.micro_batch > 1:
+            self.micro_batch //= 2
+        else:
+            raise DeviceError(
+                f"{self._device}: one clip at a time does not fit into the memory ({message}); try `method=last`, or "
+                "fewer frames with `num_frames`"
+            )
+
+
+def _weights(batch: Batch) -> Tensor:
+    return torch.ones(len(batch.keys)) if batch.weights is None else batch.weights
+
+
+def _total(batch: Batch) -> float:
+    return len(batch.keys) if batch.total is None else batch.total
