@@ -101,9 +101,8 @@ class Store:
 
     def _size(self) -> int:
         """Bytes of the last checkpoint."""
-        states = [value for state in self._optimiser.state.values() for value in state.values()]
-        tensors = [*self._model.state_dict().values(), *(value for value in states if isinstance(value, torch.Tensor))]
-        return sum(tensor.nbytes for tensor in tensors) + _MARGIN
+        moments = [tensor for state in self._optimiser.state.values() for tensor in state.values()]
+        return sum(int(tensor.nbytes) for tensor in [*self._model.state_dict().values(), *moments]) + _MARGIN
 
     def _restore(self) -> Progress:
         """Give network and optimiser their state of the last checkpoint. Raises OutputError."""

@@ -86,8 +86,8 @@ class Trainee(nn.Module):
         self._bf16 = bf16
         depth = len(model.timesformer.encoder.layer)
         paths = [part for part in model.modules() if isinstance(part, DropPath)]
-        for number, part in enumerate(paths):
-            part.p = drop_path * number / max(depth - 1, 1)
+        for number, path in enumerate(paths):
+            path.p = drop_path * number / max(depth - 1, 1)
         for part in model.modules():
             if isinstance(part, nn.Dropout):
                 part.p = 0.0
