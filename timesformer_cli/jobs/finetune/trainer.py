@@ -137,7 +137,7 @@ class Trainer:
         self.updating = False
         self._steps = steps
         self._seed = seed
-        self._may_checkpoint = checkpointing == "auto"
+        self.may_checkpoint = checkpointing == "auto"
         self._parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self._device = self._parameters[0].device
         self.checkpointing = checkpointing == "on"
@@ -166,7 +166,7 @@ class Trainer:
         """
         begin = time.perf_counter()
         rate = set_rate(self.optimiser, factor(number - 1, self._steps))
-        each = self._gradients(batch, epoch)
+        each = self.gradients(batch, epoch)
         loss = float((each * _weights(batch).double()).sum() / _total(batch))
         gradient = float(nn.utils.clip_grad_norm_(self._parameters, _CLIP))
         suspects: tuple[str, ...] = ()
@@ -188,7 +188,7 @@ class Trainer:
             suspects=suspects,
         )
 
-    def _gradients(self, batch: Batch, epoch: int) -> Tensor:
+    def gradients(self, batch: Batch, epoch: int) -> Tensor:
         """Add up the gradients of a batch; returns the losses of its samples, float64 (B,), on the CPU."""
         while True:
             try:
@@ -201,7 +201,7 @@ class Trainer:
             self._save_memory(message)
 
     def accumulate(self, batch: Batch, epoch: int) -> Tensor:
-        """As `_gradients`, without a second attempt. Raises RuntimeError if the memory does not suffice."""
+        """As `gradients`, without a second attempt. Raises RuntimeError if the memory does not suffice."""
         found = []
         shape, weights, total = self.trainee.draws_shape(batch.pixels), _weights(batch), _total(batch)
         for start in range(0, len(batch.keys), self.micro_batch):
@@ -218,7 +218,7 @@ class Trainer:
         self.optimiser.zero_grad()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        if self.micro_batch <= 2 and not self.checkpointing and self._may_checkpoint:
+        if self.micro_batch <= 2 and not self.checkpointing and self.may_checkpoint:
             self.checkpointing = True
         elif self.micro_batch > 1:
             self.micro_batch //= 2
