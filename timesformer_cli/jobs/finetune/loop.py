@@ -156,6 +156,6 @@ def _not_finite(step: Step, rate: float) -> TrainingError:
     more = f" and {len(step.suspects) - 3:,} more" if len(step.suspects) > 3 else ""
     return TrainingError(
         f"step {step.step:,}: the loss or its gradient was not finite in {_MOST_SKIPPED} steps in a row, the last with "
-        f"{shown}{more}; the last checkpoint is kept; try a tenth of the learning rate, `lr={rate / 10:.1g}`, or "
-        "leave these videos out"
+        f"{shown}{more}; the last checkpoint is kept; try a learning rate of {rate / 10:.1g}, a tenth, or leave "
+        "these videos out"
     )

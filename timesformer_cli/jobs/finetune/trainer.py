@@ -189,7 +189,11 @@ class Trainer:
         )
 
     def gradients(self, batch: Batch, epoch: int) -> Tensor:
-        """Add up the gradients of a batch; returns the losses of its samples, float64 (B,), on the CPU."""
+        """Add up the gradients of a batch; returns the losses of its samples, float64 (B,), on the CPU.
+
+        Raises:
+            DeviceError: the memory does not suffice for one sample.
+        """
         while True:
             try:
                 return self.accumulate(batch, epoch)
