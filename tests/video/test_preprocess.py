@@ -14,7 +14,7 @@ from testing.clips import SIZES, noise
 from timesformer_cli.flow import Frames
 from timesformer_cli.specs import PreprocessSpec
 from timesformer_cli.video import preprocess
-from timesformer_cli.video.preprocess import crop_names, make_views
+from timesformer_cli.video.preprocess import centred, crop_names, draw_framing, make_view, make_views
 
 # PyTorch's kernel fuses multiplications and additions that NumPy rounds apart: a few units in the last place.
 FLOAT_TOLERANCE = 2e-6
@@ -240,3 +240,66 @@ def test_views_go_clip_by_clip() -> None:
     clips = [noise(50, 40, seed=1), noise(50, 40, seed=2)]
     both = make_views(clips, spec)
     np.testing.assert_array_equal(both, np.concatenate([make_views([clip], spec) for clip in clips]))
+
+
+RESIZES = ["float", "antialias", "opencv"]
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("shape", SIZES)
+def test_the_centred_view_is_the_plain_one(shape: tuple[int, int], resize: str) -> None:
+    clip = noise(*shape)
+    for spec in (
+        PreprocessSpec(size=(32, 48), short_side=40, resize=resize),
+        PreprocessSpec(size=(32, 48), short_side=40, crops=3, resize=resize),
+        PreprocessSpec(size=(32, 48), short_side=40, stretch=(36, 50), resize=resize),
+        PreprocessSpec(size=(32, 32), short_side=32, channel_order="gray", mean=(0.5,), std=(0.2,), resize=resize),
+    ):
+        expected = make_views([clip], spec)[crop_names(*shape, spec).index("center")]
+        framing = centred(*shape, spec)
+        view = make_view(clip, spec, framing)
+        assert view.flags.c_contiguous
+        np.testing.assert_array_equal(view, expected)
+        mirrored = make_view(clip, spec, framing._replace(mirrored=True))
+        assert mirrored.flags.c_contiguous
+        np.testing.assert_array_equal(mirrored[..., ::-1], expected)
+
+
+@given(
+    st.integers(1, 2000),
+    st.integers(1, 2000),
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.sampled_from(RESIZES),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_random_crops_are_inside(
+    width: int, height: int, size: tuple[int, int], resize: str, stretched: bool, seed: int
+) -> None:
+    stretch = size if stretched else None
+    spec = PreprocessSpec(size=size, short_side=min(size), stretch=stretch, resize=resize)
+    framing = draw_framing(width, height, spec, np.random.default_rng(seed))
+    assert 0 <= framing.top <= framing.resized[0] - size[0]
+    assert 0 <= framing.left <= framing.resized[1] - size[1]
+    assert framing == draw_framing(width, height, spec, np.random.default_rng(seed))
+    if stretched or size[0] == size[1]:
+        assert round(min(size) * 256 / 224) <= min(framing.resized) <= round(min(size) * 320 / 224)
+
+
+def test_random_sizes_and_crops_take_all_of_the_range() -> None:
+    spec = PreprocessSpec(size=(28, 28), short_side=28)
+    generator = np.random.default_rng(0)
+    drawn = [draw_framing(64, 32, spec, generator) for _ in range(3000)]
+    assert {framing.resized for framing in drawn} == {(side, 2 * side) for side in range(32, 41)}
+    assert {framing.top for framing in drawn if framing.resized == (32, 64)} == set(range(5))
+    assert {framing.left for framing in drawn if framing.resized == (32, 64)} == set(range(37))
+
+
+def test_a_random_view_is_a_crop_of_the_resized_frames() -> None:
+    clip = noise(90, 70)
+    spec = PreprocessSpec(size=(56, 56), short_side=56)
+    framing = draw_framing(90, 70, spec, np.random.default_rng(3))
+    x = (torch.from_numpy(clip.pixels).permute(0, 3, 1, 2) / 255 - 0.45) / 0.225
+    resized = F.interpolate(x, size=framing.resized, mode="bilinear", align_corners=False).numpy()
+    expected = resized[..., framing.top :, framing.left :][..., :56, :56]
+    np.testing.assert_allclose(make_view(clip, spec, framing), expected, rtol=0, atol=FLOAT_TOLERANCE)

@@ -14,7 +14,7 @@ from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import VideoInfo
 from timesformer_cli.specs import SamplingSpec, Timeline
 from timesformer_cli.video import sampling
-from timesformer_cli.video.sampling import MAX_AUTO_CLIPS, plan
+from timesformer_cli.video.sampling import MAX_AUTO_CLIPS, draw, plan
 
 
 def video(frames: int, fps: float, mp4: bool = True) -> VideoInfo:
@@ -429,3 +429,71 @@ class TestParts:
     def test_have_no_timeline(self) -> None:
         with pytest.raises(ValueError, match="a timeline of a part"):
             plan(video(100, 10), window("8x1"), Timeline(length=1.0), part=(1.0, 2.0))
+
+
+METHODS = st.sampled_from(["window", "strided", "segments", "uniform"])
+
+
+def random_specs() -> st.SearchStrategy[SamplingSpec]:
+    return st.builds(
+        SamplingSpec,
+        num_frames=st.sampled_from([1, 2, 8, 16]),
+        method=METHODS,
+        stride=st.sampled_from([0.5, 1, 4, 32]),
+        fps=st.sampled_from([None, 12.0, 30.0]),
+        overrun=st.sampled_from(["repeat", "loop"]),
+        placement=st.sampled_from(["first", "middle"]),
+    )
+
+
+@given(LENGTHS, RATES, random_specs(), st.integers(0, 2**32), st.booleans())
+def test_a_random_clip_is_one_of_the_recipe_s(
+    frames: int, fps: float, spec: SamplingSpec, seed: int, part: bool
+) -> None:
+    info = video(frames, fps)
+    # From a quarter of the video on to before three quarters of it, with a frame at least.
+    first, last = (frames // 4, max(frames * 3 // 4, frames // 4 + 1)) if part else (0, frames)
+    where = (info.times[first], (last - 0.5) / fps) if part else (None, None)
+    drawn = draw(info, spec, np.random.default_rng(seed), part=where)
+    assert drawn.clips.shape == (1, spec.num_frames)
+    assert drawn.clips.dtype == np.int64
+    (numbers,) = drawn.clips
+    assert first <= numbers.min() <= numbers.max() < last
+    (plain,) = plan(info, replace(spec, clips=1), part=where)
+    assert (drawn.start, drawn.end) == (plain.start, plain.end)
+    if spec.overrun == "repeat":
+        assert (np.diff(numbers) >= 0).all()
+    if spec.method in ("window", "strided"):
+        # The clip at the first frame, moved; or that clip, if it reaches the last frame.
+        (at_start,) = plan(info, replace(spec, clips=1, placement="first"), part=where)
+        if at_start.clips.max() < last - 1:
+            assert len(set((numbers - at_start.clips[0]).tolist())) == 1
+        elif len(set(at_start.clips[0].tolist())) == spec.num_frames > 1:
+            np.testing.assert_array_equal(drawn.clips, at_start.clips)
+
+
+@pytest.mark.parametrize("method", ["window", "strided", "segments", "uniform"])
+def test_random_clips_take_every_frame_that_they_can(method: str) -> None:
+    spec = SamplingSpec(num_frames=4, method=method, stride=2, fps=None)
+    generator = np.random.default_rng(0)
+    drawn = np.stack([draw(video(20, 30), spec, generator).clips[0] for _ in range(500)])
+    if method in ("window", "strided"):
+        reach = {"window": 8, "strided": 7}[method]
+        assert set(drawn[:, 0].tolist()) == set(range(20 - reach + 1))
+        assert drawn[:, -1].max() == 19
+    else:
+        edges = {"segments": [0, 5, 10, 14, 19], "uniform": [0, 5, 10, 15, 20]}[method]
+        for column, (start, end) in zip(drawn.T, pairwise(edges), strict=True):
+            assert set(column.tolist()) == set(range(start, end + (method == "segments")))
+
+
+def test_the_same_generator_draws_the_same_clip() -> None:
+    spec = SamplingSpec(num_frames=8, stride=4)
+    one, same, other = (draw(video(900, 30), spec, np.random.default_rng(seed)).clips for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_no_random_clip_of_a_part_without_frames() -> None:
+    with pytest.raises(VideoError, match="no frame in the part"):
+        draw(video(30, 10), SamplingSpec(num_frames=8), np.random.default_rng(0), part=(5.0, 6.0))

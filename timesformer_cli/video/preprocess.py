@@ -35,18 +35,80 @@ def make_views(clips: Sequence[Frames], spec: PreprocessSpec, *, levels: bool = 
     if levels and spec.resize == "float":
         return to_levels(make_views(clips, spec), spec)
     first = clips[0].pixels
-    channels = _channels(spec, levels)
-    cut = {"float": _cut_float, "antialias": _cut_antialias, "opencv": _cut_opencv}[spec.resize]
     crops_each = len(crop_names(first.shape[2], first.shape[1], spec))
-    dtype = np.uint8 if levels else np.float32
-    views: Pixels = np.empty((len(clips), crops_each, len(first), len(channels), *spec.size), dtype)
+    views = _empty((len(clips), crops_each, len(first)), spec, levels)
     for clip, clip_views in zip(clips, views, strict=True):
         height, width = clip.pixels.shape[1:3]
         resized = _resized(height, width, spec)
-        crops = _crops(*resized, spec)
-        for number, frame in enumerate(clip.pixels):
-            cut(frame, resized, crops, spec, channels, clip_views[:, number])
+        _cut(clip, resized, _crops(*resized, spec), spec, clip_views, levels)
     return views.reshape(-1, *views.shape[2:])
+
+
+class Framing(NamedTuple):
+    """The part of each frame that one view shows, for training.
+
+    `resized` (height, width) is the size to which frames are resized; the crop begins at row `top` and column `left` of
+    that. `mirrored`: left and right are exchanged in the crop.
+    """
+
+    resized: tuple[int, int]
+    top: int
+    left: int
+    mirrored: bool = False
+
+
+def centred(width: int, height: int, spec: PreprocessSpec) -> Framing:
+    """The framing of the centre crop that `make_views` makes of upright frames of `width` x `height` pixels."""
+    resized = _resized(height, width, spec)
+    _, top, left = next(crop for crop in _crops(*resized, spec) if crop.name == "center")
+    return Framing(resized, top, left)
+
+
+def draw_framing(width: int, height: int, spec: PreprocessSpec, generator: np.random.Generator) -> Framing:
+    """A random size, and a random crop of it, for upright frames of `width` x `height` pixels.
+
+    The shorter side becomes 256 to 320 pixels long for a crop of 224, and as much longer than other crops. Frames that
+    `spec` stretches are stretched to a random size, each of its sides in this proportion to the crop.
+    """
+    side = min(spec.size)
+    short_side = int(generator.integers(round(side * 256 / 224), round(side * 320 / 224), endpoint=True))
+    if spec.stretch is None:
+        resized = _resized(height, width, spec, short_side)
+    else:
+        resized = (round(spec.size[0] * short_side / side), round(spec.size[1] * short_side / side))
+    top, left = (int(generator.integers(resized[axis] - spec.size[axis] + 1)) for axis in range(2))
+    return Framing(resized, top, left)
+
+
+def make_view(clip: Frames, spec: PreprocessSpec, framing: Framing) -> NDArray[np.float32]:
+    """Network input of one view of a clip of T frames: contiguous float32 (T, C, H, W), normalised.
+
+    With the framing of `centred`, it is the centre crop that `make_views` makes, to the bit.
+    """
+    view = _empty((1, len(clip.pixels)), spec, levels=False)
+    crop = _Crop("center", framing.top, framing.left)
+    _cut(clip, framing.resized, [crop], spec, view, levels=False)
+    return np.ascontiguousarray(mirrored(view[0]) if framing.mirrored else view[0])
+
+
+def mirrored(views: Pixels) -> Pixels:
+    """The same views (..., H, W) with left and right exchanged, without a copy."""
+    return views[..., ::-1]
+
+
+def _empty(shape: tuple[int, ...], spec: PreprocessSpec, levels: bool) -> Pixels:
+    """Room for views (*shape, C, H, W)."""
+    return np.empty((*shape, len(spec.mean), *spec.size), np.uint8 if levels else np.float32)
+
+
+def _cut(
+    clip: Frames, resized: tuple[int, int], crops: list[_Crop], spec: PreprocessSpec, out: Pixels, levels: bool
+) -> None:
+    """Write the crops of all frames of a clip to `out` (crops, T, C, H, W)."""
+    cut = {"float": _cut_float, "antialias": _cut_antialias, "opencv": _cut_opencv}[spec.resize]
+    channels = _channels(spec, levels)
+    for number, frame in enumerate(clip.pixels):
+        cut(frame, resized, crops, spec, channels, out[:, number])
 
 
 def to_levels(views: Pixels, spec: PreprocessSpec) -> NDArray[np.uint8]:
@@ -78,15 +140,17 @@ def crop_names(width: int, height: int, spec: PreprocessSpec) -> tuple[CropName,
     return tuple(crop.name for crop in _crops(*_resized(height, width, spec), spec))
 
 
-def _resized(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
-    """The height and width to which a frame is resized before it is cropped."""
-    if spec.stretch is not None:
-        return spec.stretch
+def _resized(height: int, width: int, spec: PreprocessSpec, short_side: int | None = None) -> tuple[int, int]:
+    """The height and width to which a frame is resized before it is cropped; `short_side` replaces that of `spec`."""
+    if short_side is None:
+        if spec.stretch is not None:
+            return spec.stretch
+        short_side = spec.short_side
     portrait = height > width
     short, long = sorted((height, width))
     # A crop that is not square may need more than `short_side`; the published crops never do.
     crop_short, crop_long = (spec.size[1], spec.size[0]) if portrait else spec.size
-    new_short = max(spec.short_side, crop_short, math.ceil(crop_long * short / long))
+    new_short = max(short_side, crop_short, math.ceil(crop_long * short / long))
     # The pipelines round the same length differently, which can make a difference of one pixel.
     if new_short == short:
         new_long = long

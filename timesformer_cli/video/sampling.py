@@ -51,7 +51,28 @@ def plan(info: VideoInfo, spec: SamplingSpec, timeline: Timeline | None = None, 
     ]
 
 
-def _part(info: VideoInfo, spec: SamplingSpec, start: float | None, end: float | None) -> Span:
+def draw(info: VideoInfo, spec: SamplingSpec, generator: np.random.Generator, *, part: Part = WHOLE) -> Span:
+    """A random clip of a video, or of the `part` of it, for training: a span with frame numbers int64 (1, T).
+
+    Frames are as far apart as in the clips of `plan`: `window` and `strided` clips begin at a random frame from which
+    they fit, and otherwise at the first. `segments` takes a random frame of each part instead of its middle, and
+    `uniform` one instead of its first. The number of clips and the placement in `spec` have no effect.
+
+    Raises:
+        VideoError: `decode` for a part without frames.
+    """
+    if part != WHOLE:
+        return _part(info, spec, *part, generator)
+    return Span(start=0.0, end=info.duration, clips=_clips(info, spec, generator))
+
+
+def _part(
+    info: VideoInfo,
+    spec: SamplingSpec,
+    start: float | None,
+    end: float | None,
+    generator: np.random.Generator | None = None,
+) -> Span:
     """The part from `start` to `end`, as in `Span`. Raises VideoError if it has no frame."""
     first, last = _frames_between(
         info,
@@ -66,7 +87,7 @@ def _part(info: VideoInfo, spec: SamplingSpec, start: float | None, end: float |
     return Span(
         start=info.start if start is None else start,
         end=info.start + info.duration if end is None else end,
-        clips=_clips_of(info, spec, first, last),
+        clips=_clips_of(info, spec, first, last, generator),
     )
 
 
@@ -86,26 +107,40 @@ def _frames_between(info: VideoInfo, start: float, end: float) -> tuple[int, int
     return first, last
 
 
-def _clips_of(info: VideoInfo, spec: SamplingSpec, first: int, last: int) -> NDArray[np.int64]:
+def _clips_of(
+    info: VideoInfo, spec: SamplingSpec, first: int, last: int, generator: np.random.Generator | None = None
+) -> NDArray[np.int64]:
     """The clips of the frames from number `first` to before `last`."""
-    clips: NDArray[np.int64] = first + _clips(replace(info, times=info.times[first:last]), spec)
+    clips: NDArray[np.int64] = first + _clips(replace(info, times=info.times[first:last]), spec, generator)
     return clips
 
 
-def _clips(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
-    """Frame numbers int64 (C, T) of a video, or of a part of one counted from its first frame."""
-    if spec.method == "window":
-        clips = _windows(info, spec)
-    elif spec.method == "strided":
-        clips = _strided(info, spec)
+def _clips(info: VideoInfo, spec: SamplingSpec, generator: np.random.Generator | None = None) -> NDArray[np.int64]:
+    """Frame numbers int64 (C, T) of a video, or of a part of one counted from its first frame.
+
+    With a `generator`, a random clip.
+    """
+    if spec.method in ("window", "strided"):
+        taken = _windows if spec.method == "window" else _strided
+        clips = taken(info, spec) if generator is None else _moved(info, taken(info, _first(spec)), generator)
     elif spec.method == "segments":
-        clips = _segments(info, spec)
+        clips = _segments(info, spec, generator)
     else:
-        # The rule of transformers' video-classification pipeline since version 5.
-        clips = np.arange(spec.num_frames, dtype=np.int64) * info.num_frames // spec.num_frames
+        clips = _uniform(info, spec, generator)
     frames = info.num_frames
     clips = clips % frames if spec.overrun == "loop" else np.clip(clips, 0, frames - 1)
     return np.atleast_2d(clips)
+
+
+def _first(spec: SamplingSpec) -> SamplingSpec:
+    """The same, with one clip, at the first frame."""
+    return replace(spec, clips=1, placement="first")
+
+
+def _moved(info: VideoInfo, clip: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """The `clip` at the first frame, moved to a random frame from which it fits; where it is if there is none."""
+    moved: NDArray[np.int64] = clip + generator.integers(max(info.num_frames - int(clip.max()), 1))
+    return moved
 
 
 def _source_frames(frames: float, info: VideoInfo, spec: SamplingSpec) -> float:
@@ -190,21 +225,33 @@ def _strided(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
     return clips
 
 
-def _segments(info: VideoInfo, spec: SamplingSpec) -> NDArray[np.int64]:
-    """The middle frame of each of `num_frames` equal parts, as the original reads Something-Something.
+def _segments(info: VideoInfo, spec: SamplingSpec, generator: np.random.Generator | None = None) -> NDArray[np.int64]:
+    """The middle frame of each of `num_frames` equal parts, as the original reads Something-Something; or a random one.
 
     It reads images that FFmpeg has extracted at `fps` frames per second.
     """
     if spec.fps is None:
-        return _middles(info.num_frames, spec.num_frames)
+        return _within_parts(info.num_frames, spec.num_frames, generator)
     ends = _constant_rate(info, spec.fps)
-    return np.searchsorted(ends, _middles(int(ends[-1]), spec.num_frames), side="right").astype(np.int64)
+    numbers = _within_parts(int(ends[-1]), spec.num_frames, generator)
+    return np.searchsorted(ends, numbers, side="right").astype(np.int64)
 
 
-def _middles(frames: int, count: int) -> NDArray[np.int64]:
-    # np.round rounds halves to even, and the original relies on it.
+def _within_parts(frames: int, count: int, generator: np.random.Generator | None) -> NDArray[np.int64]:
+    # np.round rounds halves to even, and the original relies on it. A part has both of its edges.
     edges = np.round((frames - 1) / count * np.arange(count + 1)).astype(np.int64)
-    return (edges[:-1] + edges[1:]) // 2
+    if generator is None:
+        return (edges[:-1] + edges[1:]) // 2
+    return generator.integers(edges[:-1], edges[1:], endpoint=True)
+
+
+def _uniform(info: VideoInfo, spec: SamplingSpec, generator: np.random.Generator | None = None) -> NDArray[np.int64]:
+    """The first frame of each of `num_frames` equal parts of the video; or a random one."""
+    # The rule of transformers' video-classification pipeline since version 5.
+    starts = np.arange(spec.num_frames + 1, dtype=np.int64) * info.num_frames // spec.num_frames
+    if generator is None:
+        return starts[:-1]
+    return generator.integers(starts[:-1], np.maximum(starts[1:], starts[:-1] + 1))
 
 
 def _constant_rate(info: VideoInfo, fps: float) -> NDArray[np.int64]:
