@@ -14,7 +14,7 @@ from testing.clips import SIZES, noise
 from timesformer_cli.flow import Frames
 from timesformer_cli.specs import PreprocessSpec
 from timesformer_cli.video import preprocess
-from timesformer_cli.video.preprocess import centred, crop_names, draw_framing, make_view, make_views
+from timesformer_cli.video.preprocess import crop_names, draw_framing, framings, make_view, make_views
 
 # PyTorch's kernel fuses multiplications and additions that NumPy rounds apart: a few units in the last place.
 FLOAT_TOLERANCE = 2e-6
@@ -247,7 +247,7 @@ RESIZES = ["float", "antialias", "opencv"]
 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("shape", SIZES)
-def test_the_centred_view_is_the_plain_one(shape: tuple[int, int], resize: str) -> None:
+def test_plain_views_are_a_special_case(shape: tuple[int, int], resize: str) -> None:
     clip = noise(*shape)
     for spec in (
         PreprocessSpec(size=(32, 48), short_side=40, resize=resize),
@@ -255,14 +255,13 @@ def test_the_centred_view_is_the_plain_one(shape: tuple[int, int], resize: str) 
         PreprocessSpec(size=(32, 48), short_side=40, stretch=(36, 50), resize=resize),
         PreprocessSpec(size=(32, 32), short_side=32, channel_order="gray", mean=(0.5,), std=(0.2,), resize=resize),
     ):
-        expected = make_views([clip], spec)[crop_names(*shape, spec).index("center")]
-        framing = centred(*shape, spec)
-        view = make_view(clip, spec, framing)
-        assert view.flags.c_contiguous
-        np.testing.assert_array_equal(view, expected)
-        mirrored = make_view(clip, spec, framing._replace(mirrored=True))
-        assert mirrored.flags.c_contiguous
-        np.testing.assert_array_equal(mirrored[..., ::-1], expected)
+        for expected, framing in zip(make_views([clip], spec), framings(*shape, spec), strict=True):
+            view = make_view(clip, spec, framing)
+            assert view.flags.c_contiguous
+            np.testing.assert_array_equal(view, expected)
+            mirrored = make_view(clip, spec, framing._replace(mirrored=True))
+            assert mirrored.flags.c_contiguous
+            np.testing.assert_array_equal(mirrored[..., ::-1], expected)
 
 
 @given(

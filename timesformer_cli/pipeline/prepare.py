@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice, zip_longest
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from timesformer_cli.video.preprocess import crop_names, make_views
 from timesformer_cli.video.reader import VideoReader, open_video
 from timesformer_cli.video.render import thumbnail
 from timesformer_cli.video.sampling import plan
+
+T = TypeVar("T")
 
 # Frames in the thumbnail of a video; the thumbnail of a timeline's segment has one.
 _THUMBNAIL_FRAMES = 4
@@ -174,38 +177,58 @@ def prepare_all(
         prepare_spans, recipe=recipe, timeline=timeline, thumbnails=thumbnails, hashes=hashes, levels=levels
     )
     task = partial(_carried, spans=spans, reading=reading)
+    with read_ahead(task, items, workers=workers, limits=limits) as results:
+        yield (result and _received(*result) for result in results)
+
+
+@contextmanager
+def read_ahead(
+    task: Task[T], items: Iterable[T], *, workers: int, limits: Limits
+) -> Iterator[Iterator[tuple[T, Done | VideoError] | None]]:
+    """What `task` makes of each item, as `Pool.results_and_pauses` gives it, by `workers` processes or here.
+
+    They begin as soon as the context is entered.
+    """
     if workers == 0:
         yield _one_by_one(items, task)
         return
     with Pool(task, items, workers=workers, limits=limits, room=_ROOM) as pool:
-        yield (result and _received(*result) for result in pool.results_and_pauses())
+        yield pool.results_and_pauses()
 
 
-def _one_by_one(items: Iterable[Item], task: Task[Item]) -> Iterator[Prepared | None]:
+def _one_by_one(items: Iterable[T], task: Task[T]) -> Iterator[tuple[T, Done | VideoError] | None]:
     for item in items:
         try:
             for done in task(item, available_cores()):
-                yield _received(item, done)
+                yield item, done
                 yield None
         except VideoError as error:
-            yield _received(item, error)
+            yield item, error
         except MemoryError:
-            yield Failure(item, "too_large", OUT_OF_MEMORY)
+            yield item, VideoError("too_large", OUT_OF_MEMORY)
+
+
+@contextmanager
+def odd_errors(item: Item) -> Iterator[None]:
+    """Turn what nobody foresaw into a VideoError: one odd file in a million must not stop a run of days.
+
+    Even if the bug is ours.
+    """
+    try:
+        yield
+    except (TimesformerError, MemoryError):
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".replace(item.location, item.path).split())
+        raise VideoError("crash", f"reading it failed unexpectedly ({what}); please report it") from error
 
 
 def _carried(item: Item, threads: int, spans: Callable[..., Generator[Views]], reading: Reading) -> Generator[Done]:
     """`prepare_spans` in a worker. The item itself is not sent back: the main process has it."""
-    reading = replace(reading, threads=threads)
-    try:
-        for views in spans(item, reading=reading):
+    with odd_errors(item):
+        for views in spans(item, reading=replace(reading, threads=threads)):
             beside = views.info, views.span, views.labels, views.thumbnail, views.hashes
             yield Done(beside, views.pixels, views.more)
-    except (TimesformerError, MemoryError):
-        raise
-    except Exception as error:
-        # One odd file in a million must not stop a run of days, even if the bug is ours.
-        what = " ".join(f"{type(error).__name__}: {error}".replace(item.location, item.path).split())
-        raise VideoError("crash", f"reading it failed unexpectedly ({what}); please report it") from error
 
 
 def _received(item: Item, answer: Done | VideoError) -> Prepared:

@@ -57,11 +57,10 @@ class Framing(NamedTuple):
     mirrored: bool = False
 
 
-def centred(width: int, height: int, spec: PreprocessSpec) -> Framing:
-    """The framing of the centre crop that `make_views` makes of upright frames of `width` x `height` pixels."""
+def framings(width: int, height: int, spec: PreprocessSpec) -> list[Framing]:
+    """Those of the crops that `make_views` makes, in order, of upright frames of `width` x `height` pixels."""
     resized = _resized(height, width, spec)
-    _, top, left = next(crop for crop in _crops(*resized, spec) if crop.name == "center")
-    return Framing(resized, top, left)
+    return [Framing(resized, crop.top, crop.left) for crop in _crops(*resized, spec)]
 
 
 def draw_framing(width: int, height: int, spec: PreprocessSpec, generator: np.random.Generator) -> Framing:
@@ -83,7 +82,7 @@ def draw_framing(width: int, height: int, spec: PreprocessSpec, generator: np.ra
 def make_view(clip: Frames, spec: PreprocessSpec, framing: Framing) -> NDArray[np.float32]:
     """Network input of one view of a clip of T frames: contiguous float32 (T, C, H, W), normalised.
 
-    With the framing of `centred`, it is the centre crop that `make_views` makes, to the bit.
+    With a framing of `framings`, it is the view that `make_views` makes, to the bit.
     """
     view = _empty((1, len(clip.pixels)), spec, levels=False)
     crop = _Crop("center", framing.top, framing.left)
