@@ -49,9 +49,11 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def encoded(items: list[Item], checkpoint: Checkpoint, folder: Path) -> list[Features | Failure]:
+def encoded(
+    items: list[Item], checkpoint: Checkpoint, folder: Path, *, mirrored: bool = False
+) -> list[Features | Failure]:
     provenance = provenance_of(checkpoint, None, precision="fp32", frame_rate=30.0)
-    return encode(items, checkpoint, RUN, folder, provenance, SILENT)
+    return encode(items, checkpoint, RUN, folder, provenance, SILENT, mirrored=mirrored)
 
 
 def test_features_are_the_input_of_the_head(tmp_path: Path, checkpoint: Checkpoint, items: list[Item]) -> None:
@@ -63,6 +65,22 @@ def test_features_are_the_input_of_the_head(tmp_path: Path, checkpoint: Checkpoi
     np.testing.assert_allclose(first.rows, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(first.mean, expected.mean(axis=0), rtol=1e-5, atol=1e-6)
     assert first.hashes.shape == (8,)
+
+
+def test_mirrored_features_are_those_of_mirrored_views(
+    tmp_path: Path, checkpoint: Checkpoint, items: list[Item], read: list[str]
+) -> None:
+    plain, *_ = encoded(items, checkpoint, tmp_path / "features")
+    for _ in range(2):
+        first, *_ = encoded(items, checkpoint, tmp_path / "mirrored", mirrored=True)
+    assert len(read) == 2 * len(items)
+    assert isinstance(plain, Features)
+    assert isinstance(first, Features)
+    views = prepare(items[0], checkpoint.recipe).pixels[..., ::-1]
+    expected = RUN.open(checkpoint, output="embedding")(np.ascontiguousarray(views))
+    np.testing.assert_allclose(first.rows, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(first.rows - plain.rows).max() > 1e-3
+    np.testing.assert_array_equal(first.hashes, plain.hashes)
 
 
 def test_nothing_is_read_twice(tmp_path: Path, checkpoint: Checkpoint, items: list[Item], read: list[str]) -> None:

@@ -15,6 +15,10 @@ from timesformer_cli.video.sampling import draw, plan
 
 Augment = Literal["none", "light"]
 
+# auto: if both names and measurement allow it; swap: likewise, with the labels of pairs such as "left" and "right"
+# exchanged in mirrored videos.
+Flip = Literal["auto", "on", "off", "swap"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:

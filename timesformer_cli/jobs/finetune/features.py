@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,13 @@ from timesformer_cli.results.journal import read_records
 from timesformer_cli.results.logits import pack, unpack
 from timesformer_cli.results.record import Record, head_of, identity, json_line
 from timesformer_cli.results.settings import Provenance, differences
+from timesformer_cli.runtimes.ports import Scorer
 from timesformer_cli.shapes import Maybe, anything, each, number, or_none, string, whole
 from timesformer_cli.shapes import record as shape
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.text import duration
 from timesformer_cli.video.addresses import is_address, local_path
+from timesformer_cli.video.preprocess import mirrored as mirror
 
 # Videos that are read to measure the time.
 _TRIED = 8
@@ -81,10 +84,13 @@ def encode(
     folder: Path,
     provenance: Provenance,
     report: Reporter,
+    *,
+    mirrored: bool = False,
 ) -> list[Features | Failure]:
     """The features of each of `items`, in order; what `folder` holds is not made again.
 
-    Features of other settings than `provenance` are dropped. Videos that failed are tried again.
+    Features of other settings than `provenance` are dropped. Videos that failed are tried again. With `mirrored`, they
+    are those of the mirror images of the videos, which need a folder of their own.
 
     Raises:
         TimesformerError: as `score_all`; or the folder cannot be written.
@@ -94,16 +100,26 @@ def encode(
         places = [place for place, kept in enumerate(found) if kept is None]
         if places:
             left = [items[place] for place in places]
+            opened = partial(_mirroring, checkpoint, run, report) if mirrored else None
             with (
-                score_all(left, checkpoint, run, hashes=True, output="embedding", tell=report.note) as scored,
+                score_all(
+                    left, checkpoint, run, hashes=True, output="embedding", tell=report.note, opened=opened
+                ) as scored,
                 report.progress(len(left)) as meter,
             ):
                 for place, answer in zip(places, _kept(scored, cache, meter, report), strict=True):
                     found[place] = answer
             before = f"; {len(items) - len(left):,} read before" if len(left) < len(items) else ""
             speed = rate(len(left), meter.seconds, "videos ")
-            report.note(f"read {len(left):,} videos in {duration(meter.seconds)}, {speed}{before}")
+            how = " mirrored" if mirrored else ""
+            report.note(f"read {len(left):,}{how} videos in {duration(meter.seconds)}, {speed}{before}")
         return [answer for answer in found if answer is not None]
+
+
+def _mirroring(checkpoint: Checkpoint, run: RunOptions, report: Reporter) -> Scorer:
+    """A scorer of the mirror images of views."""
+    scorer = run.open(checkpoint, report.note, "embedding")
+    return lambda views: scorer(np.ascontiguousarray(mirror(views)))
 
 
 def seconds_for(items: Sequence[Item], checkpoint: Checkpoint, run: RunOptions, report: Reporter) -> float:
