@@ -1,5 +1,7 @@
 """Batches for training: the same bytes whoever reads them, in order, and nothing in place of a failure."""
 
+import signal
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from timesformer_cli.jobs.finetune.batches import ALL, Batch, Schedule, Share, r
 from timesformer_cli.jobs.finetune.randomness import generator_of
 from timesformer_cli.pipeline.prepare import prepare
 from timesformer_cli.pipeline.run import RunOptions
+from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.specs import PreprocessSpec, Recipe, SamplingSpec
 
 RECIPE = Recipe(
@@ -41,8 +44,9 @@ def read(
     micro_batch: int | None = None,
     share: Share = ALL,
     augmentation: Augmentation = AUGMENTATION,
+    limits: Limits = Limits(),
 ) -> list[Batch]:
-    run = RunOptions(device="cpu", workers=workers)
+    run = RunOptions(device="cpu", workers=workers, limits=limits)
     schedule = Schedule(videos=len(items), batch_size=3, seed=5)
     with read_batches(
         items, RECIPE, augmentation, schedule, run, steps=steps, micro_batch=micro_batch, share=share
@@ -92,6 +96,15 @@ def test_what_fails_is_told_and_not_replaced(items: list[Item]) -> None:
         assert sorted(place for batch in found for place in batch.places.tolist()) == [0, 1, 3, 4, 5, 6]
         assert [batch.asked for batch in found] == [3, 2, 2]
         assert all(batch.asked == len(batch.pixels) + len(batch.failures) for batch in found)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="timers")
+def test_a_video_may_take_only_so_long(items: list[Item]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        slow = Item(f"http://127.0.0.1:{silent.getsockname()[1]}/slow.mp4")
+        (batch,) = read([slow, items[0]], range(1), workers=1, limits=Limits(timeout=1.0))
+    assert [failure.kind for failure in batch.failures] == ["timeout"]
+    assert batch.places.tolist() == [1]
 
 
 def test_a_step_of_failures_is_empty(items: list[Item]) -> None:
