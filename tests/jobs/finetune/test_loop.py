@@ -70,7 +70,8 @@ def test_single_faults_are_passed_over() -> None:
 def test_three_in_a_row_end_the_run() -> None:
     keeper = Keeper()
     made = loop_of(keeper, Budget(epochs=3, steps=3), batches=with_faults(5, 6, 7))
-    with pytest.raises(TrainingError, match=r"step 7: .* not finite in 3 steps in a row, .* \d\.mp4; .* rate of 0\.0001,"):
+    said = r"step 7: .* not finite in 3 steps in a row, .* \d\.mp4; .* rate of 0\.0001,"
+    with pytest.raises(TrainingError, match=said):
         made.run()
     # The last checkpoint is of before the third one.
     assert [(progress.step, progress.skipped) for progress in keeper.kept] == [(3, 0), (6, 2)]
