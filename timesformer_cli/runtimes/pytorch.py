@@ -63,8 +63,31 @@ def open_scorer(
         torch.set_num_threads(available_cores())  # torch does not know of a container's quota
     target = find_device(device)
     chosen = choose_precision(precision, device)
-    dtype = torch_dtype(chosen)
-    network = _open_network(checkpoint, target, dtype, tell, compile=compile, output=output)
+    network = _open_network(checkpoint, target, torch_dtype(chosen), tell, compile=compile, output=output)
+    return _scorer(network, target, chosen)
+
+
+def scorer_of(
+    open_model: "Callable[[], TimesformerForVideoClassification]", *, device: str, precision: Precision
+) -> Scorer:
+    """A scorer for networks in training: with the weights that those of `open_model` have now.
+
+    `open_model` is as for `InferenceNetwork`.
+
+    Raises:
+        DeviceError: this machine lacks the device, or the device cannot compute in the precision.
+    """
+    from timesformer_cli.network.inference import InferenceNetwork
+
+    target = find_device(device)
+    chosen = choose_precision(precision, device)
+    return _scorer(InferenceNetwork(open_model, device=target, dtype=torch_dtype(chosen)), target, chosen)
+
+
+def _scorer(network: Network, target: "torch.device", precision: Dtype) -> Scorer:
+    import torch
+
+    dtype = torch_dtype(precision)
 
     def score(views: Pixels) -> NDArray[np.float32]:
         # torch shares the memory of an array, and warns if it is read-only.
@@ -77,7 +100,7 @@ def open_scorer(
                 raise
             message = str(error).partition("\n")[0]
         else:
-            if chosen == "fp16" and not np.isfinite(logits).all():
+            if precision == "fp16" and not np.isfinite(logits).all():
                 raise DeviceError("`precision=fp16`: numbers in this network are too large for it; try bf16 or fp32")
             return logits
         # Outside the handler, which would keep alive everything that the attempt allocated.

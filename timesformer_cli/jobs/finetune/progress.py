@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
-from timesformer_cli.shapes import count, flag, number, of, record
+from timesformer_cli.shapes import count, flag, number, of, or_none, record
 
 # Why a run ended.
 Reason = Literal["epochs", "patience", "max_time"]
@@ -17,15 +17,15 @@ Reason = Literal["epochs", "patience", "max_time"]
 class Progress:
     """How far a run is, and what has to be known to go on as if it had never stopped.
 
-    `best` is the best score of a validation, after `best_step` steps; the run begins with that of the probe, step 0.
-    `waited` validations since then were no better; the last of all was after `validated` steps. `skipped` steps in a
-    row were not applied. `seconds` were spent, over all sittings. The step works on `micro_batch` samples at a time,
-    with or without gradient checkpointing.
+    `best` is the best score of a validation, after `best_step` steps; None before the first one. `waited` validations
+    since then were no better; the last of all was after `validated` steps. `skipped` steps in a row were not applied.
+    `seconds` were spent, over all sittings. The step works on `micro_batch` samples at a time, with or without gradient
+    checkpointing.
     """
 
-    best: float
     micro_batch: int
     checkpointing: bool = False
+    best: float | None = None
     step: int = 0
     validated: int = 0
     best_step: int = 0
@@ -47,13 +47,13 @@ class Progress:
 
     def scored(self, score: float) -> Self:
         """After a validation, in which higher scores are better. Equal ones are no reason to change the model."""
-        if score > self.best:
+        if self.best is None or score > self.best:
             return replace(self, validated=self.step, best=score, best_step=self.step, waited=0)
         return replace(self, validated=self.step, waited=self.waited + 1)
 
 
 _PROGRESS = record(
-    best=number,
+    best=or_none(number),
     micro_batch=of(int, "a whole number from 1", lambda value: 0 < value < 2**31),
     checkpointing=flag,
     step=count,

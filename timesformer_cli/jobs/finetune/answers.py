@@ -1,0 +1,91 @@
+"""What a network in training says of the videos that measure it, by the code that `evaluate` measures models with."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer_cli.evaluation import metrics
+from timesformer_cli.flow import Failure, Prediction, Result
+from timesformer_cli.pipeline.aggregate import activated
+from timesformer_cli.specs import Recipe
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Answers:
+    """The scores of M videos, of those that could be read.
+
+    `places` int64 (M,) are their numbers among the measured videos. `logits` and, if the recipe averages them,
+    `probabilities` are float32 (M, K), as `evaluation.run.Run` has them. `failures` are the other videos.
+    """
+
+    places: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def scores(self) -> dict[str, NDArray[np.float32]]:
+        """As `evaluation.run.Run` has them."""
+        return {"logits": self.logits} | ({} if self.probabilities is None else {"probabilities": self.probabilities})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """How good answers are: the share that is right, and the mean of -ln(probability of the label).
+
+    With several labels for each video, `accuracy` is the mean average precision, and `loss` the mean over the classes'
+    own. `score` orders models, higher is better: by `accuracy`, and if that is equal, by `loss`.
+    """
+
+    accuracy: float
+    loss: float
+    score: float
+
+    def figures(self, *, multi_label: bool) -> dict[str, float]:
+        """For the log and `metrics.json`."""
+        return {"mean_average_precision" if multi_label else "accuracy": self.accuracy, "loss": self.loss}
+
+
+def gathered(results: Iterable[Result], classes: int, recipe: Recipe) -> Answers:
+    """The answers of one result for each measured video, in order."""
+    places, failures = list[int](), list[Failure]()
+    logits, scores = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+    for place, result in enumerate(results):
+        if isinstance(result, Prediction):
+            places.append(place)
+            logits.append(result.segments[0].logits)
+            scores.append(result.segments[0].scores)
+        else:
+            failures.append(result)
+    averaged = recipe.combine == "probabilities" and not recipe.raw
+    return Answers(
+        places=np.array(places, np.int64),
+        logits=np.reshape(logits, (len(places), classes)).astype(np.float32),
+        probabilities=np.reshape(scores, (len(places), classes)).astype(np.float32) if averaged else None,
+        failures=tuple(failures),
+    )
+
+
+def worth(answers: Answers, targets: NDArray[np.int64] | NDArray[np.bool_]) -> Worth:
+    """How good the answers are; `targets` int64 (N,) or, with several labels, bool (N, K), are those of all measured
+    videos. Videos that could not be read count as wrong.
+    """
+    own = targets[answers.places]
+    kind, scores = list(answers.scores.items())[-1]
+    if targets.ndim == 2:
+        there = own.astype(np.bool_)
+        precisions = metrics.average_precision(scores, there)
+        found = metrics.measure_multi_label(precisions, videos=len(own)).mean_average_precision or 0.0
+        chances = activated(answers.logits.astype(np.float64), "sigmoid")
+        chances = np.clip(np.where(there, chances, 1 - chances), np.finfo(np.float32).tiny, 1)
+        loss = float(-np.log(chances).mean()) if len(own) else np.inf
+        return Worth(accuracy=found, loss=loss, score=found)
+    outcomes = metrics.outcomes(scores, own.astype(np.int64), "probabilities" if kind == "probabilities" else "logits")
+    right = int((outcomes.ranks == 0).sum())
+    loss = float(outcomes.losses.mean()) if len(own) else np.inf
+    # exp(-loss) is between 0 and 1: less than one more right answer.
+    return Worth(
+        accuracy=right / max(len(own), 1), loss=loss, score=(right + float(np.exp(-loss))) / max(len(targets), 1)
+    )

@@ -1,0 +1,79 @@
+"""How the network is trained after the probe: the settings of the methods `last`, `lora` and `full`."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from timesformer_cli.jobs.finetune.augment import Augment, Augmentation, Flip
+from timesformer_cli.jobs.finetune.optimisers import epochs_for, learning_rate
+from timesformer_cli.jobs.finetune.progress import Budget
+
+# probe: only a new head. The others go on from there: with the last layers, with a low-rank change of the attentions,
+# or with the whole network.
+Method = Literal["probe", "last", "lora", "full"]
+
+Checkpointing = Literal["auto", "on", "off"]
+
+# Without a number of epochs, training ends after so many validations without a better one.
+_PATIENCE = 5
+
+# What changes how long a run takes, but no step of it: a run may be resumed with other values.
+_FREE = ("max_seconds", "checkpointing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """What the user asked for; None is the default of the method.
+
+    `layers` are those that `last` trains, and `rank` that of the change that `lora` trains. Training ends after
+    `epochs`, or `patience` validations without a better one, or `max_seconds`. `batch_size` is that of the
+    optimisation, `lr` the peak of the learning rate of the head, and `layer_decay` the share of it that each layer has
+    of the one above.
+    """
+
+    method: Method
+    layers: int = 2
+    rank: int = 8
+    epochs: int | None = None
+    max_seconds: float | None = None
+    patience: int | None = None
+    batch_size: int = 32
+    lr: float | None = None
+    weight_decay: float = 0.05
+    layer_decay: float = 0.75
+    drop_path: float = 0.1
+    augment: Augment | None = None
+    flip: Flip = "auto"
+    checkpointing: Checkpointing = "auto"
+
+    @property
+    def kind(self) -> Augment:
+        """`last` sees the same views again and again, so that their tokens can be kept."""
+        return self.augment or ("none" if self.method == "last" else "light")
+
+    @property
+    def asked_flip(self) -> Flip:
+        """Flips are a part of the augmentation, unless they are asked for."""
+        return "off" if self.kind == "none" and self.flip == "auto" else self.flip
+
+    @property
+    def rate(self) -> float:
+        return learning_rate(self.batch_size) if self.lr is None else self.lr
+
+    @property
+    def same_views(self) -> bool:
+        """Whether all epochs see the same views, as far as the settings tell."""
+        return self.kind == "none" and self.asked_flip == "off"
+
+    def augmentation(self, *, flip: bool) -> Augmentation:
+        return Augmentation(kind=self.kind, flip=flip)
+
+    def budget(self, steps: int) -> Budget:
+        """For epochs of `steps` updates. A number of epochs that was asked for ends early only if that was, too."""
+        patience = _PATIENCE if self.patience is None and self.epochs is None else self.patience
+        return Budget(
+            epochs=epochs_for(self.epochs, steps), steps=steps, patience=patience, max_seconds=self.max_seconds
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What makes two runs the same run."""
+        return {name: value for name, value in asdict(self).items() if name not in _FREE}
