@@ -149,6 +149,14 @@ class Embeddings(nn.Module):
             return self.time_embeddings
         return F.interpolate(self.time_embeddings.transpose(1, 2), size=frames, mode="nearest").transpose(1, 2)
 
+    @torch.no_grad()
+    def resize(self, config: TimesformerConfig) -> None:
+        """Keep what `forward` interpolates to for the grid and the number of frames of `config`, bit for bit."""
+        self.position_embeddings = nn.Parameter(torch.cat(self.positions(config.grid), 1))
+        self.grid = config.grid
+        if config.attention_type != "space_only":
+            self.time_embeddings = nn.Parameter(self.times(config.num_frames).contiguous())
+
 
 class SelfAttention(nn.Module):
     """Heads of scaled dot products among the L tokens of (B', L, D); B' is any mix of B, N and T."""

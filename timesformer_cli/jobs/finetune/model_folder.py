@@ -12,13 +12,15 @@ from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoints import zoo
 from timesformer_cli.checkpoints.hub import is_repo_id
 from timesformer_cli.checkpoints.recipes import FINE_TUNED
+from timesformer_cli.errors import UsageError
 from timesformer_cli.files import encoded, replacing, told
 from timesformer_cli.jobs.finetune.folder import require_space
 from timesformer_cli.specs import Checkpoint, Recipe, TimesformerConfig
-from timesformer_cli.text import printable
+from timesformer_cli.text import plural, printable
 
 if TYPE_CHECKING:
     from timesformer_cli.jobs.finetune.head import Head
+    from timesformer_cli.network.model import TimesformerForVideoClassification
 
 README = "README.md"
 
@@ -44,11 +46,48 @@ class Card:
     accuracy: str
 
 
+def resized(base: Checkpoint) -> TimesformerConfig:
+    """The config of `base` with the number of frames and the image size that its recipe takes.
+
+    Raises:
+        UsageError: no network takes so many tokens.
+    """
+    preprocess, frames = base.recipe.preprocess, base.recipe.sampling.num_frames
+    height, width = preprocess.size
+    size = base.config.image_size
+    if preprocess.size != base.config.image_hw:
+        size = height if height == width else preprocess.size
+    try:
+        return replace(base.config, num_frames=frames, image_size=size)
+    except ValueError as error:
+        raise UsageError(f"{base.name}: {error}; try fewer frames, or smaller ones") from error
+
+
+def resizing(base: Checkpoint) -> str | None:
+    """A sentence on the embeddings that the new model has in another size; None if there are none.
+
+    Raises:
+        UsageError: as `resized`.
+    """
+    old, new = base.config, resized(base)
+    parts = []
+    if new.num_frames != old.num_frames and old.attention_type != "space_only":
+        parts.append(f"time embeddings from {old.num_frames} to {plural(new.num_frames, 'frame')}")
+    if new.grid != old.grid:
+        before, after = ("{} x {}".format(*config.grid) for config in (old, new))
+        parts.append(f"position embeddings from {before} to {after} patches")
+    return f"resized for the new model: {', '.join(parts)}" if parts else None
+
+
 def described(base: Checkpoint, names: Sequence[str], *, multi_label: bool) -> tuple[TimesformerConfig, Recipe]:
-    """Config and recipe of a model with new classes: those of `base`, but for the classes and their activation."""
+    """Config and recipe of a model with new classes, which is made for what the recipe of `base` feeds it.
+
+    Raises:
+        UsageError: as `resized`.
+    """
     extra = {key: value for key, value in base.config.extra.items() if not key.startswith("_")}
     config = replace(
-        base.config,
+        resized(base),
         id2label=dict(enumerate(names)),
         problem_type="multi_label_classification" if multi_label else "single_label_classification",
         extra=extra,
@@ -57,6 +96,39 @@ def described(base: Checkpoint, names: Sequence[str], *, multi_label: bool) -> t
     if recipe.combine == "raw_logits":
         recipe = replace(recipe, combine="logits")
     return config, recipe
+
+
+def network_of(
+    base: Checkpoint,
+    names: Sequence[str],
+    head: "Head",
+    *,
+    multi_label: bool,
+    tell: Callable[[str], None],
+) -> "TimesformerForVideoClassification":
+    """The network of `base` with the `head` for the classes `names`, as `described`.
+
+    It is on the CPU, float32, in eval mode. Its embeddings are those that `base` interpolates to for each clip of its
+    recipe, so its outputs are the same.
+
+    Raises:
+        CheckpointError: the weights of `base` cannot be read.
+        UsageError: as `resized`.
+    """
+    import torch
+
+    from timesformer_cli.network.model import TimesformerForVideoClassification
+
+    config, recipe = described(base, names, multi_label=multi_label)
+    model = TimesformerForVideoClassification.from_checkpoint(base, tell=tell)
+    model.timesformer.embeddings.resize(config)
+    classifier = torch.nn.Linear(config.hidden_size, config.num_labels)
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(head.weight))
+        classifier.bias.copy_(torch.from_numpy(head.bias))
+    model.classifier, model.recipe = classifier, recipe
+    model.config = model.timesformer.config = config
+    return model
 
 
 def write_model(
@@ -68,26 +140,15 @@ def write_model(
     multi_label: bool,
     tell: Callable[[str], None],
 ) -> None:
-    """Write the network of `base` with the `head` for the classes `names`, all files or none.
-
-    Weights are float32.
+    """Write the `network_of` these, all files or none.
 
     Raises:
         CheckpointError: the weights of `base` cannot be read.
+        UsageError: as `resized`.
         OutputError: the folder cannot be written; then it is as it was.
     """
-    import torch
-
-    from timesformer_cli.network.model import TimesformerForVideoClassification
-
-    model = TimesformerForVideoClassification.from_checkpoint(base, tell=tell)
-    config, recipe = described(base, names, multi_label=multi_label)
-    classifier = torch.nn.Linear(config.hidden_size, config.num_labels)
-    with torch.no_grad():
-        classifier.weight.copy_(torch.from_numpy(head.weight))
-        classifier.bias.copy_(torch.from_numpy(head.bias))
+    model = network_of(base, names, head, multi_label=multi_label, tell=tell)
     require_space(folder.parent, sum(tensor.nbytes for tensor in model.state_dict().values()) + _MARGIN)
-    model.classifier, model.config, model.recipe = classifier, config, recipe
     with told(folder):
         model.save_pretrained(folder)
 
