@@ -82,10 +82,14 @@ class _LineMeter(Meter):
         super().__init__(total, clock)
         self._told = 0.0
         self._what = what
+        self._said = ""
 
     def count(self, *, failed: bool) -> None:
         super().count(failed=failed)
         self._tell(self._line)
+
+    def say(self, text: str) -> None:
+        self._said = text
 
     def reach(self, path: str, seconds: float, duration: float) -> None:
         self._tell(lambda: _reached(path, seconds, duration))
@@ -99,7 +103,7 @@ class _LineMeter(Meter):
         parts = [f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"]
         parts[0] += f" {self._what}"
         parts += [f"{self.failed:,} failed"] if self.failed else []
-        parts += [self.rate()]
+        parts += [self._said or self.rate()]
         if self.total is not None:
             parts += [f"{duration((self.total - self.done) * self.seconds / self.done)} left"]
         return ", ".join(parts)
@@ -112,21 +116,28 @@ class _BarMeter(Meter):
         super().__init__(total)
         self._progress = progress
         self._task = progress.add_task("", total=total, note="")
+        self._said = ""
 
     def expect(self, total: int | None) -> None:
         super().expect(total)
         self._progress.update(self._task, total=total)
 
     @contextmanager
-    def step(self, *, failed: bool) -> Iterator[None]:
-        self._progress.stop()  # off the screen, so that lines can be printed there
+    def paused(self) -> Iterator[None]:
+        self._progress.stop()  # off the screen
         try:
             yield
         finally:
-            self.count(failed=failed)
-            note = f"{self.failed:,} failed, {self.rate()}" if self.failed else self.rate()
-            self._progress.update(self._task, completed=self.done, note=note)
             self._progress.start()
+
+    def count(self, *, failed: bool) -> None:
+        super().count(failed=failed)
+        parts = [f"{self.failed:,} failed"] if self.failed else []
+        note = ", ".join([*parts, self._said or self.rate()])
+        self._progress.update(self._task, completed=self.done, note=note)
+
+    def say(self, text: str) -> None:
+        self._said = printable(text)
 
     def reach(self, path: str, seconds: float, duration: float) -> None:
         self._progress.update(self._task, note=printable(_reached(path, seconds, duration)))

@@ -1,5 +1,6 @@
 """`timesformer finetune`: a model for the user's own classes."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from timesformer_cli.cli import console, scoreboard
-from timesformer_cli.cli.options import OUTPUT, RUN, Talk
+from timesformer_cli.cli.options import OUTPUT, RUN, Talk, positive
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.data import DATA, Labelled
 from timesformer_cli.cli.options.model import Model
@@ -22,16 +23,19 @@ from timesformer_cli.text import duration, plural, printable
 if TYPE_CHECKING:
     from timesformer_cli.jobs.finetune import Outcome
     from timesformer_cli.jobs.finetune.data import Asked
+    from timesformer_cli.jobs.finetune.tuning import Tuning
     from timesformer_cli.pipeline.run import RunOptions
 
 METHOD = "Method"
+OPTIMISATION = "Training of the network"
 
 HELP = """Train a model on your own labelled videos, starting from a checkpoint.
 
 The classes come from the dataset: from the names of its folders, or from --annotations. Every video goes through the \
-network of --model once, and a new head is fitted to its output: minutes on a CPU. RUN/model is a model folder for \
-transformers and all other commands, as in predict --model RUN. RUN/report.html shows the accuracy, the labels to look \
-at, and whether more videos would help.
+network of --model once, and a new head is fitted to its output: minutes on a CPU. --method last, lora and full go on \
+from there and train the network; if that makes it worse on the videos for validation, only the head is kept. \
+RUN/model is a model folder for transformers and all other commands, as in predict --model RUN. RUN/report.html shows \
+the accuracy, the labels to look at, and whether more videos would help.
 
 Videos from one source never train and measure at the same time (--group-by). Videos that are missing or cannot be \
 read are counted and listed, never replaced by others.
@@ -49,6 +53,27 @@ def _part(text: str) -> float:
     if not 0 < value < 1:
         raise typer.BadParameter(f"{text!r} is not a number between 0 and 1, such as 0.2")
     return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1, such as 0.1")
+    return value
+
+
+_TIME = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+
+
+def _time(text: str) -> float:
+    """Seconds of a time such as 90m."""
+    found = _TIME.fullmatch(text.strip())
+    if found is None or not float(found[1]):
+        raise typer.BadParameter(f"{text!r} is not a time, such as 90m or 2h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,17 +179,66 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """How the model is trained."""
+    """What is trained, and for how long."""
 
     method: Annotated[
-        Literal["probe"],
+        Literal["probe", "last", "lora", "full"],
         typer.Option(
             "--method",
-            metavar="probe",
-            help="What is trained: probe (a new head; the network stays as it is).",
+            metavar="probe|last|lora|full",
+            help=(
+                "What is trained: probe (a new head; the network stays as it is); then, starting from it, last (the "
+                "last layers), lora (small changes of the attentions) or full (the whole network)."
+            ),
             rich_help_panel=METHOD,
         ),
     ] = "probe"
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            "--layers", metavar="N", min=1, help="Layers that last trains; by default 2.", rich_help_panel=METHOD
+        ),
+    ] = None
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            "--rank",
+            metavar="N",
+            min=1,
+            help="Rank of the changes that lora trains; by default 8.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            metavar="N",
+            min=1,
+            help="Train for exactly N epochs; by default 15, or as many as 200 steps take, or fewer (--patience).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    max_time: Annotated[
+        float | None,
+        typer.Option(
+            "--max-time",
+            metavar="TIME",
+            parser=_time,
+            help="End training after so long, such as 90m or 2h, over all starts of the run; the best model is kept.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            metavar="N",
+            min=1,
+            help="End training after N validations without a better one; by default 5, or never with --epochs.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
     balance: Annotated[
         Literal["none", "loss"],
         typer.Option(
@@ -174,6 +248,112 @@ class Method:
             rich_help_panel=METHOD,
         ),
     ] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimisation:
+    """How the network is trained, after the head."""
+
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            help="Videos per step, whatever fits into memory at a time (--micro-batch).",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = 32
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            "--lr",
+            metavar="RATE",
+            parser=positive,
+            help="Peak of the learning rate, that of the head; by default 5e-4 * batch size / 256, and ten times as "
+            "much for lora.",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = None
+    weight_decay: Annotated[
+        float,
+        typer.Option(
+            "--weight-decay",
+            metavar="SHARE",
+            parser=_share,
+            help="Weight decay of AdamW, for all but biases, norms and embeddings.",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = 0.05
+    layer_decay: Annotated[
+        float,
+        typer.Option(
+            "--layer-decay",
+            metavar="SHARE",
+            parser=_share,
+            help="Learning rate of each layer as a share of that of the layer above; lora takes 1.",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = 0.75
+    drop_path: Annotated[
+        float,
+        typer.Option(
+            "--drop-path",
+            metavar="SHARE",
+            parser=_share,
+            help="Share of the samples that skip the last layer in training; fewer skip the layers before.",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = 0.1
+    augment: Annotated[
+        Literal["none", "light"] | None,
+        typer.Option(
+            "--augment",
+            metavar="none|light",
+            help="Views in training: light (random clips and crops) or none (those of predict); by default light, and "
+            "none with last, which then reads each video only once.",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = None
+    flip: Annotated[
+        Literal["auto", "on", "off", "swap"],
+        typer.Option(
+            "--flip",
+            metavar="auto|on|off|swap",
+            help="Mirror half of the views: auto (only if neither names of classes nor a measurement speak against "
+            "it), on, off, or swap (as auto, and exchange pairs of classes such as left and right).",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = "auto"
+    checkpointing: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(
+            "--checkpointing",
+            metavar="auto|on|off",
+            help="Gradient checkpointing, which saves memory and takes a third more time; auto: only if needed.",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = "auto"
+
+    def tuning(self, method: Method) -> "Tuning":
+        from timesformer_cli.jobs.finetune.tuning import Tuning
+
+        return Tuning(
+            method=method.method,
+            layers=method.layers,
+            rank=method.rank,
+            epochs=method.epochs,
+            max_seconds=method.max_time,
+            patience=method.patience,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
+            drop_path=self.drop_path,
+            augment=self.augment,
+            flip=self.flip,
+            checkpointing=self.checkpointing,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +432,7 @@ class Folder:
 def finetune(
     parts: Parts,
     method: Method,
+    optimisation: Optimisation,
     model: Model,
     folder: Folder,
     views: ViewOptions,
@@ -275,7 +456,7 @@ def finetune(
         output=folder.output,
         overwrite=folder.overwrite,
         resume=folder.resume,
-        method=method.method,
+        tuning=optimisation.tuning(method),
         balance=method.balance,
     )
     job.check()

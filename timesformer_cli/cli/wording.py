@@ -20,11 +20,13 @@ NAMES: Mapping[str, str] = MappingProxyType(
             *("annotations", "annotations_format", "split", "label_map", "classes", "seed", "strict"),
             *("from_predictions", "min_top1"),
             *("val", "val_part", "group_by", "shots", "balance", "method"),
+            *("layers", "rank", "epochs", "patience", "lr", "augment", "flip", "checkpointing", "micro_batch"),
+            *("weight_decay", "layer_decay", "drop_path"),
             *("quantize", "calibrate", "input", "opset", "external_data", "out", "check"),
             "against",
         )
     }
-    | {"labels_file": "--labels", "settings": "--set"}
+    | {"labels_file": "--labels", "settings": "--set", "max_seconds": "--max-time"}
 )
 
 # A setting is `name` or `name=value`, or a word of our commands: `timesformer models download NAME revision=v2`.

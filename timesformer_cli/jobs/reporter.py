@@ -29,12 +29,21 @@ class Meter:
     @contextmanager
     def step(self, *, failed: bool) -> Iterator[None]:
         """Count one video; inside, lines can be printed."""
-        yield
+        with self.paused():
+            yield
         self.count(failed=failed)
 
     def count(self, *, failed: bool) -> None:
         self.done += 1
         self.failed += failed
+
+    def say(self, text: str) -> None:
+        """Show what the run is at, instead of its rate."""
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, lines can be printed."""
+        yield
 
     def reach(self, path: str, seconds: float, duration: float) -> None:
         """Report that the run has come to `seconds` of a video of `duration`, both in seconds."""

@@ -1,26 +1,29 @@
 """Train a model on labelled videos, starting from a checkpoint; write the folder of the run.
 
 First, every video goes through the network of the checkpoint (`features`). Then the videos are grouped by source and
-divided (`groups`, `split`), and a new head is fitted to the features (`head`). What is left is an ordinary model, and
-the measurements of it (`results`).
+divided (`groups`, `split`), and a new head is fitted to the features (`probe`). Unless that is all, the network behind
+it is trained (`train`), and the better one kept. What is left is an ordinary model, and the measurements of it
+(`results`).
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.datasets import by_kind
 from timesformer_cli.datasets.matching import quoted
-from timesformer_cli.errors import InputError
+from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.flow import Failure
 from timesformer_cli.jobs.finetune import folder
 from timesformer_cli.jobs.finetune.data import Asked, Data, Videos, open_data
 from timesformer_cli.jobs.finetune.division import Division, divide
 from timesformer_cli.jobs.finetune.features import Features, encode, seconds_for
 from timesformer_cli.jobs.finetune.model_folder import described
+from timesformer_cli.jobs.finetune.tuning import Tuning
 from timesformer_cli.jobs.reporter import SILENT, Reporter
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.results.settings import Provenance, provenance_of
@@ -28,7 +31,11 @@ from timesformer_cli.runtimes import require_network
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.text import named, plural
 
-Method = Literal["probe"]
+if TYPE_CHECKING:
+    from timesformer_cli.jobs.finetune.flips import Answers
+    from timesformer_cli.jobs.finetune.probe import Probe
+    from timesformer_cli.jobs.finetune.training import NetworkTraining, Training
+
 Balance = Literal["none", "loss"]
 
 # A larger share of videos that cannot be read is worth a warning, or ends the run.
@@ -51,13 +58,17 @@ class Job:
     output: Path | None = None
     overwrite: bool = False
     resume: bool = False
-    method: Method = "probe"
+    tuning: Tuning = field(default_factory=Tuning)
     balance: Balance = "none"
 
     def check(self) -> None:
-        """Raises UsageError for an exported model, or options that do not apply to the model."""
+        """Raises UsageError for an exported model, or options that do not apply to the model or the method."""
         require_network(self.checkpoint)
         self.run.check(self.checkpoint)
+        described(self.checkpoint, self.checkpoint.labels, multi_label=False)
+        self.tuning.check(self.checkpoint.config.num_hidden_layers)
+        if self.tuning.method != "probe" and self.run.precision == "fp16":
+            raise UsageError("`precision=fp16`: networks are trained in bf16 or fp32")
 
     def provenance(self) -> Provenance:
         """What the features depend on. Reads the weights. Raises DeviceError and InputError."""
@@ -72,7 +83,7 @@ class Job:
         """What makes two runs the same run."""
         return {
             "version": __version__,
-            "method": self.method,
+            **self.tuning.settings(),
             "balance": self.balance,
             "data": self.asked.to_dict() | data.to_dict(),
             "base_model": provenance.to_dict(),
@@ -102,33 +113,101 @@ def finetune(job: Job, report: Reporter = SILENT) -> Outcome:
         kept = job.output / folder.FEATURES
         found = encode(data.items, job.checkpoint, job.run, kept, provenance, report)
         videos = _readable(data, found, job.asked, report)
-        hashes = [each.hashes for each in videos.features]
-        division = divide(videos.samples, videos.given, videos.names, job.asked, hashes)
+        division = _divided(job, videos, hold_out=job.tuning.method != "probe")
         for line in division.lines():
             if line not in told:
                 report.note(line)
         # Not earlier: they import torch, which takes seconds, and what is wrong with the data is to be told at once.
         from timesformer_cli.jobs.finetune import results
-        from timesformer_cli.jobs.finetune.findings import find
-        from timesformer_cli.jobs.finetune.probe import fit_probe
-        from timesformer_cli.jobs.finetune.training import Training
 
-        _, recipe = described(job.checkpoint, data.names, multi_label=data.multi_label)
-        probe = fit_probe(videos, division, job.checkpoint, recipe, balance=job.balance == "loss", report=report)
-        training = Training(
-            base=job.checkpoint,
-            provenance=provenance,
-            run=job.run,
-            asked=job.asked,
-            data=data,
-            videos=videos,
-            division=division,
-            probe=probe,
-            balance=job.balance == "loss",
-            findings=find(videos, division, probe, seed=job.asked.seed),
-        )
+        training = _trained(job, data, videos, division, provenance, report)
         metrics = results.write(job.output, training, report)
     return Outcome(metrics, videos.failures, list(_next_steps(job.output, data, job.asked)))
+
+
+def _divided(job: Job, videos: Videos, *, hold_out: bool = False) -> Division:
+    """The parts of the videos that could be read. Raises InputError and UsageError."""
+    hashes = [each.hashes for each in videos.features]
+    return divide(videos.samples, videos.given, videos.names, job.asked, hashes, hold_out=hold_out)
+
+
+def _trained(
+    job: Job, data: Data, videos: Videos, division: Division, provenance: Provenance, report: Reporter
+) -> "Training":
+    """The probe and, if the method says so, the network; the better one is the new model."""
+    from timesformer_cli.jobs.finetune.findings import find
+    from timesformer_cli.jobs.finetune.probe import fit_probe
+    from timesformer_cli.jobs.finetune.training import Training
+
+    balance = job.balance == "loss"
+    _, recipe = described(job.checkpoint, data.names, multi_label=data.multi_label)
+    fitted = partial(fit_probe, videos, base=job.checkpoint, recipe=recipe, balance=balance, report=report)
+    probe = fitted(division)
+    network = None
+    if job.tuning.method != "probe":
+        network = _train_network(job, videos, division, probe, provenance, report)
+        if not network.won:
+            # A probe that is measured by cross-validation also learns from the videos that were held out.
+            alone = _divided(job, videos)
+            if alone.how != division.how:
+                division, probe = alone, fitted(alone)
+    return Training(
+        base=job.checkpoint,
+        provenance=provenance,
+        run=job.run,
+        asked=job.asked,
+        data=data,
+        videos=videos,
+        division=division,
+        probe=probe,
+        balance=balance,
+        findings=find(videos, division, probe, seed=job.asked.seed),
+        network=network,
+    )
+
+
+def _train_network(
+    job: Job, videos: Videos, division: Division, probe: "Probe", provenance: Provenance, report: Reporter
+) -> "NetworkTraining":
+    """Train the network behind the probe, and say which of them is better."""
+    from timesformer_cli.jobs.finetune.answers import worth
+    from timesformer_cli.jobs.finetune.flips import answers_of, decide
+    from timesformer_cli.jobs.finetune.train import Start, train
+    from timesformer_cli.jobs.finetune.training import NetworkTraining
+
+    output = job.output
+    assert output is not None
+    items = [sample.item(frames=job.asked.frames) for sample in videos.samples]
+    training, measured = ([items[place] for place in part.tolist()] for part in (division.train, division.measured))
+    targets = videos.targets[division.measured]
+
+    def answers() -> "Answers":
+        where = output / folder.FEATURES / "mirrored"
+        found = encode(measured, job.checkpoint, job.run, where, provenance, report, mirrored=True)
+        return answers_of(videos, division, probe, found)
+
+    flips = decide(job.tuning.asked_flip, videos.names, answers)
+    report.note(flips.reason)
+    before = worth(probe.answers, targets)
+    report.note(f"probe: {before.told(multi_label=videos.multi_label)}")
+    start = Start(
+        base=job.checkpoint,
+        names=videos.names,
+        head=probe.head,
+        training=training,
+        targets=videos.targets[division.train],
+        measured=measured,
+        measured_targets=targets,
+        flips=flips,
+        balance=job.balance == "loss",
+        seed=job.asked.seed,
+    )
+    tuned = train(start, job.tuning, job.run, output, report, resume=job.resume)
+    found = NetworkTraining(tuning=job.tuning, flips=flips, tuned=tuned, probe=before)
+    after = tuned.worth.told(multi_label=videos.multi_label)
+    kept = "the network is kept" if found.won else "the probe is better, and kept"
+    report.note(f"{job.tuning.method}: {after}; {kept}")
+    return found
 
 
 def _looked_at(job: Job, report: Reporter) -> tuple[Data, Division]:
@@ -138,7 +217,8 @@ def _looked_at(job: Job, report: Reporter) -> tuple[Data, Division]:
     """
     data = open_data(job.asked)
     _tell(data, job.asked, report)
-    division = divide(data.samples, data.given, data.names, job.asked)
+    hold_out = job.tuning.method != "probe"
+    division = divide(data.samples, data.given, data.names, job.asked, hold_out=hold_out)
     for line in division.lines():
         report.note(line)
     return data, division

@@ -43,6 +43,10 @@ class Worth:
     loss: float
     score: float
 
+    def told(self, *, multi_label: bool) -> str:
+        """For a line on a terminal."""
+        return f"{'mean average precision' if multi_label else 'accuracy'} {self.accuracy:.1%}, loss {self.loss:.3f}"
+
     def figures(self, *, multi_label: bool) -> dict[str, float]:
         """For the log and `metrics.json`."""
         return {"mean_average_precision" if multi_label else "accuracy": self.accuracy, "loss": self.loss}

@@ -75,11 +75,14 @@ def divide(
     names: Sequence[str],
     asked: Asked,
     hashes: Sequence[NDArray[np.uint64]] = (),
+    *,
+    hold_out: bool = False,
 ) -> Division:
     """Group N videos by source, and divide them.
 
     `given` bool (N,) are those that were given for validation, `names` those of the classes. `hashes` of the frames of
-    each video, if they are known, also group those that look alike.
+    each video, if they are known, also group those that look alike. With `hold_out`, some are held out for validation
+    even if they are few.
 
     Raises:
         UsageError: an impossible way to group them.
@@ -95,7 +98,7 @@ def divide(
         how: How = "given"
         notes = _check_given(paths, given, grouping, asked)
         val = given
-    elif _few(labels, len(names)):
+    elif not hold_out and _few(labels, len(names)):
         how, notes, val = "crossed", [], np.zeros(len(labels), np.bool_)
     else:
         how, notes = "held out", []

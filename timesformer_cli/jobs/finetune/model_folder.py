@@ -131,23 +131,12 @@ def network_of(
     return model
 
 
-def write_model(
-    folder: Path,
-    base: Checkpoint,
-    names: Sequence[str],
-    head: "Head",
-    *,
-    multi_label: bool,
-    tell: Callable[[str], None],
-) -> None:
-    """Write the `network_of` these, all files or none.
+def write_model(folder: Path, model: "TimesformerForVideoClassification") -> None:
+    """Write a network of `network_of`, all files or none.
 
     Raises:
-        CheckpointError: the weights of `base` cannot be read.
-        UsageError: as `resized`.
         OutputError: the folder cannot be written; then it is as it was.
     """
-    model = network_of(base, names, head, multi_label=multi_label, tell=tell)
     require_space(folder.parent, sum(tensor.nbytes for tensor in model.state_dict().values()) + _MARGIN)
     with told(folder):
         model.save_pretrained(folder)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.datasets.matching import Classes
+from timesformer_cli.jobs.finetune.answers import Answers
 from timesformer_cli.jobs.finetune.data import Videos
 from timesformer_cli.jobs.finetune.division import Division
 from timesformer_cli.jobs.finetune.head import Head
@@ -30,9 +31,9 @@ class Probe:
     probabilities: NDArray[np.float32] | None
 
     @property
-    def scores(self) -> dict[str, NDArray[np.float32]]:
-        """As `evaluation.run.Run` has them."""
-        return {"logits": self.logits} | ({} if self.probabilities is None else {"probabilities": self.probabilities})
+    def answers(self) -> Answers:
+        """What it says of the measured videos."""
+        return Answers(places=np.arange(len(self.logits)), logits=self.logits, probabilities=self.probabilities)
 
 
 def fit_probe(

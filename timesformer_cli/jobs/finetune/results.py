@@ -18,7 +18,7 @@ from timesformer_cli.jobs.finetune import folder
 from timesformer_cli.jobs.finetune.checks import chance, chance_multi_label
 from timesformer_cli.jobs.finetune.model_folder import Card, write_card, write_model
 from timesformer_cli.jobs.finetune.report import render
-from timesformer_cli.jobs.finetune.training import Training
+from timesformer_cli.jobs.finetune.training import NetworkTraining, Training
 from timesformer_cli.jobs.reporter import Reporter
 from timesformer_cli.pipeline.score import score
 from timesformer_cli.results.record import Record, head_of
@@ -45,7 +45,8 @@ def write(target: Path, training: Training, report: Reporter) -> dict[str, Any]:
     """
     base, names = training.base, training.videos.names
     model = target / folder.MODEL
-    write_model(model, base, names, training.probe.head, multi_label=training.videos.multi_label, tell=report.note)
+    network = training.tuned.network if training.tuned else training.probed(report.note)
+    write_model(model, network)
     checkpoint = resolve(str(model))
     check_model(checkpoint, training, report)
     measured, summary = write_measurements(target / folder.VAL, checkpoint, training)
@@ -61,24 +62,23 @@ def write(target: Path, training: Training, report: Reporter) -> dict[str, Any]:
 
 
 def check_model(checkpoint: Checkpoint, training: Training, report: Reporter) -> None:
-    """Run the new model as `predict` does, and compare its logits of a few videos with those of the head.
+    """Run the new model as `predict` does, and compare its mean logits of a few videos with those of the training.
 
     Raises:
         CheckpointError: they differ by more than rounding.
     """
-    run, videos, head = training.run, training.videos, training.probe.head
-    chosen = np.unique(np.linspace(0, len(videos.samples) - 1, _COMPARED).astype(np.int64)).tolist()
-    items = [videos.samples[place].item(frames=training.data.frames) for place in chosen]
+    run, samples = training.run, training.videos.samples
+    chosen = training.known_logits(_COMPARED)
+    items = [samples[place].item(frames=training.data.frames) for place in chosen]
     scorer = run.open(checkpoint)
     with run.prepare(items, checkpoint.recipe) as prepared:
         scored = list(score(prepared, scorer, run.batch(scorer)))
     tolerance = _TOLERANCE[run.precision_of(checkpoint)]
-    for place, found in zip(chosen, scored, strict=True):
+    for expected, found in zip(chosen.values(), scored, strict=True):
         if isinstance(found, Failure):  # it could be read before
             report.note(f"{found.item.path}: could not be read again ({found.message}), so it was not compared")
             continue
-        expected = head.logits(videos.features[place].rows)
-        difference = float(np.abs(found.logits - expected).max() / np.abs(expected).max())
+        difference = float(np.abs(found.logits.mean(axis=0) - expected).max() / np.abs(expected).max())
         if not difference <= tolerance:
             raise CheckpointError(
                 f"{checkpoint.name}: its logits of {found.item.path} differ by {difference:.1e} from those of the run; "
@@ -92,8 +92,8 @@ def write_measurements(target: Path, checkpoint: Checkpoint, training: Training)
     Raises:
         OutputError: the folder cannot be written.
     """
-    data, videos, division, run = training.data, training.videos, training.division, training.run
-    samples = tuple(videos.samples[place] for place in division.measured.tolist())
+    data, videos, run = training.data, training.videos, training.run
+    samples = tuple(videos.samples[place] for place in training.measured.tolist())
     failed = tuple(_failed(training, checkpoint.name))
     count = len(samples) + len(failed)
     measured = replace(training.measured_set, samples=samples, rows=count, problems=(), multi_label=data.multi_label)
@@ -111,7 +111,7 @@ def write_measurements(target: Path, checkpoint: Checkpoint, training: Training)
         provenance=provenance,
         paths=tuple(sample.path for sample in samples),
         targets=tuple(sample.labels for sample in samples),
-        scores=dict(training.probe.scores),
+        scores=dict(training.answers.scores),
         failed=failed,
         parts=known_parts([sample.part for sample in samples]),
     )
@@ -138,18 +138,19 @@ def _paths(training: Training) -> dict[str, str | None]:
 
 def _warning(training: Training, found: Metrics) -> str | None:
     """A sentence if the model may be no better than guessing."""
-    targets = training.videos.targets[training.division.measured]
+    targets = training.videos.targets[training.measured]
     if training.videos.multi_label:
-        return chance_multi_label(training.probe.logits, targets.astype(np.bool_), seed=training.asked.seed)
+        return chance_multi_label(training.answers.logits, targets.astype(np.bool_), seed=training.asked.seed)
     return chance(found, targets.astype(np.int64), balance=training.balance)
 
 
 def _failed(training: Training, model: str) -> Iterator[Record]:
     """The records of the videos that would have been measured, but could not be read."""
-    if training.division.how == "held out":
-        return
+    failures = training.answers.failures
+    if training.division.how != "held out":  # of those that could never be read, nobody knows the part
+        failures = (*failures, *training.videos.failures)
     known = {sample.key: sample.labels for sample in training.measured_set.samples}
-    for failure in training.videos.failures:
+    for failure in failures:
         if (target := known.get(failure.item.key)) is not None:
             error = {"kind": failure.kind, "message": failure.message}
             head = head_of(failure.item.path, failure.item.part)
@@ -160,7 +161,7 @@ def _about(training: Training) -> dict[str, Any]:
     """What `metrics.json` says of the training, besides the measurements."""
     division, probe = training.division, training.probe
     return {
-        "method": "probe",
+        "method": "probe" if training.network is None else training.network.tuning.method,
         "measured_by": division.how,
         "groups": {
             "rule": division.grouping.rule,
@@ -172,8 +173,32 @@ def _about(training: Training) -> dict[str, Any]:
             "views": int(sum(len(training.videos.features[place].rows) for place in division.train.tolist())),
             "c": probe.choice.c,
         },
-        "unreadable": len(training.videos.failures),
+        "network": None if training.network is None else _about_network(training.network, training.videos.multi_label),
+        "unreadable": len(training.failures),
         **about_findings(training),
+    }
+
+
+def _about_network(trained: NetworkTraining, multi_label: bool) -> dict[str, Any]:
+    """What `metrics.json` says of the training of the network."""
+    tuned, tuning = trained.tuned, trained.tuning
+    progress = tuned.progress
+    return {
+        "kept": trained.won,
+        "ended_by": tuned.reason,
+        "epochs": -(-progress.step // tuned.steps),
+        "steps": progress.step,
+        "best_step": progress.best_step,
+        "best_epoch": -(-progress.best_step // tuned.steps),
+        "batch_size": tuning.batch_size,
+        "micro_batch": progress.micro_batch,
+        "checkpointing": progress.checkpointing,
+        "learning_rate": tuned.rate,
+        "seconds": round(progress.seconds, 1),
+        "augment": tuning.kind,
+        "flips": trained.flips.to_dict(),
+        "measured": tuned.worth.figures(multi_label=multi_label),
+        "probe": trained.probe.figures(multi_label=multi_label),
     }
 
 
@@ -210,12 +235,12 @@ def _card(training: Training, summary: dict[str, Any]) -> Card:
         found = summary["top_1"]["accuracy"]
         number = f"Top-1 accuracy {found['value']:.1%} (95 % interval {found['low']:.1%} to {found['high']:.1%})"
     return Card(
-        method="a new head, by logistic regression on the class tokens of the network, which stays as it was",
+        method=training.method,
         data=(
             f"{plural(len(division.train), 'video')} for training. Videos were grouped by {division.grouping.rule}: "
             f"{plural(len(set(division.grouping.groups)), 'group')} in all, and none on both sides of a measurement."
         ),
-        accuracy=f"{number}, measured on {plural(len(division.measured), 'video')}: {by}.",
+        accuracy=f"{number}, measured on {plural(len(training.measured), 'video')}: {by}.",
     )
 
 

@@ -1,8 +1,9 @@
 """How the network is trained after the probe: the settings of the methods `last`, `lora` and `full`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from timesformer_cli.errors import UsageError
 from timesformer_cli.jobs.finetune.augment import Augment, Augmentation, Flip
 from timesformer_cli.jobs.finetune.optimisers import epochs_for, learning_rate
 from timesformer_cli.jobs.finetune.progress import Budget
@@ -12,6 +13,8 @@ from timesformer_cli.jobs.finetune.progress import Budget
 Method = Literal["probe", "last", "lora", "full"]
 
 Checkpointing = Literal["auto", "on", "off"]
+
+_LAYERS, _RANK = 2, 8
 
 # Without a number of epochs, training ends after so many validations without a better one.
 _PATIENCE = 5
@@ -30,9 +33,9 @@ class Tuning:
     of the one above.
     """
 
-    method: Method
-    layers: int = 2
-    rank: int = 8
+    method: Method = "probe"
+    layers: int | None = None
+    rank: int | None = None
     epochs: int | None = None
     max_seconds: float | None = None
     patience: int | None = None
@@ -44,6 +47,31 @@ class Tuning:
     augment: Augment | None = None
     flip: Flip = "auto"
     checkpointing: Checkpointing = "auto"
+
+    def check(self, blocks: int) -> None:
+        """Raise UsageError for settings of another method, or more layers than the network has, which is `blocks`."""
+        others = {"layers": self.layers if self.method != "last" else None}
+        others["rank"] = self.rank if self.method != "lora" else None
+        if self.method == "probe":
+            values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+            others = {name: value for name, (value, default) in values.items() if value != default}
+            others.pop("method")
+        for name, value in others.items():
+            if value is not None:
+                needed = {"layers": "last", "rank": "lora"}.get(name, "full")
+                raise UsageError(f"`{name}`: `method={self.method}` has no use for it; try `method={needed}`")
+        if self.method == "last" and self.last_layers > blocks:
+            raise UsageError(
+                f"`layers={self.last_layers}`: the network has only {blocks}; train all with `method=full`"
+            )
+
+    @property
+    def last_layers(self) -> int:
+        return _LAYERS if self.layers is None else self.layers
+
+    @property
+    def change_rank(self) -> int:
+        return _RANK if self.rank is None else self.rank
 
     @property
     def kind(self) -> Augment:

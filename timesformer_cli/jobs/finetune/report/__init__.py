@@ -34,9 +34,9 @@ def render(training: Training, run: Run, metrics: Json, folder: Path) -> str:
         "how": division.how,
         "counts": {
             "training": len(division.train),
-            "measured": len(division.measured),
+            "measured": len(training.measured),
             "folds": int(division.folds.max()) + 1,
-            "unreadable": len(training.videos.failures),
+            "unreadable": len(training.failures),
         },
         **pieces.of_run(run),
         "curve": len(findings.curve),
@@ -97,7 +97,7 @@ def _protocol(training: Training, run: Run) -> protocol.Rows:
     """From what the model was made, and how."""
     return [
         *protocol.model_of("Base model", training.provenance),
-        ("Method", "a new head, by logistic regression on the class tokens of the network, which stays as it was"),
+        ("Method", training.method),
         ("Weight of the classes", "the same for each class" if training.balance else "by their videos"),
         ("Regularisation", f"C = {training.probe.choice.c:g}"),
         *protocol.recipe_of(run.provenance),
