@@ -135,6 +135,22 @@ def test_a_dry_run_writes_nothing(finetune: Run, here: Path) -> None:
     assert plan["seconds"] > 0
 
 
+def test_another_number_of_frames_and_size_is_that_of_the_model(finetune: Run) -> None:
+    code, _, err = finetune("clips", "-o", "run", "--num-frames", "6", "--set", "size=48", "--crops", "1")
+    assert code == 0, err
+    told = "resized for the new model: time embeddings from 4 to 6 frames, position embeddings from 4 x 4 to 6 x 6"
+    assert err.count(told) == 1
+    config = json.loads(Path("run/model/config.json").read_text())
+    assert (config["num_frames"], config["image_size"]) == (6, 48)
+
+
+def test_more_tokens_than_a_network_takes_are_refused_before_a_video_is_read(finetune: Run) -> None:
+    code, _, err = finetune("clips", "-o", "run", "--num-frames", "4096", "--set", "size=2048")
+    assert code == 2
+    assert "tokens is 268435456; the most is 1048576" in err
+    assert not Path("run").exists()
+
+
 def test_a_second_run_reads_no_video_again(finetune: Run, monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
     assert finetune("clips", "-o", "run").code == 0
     head = head_of("run/model")

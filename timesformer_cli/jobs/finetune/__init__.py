@@ -22,7 +22,7 @@ from timesformer_cli.jobs.finetune import folder
 from timesformer_cli.jobs.finetune.data import Asked, Data, Videos, open_data
 from timesformer_cli.jobs.finetune.division import Division, divide
 from timesformer_cli.jobs.finetune.features import Features, encode, seconds_for
-from timesformer_cli.jobs.finetune.model_folder import described
+from timesformer_cli.jobs.finetune.model_folder import described, resizing
 from timesformer_cli.jobs.finetune.tuning import Tuning
 from timesformer_cli.jobs.reporter import SILENT, Reporter
 from timesformer_cli.pipeline.run import RunOptions
@@ -215,6 +215,8 @@ def _looked_at(job: Job, report: Reporter) -> tuple[Data, Division]:
 
     The faults of the data are told here, before time is spent. Raises UsageError and InputError.
     """
+    if line := resizing(job.checkpoint):
+        report.note(line)
     data = open_data(job.asked)
     _tell(data, job.asked, report)
     hold_out = job.tuning.method != "probe"
