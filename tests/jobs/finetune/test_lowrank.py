@@ -9,7 +9,7 @@ import torch
 from testing.networks import ALL_TYPES, build, tiny
 from testing.training import CONFIG, batch_of
 from timesformer_cli import TimesformerForVideoClassification
-from timesformer_cli.jobs.finetune.lowrank import adapt, merge
+from timesformer_cli.jobs.finetune.lowrank import adapt, merged
 from timesformer_cli.jobs.finetune.optimisers import optimiser_of
 from timesformer_cli.jobs.finetune.trainer import Trainee, Trainer
 
@@ -32,10 +32,10 @@ def test_the_start_changes_nothing_and_only_head_and_attentions_are_trained(atte
         for part, shape in (("up", (72, 4)), ("down", (4, 24)))
     }
     assert trained == names | {"classifier.weight": (5, 24), "classifier.bias": (5,)}
-    merge(model)
-    assert set(model.state_dict()) == set(before)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert all(p.requires_grad for p in model.parameters())
+    plain = merged(model)
+    assert set(plain.state_dict()) == set(before)
+    assert all(torch.equal(before[name], value) for name, value in plain.state_dict().items())
+    assert torch.equal(model(pixels).logits, logits)  # and it can be trained on
 
 
 def test_a_trained_network_is_merged_bit_for_bit(tmp_path: Path) -> None:
@@ -52,9 +52,10 @@ def test_a_trained_network_is_merged_bit_for_bit(tmp_path: Path) -> None:
     trainee = Trainee(model, bf16=True).eval()
     draws = torch.zeros(2, *trainee.draws_shape(pixels))
     rounded = trainee(pixels, draws)
-    merge(model)
     assert torch.equal(model(pixels).logits, logits)
-    assert torch.equal(trainee(pixels, draws), rounded)
+    model = merged(model)
+    assert torch.equal(model(pixels).logits, logits)
+    assert torch.equal(Trainee(model, bf16=True).eval()(pixels, draws), rounded)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.endswith("qkv.weight") or name.startswith("classifier.")}
     for name in changed - {"classifier.weight", "classifier.bias"}:

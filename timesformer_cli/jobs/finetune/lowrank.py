@@ -47,9 +47,17 @@ def adapt(model: TimesformerForVideoClassification, rank: int, seed: int) -> Non
         parametrize.register_parametrization(attention.qkv, "weight", change)
 
 
-def merge(model: TimesformerForVideoClassification) -> None:
-    """Make the changes part of the weights, bit for bit those that the network computes with; all can be trained."""
-    for attention in _attentions(model):
-        if parametrize.is_parametrized(attention.qkv, "weight"):
-            parametrize.remove_parametrizations(attention.qkv, "weight", leave_parametrized=True)
-    model.requires_grad_(True)
+def merged(model: TimesformerForVideoClassification) -> TimesformerForVideoClassification:
+    """The network as it is now, in eval mode, with changes as a part of its weights; both share all other weights.
+
+    Its outputs are those of `model`, bit for bit.
+    """
+    state = {name: tensor for name, tensor in model.state_dict().items() if ".parametrizations." not in name}
+    for name, part in model.named_modules():
+        if parametrize.is_parametrized(part, "weight"):
+            state[f"{name}.weight"] = part.weight.detach()
+    with torch.device("meta"):
+        plain = TimesformerForVideoClassification(model.config)
+    plain.load_state_dict(state, assign=True)
+    plain.recipe = model.recipe
+    return plain.eval()

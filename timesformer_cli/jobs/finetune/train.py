@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -112,9 +112,8 @@ def train(start: Start, tuning: Tuning, run: RunOptions, folder: Path, report: R
     answers = stage.answers
     if answers is None:  # of an earlier sitting
         answers = stage.validated()
-    lowrank.merge(stage.network)
     return Tuned(
-        network=stage.network.cpu().eval(),
+        network=lowrank.merged(stage.network.cpu()),
         answers=answers,
         worth=worth(answers, start.measured_targets),
         progress=progress,
@@ -181,11 +180,7 @@ class _Stage:
         """What the network says of the measured videos as it is now, by the code of `evaluate`."""
         self.network.eval()
 
-        def opened() -> TimesformerForVideoClassification:
-            copy = deepcopy(self.network)
-            lowrank.merge(copy)
-            return copy
-
+        opened = partial(lowrank.merged, self.network)
         scorer = pytorch.scorer_of(opened, device=self._run.device, precision=self._run.precision)
         measured, checkpoint = self._start.measured, self._checkpoint
         with score_all(measured, checkpoint, self._run, tell=self._report.note, opened=lambda: scorer) as scored:

@@ -55,7 +55,6 @@ class Tuning:
         if self.method == "probe":
             values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
             others = {name: value for name, (value, default) in values.items() if value != default}
-            others.pop("method")
         for name, value in others.items():
             if value is not None:
                 needed = {"layers": "last", "rank": "lora"}.get(name, "full")
