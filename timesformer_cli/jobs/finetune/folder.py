@@ -23,13 +23,14 @@ REPORT = "report.html"
 DATA = "data.csv"
 PROBLEMS = "problems.csv"
 LOG = "log.jsonl"
+LOG_TABLE = "log.csv"
 CHECKPOINTS = "checkpoints"
 FEATURES = "features"
 MODEL = "model"
 VAL = "val"
 
 # What is made anew by each run, the last first.
-_RESULTS = (METRICS, REPORT, DATA, PROBLEMS)
+_RESULTS = (METRICS, REPORT, DATA, PROBLEMS, LOG_TABLE)
 _OURS = (SETTINGS, *_RESULTS, LOG, CHECKPOINTS, FEATURES, MODEL, VAL)
 
 
@@ -52,11 +53,17 @@ def opened(folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite
         raise OutputError(f"{folder}: cannot be written (permission denied)")
     wanted = json.loads(json.dumps(settings))
     with locked(folder / SETTINGS):
-        if resume and SETTINGS in there:
+        resumed = resume and SETTINGS in there
+        if resumed:
             _check(folder, wanted)
         with told(folder):
             for name in _RESULTS:
                 (folder / name).unlink(missing_ok=True)
+            if not resumed:
+                # A run that is stopped before it trains must not go on from these.
+                if CHECKPOINTS in there:
+                    shutil.rmtree(folder / CHECKPOINTS)
+                (folder / LOG).unlink(missing_ok=True)
         write_json(folder / SETTINGS, wanted)
         yield
 
