@@ -18,6 +18,9 @@ from timesformer_cli.checkpoints import labels
 from timesformer_cli.checkpoints.recipes import RECIPE_FIELDS, RECIPES
 from timesformer_cli.cli import INTERRUPTED, TERMINATED, main
 from timesformer_cli.datasets import ProblemKind
+from timesformer_cli.jobs.finetune.log import read_log, write_table
+from timesformer_cli.jobs.finetune.loop import Validation
+from timesformer_cli.jobs.finetune.trainer import Step
 from timesformer_cli.results.formats import parquet
 from timesformer_cli.results.record import CSV_COLUMNS
 from timesformer_cli.results.writers import FORMATS
@@ -187,6 +190,18 @@ def test_the_folder_of_a_training_run(training_folder: Path, run_folder: Path) -
     with (training_folder / "data.csv").open(encoding="utf-8", newline="") as file:
         assert named(section("training-folder.md", "## `data.csv`")) == next(csv.reader(file))
     assert named(section("training-folder.md", "## `settings.json`")) == list(read("settings.json"))
+
+
+def test_the_log_of_a_training_run(tmp_path: Path) -> None:
+    step = Step(epoch=1, step=1, loss=1.0, rate=1.0, gradient=1.0, seconds=1.0, memory=1)
+    found = Validation(epoch=1, step=1, score=1.0, seconds=1.0, figures={"loss": 1.0, "accuracy": 1.0})
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line.to_dict()) + "\n" for line in (step, found)))
+    log = read_log(tmp_path)
+    assert log is not None
+    write_table(tmp_path, log)
+    with (tmp_path / "log.csv").open(encoding="utf-8", newline="") as file:
+        columns = next(csv.reader(file))
+    assert sorted(named(section("training-folder.md", "## `log.csv`"))) == sorted(columns)
 
 
 def test_kinds_of_failures() -> None:
