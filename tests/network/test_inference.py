@@ -110,6 +110,20 @@ def test_a_difference_would_be_seen(name: str) -> None:
     assert (InferenceNetwork(lambda: model)(views) - before).abs().max() > 20 * TOLERANCE
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize(("frames", "size"), [(4, 32), (3, 40)])
+def test_tokens_between_layers(attention: str, frames: int, size: int) -> None:
+    model = random_model(attention_type=attention)
+    views = pixels(model, frames=frames, size=size)
+    with torch.inference_mode():
+        states = model.timesformer(views, output_hidden_states=True).hidden_states
+    assert states is not None
+    network = InferenceNetwork(lambda: model)
+    for layer, expected in enumerate(states[:-1]):
+        found = network.tokens_before(layer, views)
+        torch.testing.assert_close(found, expected.reshape(len(views), -1, 24), rtol=TOLERANCE, atol=TOLERANCE)
+
+
 def test_float64() -> None:
     """Where rounding is no excuse."""
     model = random_model().double()

@@ -77,6 +77,22 @@ class InferenceNetwork:
         cls: Tensor = self._layernorm(self._last(x).mean(1))
         return cls.to(self._classifier.weight.dtype)
 
+    @torch.inference_mode()
+    def tokens_before(self, layer: int, pixel_values: Tensor) -> Tensor:
+        """The tokens (B, L, D) that enter layer number `layer`, from 0, in the order of `model.py`.
+
+        For space_only, those of the frames follow one another.
+        """
+        x = self._tokens(pixel_values)
+        for each in self._layers[:layer]:
+            each(x)
+        if self._attention_type == "space_only":
+            return x.flatten(1, 2)
+        patches = x[:, :, 1:]
+        if self._attention_type == "joint_space_time":
+            patches = patches[:, 0].unflatten(1, (pixel_values.shape[1], -1))  # (B, T, N, D)
+        return torch.cat([x[:, 0, :1], patches.transpose(1, 2).flatten(1, 2)], 1)
+
     def _tokens(self, pixel_values: Tensor) -> Tensor:
         """Tokens (B, G, L, D), contiguous in that order."""
         embeddings = self._embeddings

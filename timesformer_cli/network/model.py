@@ -409,34 +409,46 @@ class TimesformerModel(PretrainedModule):
         of `drop_path_shape`. Without them torch draws, and a video loses different parts in each batch.
         """
         frames = pixel_values.shape[1]
-        per_frame = self.config.attention_type == "space_only"
-        tokens = self.embeddings(pixel_values, per_frame)
+        tokens = self.embeddings(pixel_values, self.config.attention_type == "space_only")
         hidden_states, attentions, temporal_attentions = [tokens], [], []
-        for number, layer in enumerate(self.encoder.layer):
-            inputs = (
-                tokens,
-                frames,
-                output_attentions,
-                None if drop_path_draws is None else drop_path_draws[:, number],
-            )
-            if self.gradient_checkpointing and self.training:
-                tokens, spatial, temporal = checkpoint(layer, *inputs, use_reentrant=False)
-            else:
-                tokens, spatial, temporal = layer(*inputs)
+        for number in range(len(self.encoder.layer)):
+            tokens, spatial, temporal = self.run_layer(number, tokens, frames, output_attentions, drop_path_draws)
             if output_hidden_states:
                 hidden_states.append(tokens)
-            if output_attentions:
+            if spatial is not None:
                 attentions.append(spatial)
-                if temporal is not None:
-                    temporal_attentions.append(temporal)
-        if per_frame:  # the original averages the frames; transformers does not
-            tokens = tokens.unflatten(0, (-1, frames)).mean(1)
+            if temporal is not None:
+                temporal_attentions.append(temporal)
         return TimesformerModelOutput(
-            last_hidden_state=self.layernorm(tokens),
+            last_hidden_state=self.finish(tokens, frames),
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
             temporal_attentions=tuple(temporal_attentions) if temporal_attentions else None,
         )
+
+    def run_layer(
+        self,
+        number: int,
+        tokens: Tensor,
+        frames: int,
+        output_attentions: bool = False,
+        drop_path_draws: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What layer `number`, from 0, makes of `tokens`, and its spatial and temporal attention weights.
+
+        Tokens are as in `hidden_states`; `drop_path_draws` (B, layers, rows) are those of all layers.
+        """
+        layer = self.encoder.layer[number]
+        draws = None if drop_path_draws is None else drop_path_draws[:, number]
+        if self.gradient_checkpointing and self.training:
+            return checkpoint(layer, tokens, frames, output_attentions, draws, use_reentrant=False)  # type: ignore[no-any-return]
+        return layer(tokens, frames, output_attentions, draws)  # type: ignore[no-any-return]
+
+    def finish(self, tokens: Tensor, frames: int) -> Tensor:
+        """The `last_hidden_state` for the tokens that the last layer returns."""
+        if self.config.attention_type == "space_only":  # the original averages the frames; transformers does not
+            tokens = tokens.unflatten(0, (-1, frames)).mean(1)
+        return self.layernorm(tokens)  # type: ignore[no-any-return]
 
     def _own_keys(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         # A classification checkpoint holds the encoder under this prefix, beside its head.

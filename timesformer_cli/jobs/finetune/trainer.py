@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from timesformer_cli.errors import DeviceError
 from timesformer_cli.jobs.benchmark.rounds import peak
 from timesformer_cli.jobs.finetune.optimisers import factor, set_rate
 from timesformer_cli.jobs.finetune.randomness import drop_path_draws
-from timesformer_cli.network.model import DropPath, SelfAttention, TimesformerForVideoClassification
+from timesformer_cli.network.model import Layer, SelfAttention, TimesformerForVideoClassification
 from timesformer_cli.runtimes.pytorch import is_out_of_memory
 
 Checkpointing = Literal["auto", "on", "off"]
@@ -74,20 +74,28 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def is_trained(part: nn.Module) -> bool:
+    """Whether any parameter of a part of a network is trained."""
+    return any(parameter.requires_grad for parameter in part.parameters())
+
+
 class Trainee(nn.Module):
     """The network as it is trained: with `bf16` it computes in bfloat16, but for its head; weights are as they were.
 
-    Drop path grows to `drop_path` in the last layer. Other dropout is off: it would depend on the micro-batch.
+    Drop path grows from 0 in the first layer that is trained to `drop_path` in the last. Other dropout is off: it would
+    depend on the micro-batch.
     """
 
     def __init__(self, model: TimesformerForVideoClassification, *, drop_path: float = 0.0, bf16: bool = False) -> None:
         super().__init__()
         self.model = model
         self._bf16 = bf16
-        depth = len(model.timesformer.encoder.layer)
-        paths = [part for part in model.modules() if isinstance(part, DropPath)]
-        for number, path in enumerate(paths):
-            path.p = drop_path * number / max(depth - 1, 1)
+        layers = [cast("Layer", layer) for layer in model.timesformer.encoder.layer]
+        trained = [layer for layer in layers if is_trained(layer)]
+        for layer in layers:
+            layer.drop_path.p = 0.0
+        for number, layer in enumerate(trained):
+            layer.drop_path.p = drop_path * number / max(len(trained) - 1, 1)
         for part in model.modules():
             if isinstance(part, nn.Dropout):
                 part.p = 0.0
@@ -98,12 +106,19 @@ class Trainee(nn.Module):
         """The shape of the draws of a sample of `pixels` (B, T, C, H, W)."""
         return self.model.timesformer.drop_path_shape(pixels.shape[1], *pixels.shape[3:])
 
-    def forward(self, pixels: Tensor, draws: Tensor) -> Tensor:
-        """Logits (B, K) in the dtype of the weights; `draws` float32 (B, layers, rows) of `drop_path_draws`."""
+    def forward(self, pixels: Tensor, draws: Tensor | None = None) -> Tensor:
+        """Logits (B, K) in the dtype of the weights; `draws` float32 (B, layers, rows) of `drop_path_draws`.
+
+        Only training needs the draws.
+        """
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self._bf16):
-            tokens = self.model.timesformer(pixels, drop_path_draws=draws).last_hidden_state[:, 0]
+            tokens = self.encode(pixels, draws)[:, 0]
         head = self.model.classifier
         return head(tokens.to(head.weight.dtype))  # type: ignore[no-any-return]
+
+    def encode(self, pixels: Tensor, draws: Tensor | None) -> Tensor:
+        """The normalised tokens of the last layer, the class token first."""
+        return self.model.timesformer(pixels, drop_path_draws=draws).last_hidden_state  # type: ignore[no-any-return]
 
 
 def losses(logits: Tensor, targets: Tensor) -> Tensor:
