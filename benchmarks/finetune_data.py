@@ -1,6 +1,7 @@
 """Make the videos that `timesformer finetune` is measured on: motions that `camera-motion` does not know.
 
     python -m benchmarks.finetune_data render FOLDER             # 36 videos a class to train on, 24 to test
+    python -m benchmarks.finetune_data pans FOLDER               # as many of "A" and "B", pans to left and right
     python -m benchmarks.finetune_data look-alikes FOLDER        # which copies of them the frame hashes find
     python -m benchmarks.finetune_data phone FOLDER              # 40 clips with the names and flaws of a phone's
 
@@ -14,8 +15,9 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -92,6 +94,12 @@ def spiral(rng: np.random.Generator, pictures: Sequence[Gray], seconds: float) -
     return make_scene(rng, pictures, motion, seconds, difficulty=float(rng.uniform(0, 1)))
 
 
+def pan(rng: np.random.Generator, pictures: Sequence[Gray], seconds: float, way: int) -> Scene:
+    """A pan of the camera: to the left if `way` is -1, to the right if it is 1."""
+    motion = Motion(pan=way * float(rng.uniform(0.1, 0.5)))
+    return make_scene(rng, pictures, motion, seconds, difficulty=float(rng.uniform(0, 1)))
+
+
 CLASSES: dict[str, Draw] = {
     "shake": shake,
     "sway": sway,
@@ -99,6 +107,9 @@ CLASSES: dict[str, Draw] = {
     "diagonal": diagonal,
     "spiral": spiral,
 }
+
+# Classes that a mirror exchanges, under names that do not tell.
+PANS: dict[str, Draw] = {"A": partial(pan, way=-1), "B": partial(pan, way=1)}
 
 
 def draw_clip(rng: np.random.Generator, pictures: Sequence[Gray], draw: Draw) -> Clip:
@@ -122,24 +133,26 @@ def images(seed: Sequence[int], count: int) -> list[Gray]:
     return [procedural(families[number % len(families)], rng) for number in range(count)]
 
 
-def render(folder: Path, train: int = TRAIN, test: int = TEST, seed: int = SEED) -> None:
+def render(
+    folder: Path, train: int = TRAIN, test: int = TEST, seed: int = SEED, classes: Mapping[str, Draw] = CLASSES
+) -> None:
     """Write the missing videos of `train/` and `test/`, so many of each class: `CLASS/0001.mp4` and so on.
 
     It computes with one thread: frames this small take several of them longer.
     """
     torch.set_num_threads(1)
     for part, (name, each) in enumerate((("train", train), ("test", test))):
-        wanted = [(label, number) for label in CLASSES for number in range(each)]
+        wanted = [(label, number) for label in classes for number in range(each)]
         missing = [pair for pair in wanted if not place(folder, name, *pair).exists()]
         if not missing:
             continue
         pictures = images((seed, part), 2 * each)
         for done, (label, number) in enumerate(missing):
-            rng = np.random.default_rng((seed, part, list(CLASSES).index(label), number))
+            rng = np.random.default_rng((seed, part, list(classes).index(label), number))
             target = place(folder, name, label, number)
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = target.with_name(".draft.mp4")
-            draw_clip(rng, pictures, CLASSES[label]).write(draft, rng)
+            draw_clip(rng, pictures, classes[label]).write(draft, rng)
             draft.rename(target)
             if (done + 1) % 20 == 0:
                 print(f"{name}: {done + 1} of {len(missing)} videos", file=sys.stderr)
@@ -255,10 +268,11 @@ def measure(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("render", "look-alikes", "phone"))
+    parser.add_argument("what", choices=("render", "pans", "look-alikes", "phone"))
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    {"render": render, "look-alikes": measure, "phone": phone}[options.what](options.folder)
+    pans = partial(render, classes=PANS)
+    {"render": render, "pans": pans, "look-alikes": measure, "phone": phone}[options.what](options.folder)
 
 
 if __name__ == "__main__":
