@@ -57,6 +57,10 @@ class TrainingError(TimesformerError):
     """The loss of a training run is not a finite number any more."""
 
 
+class PeerError(TimesformerError):
+    """Another process of the same run failed, and so this one cannot go on."""
+
+
 class SystemLimitError(TimesformerError):
     """The system refuses what a run cannot do without: processes, threads, open files, a place to write."""
 

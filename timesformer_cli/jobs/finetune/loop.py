@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from timesformer_cli.errors import Terminated, TrainingError
+from timesformer_cli.errors import PeerError, Terminated, TrainingError
 from timesformer_cli.jobs.finetune.progress import Budget, Progress, Reason
 from timesformer_cli.jobs.finetune.trainer import Batch, Step, Trainer
 from timesformer_cli.text import printable
@@ -41,7 +41,7 @@ class Validation:
 
 
 class Keeper(Protocol):
-    """Keeps the log and the checkpoints of a run: `state.Folder`, or nothing, in processes that write nothing."""
+    """Keeps the log and the checkpoints of a run: `state.Store`, or `KeepsNothing`."""
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add a line to the log."""
@@ -50,11 +50,24 @@ class Keeper(Protocol):
         """Keep the weights, the state of the optimiser and `progress`, and the log up to here."""
 
 
+class KeepsNothing:
+    """A `Keeper` for the processes of a run that are not the first."""
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def keep(self, progress: Progress) -> None:
+        """Nothing."""
+
+
 class Loop:
     """Trains from `progress` on; afterwards, `progress` is how far it came.
 
     `batches(epoch, skip)` gives the batches of an epoch but for the first `skip`; `validate` gives the score of the
     weights as they are, and figures for the log. `listen` gets each step and each validation.
+
+    The processes of the trainer's `world` begin with the same `progress`, and have the same score. The clock of the
+    first one counts, and a signal to one of them ends all after the same step.
     """
 
     def __init__(
@@ -71,6 +84,7 @@ class Loop:
     ) -> None:
         self.progress = progress
         self._trainer = trainer
+        self._world = trainer.world
         self._budget = budget
         self._batches = batches
         self._validate = validate
@@ -84,9 +98,11 @@ class Loop:
     def run(self) -> Reason:
         """Train until the budget is used up; returns what ended it.
 
-        An interruption keeps a checkpoint first, unless it came while weights were being changed.
+        An interruption keeps a checkpoint first, unless it came while weights were being changed; so does the failure
+        of another process.
 
         Raises:
+            PeerError: another process failed.
             TrainingError: three steps in a row could not be applied.
             DeviceError, OutputError: as `Trainer.step` and the keeper.
         """
@@ -97,8 +113,9 @@ class Loop:
                     self._score()
                 if reason := self._budget.ended(self.progress):
                     return reason
-                self._epoch()
-        except (KeyboardInterrupt, Terminated):
+                with self._world.deferred():
+                    self._epoch()
+        except (KeyboardInterrupt, Terminated, PeerError):
             if not self._trainer.updating:
                 self._keep()
             raise
@@ -118,6 +135,7 @@ class Loop:
                 checkpointing=self._trainer.checkpointing,
             )
             self._trainer.updating = False
+            self._agree()
             self._listen(step)
             if self.progress.skipped == _MOST_SKIPPED:
                 raise _not_finite(step, self._trainer.peak_rate)
@@ -143,8 +161,13 @@ class Loop:
         )
         self._keeper.write(validation.to_dict())
         self.progress = replace(self.progress.scored(score), seconds=self._clock() - self._begin)
+        self._agree()
         self._keep()
         self._listen(validation)
+
+    def _agree(self) -> None:
+        """The time that all processes go by is that of the first one. Raises what a signal to one stands for."""
+        self.progress = replace(self.progress, seconds=self._world.meet(self.progress.seconds)[0])
 
     def _keep(self) -> None:
         self._keeper.keep(self.progress)

@@ -29,7 +29,8 @@ def fit(trainer: Trainer, batch: Batch, *, available: int | None = None) -> Meas
 
     `batch` is a real one. On a GPU, its gradients are computed twice beside memory as large as the optimiser will
     take; what does not fit is halved. On the CPU, too large a step would end the process, so that one and two clips are
-    measured, and more are estimated for `available` bytes: by default most of what is free.
+    measured, and more are estimated for `available` bytes: by default most of what is free, or this process's part of
+    it. All processes have to call this, and go on with the settings of the one that has the least memory.
 
     Raises:
         DeviceError: not even one clip at a time fits.
@@ -45,10 +46,14 @@ def fit(trainer: Trainer, batch: Batch, *, available: int | None = None) -> Meas
             measured = Measured(time.perf_counter() - begin, peak(str(device)))
             trainer.optimiser.zero_grad()
         del reserve
+        trainer.settle()
         return measured
-    reserved = 2 * sum(parameter.nbytes for parameter in parameters)
-    available = free_memory() if available is None else available
-    return _fit_estimated(trainer, batch, reserved, available)
+    # The moments of the optimiser, and with several processes a copy of the gradients, as it is sent.
+    reserved = (2 if trainer.world.size == 1 else 3) * sum(parameter.nbytes for parameter in parameters)
+    available = free_memory(trainer.world.local_size) if available is None else available
+    measured = _fit_estimated(trainer, batch, reserved, available)
+    trainer.settle()
+    return replace(measured, seconds=max(trainer.world.exchange(measured.seconds)))
 
 
 def _fit_estimated(trainer: Trainer, batch: Batch, reserved: int, available: int | None) -> Measured:
@@ -104,11 +109,14 @@ def largest(one: int | None, two: int | None, reserved: int, available: int | No
     return clips
 
 
-def free_memory() -> int | None:
-    """Bytes that this process may take on the CPU, with those that it has; None if unknown."""
+def free_memory(processes: int = 1) -> int | None:
+    """Bytes that this process may take on the CPU, with those that it has; None if unknown.
+
+    It shares what is free with as many others of the machine as make `processes`.
+    """
     with suppress(OSError, ValueError, IndexError):
         free = 1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0])
         own = 1024 * int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])
         limit = memory_limit()
-        return min(int(_SHARE * free) + own, limit if limit is not None else free + own)
+        return min(int(_SHARE * free) // processes + own, limit if limit is not None else free + own)
     return None

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from timesformer_cli.errors import DeviceError
 from timesformer_cli.jobs.benchmark.rounds import peak
 from timesformer_cli.jobs.finetune.optimisers import factor, set_rate
+from timesformer_cli.jobs.finetune.parallel import ALONE, World
 from timesformer_cli.jobs.finetune.randomness import drop_path_draws
 from timesformer_cli.network.model import Layer, SelfAttention, TimesformerForVideoClassification
 from timesformer_cli.runtimes.pytorch import is_out_of_memory
@@ -25,11 +26,12 @@ _CLIP = 1.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """The samples of one step.
+    """The samples of one step, or of several processes' step those of this one, which may be none.
 
     `pixels` float32 (B, T, C, H, W), normalised; `targets` int64 (B,), class numbers, or float32 (B, K), a share for
     each class. `keys` names the samples, for random numbers and messages. The loss of the step is the sum of the
-    samples' losses times `weights`, float32 (B,), divided by `total`: by default their mean.
+    samples' losses times `weights`, float32 (B,), divided by `total`: by default their mean. With several processes,
+    `total` is that of all of them, and not optional.
     """
 
     pixels: Tensor
@@ -68,6 +70,18 @@ class Step:
             "seconds": round(self.seconds, 4),
             "memory": self.memory,
         }
+
+
+class _Share(NamedTuple):
+    """What a process found in a step: the sum of its losses, the norm of the whole gradient, and its samples.
+
+    `bad` are those of the samples `keys` whose own loss is not finite.
+    """
+
+    loss: float
+    gradient: float
+    bad: list[str]
+    keys: list[str]
 
 
 def _finite(value: float) -> float | None:
@@ -133,6 +147,9 @@ class Trainer:
 
     It works on `micro_batch` samples at a time. If memory does not suffice, they become half as many; before it would
     be one, gradient checkpointing goes on if it is `auto`. The optimisation stays the same.
+
+    The processes of `world` take each step together, with samples of their own: all of them make one, and call every
+    method that takes a batch.
     """
 
     def __init__(
@@ -144,8 +161,10 @@ class Trainer:
         seed: int,
         micro_batch: int,
         checkpointing: Checkpointing = "auto",
+        world: World = ALONE,
     ) -> None:
         self.trainee = trainee
+        self.world = world
         self.optimiser = optimiser
         self.micro_batch = micro_batch
         # Whether a step is not accounted for yet; an interruption may then leave only some weights changed.
@@ -155,6 +174,7 @@ class Trainer:
         self.may_checkpoint = checkpointing == "auto"
         self._parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self._device = self._parameters[0].device
+        self._average = world.adder(self._parameters)
         self.checkpointing = checkpointing == "on"
 
     @property
@@ -182,15 +202,18 @@ class Trainer:
         begin = time.perf_counter()
         rate = set_rate(self.optimiser, factor(number - 1, self._steps))
         each = self.gradients(batch, epoch)
-        loss = float((each * _weights(batch).double()).sum() / _total(batch))
-        gradient = float(nn.utils.clip_grad_norm_(self._parameters, _CLIP))
+        own = float((each * _weights(batch).double()).sum())
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, _CLIP))
+        bad = [key for key, good in zip(batch.keys, each.isfinite().tolist(), strict=True) if not good]
+        shares = self.world.exchange(_Share(own, norm, bad, list(batch.keys)))
+        # From the same numbers, all processes decide the same.
+        loss, gradient = sum(share.loss for share in shares) / self._total(batch), shares[0].gradient
         suspects: tuple[str, ...] = ()
         self.updating = True
         if math.isfinite(loss) and math.isfinite(gradient):
             self.optimiser.step()
         else:
-            bad = [key for key, good in zip(batch.keys, each.isfinite().tolist(), strict=True) if not good]
-            suspects = tuple(dict.fromkeys(bad or batch.keys))
+            suspects = _suspects(shares)
         self.optimiser.zero_grad()
         return Step(
             epoch=epoch,
@@ -204,25 +227,39 @@ class Trainer:
         )
 
     def gradients(self, batch: Batch, epoch: int) -> Tensor:
-        """Add up the gradients of a batch; returns the losses of its samples, float64 (B,), on the CPU.
+        """Add up the gradients of a step, in all processes; returns the losses of the batch, float64 (B,), on the CPU.
 
         Raises:
             DeviceError: the memory does not suffice for one sample.
         """
         while True:
-            try:
-                return self.accumulate(batch, epoch)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                message = str(error).partition("\n")[0]
-            # Outside the handler, which would keep alive everything that the attempt allocated.
-            self._save_memory(message)
+            each, short = self._attempt(batch, epoch)
+            # The memory of one process is enough of a reason: all stay in step.
+            short = next((message for message in self.world.exchange(short) if message), "")
+            if not short:
+                self._average()
+                return each
+            self._save_memory(short)
+
+    def _attempt(self, batch: Batch, epoch: int) -> tuple[Tensor, str]:
+        """`accumulate`, and what is wrong if the memory does not suffice."""
+        try:
+            return self.accumulate(batch, epoch), ""
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # Only the text: the error would keep alive everything that the attempt allocated.
+            return torch.empty(0), str(error).partition("\n")[0] or "out of memory"
 
     def accumulate(self, batch: Batch, epoch: int) -> Tensor:
-        """As `gradients`, without a second attempt. Raises RuntimeError if the memory does not suffice."""
-        found = []
-        shape, weights, total = self.trainee.draws_shape(batch.pixels), _weights(batch), _total(batch)
+        """As `gradients`, without a second attempt, and of this process only, times the number of processes.
+
+        Raises RuntimeError if the memory does not suffice.
+        """
+        found = [torch.empty(0, device=self._device)]
+        shape, weights = self.trainee.draws_shape(batch.pixels), _weights(batch)
+        # As the mean over the processes, of which each has only a part of the samples, it is the sum.
+        total = self._total(batch) / self.world.size
         for start in range(0, len(batch.keys), self.micro_batch):
             part = slice(start, start + self.micro_batch)
             draws = torch.from_numpy(drop_path_draws(self._seed, epoch, batch.keys[part], shape))
@@ -231,6 +268,17 @@ class Trainer:
             ((each * weight).sum() / total).backward()
             found.append(each.detach())
         return torch.cat(found).double().cpu()
+
+    def settle(self) -> None:
+        """Take the least demanding of the processes' `micro_batch` and `checkpointing`."""
+        settings = self.world.exchange((self.micro_batch, self.checkpointing))
+        self.micro_batch = min(micro_batch for micro_batch, _ in settings)
+        self.checkpointing = any(checkpointing for _, checkpointing in settings)
+
+    def _total(self, batch: Batch) -> float:
+        if batch.total is None and self.world.size > 1:
+            raise ValueError("a batch of several processes needs its total")
+        return len(batch.keys) if batch.total is None else batch.total
 
     def _save_memory(self, message: str) -> None:
         """Go on with less memory. Raises DeviceError if nothing is left to save."""
@@ -252,5 +300,6 @@ def _weights(batch: Batch) -> Tensor:
     return torch.ones(len(batch.keys)) if batch.weights is None else batch.weights
 
 
-def _total(batch: Batch) -> float:
-    return len(batch.keys) if batch.total is None else batch.total
+def _suspects(shares: Sequence[_Share]) -> tuple[str, ...]:
+    bad = [key for share in shares for key in share.bad]
+    return tuple(dict.fromkeys(bad or [key for share in shares for key in share.keys]))
