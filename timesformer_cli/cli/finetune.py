@@ -17,7 +17,7 @@ from timesformer_cli.cli.options.output import ResumeRun
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Device, Workers, views_at_a_time
 from timesformer_cli.cli.options.views import ViewOptions
-from timesformer_cli.errors import SOME_FAILED, UsageError
+from timesformer_cli.errors import SOME_FAILED, PeerError, UsageError
 from timesformer_cli.text import duration, plural, printable
 
 if TYPE_CHECKING:
@@ -444,9 +444,11 @@ def finetune(
     folder.check()
     asked = parts.asked(frames=reading.frames)
 
-    from timesformer_cli.jobs.finetune import Job, plan
+    from timesformer_cli.jobs.finetune import Job, follows, plan
     from timesformer_cli.jobs.finetune import finetune as train
 
+    if follows():
+        console.set_level("quiet")
     run = computing.options(reading)
     checkpoint = model.resolve(views, preview=folder.dry_run)
     job = Job(
@@ -461,9 +463,17 @@ def finetune(
     )
     job.check()
     if folder.dry_run:
-        _show_plan(plan(job, console), as_json=folder.as_json)
+        if not follows():
+            _show_plan(plan(job, console), as_json=folder.as_json)
         return
-    _finish(train(job, console), folder)
+    try:
+        outcome = train(job, console)
+    except PeerError:
+        if follows():
+            raise typer.Exit(PeerError.exit_code) from None  # the first process says why
+        raise
+    if outcome is not None:
+        _finish(outcome, folder)
 
 
 def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:

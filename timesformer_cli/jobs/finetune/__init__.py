@@ -6,9 +6,10 @@ it is trained (`train`), and the better one kept. What is left is an ordinary mo
 (`results`).
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,17 +23,20 @@ from timesformer_cli.jobs.finetune import folder
 from timesformer_cli.jobs.finetune.data import Asked, Data, Videos, open_data
 from timesformer_cli.jobs.finetune.division import Division, divide
 from timesformer_cli.jobs.finetune.features import Features, encode, seconds_for
+from timesformer_cli.jobs.finetune.launch import launched
 from timesformer_cli.jobs.finetune.model_folder import described, resizing
 from timesformer_cli.jobs.finetune.tuning import Tuning
 from timesformer_cli.jobs.reporter import SILENT, Reporter
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.results.settings import Provenance, provenance_of
 from timesformer_cli.runtimes import require_network
+from timesformer_cli.runtimes.devices import available_cores
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.text import named, plural
 
 if TYPE_CHECKING:
     from timesformer_cli.jobs.finetune.flips import Answers
+    from timesformer_cli.jobs.finetune.parallel import World
     from timesformer_cli.jobs.finetune.probe import Probe
     from timesformer_cli.jobs.finetune.training import NetworkTraining, Training
 
@@ -99,12 +103,47 @@ class Outcome:
     next_steps: Sequence[str]
 
 
-def finetune(job: Job, report: Reporter = SILENT) -> Outcome:
-    """Train, measure, and write the folder of the run.
+def follows() -> bool:
+    """Whether this process is one of several of a run, and not the first, which writes and talks for all.
+
+    Raises UsageError for variables of a launcher that contradict each other.
+    """
+    launch = launched(os.environ)
+    return launch is not None and launch.rank > 0
+
+
+def finetune(job: Job, report: Reporter = SILENT) -> Outcome | None:
+    """Train, measure, and write the folder of the run; None in a process that `follows`.
 
     Raises:
-        TimesformerError: no model, no device, data that cannot be used, or a folder that cannot be written.
+        TimesformerError: no model, no device, data that cannot be used, a folder that cannot be written, or the failure
+            of another process of the run.
     """
+    launch = launched(os.environ)
+    if launch is None:
+        return _finetune(job, None, report)
+    from timesformer_cli.jobs.finetune.parallel import joined
+
+    with joined(launch, job.run.device, report.note) as world:
+        workers = max(available_cores() // world.local_size, 1) if job.run.workers is None else job.run.workers
+        job = replace(job, run=replace(job.run, device=world.device, workers=workers))
+        if world.is_first:
+            return _finetune(job, world, report)
+        _follow(job, world)
+    return None
+
+
+def _follow(job: Job, world: "World") -> None:
+    """What a process does that is not the first."""
+    if job.tuning.method != "probe":
+        from timesformer_cli.jobs.finetune.train import train
+
+        assert job.output is not None
+        train(world.of_first(None), job.tuning, job.run, job.output, SILENT, resume=job.resume, world=world)  # type: ignore[arg-type]
+
+
+def _finetune(job: Job, world: "World | None", report: Reporter) -> Outcome:
+    """What the first process does, of several if there is a `world`."""
     assert job.output is not None
     data, planned = _looked_at(job, report)
     told = planned.lines()
@@ -120,9 +159,9 @@ def finetune(job: Job, report: Reporter = SILENT) -> Outcome:
         # Not earlier: they import torch, which takes seconds, and what is wrong with the data is to be told at once.
         from timesformer_cli.jobs.finetune import results
 
-        training = _trained(job, data, videos, division, provenance, report)
+        training = _trained(job, data, videos, division, provenance, world, report)
         metrics = results.write(job.output, training, report)
-    return Outcome(metrics, videos.failures, list(_next_steps(job.output, data, job.asked)))
+    return Outcome(metrics, training.failures, list(_next_steps(job.output, data, job.asked)))
 
 
 def _divided(job: Job, videos: Videos, *, hold_out: bool = False) -> Division:
@@ -132,7 +171,13 @@ def _divided(job: Job, videos: Videos, *, hold_out: bool = False) -> Division:
 
 
 def _trained(
-    job: Job, data: Data, videos: Videos, division: Division, provenance: Provenance, report: Reporter
+    job: Job,
+    data: Data,
+    videos: Videos,
+    division: Division,
+    provenance: Provenance,
+    world: "World | None",
+    report: Reporter,
 ) -> "Training":
     """The probe and, if the method says so, the network; the better one is the new model."""
     from timesformer_cli.jobs.finetune.findings import find
@@ -145,7 +190,7 @@ def _trained(
     probe = fitted(division)
     network = None
     if job.tuning.method != "probe":
-        network = _train_network(job, videos, division, probe, provenance, report)
+        network = _train_network(job, videos, division, probe, provenance, world, report)
         if not network.won:
             # A probe that is measured by cross-validation also learns from the videos that were held out.
             alone = _divided(job, videos)
@@ -167,16 +212,25 @@ def _trained(
 
 
 def _train_network(
-    job: Job, videos: Videos, division: Division, probe: "Probe", provenance: Provenance, report: Reporter
+    job: Job,
+    videos: Videos,
+    division: Division,
+    probe: "Probe",
+    provenance: Provenance,
+    world: "World | None",
+    report: Reporter,
 ) -> "NetworkTraining":
     """Train the network behind the probe, and say which of them is better."""
     from timesformer_cli.jobs.finetune.answers import worth
     from timesformer_cli.jobs.finetune.flips import answers_of, decide
+    from timesformer_cli.jobs.finetune.parallel import ALONE
     from timesformer_cli.jobs.finetune.train import Start, train
     from timesformer_cli.jobs.finetune.training import NetworkTraining
 
-    output = job.output
+    output, balance = job.output, job.balance == "loss"
     assert output is not None
+    if balance and videos.multi_label:
+        raise UsageError("`balance=loss`: with several labels for each video, it is only for `method=probe`")
     items = [sample.item(frames=job.asked.frames) for sample in videos.samples]
     training, measured = ([items[place] for place in part.tolist()] for part in (division.train, division.measured))
     targets = videos.targets[division.measured]
@@ -199,10 +253,12 @@ def _train_network(
         measured=measured,
         measured_targets=targets,
         flips=flips,
-        balance=job.balance == "loss",
+        balance=balance,
         seed=job.asked.seed,
     )
-    tuned = train(start, job.tuning, job.run, output, report, resume=job.resume)
+    world = world or ALONE
+    start = world.of_first(start)
+    tuned = train(start, job.tuning, job.run, output, report, resume=job.resume, world=world)
     found = NetworkTraining(tuning=job.tuning, flips=flips, tuned=tuned, probe=before)
     after = tuned.worth.told(multi_label=videos.multi_label)
     kept = "the network is kept" if found.won else "the probe is better, and kept"

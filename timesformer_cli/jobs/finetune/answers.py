@@ -1,6 +1,6 @@
 """What a network in training says of the videos that measure it, by the code that `evaluate` measures models with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,23 +52,32 @@ class Worth:
         return {"mean_average_precision" if multi_label else "accuracy": self.accuracy, "loss": self.loss}
 
 
-def gathered(results: Iterable[Result], classes: int, recipe: Recipe) -> Answers:
-    """The answers of one result for each measured video, in order."""
-    places, failures = list[int](), list[Failure]()
-    logits, scores = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
-    for place, result in enumerate(results):
+# The mean logits and the scores of a video, float32 (K,) each, or why it has none.
+Answer = tuple[NDArray[np.float32], NDArray[np.float32]] | Failure
+
+
+def each_of(results: Iterable[Result]) -> Iterator[Answer]:
+    """The answers of the results for whole videos."""
+    for result in results:
         if isinstance(result, Prediction):
-            places.append(place)
-            logits.append(result.segments[0].logits)
-            scores.append(result.segments[0].scores)
+            yield result.segments[0].logits, result.segments[0].scores
         else:
-            failures.append(result)
+            yield result
+
+
+def gathered(found: Sequence[Answer], classes: int, recipe: Recipe) -> Answers:
+    """The answers for all measured videos, in order."""
+    places = [place for place, answer in enumerate(found) if not isinstance(answer, Failure)]
+    logits, scores = (
+        np.reshape([answer[kind] for answer in found if not isinstance(answer, Failure)], (len(places), classes))
+        for kind in (0, 1)
+    )
     averaged = recipe.combine == "probabilities" and not recipe.raw
     return Answers(
         places=np.array(places, np.int64),
-        logits=np.reshape(logits, (len(places), classes)).astype(np.float32),
-        probabilities=np.reshape(scores, (len(places), classes)).astype(np.float32) if averaged else None,
-        failures=tuple(failures),
+        logits=logits.astype(np.float32),
+        probabilities=scores.astype(np.float32) if averaged else None,
+        failures=tuple(answer for answer in found if isinstance(answer, Failure)),
     )
 
 

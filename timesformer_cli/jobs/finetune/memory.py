@@ -73,6 +73,9 @@ def _fit_estimated(trainer: Trainer, batch: Batch, reserved: int, available: int
             f"cpu: training takes {(one + reserved) / 1e9:.1f} GB with one clip at a time, and "
             f"{available / 1e9:.1f} GB are free; try `method=last`, or fewer frames with `num_frames`"
         )
+    if fits > 1:  # several at once take less than one by one
+        _, seconds = _try(trainer, batch, fits)
+        seconds /= min(fits, len(batch.keys))
     trainer.micro_batch = fits
     memory = None if one is None or two is None else one + reserved + (fits - 1) * max(two - one, 0)
     return Measured(seconds * len(batch.keys), memory)

@@ -16,6 +16,7 @@ from timesformer_cli.flow import Failure
 from timesformer_cli.jobs.evaluate import conditions_of
 from timesformer_cli.jobs.finetune import folder
 from timesformer_cli.jobs.finetune.checks import chance, chance_multi_label
+from timesformer_cli.jobs.finetune.log import read_log, write_table
 from timesformer_cli.jobs.finetune.model_folder import Card, write_card, write_model
 from timesformer_cli.jobs.finetune.report import render
 from timesformer_cli.jobs.finetune.training import NetworkTraining, Training
@@ -56,6 +57,9 @@ def write(target: Path, training: Training, report: Reporter) -> dict[str, Any]:
     folder.write_csv(target / folder.DATA, columns, _rows(training))
     problems = [*training.problem_rows, *training.failure_rows]
     folder.write_csv(target / folder.PROBLEMS, ("kind", "place", "message"), problems)
+    log = read_log(target) if training.network else None
+    if log is not None:
+        write_table(target, log)
     folders.write_text(target / folder.REPORT, render(training, measured, metrics, target))
     folder.write_json(target / folder.METRICS, metrics)
     return metrics

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -13,16 +13,17 @@ import torch
 from numpy.typing import NDArray
 
 from timesformer_cli.checkpoints.weights import read_state_dict
-from timesformer_cli.errors import UsageError
 from timesformer_cli.flow import Failure, Item
 from timesformer_cli.jobs.finetune import batches as reading
 from timesformer_cli.jobs.finetune import lowrank, memory
-from timesformer_cli.jobs.finetune.answers import Answers, Worth, gathered, worth
+from timesformer_cli.jobs.finetune.answers import Answers, Worth, each_of, gathered, worth
 from timesformer_cli.jobs.finetune.flips import Decision
+from timesformer_cli.jobs.finetune.frozen import freeze
 from timesformer_cli.jobs.finetune.head import Head, balanced, memberships
-from timesformer_cli.jobs.finetune.loop import Loop, Validation
+from timesformer_cli.jobs.finetune.loop import Keeper, KeepsNothing, Loop, Validation
 from timesformer_cli.jobs.finetune.model_folder import described, network_of
 from timesformer_cli.jobs.finetune.optimisers import optimiser_of
+from timesformer_cli.jobs.finetune.parallel import ALONE, World
 from timesformer_cli.jobs.finetune.progress import Progress, Reason
 from timesformer_cli.jobs.finetune.state import Store
 from timesformer_cli.jobs.finetune.trainer import Batch, Step, Trainee, Trainer
@@ -95,58 +96,70 @@ class Tuned:
     failures: tuple[Failure, ...]
 
 
-def train(start: Start, tuning: Tuning, run: RunOptions, folder: Path, report: Reporter, *, resume: bool) -> Tuned:
+def train(
+    start: Start, tuning: Tuning, run: RunOptions, folder: Path, report: Reporter, *, resume: bool, world: World = ALONE
+) -> Tuned:
     """Train the network; `folder` keeps the log and the checkpoints, from which `resume` goes on.
+
+    All processes of `world` call it; only the first one writes.
 
     Raises:
         TrainingError: steps that cannot be applied, three in a row.
         DeviceError: the device is missing, or lacks the memory for one video at a time.
+        PeerError: another process failed.
         CheckpointError, OutputError: weights that cannot be read, or a folder that cannot be written.
     """
-    stage = _Stage(start, tuning, run, report)
-    with closing(Store(folder, stage.network, stage.trainer.optimiser, resume=resume)) as store:
-        reason, progress = stage.run(store)
-        best = store.best
-    if best is not None:
-        stage.network.load_state_dict(read_state_dict(best))
+    stage = _Stage(start, tuning, run, report, world)
+    network, optimiser = stage.network, stage.trainer.optimiser
+    with ExitStack() as stack:
+        store = None
+        if world.is_first:
+            store = stack.enter_context(closing(Store(folder, network, optimiser, resume=resume)))
+        found = world.of_first(store.found if store else None)
+        if found is not None:
+            world.spread(network, optimiser)
+        reason, progress = stage.run(found, store or KeepsNothing())
+        if store and store.best:
+            network.load_state_dict(read_state_dict(store.best))
     answers = stage.answers
-    if answers is None:  # of an earlier sitting
+    if answers is None:  # the best validation was in an earlier sitting
+        world.spread(network, optimiser)
         answers = stage.validated()
+    failures = {failure.item.key: failure for part in world.exchange(list(stage.failures.values())) for failure in part}
     return Tuned(
-        network=lowrank.merged(stage.network.cpu()),
+        network=lowrank.merged(network.cpu()),
         answers=answers,
         worth=worth(answers, start.measured_targets),
         progress=progress,
         reason=reason,
         steps=stage.schedule.steps_per_epoch,
         rate=stage.trainer.peak_rate,
-        failures=tuple(stage.failures.values()),
+        failures=tuple(failures.values()),
     )
 
 
 class _Stage:
     """A network on its way; `answers` are those of its best validation in this sitting, if there was one."""
 
-    def __init__(self, start: Start, tuning: Tuning, run: RunOptions, report: Reporter) -> None:
+    def __init__(self, start: Start, tuning: Tuning, run: RunOptions, report: Reporter, world: World) -> None:
         self.answers: Answers | None = None
-        self._meter = Meter(None)
         self.failures: dict[str, Failure] = {}
-        self._start, self._tuning, self._run, self._report = start, tuning, run, report
+        self._meter = Meter(None)
+        self._start, self._tuning, self._run, self._report, self._world = start, tuning, run, report, world
         self._checkpoint = start.checkpoint
         self.schedule = reading.Schedule(videos=len(start.training), batch_size=tuning.batch_size, seed=start.seed)
         self._budget = tuning.budget(self.schedule.steps_per_epoch)
-        precision = pytorch.choose_precision(run.precision, run.device)
-        if precision == "fp16":
-            raise UsageError("`precision=fp16`: training needs bf16 or fp32")
         self.network = start.network(report.note).to(find_device(run.device))
-        self.trainer = _trainer(self.network, start, tuning, self._budget.all_steps, bf16=precision == "bf16")
-        self.trainer.micro_batch = run.batch_size or 1 << (tuning.batch_size.bit_length() - 1)
+        bf16 = pytorch.choose_precision(run.precision, run.device) == "bf16"
+        self.trainer = _trainer(self.network, start, tuning, self._budget.all_steps, bf16=bf16, world=world)
+        each = run.batch_size or -(-tuning.batch_size // world.size)
+        self.trainer.micro_batch = each if run.batch_size else 1 << (each.bit_length() - 1)
         members = memberships(start.targets, len(start.names))
-        self._weights = balanced(members, multi_label=start.multi_label) if start.balance else None
+        self._weights = balanced(members, multi_label=False)[:, 0] if start.balance else None
 
-    def run(self, store: Store) -> tuple[Reason, Progress]:
-        """Train from what the store found on, to the end."""
-        first = 0 if store.found is None else store.found.step
+    def run(self, found: Progress | None, keeper: Keeper) -> tuple[Reason, Progress]:
+        """Train to the end, from `found` on if it is not None."""
+        first = 0 if found is None else found.step
         with reading.read_batches(
             self._start.training,
             self._checkpoint.recipe,
@@ -154,15 +167,14 @@ class _Stage:
             self.schedule,
             self._run,
             steps=range(first, self._budget.all_steps),
+            share=reading.Share(self._world.rank, self._world.size),
         ) as read:
             stream: Iterator[Batch] = map(self._batch, read)
-            if store.found is None:
+            if found is None:
                 batch = next(stream)
                 self._fit(batch)
                 stream = chain([batch], stream)  # it was only looked at
-            progress = store.found or Progress(
-                micro_batch=self.trainer.micro_batch, checkpointing=self.trainer.checkpointing
-            )
+            progress = found or Progress(micro_batch=self.trainer.micro_batch, checkpointing=self.trainer.checkpointing)
             with self._report.progress(self._budget.all_steps - first, long=True, what="steps") as self._meter:
                 loop = Loop(
                     self.trainer,
@@ -170,7 +182,7 @@ class _Stage:
                     progress,
                     batches=lambda _, skip: islice(stream, self._budget.steps - skip),
                     validate=lambda: self._validate(loop.progress),
-                    keeper=store,
+                    keeper=keeper,
                     listen=lambda event: self._show(event, loop.progress),
                 )
                 reason = loop.run()
@@ -179,12 +191,14 @@ class _Stage:
     def validated(self) -> Answers:
         """What the network says of the measured videos as it is now, by the code of `evaluate`."""
         self.network.eval()
-
-        opened = partial(lowrank.merged, self.network)
-        scorer = pytorch.scorer_of(opened, device=self._run.device, precision=self._run.precision)
-        measured, checkpoint = self._start.measured, self._checkpoint
-        with score_all(measured, checkpoint, self._run, tell=self._report.note, opened=lambda: scorer) as scored:
-            answers = gathered(label(scored, checkpoint), len(self._start.names), checkpoint.recipe)
+        scorer = pytorch.scorer_of(
+            partial(lowrank.merged, self.network), device=self._run.device, precision=self._run.precision
+        )
+        checkpoint, count = self._checkpoint, len(self._start.measured)
+        items = [self._start.measured[number] for number in self._world.share(count)]
+        with score_all(items, checkpoint, self._run, tell=self._report.note, opened=lambda: scorer) as scored:
+            own = list(each_of(label(scored, checkpoint)))
+        answers = gathered(self._world.gathered(own, count), len(self._start.names), checkpoint.recipe)
         for failure in answers.failures:
             self._tell(failure)
         return answers
@@ -202,7 +216,7 @@ class _Stage:
         count = sum(parameter.numel() for group in self.trainer.optimiser.param_groups for parameter in group["params"])
         steps = self._budget.all_steps
         told = f"training: {plural(count, 'parameter')}, {self._budget.epochs} epochs of {self._budget.steps} steps"
-        if self._run.batch_size is None and len(batch.keys):
+        if self._run.batch_size is None:
             measured = memory.fit(self.trainer, batch)
             peak = "" if measured.memory is None else f", {measured.memory / 1e9:.1f} GB"
             told += f", about {duration(measured.seconds * steps)} and validation{peak}"
@@ -222,7 +236,7 @@ class _Stage:
         else:
             targets = torch.from_numpy(np.where(read.mirrored, exchange[own], own).astype(np.int64))
         if self._weights is not None:
-            weights = torch.from_numpy(self._weights[places].astype(np.float32)).squeeze(1)
+            weights = torch.from_numpy(self._weights[places].astype(np.float32))
         return Batch(
             torch.from_numpy(read.pixels),
             targets,
@@ -264,13 +278,15 @@ def _best(progress: Progress, steps: int) -> str:
 
 
 def _trainer(
-    network: TimesformerForVideoClassification, start: Start, tuning: Tuning, steps: int, *, bf16: bool
+    network: TimesformerForVideoClassification, start: Start, tuning: Tuning, steps: int, *, bf16: bool, world: World
 ) -> Trainer:
     """The trainer for the parameters that the method trains."""
     rate, layer_decay = tuning.rate, tuning.layer_decay
     if tuning.method == "lora":
         lowrank.adapt(network, tuning.change_rank, start.seed)
         rate, layer_decay = rate * lowrank.RATE if tuning.lr is None else rate, 1.0
+    elif tuning.method == "last":
+        freeze(network, tuning.last_layers)
     blocks = network.config.num_hidden_layers
     optimiser = optimiser_of(network, blocks, rate, weight_decay=tuning.weight_decay, layer_decay=layer_decay)
     trainee = Trainee(network, drop_path=tuning.drop_path, bf16=bf16)
