@@ -290,4 +290,12 @@ def _trainer(
     blocks = network.config.num_hidden_layers
     optimiser = optimiser_of(network, blocks, rate, weight_decay=tuning.weight_decay, layer_decay=layer_decay)
     trainee = Trainee(network, drop_path=tuning.drop_path, bf16=bf16)
-    return Trainer(trainee, optimiser, steps=steps, seed=start.seed, micro_batch=1, checkpointing=tuning.checkpointing)
+    return Trainer(
+        trainee,
+        optimiser,
+        steps=steps,
+        seed=start.seed,
+        micro_batch=1,
+        checkpointing=tuning.checkpointing,
+        world=world,
+    )
