@@ -12,35 +12,23 @@ import pytest
 from numpy.typing import NDArray
 
 from testing.artefacts import write_linear
-from testing.clips import write_model, write_video
+from testing.class_folders import CLASSES, EACH, bring, write_material
+from testing.clips import write_video
 from testing.command import Outcome, Run
 from testing.pages import Elements
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.jobs.finetune import features
 
-EACH = 6
-CLASSES = ("bright", "dark", "wide")
-SHAPES = {"bright": {"level": 3}, "dark": {"level": 3, "rate": 30}, "wide": {"level": 3, "width": 160}}
-
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, and class folders whose videos differ from one another, and more from those of other classes."""
-    folder = tmp_path_factory.mktemp("finetune")
-    write_model(folder / "tiny", labels=("other", "dark", "third", "fourth", "fifth"))
-    for place, name in enumerate(CLASSES):
-        for number in range(EACH):
-            path = folder / "clips" / name / f"{name}_{number:02}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_video(path, level=1 + number + 10 * place, width=64 + 32 * place, frames=12 + 6 * place)
-    return folder
+    return write_material(tmp_path_factory.mktemp("finetune"))
 
 
 @pytest.fixture(autouse=True)
 def here(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "tiny").symlink_to(material / "tiny")
-    shutil.copytree(material / "clips", tmp_path / "clips", copy_function=os.link)
+    bring(material, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIMESFORMER_MODEL", "tiny")
     return tmp_path

@@ -60,7 +60,7 @@ def write(target: Path, training: Training, report: Reporter) -> dict[str, Any]:
     log = read_log(target) if training.network else None
     if log is not None:
         write_table(target, log)
-    folders.write_text(target / folder.REPORT, render(training, measured, metrics, target))
+    folders.write_text(target / folder.REPORT, render(training, measured, metrics, target, log=log))
     folder.write_json(target / folder.METRICS, metrics)
     return metrics
 
