@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testing.clips import write_video
+from testing.logs import log_of
 from testing.pages import HOSTILE, TEXTS, Elements, Page, Show
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.datasets import Dataset, Problem, Sample
@@ -27,6 +28,7 @@ from timesformer_cli.jobs.finetune.features import Features
 from timesformer_cli.jobs.finetune.findings import Candidate, CurvePoint, Findings, Suspect
 from timesformer_cli.jobs.finetune.groups import Grouping
 from timesformer_cli.jobs.finetune.head import Head
+from timesformer_cli.jobs.finetune.log import Log
 from timesformer_cli.jobs.finetune.probe import Probe
 from timesformer_cli.jobs.finetune.report import render
 from timesformer_cli.jobs.finetune.report.learning import learning
@@ -143,9 +145,9 @@ def make(
     return training, run
 
 
-def text_of(made: tuple[Training, Run], folder: Path = Path(), **changes: Any) -> str:
+def text_of(made: tuple[Training, Run], folder: Path = Path(), *, log: Log | None = None, **changes: Any) -> str:
     training, run = made
-    return render(training, run, summarise(run, run.measure((1,))) | {"run": CONDITIONS} | changes, folder)
+    return render(training, run, summarise(run, run.measure((1,))) | {"run": CONDITIONS} | changes, folder, log=log)
 
 
 def facts_of(made: tuple[Training, Run], folder: Path = Path(), **changes: Any) -> dict[str, Any]:
@@ -336,9 +338,9 @@ def test_the_accuracy_is_one_sentence(show_report: Open, how: How, said: str) ->
 def test_sections_come_in_order(show_report: Open) -> None:
     page = show_report(make())
     assert page.run("return [...document.querySelectorAll('section')].map((s) => s.id)") == [
-        "accuracy", "learning", "suspects", "classes", "confusion", "curves", "data", "training",
+        "accuracy", "steps", "learning", "suspects", "classes", "confusion", "curves", "data", "training",
     ]  # fmt: skip
-    assert hidden(page) == []
+    assert hidden(page) == ["steps"]
     assert page.texts("#learning .lead") == ["More videos would help."]
     assert page.texts("#learning tr:last-child td") == ["40", "90.0%", "80.0% to 98.0%"]
     assert page.texts("#classes th") == [
@@ -349,7 +351,7 @@ def test_sections_come_in_order(show_report: Open) -> None:
 
 def test_sections_without_content_are_hidden(show_report: Open) -> None:
     page = show_report(make(findings=Findings()))
-    assert hidden(page) == ["learning", "suspects", "candidates"]
+    assert hidden(page) == ["steps", "learning", "suspects", "candidates"]
 
 
 def test_of_several_labels(show_report: Open) -> None:
@@ -357,7 +359,21 @@ def test_of_several_labels(show_report: Open) -> None:
     assert page.texts("#accuracy .lead")[0].startswith("The mean average precision of the new model is")
     assert page.texts("#learning th")[1] == "Mean average precision"
     assert page.texts("#classes th") == ["Label", "For training", "Measured", "Average precision"]
-    assert hidden(page) == ["confusion", "curves"]
+    assert hidden(page) == ["steps", "confusion", "curves"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_training_of_a_network(show_report: Open, *, kept: bool) -> None:
+    network = {"probe": {"accuracy": 0.5, "loss": 0.9}, "best_step": 6, "kept": kept}
+    page = show_report(make(), log=log_of(9, every=3), network=network)
+    assert hidden(page) == []
+    said = "The network was best after step 6, in epoch 2: accuracy 60.0%" if kept else "No validation was better"
+    assert page.texts("#steps .lead")[0].startswith(said)
+    assert len(page.texts("#steps svg .best")) == 2 * kept
+    assert page.texts("#steps tr b") == (["6", "2", "6e-05", "0.4", "0.5", "60.0%"] if kept else [])
+    page.run("document.querySelector('#steps details').open = true")
+    for width in (390, 1400):
+        page.check_width(width)
 
 
 def test_labels_to_look_at(show_report: Open) -> None:

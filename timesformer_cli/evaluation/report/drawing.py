@@ -12,8 +12,10 @@ Ticks = Sequence[tuple[float, str]]
 SHARES: Ticks = tuple((share, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1))
 
 
-def svg(label: str, across: str, marks: Iterable[str], *, below: float = 0, ticks: Ticks = SHARES) -> str:
-    """A square with its axes and what is drawn in it: upwards from 0 to 100 %, and `across` with the `ticks`.
+def svg(
+    label: str, across: str, marks: Iterable[str], *, below: float = 0, ticks: Ticks = SHARES, up: Ticks = SHARES
+) -> str:
+    """A square with its axes and what is drawn in it: upwards with the ticks `up`, and `across` with the `ticks`.
 
     `below` is the height of what is drawn below it, in pixels.
     """
@@ -21,7 +23,7 @@ def svg(label: str, across: str, marks: Iterable[str], *, below: float = 0, tick
     for share, text in ticks:
         axes.append(line("grid", [(share, 0), (share, 1)]))
         axes.append(f'<text x="{x(share)}" y="{y(0) + 16}" class="x">{text}</text>')
-    for share, text in SHARES:
+    for share, text in up:
         axes.append(line("grid", [(0, share), (1, share)]))
         axes.append(f'<text x="{LEFT - 6}" y="{y(share)}" class="y">{text}</text>')
     axes.append(f'<text x="{x(0.5)}" y="{y(0) + 34}" class="x">{across}</text>')

@@ -8,7 +8,9 @@ from typing import Any
 
 from timesformer_cli.evaluation.report import pieces, protocol
 from timesformer_cli.evaluation.run import Run
+from timesformer_cli.jobs.finetune.log import Log
 from timesformer_cli.jobs.finetune.report.learning import learning
+from timesformer_cli.jobs.finetune.report.training_curves import Drawn, training_curves
 from timesformer_cli.jobs.finetune.training import Training
 
 _MOST_SUSPECTS = 24
@@ -16,10 +18,11 @@ _MOST_SUSPECTS = 24
 Json = dict[str, Any]
 
 
-def render(training: Training, run: Run, metrics: Json, folder: Path) -> str:
+def render(training: Training, run: Run, metrics: Json, folder: Path, *, log: Log | None = None) -> str:
     """The whole report; the videos with labels to look at are read again for their pictures.
 
-    `run` is the measurement of the model, and `metrics` the content of `metrics.json`. Links to videos lead from
+    `run` is the measurement of the model, `metrics` the content of `metrics.json`, and `log` that of the training of
+    the network, if it was trained. Links to videos lead from
     `folder`. Only the element "conditions" tells of time and machine: all else is the same for the same run.
     """
     division, findings = training.division, training.findings
@@ -55,6 +58,11 @@ def render(training: Training, run: Run, metrics: Json, folder: Path) -> str:
     counts = Counter(label for place in division.train.tolist() for label in training.videos.samples[place].labels)
     for label, found in enumerate(facts["classes"]):
         found["training"] = counts[label]
+    network = metrics.get("network")
+    drawn = Drawn()
+    if log is not None and network is not None:
+        drawn = training_curves(log, network["probe"], network["best_step"] if network["kept"] else 0)
+    facts["trained"] = bool(drawn.loss)
     curve, table = learning(findings.curve, "mean average precision" if run.multi_label else "accuracy")
     return pieces.document(
         Path(__file__).with_name("report.html"),
@@ -62,6 +70,7 @@ def render(training: Training, run: Run, metrics: Json, folder: Path) -> str:
         run,
         facts,
         protocol.conditions(metrics),
+        **{f"training_{name}": text for name, text in asdict(drawn).items()},
         learning=curve,
         learning_table=table,
     )

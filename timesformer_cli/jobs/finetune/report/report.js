@@ -69,6 +69,7 @@ introduce("Fine-tuning of", facts.base, [
   counts.unreadable && `${count(counts.unreadable)} not readable`,
 ]);
 showSections([
+  ["#steps", facts.trained],
   ["#learning", facts.curve],
   ["#suspects", facts.suspects.length],
   ["#candidates", facts.candidates.length],
