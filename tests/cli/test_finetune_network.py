@@ -17,7 +17,7 @@ from testing.command import Outcome, Run
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.errors import Terminated, VideoError
 from timesformer_cli.flow import Item
-from timesformer_cli.jobs.finetune import batches, train
+from timesformer_cli.jobs.finetune import batches, probe, train, validation
 from timesformer_cli.jobs.finetune.trainer import Batch, Step, Trainer
 
 # So many videos are held out of the 18, and so many steps make an epoch of the others.
@@ -40,7 +40,11 @@ def here(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def finetune(run: Run) -> Run:
+def finetune(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command, with a probe that is fitted in no time."""
+    for module in (probe, validation):
+        monkeypatch.setattr(module, "CANDIDATES", (0.01,))
+
     def call(*args: str | Path) -> Outcome:
         return run("finetune", "clips", *args, "--workers", "0")
 
@@ -234,10 +238,10 @@ def test_flips_exchange_the_labels_of_pairs(finetune: Run) -> None:
         (["--epochs", "3"], 2, "--epochs: --method probe has no use for it; try --method full"),
         (["--method", "full", "--layers", "3"], 2, "--layers: --method full has no use for it; try --method last"),
         (["--method", "last", "--rank", "3"], 2, "--rank: --method last has no use for it; try --method lora"),
-        (["--method", "last", "--layers", "3"], 2, "--layers 3: there are only 1; train all with --method full"),
+        (["--method", "last", "--layers", "3"], 2, "--layers 3: the network has only 1; train all with --method full"),
         (["--method", "full", "--precision", "fp16"], 2, "--precision fp16: networks are trained in bf16 or fp32"),
         (["--method", "full", "--max-time", "soon"], 2, "'soon' is not a time, such as 90m or 2h"),
-        (["--method", "full", "--lr", "0"], 2, "greater than 0"),
+        (["--method", "full", "--lr", "0"], 2, "not a number above 0"),
         (["--method", "full", "--drop-path", "2"], 2, "not a number from 0 to 1"),
     ],
 )
@@ -248,8 +252,8 @@ def test_options_that_cannot_be(finetune: Run, args: list[str], code: int, said:
     assert not Path("run").exists()
 
 
-def test_two_processes_train_as_one(finetune: Run) -> None:
-    assert finetune(*FULL, "-o", "one").code == 0
+def test_two_processes_train_as_one(run: Run) -> None:
+    assert run("finetune", "clips", *FULL, "-o", "one", "--workers", "0").code == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
     command = [sys.executable, "-m", "timesformer_cli", "finetune", "clips", *FULL, "-o", "two", "--workers", "0"]
     done = subprocess.run(
