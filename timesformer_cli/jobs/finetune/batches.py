@@ -144,11 +144,18 @@ def _drawn(
     """The view of a video in an epoch, in a worker."""
     item, epoch = request
     with odd_errors(item):
-        # Where the turns begin depends on the video, or an epoch would consist of the beginnings of all videos.
-        turn = int(generator_of(seed, 0, item.key, "turn").integers(2**32)) + epoch
+        turn = turn_of(seed, epoch, item.key)
         generator = generator_of(seed, epoch, item.key, "view")
         view = draw_view(item, recipe, augmentation, generator, turn=turn, reading=replace(reading, threads=threads))
         yield Done((view.frames, view.mirrored), view.pixels)
+
+
+def turn_of(seed: int, epoch: int, key: str) -> int:
+    """The number of the view that an epoch shows of the sample `key`, if it takes those of the recipe in turn.
+
+    Where the turns begin depends on the video, or an epoch would consist of the beginnings of all videos.
+    """
+    return int(generator_of(seed, 0, key, "turn").integers(2**32)) + epoch
 
 
 def _received(request: _Request, answer: Done | VideoError) -> View | Failure:

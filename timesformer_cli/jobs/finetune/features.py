@@ -8,7 +8,7 @@ import base64
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -157,7 +157,7 @@ def _opened(folder: Path, provenance: Provenance, width: int) -> Iterator["_Cach
     path = folder / _VIDEOS
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if not _has(folder / _SETTINGS, settings):
+    if not has_settings(folder / _SETTINGS, settings):
         with told(path):
             path.unlink(missing_ok=True)
         write_json(folder / _SETTINGS, settings)
@@ -184,7 +184,8 @@ def _opened(folder: Path, provenance: Provenance, width: int) -> Iterator["_Cach
             appender.close()
 
 
-def _has(path: Path, settings: dict[str, Any]) -> bool:
+def has_settings(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the file at `path` holds these settings, as JSON has them."""
     try:
         return not list(differences(strict_json.read(path), settings))
     except (OSError, ValueError, AttributeError):
@@ -199,7 +200,7 @@ class _Cache:
     def find(self, item: Item) -> Features | None:
         """The features of a video whose file is still the same."""
         stamp, features = self._kept.get(item.key, (None, None))
-        return features if features is not None and stamp == _stamp(item) else None
+        return features if features is not None and stamp == stamp_of(item) else None
 
     def add(self, scored: Scored) -> Features:
         """Keep the features of a video. Raises OSError."""
@@ -208,7 +209,7 @@ class _Cache:
         features = Features(scored.logits, hashes)
         record = head_of(item.path, item.part) | {
             "status": "ok",
-            "stamp": _stamp(item),
+            "stamp": stamp_of(item),
             "features": pack(features.rows),
             "hashes": base64.b64encode(hashes.astype("<u8").tobytes()).decode("ascii"),
         }
@@ -216,8 +217,11 @@ class _Cache:
         return features
 
 
-def _stamp(item: Item) -> Stamp:
-    """Of a folder of images, that of the folder, which changes if images are added or removed."""
+def stamp_of(item: Item) -> Stamp:
+    """What tells whether the file of a video is still the same.
+
+    Of a folder of images, it is that of the folder, which changes if images are added or removed.
+    """
     if is_address(item.location):
         return None
     try:
