@@ -1,11 +1,12 @@
 """Which process of how many this one is, by the variables of torchrun and SLURM."""
 
+import os
 from typing import Any
 
 import pytest
 
 from timesformer_cli.errors import UsageError
-from timesformer_cli.jobs.finetune.launch import Launch, first_host, launched
+from timesformer_cli.jobs.finetune.launch import Launch, first_host, launch_of_this_process, launched
 
 TORCHRUN = {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu1", "MASTER_PORT": "29500"}
 SLURM = {
@@ -25,6 +26,17 @@ def test_torchrun() -> None:
     assert launched(TORCHRUN | agent) == Launch(**expected, hosted=True, attempt=2)
     # Within a step of SLURM that starts torchrun once on each machine.
     assert launched(TORCHRUN | SLURM | STEP | {"SLURM_STEP_NUM_TASKS": "2"}) == Launch(**expected)
+
+
+def test_torch_is_quiet_in_one_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
+    assert launch_of_this_process() is None
+    assert "TORCH_CPP_LOG_LEVEL" not in os.environ
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert launch_of_this_process() == launched(TORCHRUN)
+    assert os.environ["TORCH_CPP_LOG_LEVEL"] == "ERROR"
 
 
 def test_slurm() -> None:

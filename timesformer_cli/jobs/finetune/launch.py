@@ -1,5 +1,6 @@
 """Whether a run has several processes, and which of them this one is, as torchrun or SLURM says. Needs no torch."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,19 @@ class Launch:
     hosted: bool = False
     attempt: int = 0
     alone_on_gpu: bool = False
+
+
+def launch_of_this_process() -> Launch | None:
+    """The launch that this process is of, None if it is the only one. Call it before torch is imported.
+
+    Raises:
+        UsageError: as `launched`.
+    """
+    found = launched(os.environ)
+    if found is not None:
+        # With several processes, torch's native code writes pages about each connection that another one ended.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    return found
 
 
 def launched(environ: Mapping[str, str]) -> Launch | None:

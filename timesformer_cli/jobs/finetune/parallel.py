@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import Any, TypeVar, cast
 
@@ -34,6 +35,9 @@ _TO_START, _TO_MEET = timedelta(minutes=5), timedelta(days=30)
 
 # Seconds after a signal in which more of them are the same request, such as those of a terminal and of torchrun.
 _SAME_SIGNAL = 3.0
+
+# Seconds that a signal waits for the end of a step: torchrun kills after 30.
+_PATIENCE = 5.0
 
 
 class World:
@@ -73,7 +77,7 @@ class World:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM wait for the next `meet`, or the end of the context."""
+        """Let SIGINT and SIGTERM wait for the next `meet` or the end of the context, for at most five seconds."""
         yield
 
     def of_first(self, own: T) -> T:
@@ -146,11 +150,14 @@ class _Joined(World):
         self._asked: Stop | None = None
         self._asked_at = 0.0
         self._ending = False
-        store = _store_of(launch, first=True)
-        self._watch = Watch(launch, _store_of(launch, first=False), interrupt=interrupt_main, tell=tell)
+        self._poked = False
+        self._late = threading.Timer(_PATIENCE, self._poke)
+        self._late.daemon = True
+        store, watched = (_waited(partial(_store_of, launch, first=first)) for first in (True, False))
+        self._watch = Watch(launch, watched, interrupt=self._poke, tell=tell)
         self._handlers = self._handle_signals()
         try:
-            self._group = _join(launch, store, self.device)
+            self._group = _waited(partial(_join, launch, store, self.device))
             places = self.exchange((platform.node(), self.device.partition(":")[0]))
             self.local_size = [name for name, _ in places].count(platform.node())
             kinds = [kind for _, kind in places]
@@ -165,21 +172,33 @@ class _Joined(World):
             return {}
         return {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
 
+    def _poke(self) -> None:
+        """Have the main thread look why the run is to end; from a different thread."""
+        self._poked = True
+        interrupt_main()
+
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self._watch.end is not None and not self._ending:
+        poked, self._poked = self._poked, False
+        if not self._ending and self._watch.end is not None:
             raise self._ended(self._watch.end.error())
-        again = self._asked is not None or self._ending
+        if poked:
+            if not self._ending and self._asked is not None:
+                raise self._ended(stopped(self._asked))
+            return
+        again = self._ending or self._asked is not None
         if again and time.monotonic() - self._asked_at < _SAME_SIGNAL:
             return
-        self._asked = "SIGINT" if number == signal.SIGINT else "SIGTERM"
-        self._asked_at = time.monotonic()
+        self._asked = self._asked or ("SIGINT" if number == signal.SIGINT else "SIGTERM")
         if again or not self._deferring:
             raise self._ended(stopped(self._asked))
+        self._asked_at = time.monotonic()
+        self._late.start()
 
     def _ended(self, error: BaseException) -> BaseException:
         """The error with which this process begins to end; signals of the following seconds change nothing."""
         self._ending = True
         self._asked_at = time.monotonic()
+        self._late.cancel()
         return error
 
     @contextmanager
@@ -296,6 +315,26 @@ class _Touch(nn.Module):
 
     def forward(self) -> Tensor:
         return 0.0 * torch.stack([parameter.flatten()[0] for parameter in self.all]).sum()
+
+
+def _waited(call: Callable[[], T]) -> T:
+    """The result of a call that waits for other processes. A signal ends the wait."""
+    found: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.05)
+    if errors:
+        raise errors[0]
+    return found[0]
 
 
 def _device_of(launch: Launch, asked: str) -> str:
