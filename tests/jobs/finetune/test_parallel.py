@@ -17,7 +17,7 @@ from testing.training import batch_of, trainer_of
 from timesformer_cli.errors import DeviceError, UsageError
 from timesformer_cli.jobs.finetune import parallel
 from timesformer_cli.jobs.finetune.launch import Launch
-from timesformer_cli.jobs.finetune.parallel import ALONE, _device_of, joined
+from timesformer_cli.jobs.finetune.parallel import ALONE, World, _device_of, joined
 
 RunsOfTwo = dict[str, list[Ended]]
 
@@ -82,13 +82,10 @@ class TestSteps:
         assert results(runs["not_finite"]) == [(("3.mp4",), None, True)] * 2
 
     def test_a_batch_needs_the_total_of_all(self) -> None:
-        trainer = trainer_of()
-        trainer.world.size = 2
-        try:
-            with pytest.raises(ValueError, match="needs its total"):
-                trainer.accumulate(batch_of(1, [0]), 1)
-        finally:
-            del trainer.world.size
+        world = World()
+        world.size = 2
+        with pytest.raises(ValueError, match="needs its total"):
+            trainer_of(world=world).accumulate(batch_of(1, [0]), 1)
 
 
 class TestTogether:
