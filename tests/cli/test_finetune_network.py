@@ -17,7 +17,7 @@ from testing.command import Outcome, Run
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.errors import Terminated, VideoError
 from timesformer_cli.flow import Item
-from timesformer_cli.jobs.finetune import batches, probe, train, validation
+from timesformer_cli.jobs.finetune import batches, probe, stages, validation
 from timesformer_cli.jobs.finetune.trainer import Batch, Step, Trainer
 from timesformer_cli.jobs.finetune.training import NetworkTraining
 
@@ -198,7 +198,7 @@ def test_a_video_that_fails_later_is_counted_and_never_replaced(finetune: Run, m
 def test_losses_that_are_no_numbers_end_the_run_with_the_last_good_state(
     finetune: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = train._Stage._batch
+    made = stages.Stage._batch
 
     def broken(self: Any, read: batches.Batch) -> Batch:
         batch = made(self, read)
@@ -207,7 +207,7 @@ def test_losses_that_are_no_numbers_end_the_run_with_the_last_good_state(
         return batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._Stage, "_batch", broken)
+        patch.setattr(stages.Stage, "_batch", broken)
         code, out, err = finetune(*FULL, "-o", "run")
     assert (code, out) == (1, "")
     last = err.splitlines()[-1]

@@ -6,7 +6,6 @@ it is trained (`train`), and the better one kept. What is left is an ordinary mo
 (`results`).
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from timesformer_cli.jobs.finetune import folder
 from timesformer_cli.jobs.finetune.data import Asked, Data, Videos, open_data
 from timesformer_cli.jobs.finetune.division import Division, divide
 from timesformer_cli.jobs.finetune.features import Features, encode, seconds_for
-from timesformer_cli.jobs.finetune.launch import launched
+from timesformer_cli.jobs.finetune.launch import launch_of_this_process
 from timesformer_cli.jobs.finetune.model_folder import described, resizing
 from timesformer_cli.jobs.finetune.tuning import Tuning
 from timesformer_cli.jobs.reporter import SILENT, Reporter
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from timesformer_cli.jobs.finetune.flips import Answers
     from timesformer_cli.jobs.finetune.parallel import World
     from timesformer_cli.jobs.finetune.probe import Probe
+    from timesformer_cli.jobs.finetune.start import Start
     from timesformer_cli.jobs.finetune.training import NetworkTraining, Training
 
 Balance = Literal["none", "loss"]
@@ -108,7 +108,7 @@ def follows() -> bool:
 
     Raises UsageError for variables of a launcher that contradict each other.
     """
-    launch = launched(os.environ)
+    launch = launch_of_this_process()
     return launch is not None and launch.rank > 0
 
 
@@ -119,7 +119,7 @@ def finetune(job: Job, report: Reporter = SILENT) -> Outcome | None:
         TimesformerError: no model, no device, data that cannot be used, a folder that cannot be written, or the failure
             of another process of the run.
     """
-    launch = launched(os.environ)
+    launch = launch_of_this_process()
     if launch is None:
         return _finetune(job, None, report)
     from timesformer_cli.jobs.finetune.parallel import joined
@@ -222,28 +222,44 @@ def _train_network(
 ) -> "NetworkTraining":
     """Train the network behind the probe, and say which of them is better."""
     from timesformer_cli.jobs.finetune.answers import worth
-    from timesformer_cli.jobs.finetune.flips import answers_of, decide
     from timesformer_cli.jobs.finetune.parallel import ALONE
-    from timesformer_cli.jobs.finetune.train import Start, train
+    from timesformer_cli.jobs.finetune.train import train
     from timesformer_cli.jobs.finetune.training import NetworkTraining
 
-    output, balance = job.output, job.balance == "loss"
-    assert output is not None
-    if balance and videos.multi_label:
+    assert job.output is not None
+    if job.balance == "loss" and videos.multi_label:
         raise UsageError("`balance=loss`: with several labels for each video, it is only for `method=probe`")
+    before = worth(probe.answers, videos.targets[division.measured])
+    report.note(f"probe: {before.told(multi_label=videos.multi_label)}")
+    world = world or ALONE
+    start = world.of_first(_start_of(job, videos, division, probe, provenance, report))
+    tuned = train(start, job.tuning, job.run, job.output, report, resume=job.resume, world=world)
+    found = NetworkTraining(tuning=job.tuning, flips=start.flips, tuned=tuned, probe=before)
+    after = tuned.worth.told(multi_label=videos.multi_label)
+    kept = "the network is kept" if found.won else "the probe is better, and kept"
+    report.note(f"{job.tuning.method}: {after}; {kept}")
+    return found
+
+
+def _start_of(
+    job: Job, videos: Videos, division: Division, probe: "Probe", provenance: Provenance, report: Reporter
+) -> "Start":
+    """What the training of the network begins with: whether it mirrors videos, and tokens on disk if they serve it."""
+    from timesformer_cli.jobs.finetune.flips import answers_of, decide
+    from timesformer_cli.jobs.finetune.start import Start
+    from timesformer_cli.jobs.finetune.tokens import keep_tokens
+
+    assert job.output is not None
+    features = job.output / folder.FEATURES
     items = [sample.item(frames=job.asked.frames) for sample in videos.samples]
     training, measured = ([items[place] for place in part.tolist()] for part in (division.train, division.measured))
-    targets = videos.targets[division.measured]
 
     def answers() -> "Answers":
-        where = output / folder.FEATURES / "mirrored"
-        found = encode(measured, job.checkpoint, job.run, where, provenance, report, mirrored=True)
+        found = encode(measured, job.checkpoint, job.run, features / "mirrored", provenance, report, mirrored=True)
         return answers_of(videos, division, probe, found)
 
     flips = decide(job.tuning.asked_flip, videos.names, answers)
     report.note(flips.reason)
-    before = worth(probe.answers, targets)
-    report.note(f"probe: {before.told(multi_label=videos.multi_label)}")
     start = Start(
         base=job.checkpoint,
         names=videos.names,
@@ -251,19 +267,28 @@ def _train_network(
         training=training,
         targets=videos.targets[division.train],
         measured=measured,
-        measured_targets=targets,
+        measured_targets=videos.targets[division.measured],
         flips=flips,
-        balance=balance,
+        balance=job.balance == "loss",
         seed=job.asked.seed,
     )
-    world = world or ALONE
-    start = world.of_first(start)
-    tuned = train(start, job.tuning, job.run, output, report, resume=job.resume, world=world)
-    found = NetworkTraining(tuning=job.tuning, flips=flips, tuned=tuned, probe=before)
-    after = tuned.worth.told(multi_label=videos.multi_label)
-    kept = "the network is kept" if found.won else "the probe is better, and kept"
-    report.note(f"{job.tuning.method}: {after}; {kept}")
-    return found
+    if job.tuning.method != "last":
+        return start
+    if flips.flip or job.tuning.kind != "none":
+        report.note("views differ from epoch to epoch, so each step reads its videos and computes all layers")
+        return start
+    tokens = keep_tokens(
+        [*training, *measured],
+        [len(videos.features[place].rows) for part in (division.train, division.measured) for place in part.tolist()],
+        start.checkpoint,
+        job.run,
+        features / "tokens",
+        provenance,
+        report,
+        layers=job.tuning.last_layers,
+        open_model=partial(start.network, report.detail),
+    )
+    return replace(start, tokens=tokens)
 
 
 def _looked_at(job: Job, report: Reporter) -> tuple[Data, Division]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import Failure, Item
 from timesformer_cli.jobs.finetune.augment import Augmentation, View, draw_view
-from timesformer_cli.jobs.finetune.randomness import generator_of
+from timesformer_cli.jobs.finetune.randomness import generator_of, order_of
 from timesformer_cli.pipeline.prepare import odd_errors, read_ahead
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.workers import Done
@@ -41,7 +41,7 @@ class Schedule:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The numbers of the videos, int64 (videos,), in the order of an epoch."""
-        return generator_of(self.seed, epoch, "", "order").permutation(self.videos).astype(np.int64)
+        return order_of(self.seed, epoch, self.videos)
 
     def steps(self, steps: range) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Each of `steps` with the numbers of its videos, int64 (B,)."""
