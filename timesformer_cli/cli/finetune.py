@@ -478,6 +478,8 @@ def finetune(
 
 def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:
     """Print the classes with their videos, and the time; or all of it as JSON."""
+    from timesformer_cli.jobs.finetune.progress import Size
+
     if as_json or not sys.stdout.isatty():
         scoreboard.write_json(found)
         return
@@ -487,9 +489,10 @@ def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:
     if found["seconds"] is None:
         print("The time was not measured, as the model is not on this machine yet.")
     else:
-        print(
-            f"Reading {plural(found['videos'], 'video')} takes about {duration(found['seconds'])}; the rest, seconds."
-        )
+        rest = "; the rest, seconds" if found["network"] is None else ""
+        print(f"Reading {plural(found['videos'], 'video')} takes about {duration(found['seconds'])}{rest}.")
+    if found["network"] is not None:
+        print(Size(**found["network"]))
 
 
 def _finish(outcome: "Outcome", folder: Folder) -> None:

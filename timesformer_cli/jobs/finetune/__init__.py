@@ -8,10 +8,12 @@ it is trained (`train`), and the better one kept. What is left is an ordinary mo
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.datasets import by_kind
@@ -19,7 +21,7 @@ from timesformer_cli.datasets.matching import quoted
 from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.flow import Failure
 from timesformer_cli.jobs.finetune import folder
-from timesformer_cli.jobs.finetune.data import Asked, Data, Videos, open_data
+from timesformer_cli.jobs.finetune.data import Asked, Data, Videos, open_data, targets_of
 from timesformer_cli.jobs.finetune.division import Division, divide
 from timesformer_cli.jobs.finetune.features import Features, encode, seconds_for
 from timesformer_cli.jobs.finetune.launch import launch_of_this_process
@@ -372,9 +374,10 @@ def _readable(data: Data, found: Sequence[Features | Failure], asked: Asked, rep
 
 
 def plan(job: Job, report: Reporter = SILENT) -> dict[str, Any]:
-    """What `finetune` would do: classes, groups, parts, problems, and the seconds that reading would take.
+    """What `finetune` would do: classes, groups, parts, problems, the seconds that reading would take, and what the
+    training of the network would.
 
-    Nothing is written. A few videos are read to measure the time; it is None if the model is not on this machine.
+    Nothing is written. A few videos are read to measure it; both are None if the model is not on this machine.
 
     Raises:
         TimesformerError: as `finetune`.
@@ -391,4 +394,31 @@ def plan(job: Job, report: Reporter = SILENT) -> dict[str, Any]:
         "groups": {"rule": division.grouping.rule, "count": len(set(division.grouping.groups))},
         "problems": {kind: len(problems) for kind, problems in by_kind(data.problems).items()},
         "seconds": None if job.checkpoint.weights is None else seconds_for(data.items, job.checkpoint, job.run, report),
+        "network": None
+        if job.tuning.method == "probe" or job.checkpoint.weights is None
+        else _sized(job, data, division, report),
     }
+
+
+def _sized(job: Job, data: Data, division: Division, report: Reporter) -> dict[str, Any]:
+    """What the training of the network would take."""
+    from timesformer_cli.jobs.finetune.flips import Decision
+    from timesformer_cli.jobs.finetune.head import Head
+    from timesformer_cli.jobs.finetune.start import Start
+    from timesformer_cli.jobs.finetune.train import sized
+
+    classes = len(data.names)
+    targets = targets_of(data.samples, classes, multi_label=data.multi_label)
+    start = Start(
+        base=job.checkpoint,
+        names=data.names,
+        head=Head(np.zeros((classes, job.checkpoint.config.hidden_size), np.float32), np.zeros(classes, np.float32)),
+        training=[data.items[place] for place in division.train.tolist()],
+        targets=targets[division.train],
+        measured=[],
+        measured_targets=targets[:0],
+        flips=Decision(asked="off", flip=False, exchange=tuple(range(classes)), reason=""),
+        balance=False,
+        seed=job.asked.seed,
+    )
+    return asdict(sized(start, job.tuning, job.run, report))

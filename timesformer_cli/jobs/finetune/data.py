@@ -156,12 +156,7 @@ class Videos:
     @cached_property
     def targets(self) -> NDArray[np.int64] | NDArray[np.bool_]:
         """The class of each video, int64 (N,); with any number of labels for each, which it has, bool (N, K)."""
-        if not self.multi_label:
-            return np.array([sample.labels[0] for sample in self.samples], np.int64)
-        found = np.zeros((len(self.samples), len(self.names)), np.bool_)
-        for row, sample in zip(found, self.samples, strict=True):
-            row[list(sample.labels)] = True
-        return found
+        return targets_of(self.samples, len(self.names), multi_label=self.multi_label)
 
     def views(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The features of all views of the `chosen` videos, float32 (R, D), and the number of the video of each."""
@@ -182,6 +177,16 @@ class Videos:
     @property
     def failures_by_kind(self) -> Counter[str]:
         return Counter(failure.kind for failure in self.failures)
+
+
+def targets_of(samples: Sequence[Sample], classes: int, *, multi_label: bool) -> NDArray[np.int64] | NDArray[np.bool_]:
+    """The class of each video, int64 (N,); with any number of labels for each, which it has, bool (N, K)."""
+    if not multi_label:
+        return np.array([sample.labels[0] for sample in samples], np.int64)
+    found = np.zeros((len(samples), classes), np.bool_)
+    for row, sample in zip(found, samples, strict=True):
+        row[list(sample.labels)] = True
+    return found
 
 
 def open_data(asked: Asked) -> Data:

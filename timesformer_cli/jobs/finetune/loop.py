@@ -143,9 +143,10 @@ class Loop:
                 return
             if self._clock() - self._kept >= _KEEP_EVERY:
                 self._keep()
-        raise ValueError(
-            f"epoch {done + 1} has {self.progress.step % self._budget.steps} of {self._budget.steps} steps"
-        )
+        if self.progress.step < (done + 1) * self._budget.steps:
+            raise ValueError(
+                f"epoch {done + 1} has {self.progress.step % self._budget.steps} of {self._budget.steps} steps"
+            )
 
     def _score(self) -> None:
         begin = self._clock()

@@ -51,7 +51,7 @@ def fit(trainer: Trainer, batch: Batch, *, available: int | None = None) -> Meas
     # The moments of the optimiser, and with several processes a copy of the gradients, as it is sent.
     reserved = (2 if trainer.world.size == 1 else 3) * sum(parameter.nbytes for parameter in parameters)
     available = free_memory(trainer.world.local_size) if available is None else available
-    measured = _fit_estimated(trainer, batch, reserved, available)
+    measured = _fit_estimated(trainer, batch, reserved, available) if batch.keys else Measured(0.0, None)
     trainer.settle()
     return replace(measured, seconds=max(trainer.world.exchange(measured.seconds)))
 

@@ -15,7 +15,7 @@ _RATE, _BATCH = 5e-4, 256
 _WARM_UP, _END = 10, 0.01
 
 # Without a wanted number of epochs, there are so many, and more if these are fewer updates.
-_EPOCHS, _UPDATES = 15, 200
+EPOCHS, _UPDATES = 15, 200
 
 _BLOCK = re.compile(r"encoder\.layer\.(\d+)\.")
 _EMBEDDINGS = ("cls_token", "position_embeddings", "time_embeddings")
@@ -28,7 +28,7 @@ def learning_rate(batch: int) -> float:
 
 def epochs_for(wanted: int | None, steps: int) -> int:
     """The number of epochs of `steps` updates each: `wanted`, or 15, or as many as 200 updates take."""
-    return max(_EPOCHS, math.ceil(_UPDATES / steps)) if wanted is None else wanted
+    return max(EPOCHS, math.ceil(_UPDATES / steps)) if wanted is None else wanted
 
 
 def factor(step: int, steps: int) -> float:

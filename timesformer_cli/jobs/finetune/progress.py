@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from timesformer_cli.shapes import count, flag, number, of, or_none, record
+from timesformer_cli.text import duration, plural
 
 # Why a run ended.
 Reason = Literal["epochs", "patience", "max_time"]
@@ -67,7 +68,7 @@ _PROGRESS = record(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """When a run ends: after `epochs` of `steps` updates each, or before.
+    """When a run ends: after `epochs` of `steps` updates each, or before; it validates after every `every` epochs.
 
     `patience`: it ends after so many validations in a row that were no better, None: never. `max_seconds`: it ends
     once so much time was spent on it, over all sittings, and validates what it has then.
@@ -77,15 +78,16 @@ class Budget:
     steps: int
     patience: int | None = None
     max_seconds: float | None = None
+    every: int = 1
 
     @property
     def all_steps(self) -> int:
         return self.epochs * self.steps
 
     def must_validate(self, progress: Progress) -> bool:
-        """Whether the weights are to be validated now: at the end of every epoch, and when time is over."""
-        at_end = progress.step % self.steps == 0 or self._is_over(progress)
-        return progress.step > progress.validated and at_end
+        """Whether the weights are to be validated now: at the end of epochs, and when all is done or time is over."""
+        due = progress.step % (self.steps * self.every) == 0 or progress.step >= self.all_steps
+        return progress.step > progress.validated and (due or self._is_over(progress))
 
     def ended(self, progress: Progress) -> Reason | None:
         """Why the run ends here, if it does; ask after the validation that is due."""
@@ -97,6 +99,32 @@ class Budget:
 
     def _is_over(self, progress: Progress) -> bool:
         return self.max_seconds is not None and progress.seconds >= self.max_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """What training takes: `seconds` for all `steps` without validation, and the peak of `memory` in bytes.
+
+    Both are None if they were not measured. It works on `micro_batch` videos at a time.
+    """
+
+    parameters: int
+    epochs: int
+    steps: int
+    seconds: float | None
+    memory: int | None
+    micro_batch: int
+    checkpointing: bool
+
+    def __str__(self) -> str:
+        time = "" if self.seconds is None else f", about {duration(self.seconds)} and validation"
+        peak = "" if self.memory is None else f", {self.memory / 1e9:.1f} GB"
+        saved = ", with gradient checkpointing" if self.checkpointing else ""
+        return (
+            f"training: {plural(self.parameters, 'parameter')}, {plural(self.epochs, 'epoch')} of "
+            f"{plural(self.steps // self.epochs, 'step')}{time}{peak}; {plural(self.micro_batch, 'video')} at a time"
+            f"{saved}"
+        )
 
 
 def is_kept(line: Mapping[str, Any], progress: Progress) -> bool:

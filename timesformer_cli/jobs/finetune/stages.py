@@ -15,12 +15,12 @@ from timesformer_cli.jobs.finetune import batches as reading
 from timesformer_cli.jobs.finetune import lowrank, memory
 from timesformer_cli.jobs.finetune.answers import Answers, Worth, each_of, gathered, worth
 from timesformer_cli.jobs.finetune.cached import score_tokens, token_batches
-from timesformer_cli.jobs.finetune.frozen import TokenTrainee, TrainedPart, freeze
+from timesformer_cli.jobs.finetune.frozen import TokenTrainee, TrainedPart, freeze, tokens_shape
 from timesformer_cli.jobs.finetune.head import balanced, memberships
 from timesformer_cli.jobs.finetune.loop import Keeper, Loop, Validation
 from timesformer_cli.jobs.finetune.optimisers import optimiser_of
 from timesformer_cli.jobs.finetune.parallel import World
-from timesformer_cli.jobs.finetune.progress import Progress, Reason
+from timesformer_cli.jobs.finetune.progress import Progress, Reason, Size
 from timesformer_cli.jobs.finetune.start import Start
 from timesformer_cli.jobs.finetune.trainer import Batch, Step, Trainee, Trainer
 from timesformer_cli.jobs.finetune.tuning import Tuning
@@ -31,7 +31,7 @@ from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.score import label
 from timesformer_cli.runtimes import pytorch
 from timesformer_cli.runtimes.devices import find_device
-from timesformer_cli.text import duration, named, plural
+from timesformer_cli.text import named
 
 
 class Stage:
@@ -44,6 +44,7 @@ class Stage:
         self.answers: Answers | None = None
         self.failures: dict[str, Failure] = {}
         self._meter = Meter(None)
+        self._said = self._best = ""
         self._start, self._tuning, self._run, self._report, self._world = start, tuning, run, report, world
         self._checkpoint = start.checkpoint
         self.schedule = reading.Schedule(videos=len(start.training), batch_size=tuning.batch_size, seed=start.seed)
@@ -74,7 +75,7 @@ class Stage:
         with self._batches(first) as stream:
             if found is None:
                 batch = next(stream)
-                self._fit(batch)
+                self._report.note(str(self._fit(batch)))
                 stream = chain([batch], stream)  # it was only looked at
             progress = found or Progress(micro_batch=self.trainer.micro_batch, checkpointing=self.trainer.checkpointing)
             with self._report.progress(self._budget.all_steps - first, long=True, what="steps") as self._meter:
@@ -137,18 +138,23 @@ class Stage:
         figures = found.figures(multi_label=self._start.multi_label)
         return found.score, {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
-    def _fit(self, batch: Batch) -> None:
-        """Find out how many videos fit into memory at a time, unless that was asked for, and say it."""
-        count = sum(parameter.numel() for group in self.trainer.optimiser.param_groups for parameter in group["params"])
-        steps = self._budget.all_steps
-        told = f"training: {plural(count, 'parameter')}, {self._budget.epochs} epochs of {self._budget.steps} steps"
-        if self._run.batch_size is None:
-            measured = memory.fit(self.trainer, batch)
-            peak = "" if measured.memory is None else f", {measured.memory / 1e9:.1f} GB"
-            told += f", about {duration(measured.seconds * steps)} and validation{peak}"
-        told += f"; {plural(self.trainer.micro_batch, 'video')} at a time"
-        told += ", with gradient checkpointing" if self.trainer.checkpointing else ""
-        self._report.note(told)
+    def sized(self) -> Size:
+        """What training takes, measured on a batch, without a change of the network."""
+        with self._batches(0) as stream:
+            return self._fit(next(stream))
+
+    def _fit(self, batch: Batch) -> Size:
+        """Find out what training takes, and how many videos fit into memory at a time, unless that was asked for."""
+        measured = None if self._run.batch_size else memory.fit(self.trainer, batch)
+        return Size(
+            parameters=sum(part.numel() for group in self.trainer.optimiser.param_groups for part in group["params"]),
+            epochs=self._budget.epochs,
+            steps=self._budget.all_steps,
+            seconds=None if measured is None else measured.seconds * self._budget.all_steps,
+            memory=None if measured is None else measured.memory,
+            micro_batch=self.trainer.micro_batch,
+            checkpointing=self.trainer.checkpointing,
+        )
 
     def _batch(self, read: reading.Batch) -> Batch:
         """A batch of views as the trainer takes it."""
@@ -185,14 +191,20 @@ class Stage:
         """Show a step in the bar, and a validation in a line."""
         epochs = f"epoch {event.epoch} of {self._budget.epochs}"
         if isinstance(event, Step):
-            self._meter.say(f"{epochs}, loss {event.loss:.3f}{_best(progress, self._budget.steps)}")
+            self._meter.say(f"{epochs}, loss {event.loss:.3f}{self._said or _best(progress, self._budget.steps)}")
             self._meter.count(failed=False)
             if event.suspects:
                 self._note(f"step {event.step:,}: not applied, for the loss or its gradient is not finite")
             return
         figures = ", ".join(_figure(name, value) for name, value in event.figures.items() if value is not None)
-        best = " (the best)" if progress.best_step == event.step else ""
-        self._note(f"{epochs}: validation: {figures}{best}")
+        best = progress.best_step == event.step
+        self._note(f"{epochs}: validation: {figures}{' (the best)' if best else ''}")
+        last = next(
+            _figure(name, value) for name, value in event.figures.items() if name != "loss" and value is not None
+        )
+        if best:
+            self._best = f"{last} in epoch {event.epoch}"
+        self._said = f", validation: {last}" + (f", best: {self._best}" if self._best else "")
 
 
 class FromTokens(Stage):
@@ -225,6 +237,13 @@ class FromTokens(Stage):
         yield chain.from_iterable(
             each(epoch, skip if epoch == done + 1 else 0) for epoch in range(done + 1, self._budget.epochs + 1)
         )
+
+    def sized(self) -> Size:
+        start = self._start
+        count = min(self._tuning.batch_size, len(start.training))
+        tokens = torch.zeros(count, *tokens_shape(self.network.config), dtype=torch.float16)
+        targets = start.targets[:count].astype(np.float32) if start.multi_label else start.targets[:count]
+        return self._fit(Batch(tokens, torch.from_numpy(targets), [item.key for item in start.training[:count]]))
 
     def _validate(self, best: float | None) -> tuple[float, Mapping[str, float | None]]:
         start, count = self._start, len(self._start.measured)

@@ -10,7 +10,7 @@ from timesformer_cli.jobs.finetune import lowrank
 from timesformer_cli.jobs.finetune.answers import Answers, Worth, worth
 from timesformer_cli.jobs.finetune.loop import KeepsNothing
 from timesformer_cli.jobs.finetune.parallel import ALONE, World
-from timesformer_cli.jobs.finetune.progress import Progress, Reason
+from timesformer_cli.jobs.finetune.progress import Progress, Reason, Size
 from timesformer_cli.jobs.finetune.stages import FromTokens, Stage
 from timesformer_cli.jobs.finetune.start import Start
 from timesformer_cli.jobs.finetune.state import Store
@@ -37,6 +37,15 @@ class Tuned:
     steps: int
     rate: float
     failures: tuple[Failure, ...]
+
+
+def sized(start: Start, tuning: Tuning, run: RunOptions, report: Reporter) -> Size:
+    """What the training would take; of the head, only the shape matters.
+
+    Raises:
+        DeviceError, CheckpointError: as `train`.
+    """
+    return (FromTokens if tuning.from_tokens else Stage)(start, tuning, run, report, ALONE).sized()
 
 
 def train(

@@ -1,11 +1,12 @@
 """How the network is trained after the probe: the settings of the methods `last`, `lora` and `full`."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from timesformer_cli.errors import UsageError
 from timesformer_cli.jobs.finetune.augment import Augment, Augmentation, Flip
-from timesformer_cli.jobs.finetune.optimisers import epochs_for, learning_rate
+from timesformer_cli.jobs.finetune.optimisers import EPOCHS, epochs_for, learning_rate
 from timesformer_cli.jobs.finetune.progress import Budget
 
 # probe: only a new head. The others go on from there: with the last layers, with a low-rank change of the attentions,
@@ -87,9 +88,9 @@ class Tuning:
         return learning_rate(self.batch_size) if self.lr is None else self.lr
 
     @property
-    def same_views(self) -> bool:
-        """Whether all epochs see the same views, as far as the settings tell."""
-        return self.kind == "none" and self.asked_flip == "off"
+    def from_tokens(self) -> bool:
+        """Whether what enters the trained layers can be kept, as far as the settings tell."""
+        return self.method == "last" and self.kind == "none" and self.asked_flip == "off"
 
     def augmentation(self, *, flip: bool) -> Augmentation:
         return Augmentation(kind=self.kind, flip=flip)
@@ -97,10 +98,14 @@ class Tuning:
     def budget(self, steps: int) -> Budget:
         """For epochs of `steps` updates. A number of epochs that was asked for ends early only if that was, too."""
         patience = _PATIENCE if self.patience is None and self.epochs is None else self.patience
-        return Budget(
-            epochs=epochs_for(self.epochs, steps), steps=steps, patience=patience, max_seconds=self.max_seconds
-        )
+        epochs = epochs_for(self.epochs, steps)
+        # Many epochs mean few videos: without this, most of the time would go by in validation, and patience would end
+        # before the warm-up.
+        every = 1 if self.epochs is not None else math.ceil(epochs / EPOCHS)
+        return Budget(epochs=epochs, steps=steps, patience=patience, max_seconds=self.max_seconds, every=every)
 
     def settings(self) -> dict[str, Any]:
         """What makes two runs the same run."""
+        if self.method == "probe":
+            return {"method": self.method}
         return {name: value for name, value in asdict(self).items() if name not in _FREE}
