@@ -2,12 +2,14 @@
 
     python -m benchmarks.finetune_steps equal              # loss, gradient and ten updates of the base size
     python -m benchmarks.finetune_steps speed --pairs 7    # seconds per step, in alternation
-    python -m benchmarks.finetune_steps memory             # peak of a fresh process, for each way to save memory
+    python -m benchmarks.finetune_steps memory             # peak of a fresh process, for each way to save memory;
+                                                           # also of `--method last`, from tokens on disk
     python -m benchmarks.finetune_steps gpu                # clips per second and peak at micro-batches of 8, 16, 32
     ... --tiny                                             # a small network; seconds, to try the script itself
 
-Weights and clips are random. On the CPU, seconds are processor time, and clips go one by one. `equal` exits with 1 if
-the loss, or that of ten updates, differs by more than 1e-6, or the gradient by more than 1e-5 (relative L2 norm).
+Weights, clips and tokens are random. On the CPU, seconds are processor time, and clips go one by one unless it is said.
+`equal` exits with 1 if the loss, or that of ten updates, differs by more than 1e-6, or the gradient by more than 1e-5
+(relative L2 norm).
 """
 
 import argparse
@@ -20,6 +22,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -28,10 +32,16 @@ from torch import Tensor, nn
 from benchmarks.parity import BASE, TINY
 from timesformer_cli import TimesformerConfig, TimesformerForVideoClassification
 from timesformer_cli.jobs.benchmark.rounds import peak, reset_peak
+from timesformer_cli.jobs.finetune.frozen import TokenTrainee, TrainedPart, freeze, tokens_shape
 from timesformer_cli.jobs.finetune.optimisers import depth_of, factor, learning_rate, optimiser_of, set_rate
+from timesformer_cli.jobs.finetune.progress import Progress
+from timesformer_cli.jobs.finetune.state import Store
 from timesformer_cli.jobs.finetune.trainer import Batch, Trainee, Trainer
 
 UPDATES = 10
+
+# Layers that `last` trains.
+LAYERS = 2
 
 
 @dataclass(frozen=True)
@@ -47,10 +57,17 @@ class Case:
     drop_path: float = 0.0
 
     def batch(self, seed: int) -> Batch:
+        shape = (self.config.num_frames, self.config.num_channels, *self.config.image_hw)
+        return self._batch(seed, shape, torch.float32)
+
+    def tokens(self, seed: int) -> Batch:
+        return self._batch(seed, tokens_shape(self.config), torch.float16)
+
+    def _batch(self, seed: int, shape: tuple[int, ...], dtype: torch.dtype) -> Batch:
         generator = torch.Generator().manual_seed(seed)
-        shape = (self.clips, self.config.num_frames, self.config.num_channels, *self.config.image_hw)
         targets = torch.randint(self.config.num_labels, (self.clips,), generator=generator)
-        return Batch(torch.randn(shape, generator=generator), targets, [f"{seed}-{clip}" for clip in range(self.clips)])
+        content = torch.randn((self.clips, *shape), generator=generator, dtype=dtype)
+        return Batch(content, targets, [f"{seed}-{clip}" for clip in range(self.clips)])
 
     def network(self) -> TimesformerForVideoClassification:
         torch.manual_seed(0)
@@ -118,6 +135,26 @@ def theirs(case: Case) -> tuple[nn.Module, Callable[[Batch, int], tuple[float, f
 SIDES = {"ours": ours, "transformers": theirs}
 
 
+def last(case: Case, folder: Path) -> Callable[[int], float]:
+    """A function that takes step `number`, from 1, of `--method last`, and keeps a checkpoint: its loss.
+
+    The network is read from `folder`, and the checkpoints are written there.
+    """
+    model = TimesformerForVideoClassification.from_pretrained(folder)
+    freeze(model, LAYERS)
+    optimiser = optimiser_of(model, case.config.num_hidden_layers, learning_rate(32))
+    trainee = TokenTrainee(model, drop_path=case.drop_path).train()
+    trainer = Trainer(trainee, optimiser, steps=UPDATES, seed=0, micro_batch=case.micro_batch, checkpointing="off")
+    store = Store(folder, TrainedPart(model), optimiser, resume=False)
+
+    def step(number: int) -> float:
+        loss = trainer.step(case.tokens(number), 1, number).loss
+        store.keep(Progress(best=0.0, micro_batch=case.micro_batch, step=number))
+        return loss
+
+    return step
+
+
 def gradients(model: nn.Module, pixels: Tensor, targets: Tensor) -> tuple[float, dict[str, Tensor]]:
     loss = model(pixels, labels=targets).loss
     loss.backward()
@@ -172,23 +209,31 @@ def speed(config: TimesformerConfig, pairs: int) -> None:
     print(f"| ratio in a pair | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |")
 
 
-def memory(tiny: bool) -> None:
+def memory(config: TimesformerConfig, tiny: bool) -> None:
     for side in SIDES:
         for checkpointing in (False, True):
-            options = ["one", "--side", side] + ["--tiny"] * tiny + ["--checkpointing"] * checkpointing
-            command = [sys.executable, "-m", "benchmarks.finetune_steps", *options]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-            figures = json.loads(done.stdout)
             kind = "with checkpointing" if checkpointing else "without"
-            print(f"| {side} | {kind} | {figures['peak'] / 1e9:.2f} GB | {figures['seconds']:.2f} s |", flush=True)
+            show(f"{side} | {kind}", ["--side", side] + ["--checkpointing"] * checkpointing, tiny)
+    with TemporaryDirectory() as folder:
+        Case(config).network().save_pretrained(folder)
+        for clips, micro_batch in ((1, 1), (16, 1), (16, 16)):
+            options = ["--last", folder, "--clips", str(clips), "--micro-batch", str(micro_batch)]
+            show(f"last {LAYERS} layers, from tokens | batch {clips}, {micro_batch} at a time", options, tiny)
 
 
-def one(case: Case, side: str) -> None:
+def show(what: str, options: list[str], tiny: bool) -> None:
+    """A row of `one` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.finetune_steps", "one", *options, *["--tiny"] * tiny]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    figures = json.loads(done.stdout)
+    print(f"| {what} | {figures['peak'] / 1e9:.2f} GB | {figures['seconds']:.2f} s |", flush=True)
+
+
+def one(case: Case, step: Callable[[int], object]) -> None:
     """Two steps in this process: its peak, and the seconds of the second."""
-    step = SIDES[side](case)[1]
-    step(case.batch(0), 1)
+    step(1)
     begin = seconds(case.device)
-    step(case.batch(1), 2)
+    step(2)
     print(json.dumps({"seconds": seconds(case.device) - begin, "peak": peak(case.device)}))
 
 
@@ -226,10 +271,18 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7, help="steps of each side that are timed")
     parser.add_argument("--side", choices=sorted(SIDES), default="ours", help="for `one`, which `memory` starts")
     parser.add_argument("--checkpointing", action="store_true", help="for `one`")
+    parser.add_argument("--last", type=Path, help="for `one`: the folder of the network whose last layers are trained")
+    parser.add_argument("--clips", type=int, default=1, help="for `one`")
+    parser.add_argument("--micro-batch", type=int, default=1, help="for `one`")
     asked = parser.parse_args()
     config = TINY if asked.tiny else BASE
     if asked.what == "one":
-        one(Case(config, checkpointing=asked.checkpointing), asked.side)
+        case = Case(config, clips=asked.clips, micro_batch=asked.micro_batch, checkpointing=asked.checkpointing)
+        if asked.last:
+            one(case, last(case, asked.last))
+        else:
+            step = SIDES[asked.side](case)[1]
+            one(case, lambda number: step(case.batch(number), number))
         return
     where = torch.cuda.get_device_name() if asked.what == "gpu" else f"{torch.get_num_threads()} threads"
     print(f"Python {platform.python_version()}, torch {torch.__version__}; {where}, {os.cpu_count()} cores\n")
@@ -238,7 +291,7 @@ def main() -> None:
     elif asked.what == "speed":
         speed(config, asked.pairs)
     elif asked.what == "memory":
-        memory(asked.tiny)
+        memory(config, asked.tiny)
     else:
         gpu(config, asked.pairs)
 

@@ -142,7 +142,7 @@ def open_tokens(items: Sequence[Item], model: TimesformerForVideoClassification,
     """
     size = tokens_shape(model.config)
     kept, _ = _read_index(folder, size)
-    places = {item.key: kept[item.key][1] for item in items if item.key in kept}
+    places = {item.key: kept[item.key][1] for item in items if _is_kept(item, kept)}
     return Tokens(path=folder / _TOKENS, shape=size, places=places)
 
 
@@ -231,6 +231,10 @@ def _read_index(folder: Path, size: tuple[int, int]) -> tuple[dict[str, tuple[St
     return kept, end
 
 
+def _is_kept(item: Item, kept: Mapping[str, tuple[Stamp, range]]) -> bool:
+    return item.key in kept and kept[item.key][0] == stamp_of(item)
+
+
 @contextmanager
 def _opened(folder: Path, settings: Mapping[str, Any], size: tuple[int, int]) -> Iterator["_Cache"]:
     """The cache in `folder`, emptied if it has other settings. Raises OutputError."""
@@ -278,7 +282,7 @@ class _Cache:
 
     def has(self, item: Item) -> bool:
         """Whether there are tokens of a video, and its file is still the same."""
-        return item.key in self._kept and self._kept[item.key][0] == stamp_of(item)
+        return _is_kept(item, self._kept)
 
     def add(self, scored: Scored) -> bool:
         """Keep the tokens (V, L, D) of a video; False if they are too large for float16. Raises OSError."""
