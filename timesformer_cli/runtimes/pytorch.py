@@ -64,7 +64,7 @@ def open_scorer(
     target = find_device(device)
     chosen = choose_precision(precision, device)
     network = _open_network(checkpoint, target, torch_dtype(chosen), tell, compile=compile, output=output)
-    return _scorer(network, target, chosen)
+    return scorer_with(network, target, chosen)
 
 
 def scorer_of(
@@ -81,10 +81,11 @@ def scorer_of(
 
     target = find_device(device)
     chosen = choose_precision(precision, device)
-    return _scorer(InferenceNetwork(open_model, device=target, dtype=torch_dtype(chosen)), target, chosen)
+    return scorer_with(InferenceNetwork(open_model, device=target, dtype=torch_dtype(chosen)), target, chosen)
 
 
-def _scorer(network: Network, target: "torch.device", precision: Dtype) -> Scorer:
+def scorer_with(network: Network, target: "torch.device", precision: Dtype) -> Scorer:
+    """A scorer that runs views through `network`, which is on the device `target`."""
     import torch
 
     dtype = torch_dtype(precision)

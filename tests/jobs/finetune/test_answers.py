@@ -14,7 +14,9 @@ TARGETS = np.array([0, 1, 2, 1])
 
 
 def answers(*logits: tuple[float, float, float], places: tuple[int, ...] = (0, 1, 2, 3)) -> Answers:
-    return Answers(places=np.array(places, np.int64), logits=np.reshape(np.array(logits, np.float32), (-1, 3)), probabilities=None)
+    return Answers(
+        places=np.array(places, np.int64), logits=np.reshape(np.array(logits, np.float32), (-1, 3)), probabilities=None
+    )
 
 
 def test_accuracy_and_log_loss_are_those_of_the_metrics() -> None:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from timesformer_cli.files import encoded, sync, told, without_links
-from timesformer_cli.flow import Failure, Item, Pixels, Scored
+from timesformer_cli.flow import Failure, Item, Scored
 from timesformer_cli.jobs.finetune.features import Stamp, has_settings, stamp_of
 from timesformer_cli.jobs.finetune.folder import write_json
 from timesformer_cli.jobs.finetune.frozen import tokens_shape
@@ -34,9 +33,9 @@ from timesformer_cli.results.appender import sync_names
 from timesformer_cli.results.journal import read_records
 from timesformer_cli.results.record import Record, head_of, identity, json_line
 from timesformer_cli.results.settings import Provenance
+from timesformer_cli.runtimes import pytorch
 from timesformer_cli.runtimes.devices import find_device
 from timesformer_cli.runtimes.ports import Scorer
-from timesformer_cli.runtimes.pytorch import is_out_of_memory
 from timesformer_cli.shapes import Maybe, anything, count, each, number, or_none, string, whole
 from timesformer_cli.shapes import record as shape
 from timesformer_cli.specs import Checkpoint
@@ -154,22 +153,7 @@ def _scorer(open_model: Callable[[], TimesformerForVideoClassification], layer: 
     """
     target = find_device(device)
     network = InferenceNetwork(open_model, device=target)
-
-    def score(views: Pixels) -> NDArray[np.float32]:
-        try:
-            pixels = torch.from_numpy(np.require(views, requirements=["C", "W"])).to(target)
-            found: NDArray[np.float32] = network.tokens_before(layer, pixels).float().cpu().numpy()
-            return found
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            message = str(error).partition("\n")[0]
-        # Outside the handler, which would keep alive everything that the attempt allocated.
-        if target.type == "cuda":
-            torch.cuda.empty_cache()
-        raise MemoryError(message)
-
-    return score
+    return pytorch.scorer_with(lambda pixels: network.tokens_before(layer, pixels).float(), target, "fp32")
 
 
 def _make(
