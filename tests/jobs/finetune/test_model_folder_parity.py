@@ -29,7 +29,7 @@ def test_transformers_gives_the_same_logits(tmp_path: Path, *, multi_label: bool
     rng = np.random.default_rng(0)
     head = Head(rng.normal(size=(3, 16)).astype(np.float32), rng.normal(size=3).astype(np.float32))
     names = ("waving", "größer, schneller", '"quoted"')
-    write_new(tmp_path / "new", base, names, head, multi_label=multi_label, tell=lambda _: None)
+    write_new(tmp_path / "new", network_of(base, names, head, multi_label=multi_label, tell=lambda _: None))
 
     model = transformers.TimesformerForVideoClassification.from_pretrained(tmp_path / "new").eval()
     assert tuple(model.config.id2label.values()) == names
@@ -74,7 +74,7 @@ def test_another_size_of_clips_is_that_of_the_model(
     rng = np.random.default_rng(0)
     head = Head(rng.normal(size=(2, 16)).astype(np.float32), rng.normal(size=2).astype(np.float32))
     network = network_of(base, ("a", "b"), head, multi_label=False, tell=lambda _: None)
-    write_new(tmp_path / "new", base, ("a", "b"), head, multi_label=False, tell=lambda _: None)
+    write_new(tmp_path / "new", network)
 
     frames, size = base.sampling.num_frames, base.preprocess.size
     config = json.loads((tmp_path / "new" / "config.json").read_text())
@@ -104,7 +104,8 @@ def test_more_tokens_than_any_network_takes_are_refused(tmp_path: Path) -> None:
 def test_the_rest_of_the_network_is_that_of_the_base(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base")
     head = Head(np.ones((2, 16), np.float32), np.zeros(2, np.float32))
-    write_new(tmp_path / "new", resolve(str(base)), ("a", "b"), head, multi_label=False, tell=lambda _: None)
+    network = network_of(resolve(str(base)), ("a", "b"), head, multi_label=False, tell=lambda _: None)
+    write_new(tmp_path / "new", network)
     before, after = (
         transformers.TimesformerForVideoClassification.from_pretrained(folder).timesformer.state_dict()
         for folder in (base, tmp_path / "new")
