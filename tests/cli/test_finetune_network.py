@@ -138,9 +138,11 @@ def test_other_settings_are_not_resumed_but_other_limits_are(finetune: Run) -> N
     code, _, err = finetune(*FULL, "-o", "run", "--resume", "--drop-path", "0.2")
     assert code == 1
     assert "drop_path (0.1, now 0.2)" in err.splitlines()[-1]
-    code, out, err = finetune(*FULL, "-o", "run", "--resume", "--max-time", "2h")
+    less = ("--micro-batch", "2", "--checkpointing", "on")
+    code, out, err = finetune(*FULL, "-o", "run", "--resume", "--max-time", "2h", *less)
     assert code == 0, err
-    assert json.loads(out)["network"]["steps"] == 3 * STEPS
+    network = json.loads(out)["network"]
+    assert (network["steps"], network["micro_batch"], network["checkpointing"]) == (3 * STEPS, 2, True)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 
@@ -71,6 +72,7 @@ class Stage:
 
     def run(self, found: Progress | None, keeper: Keeper) -> tuple[Reason, Progress]:
         """Train to the end, from `found` on if it is not None."""
+        found = None if found is None else self._as_asked(found)
         first = 0 if found is None else found.step
         with self._batches(first) as stream:
             if found is None:
@@ -90,6 +92,14 @@ class Stage:
                 )
                 reason = loop.run()
         return reason, loop.progress
+
+    def _as_asked(self, found: Progress) -> Progress:
+        """Where the run goes on, with what was asked for now: a run that took too much memory may go on with less."""
+        if self._run.batch_size is not None:
+            found = replace(found, micro_batch=self._run.batch_size)
+        if self._tuning.checkpointing != "auto":
+            found = replace(found, checkpointing=self._tuning.checkpointing == "on")
+        return found
 
     def _kept(self) -> nn.Module:
         return self.network
