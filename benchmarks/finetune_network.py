@@ -47,7 +47,7 @@ def methods(folder: Path, scratch: Path, epochs: int, seed: int) -> None:
     print(f"| probe | | {accuracy:.3f} | {loss:.3f} | | | {cost:.0f} |", flush=True)
     for method in ("full", "last", "lora"):
         for times in (1, 4, 16):
-            rate = times * learning_rate(BATCH) * (10 if method == "lora" else 1)
+            rate = times * learning_rate(BATCH, 10**8) * (10 if method == "lora" else 1)
             options = ["--method", method, "--batch-size", BATCH, "--lr", rate, "--epochs", epochs, "--seed", seed]
             found, cost = finetune(folder, run, "--overwrite", *options)
             best = found["network"]["measured"]

@@ -77,7 +77,7 @@ class Case:
 def ours(case: Case) -> tuple[nn.Module, Callable[[Batch, int], tuple[float, float]]]:
     """The network, and a function that takes step `number`, from 1: its loss, and the norm of its gradient."""
     model = case.network()
-    optimiser = optimiser_of(model, case.config.num_hidden_layers, learning_rate(32))
+    optimiser = optimiser_of(model, case.config.num_hidden_layers, learning_rate(32, 10**8))
     trainee = Trainee(model, drop_path=case.drop_path, bf16=case.bf16).train()
     checkpointing: Any = "on" if case.checkpointing else "off"
     trainer = Trainer(
@@ -102,7 +102,7 @@ def theirs(case: Case) -> tuple[nn.Module, Callable[[Batch, int], tuple[float, f
     model.to(case.device).train()
     if case.checkpointing:
         model.gradient_checkpointing_enable()
-    rate, blocks = learning_rate(32), case.config.num_hidden_layers
+    rate, blocks = learning_rate(32, 10**8), case.config.num_hidden_layers
     groups = [
         {
             "params": [parameter],
@@ -142,7 +142,7 @@ def last(case: Case, folder: Path) -> Callable[[int], float]:
     """
     model = TimesformerForVideoClassification.from_pretrained(folder)
     freeze(model, LAYERS)
-    optimiser = optimiser_of(model, case.config.num_hidden_layers, learning_rate(32))
+    optimiser = optimiser_of(model, case.config.num_hidden_layers, learning_rate(32, 10**8))
     trainee = TokenTrainee(model, drop_path=case.drop_path).train()
     trainer = Trainer(trainee, optimiser, steps=UPDATES, seed=0, micro_batch=case.micro_batch, checkpointing="off")
     store = Store(folder, TrainedPart(model), optimiser, resume=False)

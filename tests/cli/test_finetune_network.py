@@ -145,6 +145,13 @@ def test_other_settings_are_not_resumed_but_other_limits_are(finetune: Run) -> N
     assert (network["steps"], network["micro_batch"], network["checkpointing"]) == (3 * STEPS, 2, True)
 
 
+def test_a_dry_run_promises_no_seconds_for_the_training(finetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    shown = [finetune(*args, "--dry-run").out.splitlines()[-1] for args in ((), ("--method", "full"))]
+    assert shown[0].endswith("; the rest, seconds.")
+    assert shown[1].endswith("; the time of the training is measured before its first step.")
+
+
 @pytest.mark.parametrize(
     ("args", "trained"),
     [
@@ -156,7 +163,9 @@ def test_other_settings_are_not_resumed_but_other_limits_are(finetune: Run) -> N
 def test_other_methods_change_only_a_part(finetune: Run, args: tuple[str, ...], trained: set[str]) -> None:
     code, out, err = finetune(*args, "--epochs", "2", "--batch-size", "4", "--lr", "0.02", "-o", "run")
     assert code == 0, err
-    assert json.loads(out)["network"]["kept"]
+    network = json.loads(out)["network"]
+    assert network["kept"]
+    assert ("flips: off, since views are not augmented (--augment none)" in err) == (network["augment"] == "none")
     names = changed("run")
     assert names
     assert all(any(part in name for part in trained) for name in names)

@@ -33,7 +33,7 @@ HELP = """Train a model on your own labelled videos, starting from a checkpoint.
 
 The classes come from the dataset: from the names of its folders, or from --annotations. Every video goes through the \
 network of --model once, and a new head is fitted to its output: minutes on a CPU. --method last, lora and full go on \
-from there and train the network; if that makes it worse on the videos for validation, only the head is kept. \
+from there and train the network; if that does not make it better on the videos for validation, only the head is kept. \
 RUN/model is a model folder for transformers and all other commands, as in predict --model RUN. RUN/report.html shows \
 the accuracy, the labels to look at, and whether more videos would help.
 
@@ -196,7 +196,11 @@ class Method:
     layers: Annotated[
         int | None,
         typer.Option(
-            "--layers", metavar="N", min=1, help="Layers that last trains; by default 2.", rich_help_panel=METHOD
+            "--layers",
+            metavar="N",
+            min=1,
+            help="Number of layers that last trains; by default 2.",
+            rich_help_panel=METHOD,
         ),
     ] = None
     rank: Annotated[
@@ -215,7 +219,7 @@ class Method:
             "--epochs",
             metavar="N",
             min=1,
-            help="Train for exactly N epochs; by default 15, or as many as 200 steps take, or fewer (--patience).",
+            help="Train for exactly N epochs; by default 15 at most (--patience), or as many as 200 steps take.",
             rich_help_panel=METHOD,
         ),
     ] = None
@@ -225,7 +229,7 @@ class Method:
             "--max-time",
             metavar="TIME",
             parser=_time,
-            help="End training after so long, such as 90m or 2h, over all starts of the run; the best model is kept.",
+            help="End the training after this time, such as 90m or 2h, added up over all starts of the run.",
             rich_help_panel=METHOD,
         ),
     ] = None
@@ -260,7 +264,7 @@ class Optimisation:
             "--batch-size",
             metavar="N",
             min=1,
-            help="Videos per step, whatever fits into memory at a time (--micro-batch).",
+            help="Videos per step of the optimisation; --micro-batch says how many are worked on at a time.",
             rich_help_panel=OPTIMISATION,
         ),
     ] = 32
@@ -270,8 +274,8 @@ class Optimisation:
             "--lr",
             metavar="RATE",
             parser=positive,
-            help="Peak of the learning rate, that of the head; by default 5e-4 * batch size / 256, and ten times as "
-            "much for lora.",
+            help="Highest learning rate, that of the head; by default 5e-4 * batch size / 256, 16 times that for networks "
+            "of less than 10 million parameters, and 10 times either for lora.",
             rich_help_panel=OPTIMISATION,
         ),
     ] = None
@@ -291,7 +295,7 @@ class Optimisation:
             "--layer-decay",
             metavar="SHARE",
             parser=_share,
-            help="Learning rate of each layer as a share of that of the layer above; lora takes 1.",
+            help="Learning rate of each layer, as a share of that of the layer above; 1 with lora.",
             rich_help_panel=OPTIMISATION,
         ),
     ] = 0.75
@@ -301,7 +305,7 @@ class Optimisation:
             "--drop-path",
             metavar="SHARE",
             parser=_share,
-            help="Share of the samples that skip the last layer in training; fewer skip the layers before.",
+            help="Share of the videos that skip the last layer in training; fewer skip the layers before it.",
             rich_help_panel=OPTIMISATION,
         ),
     ] = 0.1
@@ -310,8 +314,8 @@ class Optimisation:
         typer.Option(
             "--augment",
             metavar="none|light",
-            help="Views in training: light (random clips and crops) or none (those of predict); by default light, and "
-            "none with last, which then reads each video only once.",
+            help="Views in training: light (random clips and crops) or none (those of predict); by default light, or "
+            "none with last, which then trains from tokens on disk.",
             rich_help_panel=OPTIMISATION,
         ),
     ] = None
@@ -320,7 +324,7 @@ class Optimisation:
         typer.Option(
             "--flip",
             metavar="auto|on|off|swap",
-            help="Mirror half of the views: auto (only if neither names of classes nor a measurement speak against "
+            help="Mirror half of the views: auto (only if neither names of classes nor a measurement speaks against "
             "it), on, off, or swap (as auto, and exchange pairs of classes such as left and right).",
             rich_help_panel=OPTIMISATION,
         ),
@@ -368,7 +372,7 @@ class Computing:
             "--micro-batch",
             metavar="N|auto",
             parser=views_at_a_time,
-            help="Views per pass through the network; auto: chosen for the device.",
+            help="Views per pass through the network; auto: as many as fit into memory.",
             rich_help_panel=RUN,
         ),
     ] = None
@@ -404,7 +408,7 @@ class Folder:
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace the run in --output; what the network said of its videos is used again if it still holds.",
+            help="Replace the run in --output; videos are read again only if they or the model changed.",
             rich_help_panel=OUTPUT,
         ),
     ] = False

@@ -18,9 +18,12 @@ from timesformer_cli.jobs.finetune.optimisers import (
 RATES = {0: 0.75**4, 1: 0.75**3, 2: 0.75**2, 3: 0.75, 4: 1.0}  # three blocks
 
 
-@pytest.mark.parametrize(("batch", "rate"), [(256, 5e-4), (32, 6.25e-5), (1, 5e-4 / 256)])
-def test_rate_follows_the_batch(batch: int, rate: float) -> None:
-    assert learning_rate(batch) == pytest.approx(rate)
+@pytest.mark.parametrize(
+    ("batch", "parameters", "rate"),
+    [(256, 10**8, 5e-4), (32, 10**7, 6.25e-5), (1, 10**8, 5e-4 / 256), (32, 10**6, 1e-3)],
+)
+def test_rate_follows_the_batch(batch: int, parameters: int, rate: float) -> None:
+    assert learning_rate(batch, parameters) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,6 @@ def test_settings_of_another_method(given: dict[str, Any], said: str) -> None:
 def test_what_training_takes_in_a_line() -> None:
     size = Size(parameters=5, epochs=2, steps=6, seconds=61, memory=2_400_000_000, micro_batch=1, checkpointing=True)
     assert str(size) == (
-        "training: 5 parameters, 2 epochs of 3 steps, about 1:01 and validation, 2.4 GB; 1 video at a time, with "
+        "training: 5 parameters, 2 epochs of 3 steps, about 1:01 without validation, 2.4 GB; 1 video at a time, with "
         "gradient checkpointing"
     )

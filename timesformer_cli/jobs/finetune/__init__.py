@@ -261,6 +261,9 @@ def _start_of(
         return answers_of(videos, division, probe, found)
 
     flips = decide(job.tuning.asked_flip, videos.names, answers)
+    if job.tuning.asked_flip != job.tuning.flip:
+        reason = "flips: off, since views are not augmented (`augment=none`)"
+        flips = replace(flips, asked=job.tuning.flip, reason=reason)
     report.note(flips.reason)
     start = Start(
         base=job.checkpoint,

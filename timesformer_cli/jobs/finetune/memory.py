@@ -71,7 +71,7 @@ def _fit_estimated(trainer: Trainer, batch: Batch, reserved: int, available: int
         assert one is not None
         raise DeviceError(
             f"cpu: training takes {(one + reserved) / 1e9:.1f} GB with one clip at a time, and "
-            f"{available / 1e9:.1f} GB are free; try `method=last`, or fewer frames with `num_frames`"
+            f"{available / 1e9:.1f} GB are free; try `method=last` with few `layers`, or fewer frames with `num_frames`"
         )
     if fits > 1:  # several at once take less than one by one
         _, seconds = _try(trainer, batch, fits)

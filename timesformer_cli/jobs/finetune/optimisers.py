@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-# The rate for batches of 256, which others scale: VideoMAE's rule for fine-tuning.
+# The rate for batches of 256, which others scale: VideoMAE's rule for fine-tuning. It is for networks of 20 million
+# parameters and more; those below so many learn best with so much more of it (`benchmarks.finetune_network`).
 _RATE, _BATCH = 5e-4, 256
+_SMALL, _MORE = 10_000_000, 16
 
 # The rate grows in one of so many parts of the steps, and falls to this share of its peak.
 _WARM_UP, _END = 10, 0.01
@@ -21,9 +23,9 @@ _BLOCK = re.compile(r"encoder\.layer\.(\d+)\.")
 _EMBEDDINGS = ("cls_token", "position_embeddings", "time_embeddings")
 
 
-def learning_rate(batch: int) -> float:
-    """The peak rate for batches of `batch` videos."""
-    return _RATE * batch / _BATCH
+def learning_rate(batch: int, parameters: int) -> float:
+    """The peak rate for batches of `batch` videos, and a network of so many parameters."""
+    return _RATE * batch / _BATCH * (_MORE if parameters < _SMALL else 1)
 
 
 def epochs_for(wanted: int | None, steps: int) -> int:

@@ -117,7 +117,7 @@ class Size:
     checkpointing: bool
 
     def __str__(self) -> str:
-        time = "" if self.seconds is None else f", about {duration(self.seconds)} and validation"
+        time = "" if self.seconds is None else f", about {duration(self.seconds)} without validation"
         peak = "" if self.memory is None else f", {self.memory / 1e9:.1f} GB"
         saved = ", with gradient checkpointing" if self.checkpointing else ""
         return (

@@ -19,7 +19,7 @@ from timesformer_cli.jobs.finetune.cached import score_tokens, token_batches
 from timesformer_cli.jobs.finetune.frozen import TokenTrainee, TrainedPart, freeze, tokens_shape
 from timesformer_cli.jobs.finetune.head import balanced, memberships
 from timesformer_cli.jobs.finetune.loop import Keeper, Loop, Validation
-from timesformer_cli.jobs.finetune.optimisers import optimiser_of
+from timesformer_cli.jobs.finetune.optimisers import learning_rate, optimiser_of
 from timesformer_cli.jobs.finetune.parallel import World
 from timesformer_cli.jobs.finetune.progress import Progress, Reason, Size
 from timesformer_cli.jobs.finetune.start import Start
@@ -204,7 +204,7 @@ class Stage:
             self._meter.say(f"{epochs}, loss {event.loss:.3f}{self._said or _best(progress, self._budget.steps)}")
             self._meter.count(failed=False)
             if event.suspects:
-                self._note(f"step {event.step:,}: not applied, for the loss or its gradient is not finite")
+                self._note(f"step {event.step:,}: not applied, because the loss or its gradient is not finite")
             return
         figures = ", ".join(_figure(name, value) for name, value in event.figures.items() if value is not None)
         best = progress.best_step == event.step
@@ -278,12 +278,13 @@ def _best(progress: Progress, steps: int) -> str:
 
 def _prepare(network: TimesformerForVideoClassification, start: Start, tuning: Tuning) -> float:
     """Let only that of the network be trained which the method trains; returns the learning rate of the head."""
+    rate = learning_rate(tuning.batch_size, sum(parameter.numel() for parameter in network.parameters()))
     if tuning.method == "last":
         freeze(network, tuning.last_layers)
     elif tuning.method == "lora":
         lowrank.adapt(network, tuning.change_rank, start.seed)
-        return tuning.rate * lowrank.RATE if tuning.lr is None else tuning.rate
-    return tuning.rate
+        rate *= lowrank.RATE
+    return rate if tuning.lr is None else tuning.lr
 
 
 def _optimiser(network: TimesformerForVideoClassification, tuning: Tuning, rate: float) -> torch.optim.Optimizer:

@@ -291,8 +291,8 @@ class Trainer:
             self.micro_batch //= 2
         else:
             raise DeviceError(
-                f"{self._device}: one clip at a time does not fit into the memory ({message}); try `method=last`, or "
-                "fewer frames with `num_frames`"
+                f"{self._device}: one clip at a time does not fit into the memory ({message}); try `method=last` with "
+                "few `layers`, or fewer frames with `num_frames`"
             )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from timesformer_cli.errors import UsageError
 from timesformer_cli.jobs.finetune.augment import Augment, Augmentation, Flip
-from timesformer_cli.jobs.finetune.optimisers import EPOCHS, epochs_for, learning_rate
+from timesformer_cli.jobs.finetune.optimisers import EPOCHS, epochs_for
 from timesformer_cli.jobs.finetune.progress import Budget
 
 # probe: only a new head. The others go on from there: with the last layers, with a low-rank change of the attentions,
@@ -82,10 +82,6 @@ class Tuning:
     def asked_flip(self) -> Flip:
         """Flips are a part of the augmentation, unless they are asked for."""
         return "off" if self.kind == "none" and self.flip == "auto" else self.flip
-
-    @property
-    def rate(self) -> float:
-        return learning_rate(self.batch_size) if self.lr is None else self.lr
 
     @property
     def from_tokens(self) -> bool:
