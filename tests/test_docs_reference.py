@@ -18,9 +18,7 @@ from timesformer_cli.checkpoints import labels
 from timesformer_cli.checkpoints.recipes import RECIPE_FIELDS, RECIPES
 from timesformer_cli.cli import INTERRUPTED, TERMINATED, main
 from timesformer_cli.datasets import ProblemKind
-from timesformer_cli.jobs.finetune.log import read_log, write_table
-from timesformer_cli.jobs.finetune.loop import Validation
-from timesformer_cli.jobs.finetune.trainer import Step
+from timesformer_cli.jobs.finetune import probe, validation
 from timesformer_cli.results.formats import parquet
 from timesformer_cli.results.record import CSV_COLUMNS
 from timesformer_cli.results.writers import FORMATS
@@ -161,17 +159,24 @@ def test_keys_of_the_records_of_a_run(run_folder: Path) -> None:
     assert beyond == set(record) - {"path", "status", "model", "predictions", "video", "views", "recipe"}
 
 
-@pytest.fixture
-def training_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_model(tmp_path / "my-model")
-    for number in range(4):
-        folder = Path("clips", ("bright", "dark")[number % 2])
+@pytest.fixture(scope="module")
+def training_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that trained the network from videos, replaced by one that trained it from tokens."""
+    place = tmp_path_factory.mktemp("training")
+    write_model(place / "my-model")
+    for number in range(8):
+        folder = place / "clips" / ("bright", "dark")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
-        write_video(folder / f"{number}.mp4", level=number)
-    with pytest.raises(SystemExit):
-        main(["finetune", "clips", "--model", "my-model", "-o", "trained", "--workers", "0", "--quiet"])
-    return tmp_path / "trained"
+        write_video(folder / f"{number}.mp4", level=number, frames=16)
+    options = ["--model", str(place / "my-model"), "-o", str(place / "trained"), "--workers", "0", "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (probe, validation):
+            patch.setattr(module, "CANDIDATES", (0.01,))
+        for method in (["full"], ["last", "--layers", "1"]):
+            with pytest.raises(SystemExit) as stop:
+                main(["finetune", str(place / "clips"), *options, "--epochs", "1", "--overwrite", "--method", *method])
+            assert stop.value.code == 0
+    return place / "trained"
 
 
 def test_the_folder_of_a_training_run(training_folder: Path, run_folder: Path) -> None:
@@ -180,28 +185,33 @@ def test_the_folder_of_a_training_run(training_folder: Path, run_folder: Path) -
         return content
 
     files = rows(section("training-folder.md", "# The folder of a training run").partition("\n## ")[0])
-    assert {path.name for path in training_folder.iterdir()} == {row[0].strip("`/") for row in files}
+    shown = {name.strip("/") for row in files for name in re.findall("`([^`]+)`", row[0])}
+    assert {path.name for path in training_folder.iterdir()} == shown
     (model,) = [row[1] for row in files if row[0] == "`model/`"]
     assert {path.name for path in (training_folder / "model").iterdir()} == set(re.findall("`([^`]+)`", model))
-    measured = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
-    own = {name for name in named(section("training-folder.md", "## `metrics.json`")) if name not in measured}
-    assert set(read("metrics.json")) - set(measured) == own
-    assert set(measured) - set(read("metrics.json")) == {"top_5", "throughput"}  # of two classes, all are in 5
+    for name in ("checkpoints", "features"):
+        there = {path.name for path in (training_folder / name).iterdir() if path.is_dir()}
+        assert set(named(section("training-folder.md", f"## `{name}/`"))) == there
     with (training_folder / "data.csv").open(encoding="utf-8", newline="") as file:
         assert named(section("training-folder.md", "## `data.csv`")) == next(csv.reader(file))
     assert named(section("training-folder.md", "## `settings.json`")) == list(read("settings.json"))
+    metrics = read("metrics.json")
+    top, _, network = section("training-folder.md", "## `metrics.json`").partition("\n### `network`\n")
+    network, _, flips = network.partition("`flips` has these keys:")
+    assert set(named(network)) == set(metrics["network"])
+    assert set(named(flips)) == set(metrics["network"]["flips"])
+    measured = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    assert set(metrics) - set(measured) == {name for name in named(top) if name not in measured}
+    assert set(measured) - set(metrics) == {"top_5", "throughput"}  # of two classes, all are in 5
 
 
-def test_the_log_of_a_training_run(tmp_path: Path) -> None:
-    step = Step(epoch=1, step=1, loss=1.0, rate=1.0, gradient=1.0, seconds=1.0, memory=1)
-    found = Validation(epoch=1, step=1, score=1.0, seconds=1.0, figures={"loss": 1.0, "accuracy": 1.0})
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line.to_dict()) + "\n" for line in (step, found)))
-    log = read_log(tmp_path)
-    assert log is not None
-    write_table(tmp_path, log)
-    with (tmp_path / "log.csv").open(encoding="utf-8", newline="") as file:
-        columns = next(csv.reader(file))
-    assert sorted(named(section("training-folder.md", "## `log.csv`"))) == sorted(columns)
+def test_the_log_of_a_training_run(training_folder: Path) -> None:
+    table = section("training-folder.md", "## `log.jsonl` and `log.csv`")
+    lines = map(json.loads, (training_folder / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    written = {name for line in lines for name in paths(line)} - {"validation"}
+    assert set(named(table)) == written
+    with (training_folder / "log.csv").open(encoding="utf-8", newline="") as file:
+        assert sorted(named(table, 1)) == sorted(next(csv.reader(file)))
 
 
 def test_kinds_of_failures() -> None:
@@ -231,22 +241,25 @@ def test_exit_codes() -> None:
 
 def variables(source: str) -> Iterator[str]:
     """The variables of the environment that a module reads, or hands on."""
-    yield from re.findall(r"\b(?:TIMESFORMER|HF)_[A-Z_]+\b", source)
+    yield from re.findall(r"\b(?:TIMESFORMER|HF|SLURM)_[A-Z_]+\b", source)
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(func=ast.Attribute(value=where, attr="get" | "setdefault"), args=[name, *_]):
                 yield from constant(where, name)
             case ast.Subscript(value=where, slice=name, ctx=ast.Load()):
                 yield from constant(where, name)
-            case ast.Call(func=ast.Name(id="_ranks"), args=[_, *names]):
-                yield from (str(name.value) for name in names if isinstance(name, ast.Constant))
+            case ast.Call(func=ast.Name(id="_ranks" | "_place" | "_number"), args=[where, *names]):
+                for name in names:
+                    yield from constant(where, name)
+            case ast.Compare(left=name, ops=[ast.In()], comparators=[where]):
+                yield from constant(where, name)
 
 
 def constant(where: ast.expr, name: ast.expr) -> Iterator[str]:
-    if ast.unparse(where) not in ("os.environ", "environment"):
+    if ast.unparse(where) not in ("os.environ", "environ", "environment"):
         return
-    if isinstance(name, ast.Constant):
-        yield str(name.value)
+    if isinstance(name, ast.Constant) and isinstance(name.value, str):
+        yield name.value
     if isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
         yield str(name.values[0].value)  # the beginning of several names
 
