@@ -274,8 +274,8 @@ class Optimisation:
             "--lr",
             metavar="RATE",
             parser=positive,
-            help="Highest learning rate, that of the head; by default 5e-4 * batch size / 256, 16 times that for networks "
-            "of less than 10 million parameters, and 10 times either for lora.",
+            help="Highest learning rate, that of the head; by default 5e-4 * batch size / 256, 16 times that for "
+            "networks of less than 10 million parameters, and 10 times either for lora.",
             rich_help_panel=OPTIMISATION,
         ),
     ] = None
