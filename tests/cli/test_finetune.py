@@ -320,7 +320,7 @@ def test_a_probe_at_chance_is_told(finetune: Run) -> None:
     write_rows(*((path, "ab"[number % 2]) for number, path in enumerate(paths)))
     code, out, err = finetune("-a", "labels.csv", "-o", "run")
     assert code == 0
-    assert "warning: a probe at chance" in err
+    assert "warning: a model at chance" in err
     assert json.loads(out)["warning"]
 
 

@@ -336,7 +336,7 @@ class TestChance:
     def test_of_equal_classes(self) -> None:
         targets = np.arange(100) % 5
         assert chance(self.measure(27, targets), targets) == (
-            "a probe at chance: accuracy 27.0 % (19.3 to 36.4 %), and always giving the most frequent class reaches "
+            "a model at chance: accuracy 27.0 % (19.3 to 36.4 %), and always giving the most frequent class reaches "
             "20.0 %; look at the labels, add videos, or start from a different model"
         )
         assert chance(self.measure(20, targets), targets) is not None
@@ -355,5 +355,5 @@ class TestChance:
         logits = choice_of(examples).logits
         assert chance_multi_label(logits, examples.members) is None
         shuffled = np.random.default_rng(3).permutation(examples.members)
-        assert str(chance_multi_label(logits, shuffled)).startswith("a probe at chance: mean average precision ")
+        assert str(chance_multi_label(logits, shuffled)).startswith("a model at chance: mean average precision ")
         assert chance_multi_label(logits, np.zeros_like(examples.members)) is None

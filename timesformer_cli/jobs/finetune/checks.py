@@ -73,7 +73,7 @@ def chance(found: Metrics, targets: NDArray[np.int64], *, balance: bool = False)
     if estimate is None or estimate.low > level:
         return None
     return (
-        f"a probe at chance: {what} {100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to "
+        f"a model at chance: {what} {100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to "
         f"{100 * estimate.high:.1f} %), and {guess} reaches {100 * level:.1f} %; {_ADVICE}"
     )
 
@@ -97,6 +97,6 @@ def chance_multi_label(logits: NDArray[np.float32], targets: NDArray[np.bool_], 
     if value > best:
         return None
     return (
-        f"a probe at chance: mean average precision {100 * value:.1f} %, and shuffled labels reach {100 * best:.1f} %; "
+        f"a model at chance: mean average precision {100 * value:.1f} %, and shuffled labels reach {100 * best:.1f} %; "
         f"{_ADVICE}"
     )

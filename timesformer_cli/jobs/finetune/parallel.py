@@ -162,7 +162,9 @@ class _Joined(World):
             self.local_size = [name for name, _ in places].count(platform.node())
             kinds = [kind for _, kind in places]
             if len(set(kinds)) > 1:
-                raise DeviceError(f"rank {self.rank} has {kinds[self.rank]}, others not; choose one with `device`")
+                raise DeviceError(
+                    f"rank {self.rank} has {kinds[self.rank]}, but not all have; choose one with `device`"
+                )
         except BaseException as error:
             self.leave(error)
             raise
