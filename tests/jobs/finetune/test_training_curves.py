@@ -87,7 +87,7 @@ def test_the_learning_rate_is_below() -> None:
     heights = [float(point.split()[1]) for point in rate.split("L")]
     low, top = max(heights), min(heights)
     assert heights == pytest.approx([low, low, top, top, (low + top) / 2, (low + top) / 2, low, low], abs=0.01)
-    assert ticks(svg, "y")[-1] == "0.001"
+    assert ticks(svg, "y")[-1] == "1e-3"
 
 
 def test_a_step_that_was_not_applied_is_a_gap_with_a_mark() -> None:

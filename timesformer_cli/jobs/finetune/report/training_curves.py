@@ -238,7 +238,8 @@ def _rates(bins: Sequence[_Bin], steps: int) -> Iterator[str]:
     edges = [(edge / steps, each.rate) for each in bins for edge in (each.first - 1, each.last)]
     yield line("grid", [(0, low), (1, low)])
     yield line("steps", [(place, low + height * (rate / peak if peak else 0)) for place, rate in edges])
-    yield f'<text x="{LEFT - 6}" y="{y(low + height)}" class="y">{f"{peak:.2g}".replace("e-0", "e-")}</text>'
+    shown = f"{peak:.1e}".replace(".0e", "e").replace("e-0", "e-")
+    yield f'<text x="{LEFT - 3}" y="{y(low + height)}" class="y">{shown}</text>'
 
 
 def _said(each: _Bin, missed: int) -> str:
