@@ -145,11 +145,13 @@ def test_other_settings_are_not_resumed_but_other_limits_are(finetune: Run) -> N
     assert (network["steps"], network["micro_batch"], network["checkpointing"]) == (3 * STEPS, 2, True)
 
 
-def test_a_dry_run_promises_no_seconds_for_the_training(finetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_tells_what_the_training_takes(finetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    shown = [finetune(*args, "--dry-run").out.splitlines()[-1] for args in ((), ("--method", "full"))]
+    shown = [finetune(*args, "--dry-run").out.splitlines()[-1] for args in ((), FULL)]
     assert shown[0].endswith("; the rest, seconds.")
-    assert shown[1].endswith("; the time of the training is measured before its first step.")
+    assert shown[1].startswith("training: 7,139 parameters, 3 epochs of 4 steps, about ")
+    plan = json.loads(finetune("--method", "last", "--layers", "1", "--epochs", "2", "--dry-run", "--json").out)
+    assert (plan["network"]["epochs"], plan["network"]["steps"], plan["network"]["micro_batch"]) == (2, 2, 32)
 
 
 @pytest.mark.parametrize(
