@@ -303,6 +303,16 @@ def locked(target: Path) -> Iterator[None]:
         file.close()
 
 
+def is_locked(target: Path) -> bool:
+    """Whether a run holds the lock of an output. Where there are no locks, nobody knows, and it is False."""
+    try:
+        file = target.with_name(target.name + ".lock").open("ab+" if sys.platform == "win32" else "rb")
+    except OSError:
+        return False
+    with file:
+        return not _lock(file)
+
+
 def _locked_file(path: Path) -> IO[bytes] | None:
     while True:
         file = os.fdopen(without_links(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")

@@ -117,7 +117,7 @@ class TestResume:
         go_on(whole, format)
         target = new(format)
         go_on(target, format, stop=2)
-        journal = journal_of(target, format)
+        journal = journal_of(target, grows=format == "jsonl")
         lines = journal.read_bytes()
         start = lines.index(b"\n") + 1
         for end in range(start, len(lines), step):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from timesformer_cli.jobs.predict import Job, Tally
     from timesformer_cli.results.copies import Sorter
+    from timesformer_cli.results.journal import Beside
     from timesformer_cli.results.record import Excerpt
     from timesformer_cli.specs import Checkpoint, Timeline
 
@@ -126,6 +127,12 @@ class Extras:
 
         check_folders(self.copy_to)
         _check_not_inside(self.copy_to, inputs.sources)
+
+    def beside(self) -> "Beside":
+        """The files that are written beside the output."""
+        from timesformer_cli.results.journal import Beside
+
+        return Beside(self.save_logits)
 
     def sorter(self, checkpoint: "Checkpoint") -> "Sorter | None":
         from timesformer_cli.results.copies import Sorter
@@ -239,7 +246,7 @@ def predict(
     from timesformer_cli.jobs.predict import Job
     from timesformer_cli.jobs.predict import predict as label_all
 
-    output = journal.target(shown.format, extras.save_logits)
+    output = journal.target(shown.format, extras.beside())
     shard = scope.sharing.shard
     if shard is not None:
         output = output.of_shard(shard)

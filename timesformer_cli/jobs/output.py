@@ -3,14 +3,16 @@
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
-from timesformer_cli.errors import UsageError
+from timesformer_cli.errors import OutputError, UsageError
 from timesformer_cli.files import check_target, locked
 from timesformer_cli.results.formats.parquet import check_pyarrow
-from timesformer_cli.results.journal import Ledger, check_journal, is_durable
+from timesformer_cli.results.journal import Beside, Ledger, check_journal, grows, is_durable, meta_of
 from timesformer_cli.results.logits import check_logits_target
 from timesformer_cli.results.record import Origin
 from timesformer_cli.results.settings import Provenance, Shard
+from timesformer_cli.results.vectors.rows import VectorFormat, companion_of, vector_format
 from timesformer_cli.results.writers import Format, Writer, open_writer
 
 _WAYS = "`resume` or `overwrite`"  # with a file that exists
@@ -18,15 +20,16 @@ _WAYS = "`resume` or `overwrite`"  # with a file that exists
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A file, or standard output if `path` is None; `logits` is a file for the logits of all classes.
+    """A file, or standard output if `path` is None, and the files `beside` it. With `vectors`, it is a file of those.
 
     `resume`: continue an interrupted run with the same settings; with `retry_errors`, also retry videos that failed.
     `may_be_empty`: a run without any video is no error.
     """
 
     path: Path | None = None
-    format: Format = "jsonl"
-    logits: Path | None = None
+    format: Format | VectorFormat = "jsonl"
+    beside: Beside = Beside()
+    vectors: bool = False
     overwrite: bool = False
     resume: bool = False
     retry_errors: bool = False
@@ -47,20 +50,33 @@ class Output:
             raise UsageError("`resume` needs `output` with a file, in another format than table")
         if self.format == "parquet":
             check_pyarrow()
-        if self.logits is not None:
-            if not self.durable:
-                raise UsageError("`save_logits` needs `output` with a file, in another format than table")
-            check_logits_target(self.logits)
-            if self.path is not None and self.logits.resolve() == self.path.resolve():
-                raise UsageError(f"{self.logits}: is the same file as `output`; name another one for `save_logits`")
-            check_target(self.logits, overwrite=self.overwrite or self.resume, ways=_WAYS)
+        self._check_beside()
         if self.path is None:
             if self.format == "parquet":
                 raise UsageError("Parquet cannot be written to standard output; name a file with `output`")
             return
-        check_target(self.path, overwrite=self.overwrite or self.resume, ways=_WAYS)
+        for path in _files_of(self.path) if self.vectors else [self.path]:
+            check_target(path, overwrite=self.overwrite or self.resume, ways=_WAYS)
         if self.durable and not (self.overwrite or self.resume):
-            check_journal(self.path, self.format, logits=self.logits is not None)
+            check_journal(self.path, grows=grows(self.format, self.beside, vectors=self.vectors))
+
+    def _check_beside(self) -> None:
+        """Check that the files beside the output can be written. Raises UsageError and OutputError."""
+        taken = {} if self.path is None else {self.path.resolve(): "output"}
+        for name, path in (("save_logits", self.beside.logits), ("save_embeddings", self.beside.embeddings)):
+            if path is None:
+                continue
+            if not self.durable:
+                raise UsageError(f"`{name}` needs `output` with a file, in another format than table")
+            if name == "save_logits":
+                check_logits_target(path)
+            elif vector_format(path) == "parquet":
+                check_pyarrow()
+            for file in _files_of(path) if name == "save_embeddings" else [path]:
+                if (other := taken.get(file.resolve())) is not None:
+                    raise UsageError(f"{file}: is the same file as `{other}`; name another one for `{name}`")
+                check_target(file, overwrite=self.overwrite or self.resume, ways=_WAYS)
+                taken[file.resolve()] = name
 
     def lock(self) -> AbstractContextManager[object]:
         """Keeps other runs away from the file. Raises OutputError if another run has it."""
@@ -71,21 +87,38 @@ class Output:
     def ledger(self, provenance: Provenance) -> Ledger:
         """The ledger of a `durable` output, with the results of earlier runs. Raises OutputError."""
         assert self.path is not None
-        ledger = Ledger(self.path, self.format, provenance, self.logits, may_be_empty=self.may_be_empty)
+        ledger = Ledger(self.path, self.format, provenance, self.beside, may_be_empty=self.may_be_empty)
         if self.resume:
             ledger.resume(retry_errors=self.retry_errors)
         return ledger
 
     def writer(self, origin: Origin) -> AbstractContextManager[Writer]:
         """The writer of an output that cannot be resumed."""
-        return open_writer(self.path, self.format, origin)
+        return open_writer(self.path, cast("Format", self.format), origin)
 
     def of_shard(self, shard: Shard) -> "Output":
         """The output of a shard, with file names of its own. Raises UsageError."""
-        if self.path is None or self.format != "jsonl":
+        if self.vectors:
+            if self.path is None:
+                raise UsageError("`shard` needs `output` with a file; `timesformer merge` puts all shards together")
+        elif self.path is None or self.format != "jsonl":
             raise UsageError(
                 "`shard` needs `output` with a .jsonl file; `timesformer merge` converts all shards to other formats"
             )
-        logits = None if self.logits is None else shard.output(self.logits)
+        logits, embeddings = (
+            None if path is None else shard.output(path) for path in (self.beside.logits, self.beside.embeddings)
+        )
         # If there is any video, the first shard has one; there may be more shards than videos.
-        return replace(self, path=shard.output(self.path), logits=logits, may_be_empty=shard.index > 1)
+        return replace(
+            self, path=shard.output(self.path), beside=Beside(logits, embeddings), may_be_empty=shard.index > 1
+        )
+
+
+def _files_of(vectors: Path) -> list[Path]:
+    """A file of vectors, and the one with its rows, if it needs one. Raises UsageError and OutputError."""
+    beside = companion_of(vectors, vector_format(vectors))
+    if beside is None:
+        return [vectors]
+    if meta_of(beside).exists():
+        raise OutputError(f"{beside}: is the output of another run, and {vectors.name} needs this name; choose another")
+    return [vectors, beside]

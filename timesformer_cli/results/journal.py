@@ -13,11 +13,11 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from timesformer_cli import strict_json
 from timesformer_cli.errors import OutputError
@@ -27,12 +27,14 @@ from timesformer_cli.results.appender import Appender, sync_names
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.results.record import Record, check_record, identity, private_line, spans
 from timesformer_cli.results.settings import Provenance, check_settings, completed, differences
+from timesformer_cli.results.vectors.rows import VectorFormat, check_vectors, rows_in, vector_format
+from timesformer_cli.results.vectors.writing import save_vectors
 from timesformer_cli.results.writers import Format, too_large_to_open, write_file
 
 T = TypeVar("T")
 
 
-def is_durable(target: Path, format: Format) -> bool:
+def is_durable(target: Path, format: Format | VectorFormat) -> bool:
     """Whether results in `target` can be resumed: they cannot in a table, on a device, or in a named pipe."""
     return format != "table" and (target.is_file() or not target.exists())
 
@@ -70,29 +72,42 @@ class Past:
         self.count = self.count or len(self.done)
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Files that a run writes beside its output: the logits of all classes, and the vectors."""
+
+    logits: Path | None = None
+    embeddings: Path | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        return [path for path in (self.logits, self.embeddings) if path is not None]
+
+
 class Ledger:
     """The output of a run, and of the earlier runs that it resumes.
 
-    With `logits`, the logits of all records are also written to that file; the records must carry them. Without any
-    record there is no output, unless it `may_be_empty`. As a context manager, it gives the output its final form at
-    the end; after an interruption, `resume` can continue.
+    The logits and the vectors of all records are also written to the files `beside` it; the records must carry them.
+    The output of a run that makes only vectors is a file of those. Without any record there is no output, unless it
+    `may_be_empty`. As a context manager, it gives the output its final form at the end; after an interruption, `resume`
+    can continue.
     """
 
     def __init__(
         self,
         target: Path,
-        format: Format,
+        format: Format | VectorFormat,
         provenance: Provenance,
-        logits: Path | None = None,
+        beside: Beside = Beside(),
         *,
         may_be_empty: bool = False,
     ) -> None:
         self._target = target
         self._format = format
         self._provenance = provenance
-        self._logits = logits
+        self._beside = beside
         self._may_be_empty = may_be_empty
-        self._journal = journal_of(target, format, logits=logits is not None)
+        self._journal = journal_of(target, grows=grows(format, beside, vectors=provenance.of_vectors))
         self._retries = target.with_name(target.name + ".retry.jsonl")
         self._meta = meta_of(target)
         self._files: dict[Path, Appender] = {}
@@ -152,14 +167,15 @@ class Ledger:
             )
         if retry_errors and held.failed:
             raise OutputError(
-                f"{self._target}: is finished, and only JSON lines without logits keep what `retry_errors` needs; "
-                "label again with `overwrite`, or into a .jsonl file"
+                f"{self._target}: is finished, and only JSON lines of labels, without logits and vectors, keep what "
+                "`retry_errors` needs; start again with `overwrite`, or another file"
             )
-        if self._logits is not None and not self._logits.exists():
-            raise OutputError(
-                f"{self._logits}: does not exist, though {self._target} is finished; name the file that holds its "
-                "logits, or label again with `overwrite`"
-            )
+        for path in self._beside.paths:
+            if not path.exists():
+                raise OutputError(
+                    f"{path}: does not exist, though {self._target} is finished; name the file that was written with "
+                    "it, or label again with `overwrite`"
+                )
         self.finished, self._holds = True, held
         self.past.count = held.videos
 
@@ -202,20 +218,31 @@ class Ledger:
             with replacing(self._journal) as part:
                 self._merge(part)
             self._retries.unlink()
-        if self._logits is not None:
-            rows, labels, ending = _logits_in(self._journal), self._provenance.labels, self._logits.suffix.lower()
-            with replacing(self._logits) as part:
-                save_logits(part, rows, labels, format=ending, activation=self._provenance.recipe.activation)
+        self._write_beside()
         if self._journal != self._target:
-            origin = self._provenance.origin
-            records = (record for _, record in read_records(self._journal, check=check_record))
-            with replacing(self._target) as part:
-                write_file(part, self._format, records, origin)
+            _write_final(self._target, self._format, self._provenance, self._records())
         _write_meta(self._target, self._provenance.to_dict(), self._holds)
         if self._journal != self._target:
             sync_names(self._target.parent)  # before the records go, of which it is made
             with told(self._journal):
                 self._journal.unlink()
+
+    def _records(self) -> Iterator[Record]:
+        check = check_vectors if self._provenance.of_vectors else check_record
+        return (record for _, record in read_records(self._journal, check=check))
+
+    def _write_beside(self) -> None:
+        """Write the files of logits and of vectors beside the output. Raises OutputError."""
+        logits, embeddings = self._beside.logits, self._beside.embeddings
+        if logits is not None:
+            rows, labels, ending = _logits_in(self._journal), self._provenance.labels, logits.suffix.lower()
+            with replacing(logits) as part:
+                save_logits(part, rows, labels, format=ending, activation=self._provenance.recipe.activation)
+        if embeddings is not None:
+            provenance = replace(self._provenance, shown=None, labels=())
+            meta_of(embeddings).unlink(missing_ok=True)
+            _write_final(embeddings, vector_format(embeddings), provenance, self._records())
+            _write_meta(embeddings, provenance.to_dict(), self._holds)
 
     def close(self) -> None:
         """Wait until all records are on disk. Raises OutputError if they cannot be written, unless `write` said so."""
@@ -322,18 +349,23 @@ class Ledger:
                 merged.write(line)
 
 
-def journal_of(target: Path, format: Format, *, logits: bool = False) -> Path:
-    """The file that records are appended to."""
-    return target if format == "jsonl" and not logits else target.with_name(target.name + ".part.jsonl")
+def grows(format: Format | VectorFormat, beside: Beside = Beside(), *, vectors: bool = False) -> bool:
+    """Whether an output is written record by record; others, such as files of `vectors`, are made at the end."""
+    return format == "jsonl" and not vectors and not beside.paths
+
+
+def journal_of(target: Path, *, grows: bool) -> Path:
+    """The file that records are appended to: if the output `grows`, it is the output itself."""
+    return target if grows else target.with_name(target.name + ".part.jsonl")
 
 
 def meta_of(target: Path) -> Path:
     return target.with_name(target.name + ".meta.json")
 
 
-def check_journal(target: Path, format: Format, *, logits: bool = False) -> None:
+def check_journal(target: Path, *, grows: bool) -> None:
     """Raises OutputError if an interrupted run left results."""
-    journal = journal_of(target, format, logits=logits)
+    journal = journal_of(target, grows=grows)
     if journal.exists():
         raise OutputError(
             f"{journal}: holds the results of an interrupted run; `resume` continues it, `overwrite` starts again"
@@ -469,9 +501,18 @@ def write_finished(
 ) -> None:
     """Write all `records` to `target`, as a run would. Raises OutputError."""
     meta_of(target).unlink(missing_ok=True)
-    with replacing(target) as part:
-        write_file(part, format, records, provenance.origin)
+    _write_final(target, format, provenance, records)
     _write_meta(target, provenance.to_dict(), holds)
+
+
+def _write_final(
+    target: Path, format: Format | VectorFormat, provenance: Provenance, records: Iterable[Record]
+) -> None:
+    if provenance.of_vectors:
+        save_vectors(target, rows_in(records), provenance, format=cast("VectorFormat", format))
+        return
+    with replacing(target) as part:
+        write_file(part, cast("Format", format), records, provenance.origin)
 
 
 def _write_meta(target: Path, settings: dict[str, Any], holds: Holdings | None) -> None:

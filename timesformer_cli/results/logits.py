@@ -3,14 +3,10 @@
 import base64
 import json
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO
 from zipfile import ZipFile
 
 import numpy as np
@@ -18,13 +14,10 @@ from numpy.typing import NDArray
 
 from timesformer_cli.errors import UsageError
 from timesformer_cli.results.formats.parquet import check_pyarrow
-from timesformer_cli.results.npz import add_array, add_texts, utf32
+from timesformer_cli.results.npz import Columns, add_text, add_texts, utf32
 from timesformer_cli.specs import Activation
 
 ROWS_IN_A_GROUP = 4096
-
-_CHUNK = 2**20
-_LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,37 +70,22 @@ def unpack(text: str) -> NDArray[np.float32]:
 
 
 def _save_npz(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], activation: Activation) -> None:
-    # The header of an array states the number of rows and the length of the longest path, known only at the end, so
-    # until then each column is in a file of its own.
-    with ExitStack() as stack:
-        paths, starts, ends, logits = (stack.enter_context(TemporaryFile(dir=path.parent)) for _ in range(4))
-        number, longest = 0, 0
+    with Columns(path.parent, ("logits", "start", "end"), ("path",)) as columns:
+        number = 0
         for row in rows:
-            text = utf32(row.path)
-            paths.write(_LENGTH.pack(len(text)) + text)
-            starts.write(struct.pack("<d", row.start))
-            ends.write(struct.pack("<d", row.end))
-            logits.write(row.logits.astype("<f4").tobytes())
-            number, longest = number + 1, max(longest, len(text))
-        archive = stack.enter_context(ZipFile(path, "w"))
-        add_array(archive, "logits", "<f4", (number, len(labels)), _chunks(logits))
-        add_array(archive, "start", "<f8", (number,), _chunks(starts))
-        add_array(archive, "end", "<f8", (number,), _chunks(ends))
-        add_texts(archive, "path", number, longest, _texts(paths))
-        names = [utf32(label) for label in labels]
-        add_texts(archive, "labels", len(names), max(map(len, names), default=0), names)
-        add_array(archive, "activation", f"<U{len(activation)}", (), [utf32(activation)])
-
-
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    file.seek(0)
-    return iter(partial(file.read, _CHUNK), b"")
-
-
-def _texts(file: IO[bytes]) -> Iterator[bytes]:
-    file.seek(0)
-    while head := file.read(_LENGTH.size):
-        yield file.read(*_LENGTH.unpack(head))
+            number += 1
+            columns.add_text("path", row.path)
+            columns.add("start", struct.pack("<d", row.start))
+            columns.add("end", struct.pack("<d", row.end))
+            columns.add("logits", row.logits.astype("<f4").tobytes())
+        with ZipFile(path, "w") as archive:
+            columns.write(archive, "logits", "<f4", (number, len(labels)))
+            columns.write(archive, "start", "<f8", (number,))
+            columns.write(archive, "end", "<f8", (number,))
+            columns.write_texts(archive, "path")
+            names = [utf32(label) for label in labels]
+            add_texts(archive, "labels", len(names), max(map(len, names), default=0), names)
+            add_text(archive, "activation", activation)
 
 
 def _save_parquet(path: Path, rows: Iterable[LogitsRow], labels: Sequence[str], activation: Activation) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from timesformer_cli.__about__ import __version__
 from timesformer_cli.checkpoints.folder import weight_checksums
@@ -15,6 +15,7 @@ from timesformer_cli.shapes import (
     count,
     each,
     flag,
+    matching,
     number,
     or_none,
     record,
@@ -59,6 +60,22 @@ class Combination:
         return self.activation == "none"
 
 
+# Of which tokens a vector is made: the class token, the mean of all patches, or that of the patches of one frame.
+Feature = Literal["cls", "mean", "frames"]
+
+Dtype = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorKind:
+    """What the vectors of a file are. `dimension` is D, and `normalized` whether their length is 1."""
+
+    feature: Feature = "cls"
+    dimension: int
+    dtype: Dtype = "float32"
+    normalized: bool = False
+
+
 _TEXT = Maybe(or_none(string))
 _DATA_SET = record(
     anything,
@@ -92,6 +109,14 @@ _SETTINGS = record(
     precision=Maybe(string),
     frame_rate=Maybe(number),
     shown=Maybe(record(top_k=count, threshold=or_none(number), merge=flag, logits=flag, segments=flag)),
+    vectors=Maybe(
+        record(
+            feature=matching("feature", "cls|mean|frames"),
+            dimension=count,
+            dtype=matching("dtype", "float32|float16"),
+            normalized=flag,
+        )
+    ),
     data_set=Maybe(_DATA_SET),
     shard=Maybe(each(count)),
     fused=Maybe(each(_FUSED)),
@@ -112,7 +137,7 @@ class Provenance:
     `weights` are sha256 sums, in hex, by file name. `precision` is that of the network, and `frame_rate` that of
     folders of images. `data_set` is what `evaluation.run.dataset_settings` gives, None for videos without labels; its
     name is that of the key in files. For scores that did not come from a model here, unknown fields are None. `fused`
-    are the runs whose scores were fused.
+    are the runs whose scores were fused. `vectors` says what a file of vectors holds.
     """
 
     model: str
@@ -125,6 +150,7 @@ class Provenance:
     precision: str | None = None
     frame_rate: float | None = None
     shown: Excerpt | None = None
+    vectors: VectorKind | None = None
     data_set: Mapping[str, Any] | None = None
     shard: Shard | None = None
     fused: tuple["Fused", ...] = ()
@@ -133,6 +159,11 @@ class Provenance:
     def origin(self) -> Origin:
         """What formats say of the model."""
         return Origin(self.model, self.labels, self.recipe.name, self.recipe.raw)
+
+    @property
+    def of_vectors(self) -> bool:
+        """Whether the run makes vectors and no labels."""
+        return self.vectors is not None and self.shown is None
 
     def to_dict(self) -> dict[str, Any]:
         """The content for JSON; unknown fields are left out."""
@@ -147,6 +178,7 @@ class Provenance:
             "precision": self.precision,
             "frame_rate": self.frame_rate,
             "shown": None if self.shown is None else asdict(self.shown),
+            "vectors": None if self.vectors is None else asdict(self.vectors),
             "data_set": None if self.data_set is None else dict(self.data_set),
             "shard": None if self.shard is None else [self.shard.index, self.shard.count],
             "fused": [each.to_dict() for each in self.fused] or None,
@@ -168,6 +200,7 @@ class Provenance:
             precision=values.get("precision"),
             frame_rate=values.get("frame_rate"),
             shown=Excerpt(**values["shown"]) if "shown" in values else None,
+            vectors=VectorKind(**values["vectors"]) if "vectors" in values else None,
             data_set=values.get("data_set"),
             shard=Shard(*values["shard"]) if "shard" in values else None,
             fused=tuple(Fused.from_dict(each) for each in values.get("fused", ())),

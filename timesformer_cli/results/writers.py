@@ -50,7 +50,7 @@ def choose_format(target: Path | None, *, terminal: bool) -> Format:
 LARGEST_PAGE = 4 * 10**8
 
 
-def too_large_to_open(target: Path, format: Format, size: int) -> str | None:
+def too_large_to_open(target: Path, format: str, size: int) -> str | None:
     """A sentence if a page of `size` bytes is larger than browsers open."""
     if format != "html" or size <= LARGEST_PAGE:
         return None

@@ -11,6 +11,7 @@ from timesformer_cli.cli.options import OUTPUT
 
 if TYPE_CHECKING:
     from timesformer_cli.jobs.output import Output
+    from timesformer_cli.results.journal import Beside
     from timesformer_cli.results.writers import Format
 
 FormatName = Literal[
@@ -81,14 +82,15 @@ class Journal:
         """None for standard output, which can also be given as `-`."""
         return None if self.output == Path("-") else self.output
 
-    def target(self, format: FormatName = "auto", logits: Path | None = None) -> "Output":
+    def target(self, format: FormatName = "auto", beside: "Beside | None" = None) -> "Output":
         """Raises UsageError for an unknown extension."""
         from timesformer_cli.jobs.output import Output
+        from timesformer_cli.results.journal import Beside
 
         return Output(
             path=self.path,
             format=chosen_format(format, self.path),
-            logits=logits,
+            beside=beside or Beside(),
             overwrite=self.overwrite,
             resume=self.resume,
             retry_errors=self.retry_errors,
