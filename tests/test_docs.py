@@ -30,7 +30,7 @@ from timesformer_cli.checkpoints.pyth import write_pyth
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.cli import app, main
 from timesformer_cli.jobs.benchmark import startup
-from timesformer_cli.results.journal import Holdings, write_finished
+from timesformer_cli.results.journal import Holdings, finishing, write_final
 from timesformer_cli.results.record import Excerpt
 from timesformer_cli.results.settings import Shard, provenance_of
 
@@ -236,17 +236,29 @@ def write_shards(count: int) -> None:
         shard = Shard(number, count)
         error = {"kind": "decode", "message": "damaged"}
         record = {"path": f"{number}.mp4", "status": "error", "model": "my-model", "error": error}
-        write_finished(
-            shard.output(Path("labels.jsonl")),
-            "jsonl",
-            replace(whole, shard=shard),
-            [record],
-            Holdings().and_key(record["path"], failed=True),
-        )
+        path, provenance = shard.output(Path("labels.jsonl")), replace(whole, shard=shard)
+        with finishing(path, provenance, Holdings().and_key(record["path"], failed=True)):
+            write_final(path, "jsonl", provenance, [record])
+
+
+def write_vectors(pattern: str) -> None:
+    """The files of vectors that a merge names: films.*-of-2.npy."""
+    name, _, (count, _, ending) = *pattern.partition(".*-of-")[:2], pattern.partition("-of-")[2].partition(".")
+    for number in range(1, int(count) + 1):
+        args = ["embed", "films", "film.mp4", "-o", f"{name}.{ending}", "--shard", f"{number}/{count}"]
+        assert finish([*args, "--workers", "0", "--quiet"]) == 0
+
+
+def write_merged(args: tuple[str, ...]) -> None:
+    """The outputs of the shards that a merge names."""
+    if args[1].endswith(".jsonl"):
+        write_shards(8)
+    else:
+        write_vectors(args[1])
 
 
 # What is made for a command before it runs, by its name.
-BEFORE: dict[str, Callable[[tuple[str, ...]], None]] = {"merge": lambda _: write_shards(8), "runs": write_runs}
+BEFORE: dict[str, Callable[[tuple[str, ...]], None]] = {"merge": write_merged, "runs": write_runs}
 
 
 def test_the_commands_are_found() -> None:
@@ -322,6 +334,8 @@ def test_commands_run(
 @pytest.mark.parametrize("code", [code for page in PAGES for code in blocks(page, "python")])
 @pytest.mark.usefixtures("place")
 def test_python_runs(code: str) -> None:
+    if "clips.npy" in code:  # as the command before it leaves
+        finish(["embed", "clips", "-o", "clips.npy", "--workers", "0", "--quiet"])
     exec(compile(code, "documentation", "exec"), {})
 
 

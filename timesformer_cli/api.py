@@ -116,7 +116,7 @@ def embed(
 
     Raises:
         VideoError: the video cannot be read; its `kind` says why.
-        UsageError: the model is an exported one, which gives only classes.
+        UsageError: the model was exported for classes.
         CheckpointError, DeviceError: as `open_model`.
     """
     return combine(_opened(model, run).scored(_item(video), "embedding").logits, "raw_logits")

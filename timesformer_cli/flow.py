@@ -135,7 +135,7 @@ class Views:
 class Scored:
     """The scores of one span: `logits` float32 (V, K), a row for each view; the rest is as in `Views`.
 
-    If class tokens were asked for, `logits` holds those, float32 (V, D).
+    If something else was asked for, `logits` holds that: see `runtimes.ports.Output`.
     """
 
     item: Item
@@ -153,7 +153,7 @@ class Segment:
     """The scores of a video from `start` to `end`, in seconds, counted as in `Span`.
 
     `logits` float32 (K,) are the mean logits of its views, `scores` float32 (K,) the result of
-    `aggregate.combine`.
+    `aggregate.combine`, and `embedding` float32 (D,) is the mean class token, if asked for.
     """
 
     start: float
@@ -162,6 +162,31 @@ class Segment:
     logits: NDArray[np.float32]
     scores: NDArray[np.float32]
     thumbnail: bytes | None = None
+    embedding: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vectors:
+    """The vectors of a video from `start` to `end`, in seconds, counted as in `Span`: float32 (R, D).
+
+    R is 1, unless each vector is of one frame. Then `times` are seconds from the earliest start of any stream of the
+    file, and `frames` their numbers in the video; both (R,).
+    """
+
+    start: float
+    end: float
+    vectors: NDArray[np.float32]
+    times: tuple[float, ...] = ()
+    frames: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """The vectors of a video in order of time; a video as a whole is one segment."""
+
+    item: Item
+    info: VideoInfo
+    segments: tuple[Vectors, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +233,4 @@ class Failure:
 
 
 Result = Prediction | Failure
+Embedded = Embedding | Failure

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from testing.artefacts import FORMATS, exported, folder_of, metadata_of, torch_folder, write_linear
@@ -208,3 +209,24 @@ def test_another_number_of_classes(run: Run, tmp_path: Path) -> None:
     outcome = run("predict", ONE, "-m", folder, "--config", other / "config.json", "-f", "jsonl")
     assert outcome.code == 1
     assert "gives [any, 5] (views, classes), but its config and labels name 3 classes" in only_line(outcome.err)
+
+
+def test_embed(run: Run, tmp_path: Path) -> None:
+    """The vectors of an export are those of the network, and a labelling model gives none."""
+    args = ("-m", torch_folder(), "-f", "pt2", "--output", "embedding", "-o", tmp_path / "tokens")
+    assert run("export", *args).code == 0
+    options = ("embed", VIDEOS, *PREDICT)
+    for name, model in (("torch", torch_folder()), ("pt2", tmp_path / "tokens")):
+        assert run(*options, "-m", model, "-o", tmp_path / f"{name}.npz").code == 0
+    ours, theirs = (np.load(tmp_path / f"{name}.npz")["embedding"] for name in ("pt2", "torch"))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    refused = run("predict", ONE, "-m", tmp_path / "tokens", "-o", tmp_path / "l.jsonl")
+    assert refused.code == 1
+    assert "gives embeddings, not classes" in only_line(refused.err)
+    labels = ("-m", folder_of("pt2", tmp_path / "labels"))
+    vectors = run("predict", ONE, *labels, "-o", tmp_path / "l.jsonl", "--save-embeddings", tmp_path / "v.npz")
+    assert vectors.code == 2
+    assert "--save-embeddings: " in only_line(vectors.err)
+    frames = run("embed", ONE, *labels, "--feature", "frames", "-o", tmp_path / "v.npz")
+    assert frames.code == 2
+    assert "which gives --feature cls at most" in only_line(frames.err)

@@ -203,3 +203,31 @@ def test_a_linear_map(monkeypatch: pytest.MonkeyPatch, activation: str | None, w
     maps.append(Linear(weight, bias, activation))
     one, other = (linear(x) for linear in maps)
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("products", "tile")
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_patches_are_those_of_the_plain_network(attention: str) -> None:
+    model = random_model(attention_type=attention)
+    views = pixels(model, 3)
+    network = InferenceNetwork(lambda: model, patches=True)
+    with torch.inference_mode():
+        patches = model.timesformer(views).last_hidden_state[:, 1:]
+    torch.testing.assert_close(network.mean(views), patches.mean(1), rtol=TOLERANCE, atol=TOLERANCE)
+    frames = network.frames(views)
+    assert frames.shape == (3, 4, 24)
+    if attention != "space_only":
+        by_frame = patches.unflatten(1, (16, 4)).mean(1)
+    else:  # nothing goes from one frame to another
+        with torch.inference_mode():
+            single = [model.timesformer(views[:, [number]]).last_hidden_state[:, 1:].mean(1) for number in range(4)]
+        by_frame = torch.stack(single, 1)
+    torch.testing.assert_close(frames, by_frame, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_both_are_class_tokens_and_logits(attention: str) -> None:
+    model = random_model(attention_type=attention)
+    views = pixels(model, 3)
+    network = InferenceNetwork(lambda: model)
+    assert torch.equal(network.both(views), torch.cat([network.embed(views), network(views)], 1))

@@ -386,8 +386,9 @@ class TestClusterOfThree:
             assert isinstance(result, Failure)
             assert result.kind == "timeout"
 
-    def test_class_tokens_and_hashes(self, checkpoint: Checkpoint, folder: Path) -> None:
-        asked: dict[str, Any] = {"hashes": True, "output": "embedding"}
+    @pytest.mark.parametrize("output", ["embedding", "frames"])
+    def test_vectors_and_hashes(self, checkpoint: Checkpoint, folder: Path, output: str) -> None:
+        asked: dict[str, Any] = {"hashes": True, "output": output}
         here, there = (RunOptions(device="cpu", workers=0), RunOptions(device="cpu", cluster=Cluster()))
         with score_all([Item(str(folder / "0.mp4"))], checkpoint, here, **asked) as scored:
             (expected,) = scored

@@ -257,6 +257,30 @@ class TestOutputs:
         assert found in refusal(linear(**options))
 
 
+class TestEmbeddings:
+    def test_they_are_found_and_need_no_classes(self, linear: Callable[..., Checkpoint]) -> None:
+        stated = linear(outputs={"output_7": ("n", 16)}, classes=16, metadata={"output": "embedding"})
+        tokens = engines.open_scorer(stated, output="embedding")(views(3))
+        np.testing.assert_allclose(tokens, views(3).reshape(3, -1) @ weights(16), rtol=1e-4, atol=1e-4)
+
+    def test_a_different_width(self, linear: Callable[..., Checkpoint]) -> None:
+        checkpoint = linear(outputs={"logits": ("n", 5), "embedding": ("n", 12288)})
+        message = refusal(checkpoint, output="embedding")
+        assert "gives [1, 12288] (views, numbers), but its config states a hidden size of 16" in message
+
+    def test_a_model_for_classes(self, linear: Callable[..., Checkpoint]) -> None:
+        assert "gives classes, not embeddings" in refusal(linear(), output="embedding")
+        stated = linear(metadata={"output": "logits"})
+        with pytest.raises(UsageError, match="gives classes, not embeddings; export it with `output=embedding`"):
+            RunOptions().check(stated, "embedding")
+        RunOptions().check(stated)
+
+    @pytest.mark.parametrize(("output", "named"), [("mean", "`feature=mean`"), ("both", "`save_embeddings`")])
+    def test_what_no_file_gives(self, linear: Callable[..., Checkpoint], output: Any, named: str) -> None:
+        with pytest.raises(UsageError, match=f"^{named}: .* is an exported model, .*; use the model that it was made"):
+            RunOptions().check(linear(), output)
+
+
 class Fake(SimpleNamespace):
     """onnxruntime as it is where it has other providers; sessions are real ones on the CPU."""
 

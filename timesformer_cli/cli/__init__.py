@@ -18,6 +18,8 @@ from timesformer_cli.cli.benchmark import HELP as BENCHMARK_HELP
 from timesformer_cli.cli.benchmark import benchmark
 from timesformer_cli.cli.doctor import HELP as DOCTOR_HELP
 from timesformer_cli.cli.doctor import doctor
+from timesformer_cli.cli.embed import HELP as EMBED_HELP
+from timesformer_cli.cli.embed import embed
 from timesformer_cli.cli.evaluate import HELP as EVALUATE_HELP
 from timesformer_cli.cli.evaluate import evaluate
 from timesformer_cli.cli.export import HELP as EXPORT_HELP
@@ -60,6 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(help=HELP)(predict)
+app.command(help=EMBED_HELP)(embed)
 app.command(help=INSPECT_HELP)(inspect)
 app.command(help=MERGE_HELP)(merge)
 app.command(help=EXPORT_HELP)(export)

@@ -10,28 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from timesformer_cli.cli import console
-from timesformer_cli.cli.options import OUTPUT, RUN, Talk, positive
+from timesformer_cli.cli.options import OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
-from timesformer_cli.cli.options.inputs import Inputs, Limit
+from timesformer_cli.cli.options.inputs import Inputs
 from timesformer_cli.cli.options.model import Model
 from timesformer_cli.cli.options.output import FORMAT_HELP, FormatName, Journal
 from timesformer_cli.cli.options.reading import ReadingOptions
-from timesformer_cli.cli.options.run import Running, Sharing
+from timesformer_cli.cli.options.run import Running
+from timesformer_cli.cli.options.timeline import TIMELINE, Segmented
 from timesformer_cli.cli.options.views import ViewOptions
-from timesformer_cli.errors import SOME_FAILED, InputError, OutputError, UsageError
-from timesformer_cli.jobs.reporter import rate
-from timesformer_cli.text import duration, plural, printable
+from timesformer_cli.cli.passes import Scope, end, show_plan, summarise
+from timesformer_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from timesformer_cli.jobs.predict import Job, Tally
     from timesformer_cli.results.copies import Sorter
     from timesformer_cli.results.journal import Beside
     from timesformer_cli.results.record import Excerpt
-    from timesformer_cli.specs import Checkpoint, Timeline
-
-TIMELINE = "Timeline"
+    from timesformer_cli.results.settings import VectorKind
+    from timesformer_cli.specs import Checkpoint
 
 HELP = """Label videos with their most likely classes and scores.
 
@@ -97,6 +93,18 @@ class Extras:
             rich_help_panel=OUTPUT,
         ),
     ] = None
+    save_embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-embeddings",
+            metavar="PATH",
+            help=(
+                "With --output: also save the vectors that `timesformer embed` makes to this .parquet, .npz, .npy, "
+                ".jsonl or .csv file, at almost no cost."
+            ),
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
     copy_to: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +140,13 @@ class Extras:
         """The files that are written beside the output."""
         from timesformer_cli.results.journal import Beside
 
-        return Beside(self.save_logits)
+        return Beside(self.save_logits, self.save_embeddings)
+
+    def vectors(self, checkpoint: "Checkpoint") -> "VectorKind | None":
+        """What the vectors are, if any are saved: those of `embed` without options."""
+        from timesformer_cli.results.settings import VectorKind
+
+        return None if self.save_embeddings is None else VectorKind(dimension=checkpoint.config.hidden_size)
 
     def sorter(self, checkpoint: "Checkpoint") -> "Sorter | None":
         from timesformer_cli.results.copies import Sorter
@@ -146,34 +160,7 @@ class Extras:
 class Segments:
     """Labels for the segments of a video."""
 
-    timeline: Annotated[
-        bool,
-        typer.Option(
-            "--timeline",
-            help="Label each segment of a long video instead of the video as a whole.",
-            rich_help_panel=TIMELINE,
-        ),
-    ] = False
-    window: Annotated[
-        float | None,
-        typer.Option(
-            "--window",
-            metavar="SECONDS",
-            parser=positive,
-            help="Length of a segment in seconds; by default the length of one clip of the model.",
-            rich_help_panel=TIMELINE,
-        ),
-    ] = None
-    hop: Annotated[
-        float | None,
-        typer.Option(
-            "--hop",
-            metavar="SECONDS",
-            parser=positive,
-            help="Seconds between segment starts; by default the length of a segment, so that none overlap.",
-            rich_help_panel=TIMELINE,
-        ),
-    ] = None
+    spread: Segmented
     merge: Annotated[
         bool,
         typer.Option(
@@ -185,14 +172,9 @@ class Segments:
 
     def check(self) -> None:
         """Raises UsageError."""
-        if not self.timeline and (self.window is not None or self.hop is not None or self.merge):
+        spread = self.spread
+        if not spread.timeline and (spread.window is not None or spread.hop is not None or self.merge):
             raise UsageError("--window, --hop and --merge need --timeline")
-
-    def of(self, checkpoint: "Checkpoint") -> "Timeline | None":
-        """Raises UsageError."""
-        from timesformer_cli.checkpoints.recipes import timeline_of
-
-        return timeline_of(checkpoint, length=self.window, hop=self.hop) if self.timeline else None
 
 
 def _excerpt(shown: Shown, extras: Extras, segments: Segments) -> "Excerpt":
@@ -204,24 +186,8 @@ def _excerpt(shown: Shown, extras: Extras, segments: Segments) -> "Excerpt":
         threshold=extras.threshold,
         merge=segments.merge,
         logits=extras.save_logits is not None,
-        segments=segments.timeline,
+        segments=segments.spread.timeline,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """How much of the work is done here."""
-
-    limit: Limit = None
-    sharing: Sharing
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="List the videos to read, with the model and views to use; label nothing.",
-            rich_help_panel=RUN,
-        ),
-    ] = False
 
 
 @bundled
@@ -260,30 +226,31 @@ def predict(
             count = videos.total() or "perhaps more"
             raise UsageError(f"{output.format}: subtitles are for one video, and there are {count}")
         checkpoint = extras.apply(model.resolve(views, preview=scope.dry_run))
-        timeline = segments.of(checkpoint)
+        timeline = segments.spread.of(checkpoint)
         run = running.options(reading, cluster)
-        run.check(checkpoint)
         job = Job(
             checkpoint=checkpoint,
             videos=videos,
             run=run,
             output=output,
             excerpt=_excerpt(shown, extras, segments),
+            vectors=extras.vectors(checkpoint),
             timeline=timeline,
             shard=shard,
             sorter=extras.sorter(checkpoint),
             fail_fast=scope.sharing.fail_fast,
             on_screen=output.format == "table" and output.path is None and sys.stdout.isatty(),
         )
+        run.check(checkpoint, job.scores)
         if scope.dry_run:
-            _show_plan(job)
+            show_plan(job)
             return
         tally = label_all(job, console)
     summarise(tally)
     if tally.remote:
         verb = "linked" if extras.link else "copied"
         console.note(f"{tally.remote:,} of them are at remote addresses and were not {verb}")
-    _end(tally, may_be_empty=output.may_be_empty)
+    end(tally, may_be_empty=output.may_be_empty)
 
 
 def _check_not_inside(template: str, sources: list[str]) -> None:
@@ -299,81 +266,3 @@ def _check_not_inside(template: str, sources: list[str]) -> None:
             raise UsageError(
                 f"{template}: is inside {source}, so later runs would label the copies too; choose another folder"
             )
-
-
-def _show_plan(job: "Job") -> None:
-    """Print the paths on standard output, and the model and views on standard error."""
-    from timesformer_cli.jobs.predict import nothing_left, open_ledger
-
-    ledger, videos = open_ledger(job)
-    if (tally := nothing_left(job, ledger, videos, console)) is not None:
-        _end(tally, may_be_empty=job.output.may_be_empty)
-        return
-    checkpoint, timeline, output = job.checkpoint, job.timeline, job.output
-    spec = checkpoint.sampling
-    count = _print_paths(item.path for item in videos.items)
-    clips = "enough clips to cover the video, at most 10," if spec.clips is None else plural(spec.clips, "clip")
-    parts = (
-        ""
-        if timeline is None
-        else f" of segments of {timeline.length:g} s, one every {timeline.hop or timeline.length:g} s"
-    )
-    console.note(f"{plural(count, 'video')} to label with {checkpoint.name} ({checkpoint.source})")
-    console.note(
-        f"views{parts}: {clips} of {spec.num_frames} frames, {plural(checkpoint.preprocess.crops, 'crop')} of "
-        f"{checkpoint.preprocess.size[1]} x {checkpoint.preprocess.size[0]} pixels; recipe {checkpoint.recipe.name}"
-    )
-    console.note(f"results as {output.format} to {'standard output' if output.path is None else output.path}")
-
-
-def _print_paths(paths: "Iterable[str]") -> int:
-    """Print one path per line, in a pipe byte for byte so that --from-file can read them; returns their number.
-
-    Raises:
-        OutputError: standard output cannot be written.
-    """
-    shown = printable if sys.stdout.isatty() else str
-    count = 0
-    try:
-        for path in paths:
-            sys.stdout.buffer.write(os.fsencode(shown(path)) + b"\n")
-            count += 1
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
-    return count
-
-
-def summarise(tally: "Tally") -> None:
-    """Print how many videos there were and the speed; nothing for a single video."""
-    count = tally.labelled + tally.failed
-    if not tally.seconds or (count < 2 and not tally.kept):
-        return
-    kinds = ", ".join(f"{number:,} {kind}" for kind, number in tally.kinds.most_common())
-    text = f"{count:,} videos: {tally.labelled:,} labelled"
-    text += f", {tally.failed:,} failed ({kinds})" if tally.failed else ""
-    text += f"; {tally.kept:,} done before" if tally.kept else ""
-    if tally.labelled:
-        speed = rate(count, tally.seconds, "videos ")
-        text += f"; {duration(tally.video)} of video in {duration(tally.seconds)}, {speed}"
-    console.note(text)
-
-
-def _end(tally: "Tally", *, may_be_empty: bool) -> None:
-    """End with the exit code for the results, including those kept from earlier runs.
-
-    Raises:
-        InputError: there was no video, or none could be read.
-    """
-    count = tally.labelled + tally.failed
-    if count + tally.kept == 0:
-        if may_be_empty:
-            console.note("there are fewer videos than shards, so this shard has none")
-            return
-        raise InputError("no video to label: the list of paths is empty")
-    if count and tally.failed == count and tally.all_failed >= count + tally.kept:
-        raise InputError(tally.reason if count == 1 else f"none of the {count} videos could be read")
-    if tally.all_failed:
-        raise typer.Exit(SOME_FAILED)

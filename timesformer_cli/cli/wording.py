@@ -16,14 +16,14 @@ NAMES: Mapping[str, str] = MappingProxyType(
             *("device", "precision", "compile", "provider", "batch_size"),
             *("limit", "shard", "engine", "ray_address", "fail_fast"),
             *("format", "output", "overwrite", "resume", "retry_errors"),
-            *("top_k", "threshold", "raw_logits", "save_logits", "copy_to", "link"),
+            *("top_k", "threshold", "raw_logits", "save_logits", "save_embeddings", "copy_to", "link"),
             *("annotations", "annotations_format", "split", "label_map", "classes", "seed", "strict"),
             *("from_predictions", "min_top1"),
             *("val", "val_part", "group_by", "shots", "balance", "method"),
             *("layers", "rank", "epochs", "patience", "lr", "augment", "flip", "checkpointing", "micro_batch"),
             *("weight_decay", "layer_decay", "drop_path"),
             *("quantize", "calibrate", "input", "opset", "external_data", "out", "check"),
-            "against",
+            *("against", "feature", "dtype", "normalize", "per_video"),
         )
     }
     | {"labels_file": "--labels", "settings": "--set", "max_seconds": "--max-time"}

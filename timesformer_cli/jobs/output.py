@@ -11,9 +11,10 @@ from timesformer_cli.results.formats.parquet import check_pyarrow
 from timesformer_cli.results.journal import Beside, Ledger, check_journal, grows, is_durable, meta_of
 from timesformer_cli.results.logits import check_logits_target
 from timesformer_cli.results.record import Origin
-from timesformer_cli.results.settings import Provenance, Shard
-from timesformer_cli.results.vectors.rows import VectorFormat, companion_of, vector_format
-from timesformer_cli.results.writers import Format, Writer, open_writer
+from timesformer_cli.results.settings import Provenance, Shard, VectorKind
+from timesformer_cli.results.vectors.rows import VectorOutput, companion_of, vector_format
+from timesformer_cli.results.vectors.streams import STREAMED, Streamed, style_of
+from timesformer_cli.results.writers import Format, Writer, open_styled, open_writer
 
 _WAYS = "`resume` or `overwrite`"  # with a file that exists
 
@@ -27,7 +28,7 @@ class Output:
     """
 
     path: Path | None = None
-    format: Format | VectorFormat = "jsonl"
+    format: Format | VectorOutput = "jsonl"
     beside: Beside = Beside()
     vectors: bool = False
     overwrite: bool = False
@@ -51,14 +52,25 @@ class Output:
         if self.format == "parquet":
             check_pyarrow()
         self._check_beside()
+        if self.vectors and not self.durable and self.format not in STREAMED:
+            raise UsageError(
+                f"`format={self.format}` cannot be written to a pipe or a terminal; name a file with `output`"
+            )
         if self.path is None:
             if self.format == "parquet":
                 raise UsageError("Parquet cannot be written to standard output; name a file with `output`")
             return
-        for path in _files_of(self.path) if self.vectors else [self.path]:
+        for path in self._targets():
             check_target(path, overwrite=self.overwrite or self.resume, ways=_WAYS)
         if self.durable and not (self.overwrite or self.resume):
             check_journal(self.path, grows=grows(self.format, self.beside, vectors=self.vectors))
+
+    def _targets(self) -> list[Path]:
+        """The files that are to be written, or a folder for them that does not exist yet."""
+        assert self.path is not None
+        if self.format == "folder":
+            return [self.path if self.path.parent.is_dir() else self.path.parent]
+        return _files_of(self.path) if self.vectors else [self.path]
 
     def _check_beside(self) -> None:
         """Check that the files beside the output can be written. Raises UsageError and OutputError."""
@@ -96,9 +108,15 @@ class Output:
         """The writer of an output that cannot be resumed."""
         return open_writer(self.path, cast("Format", self.format), origin)
 
+    def vector_writer(self, kind: VectorKind) -> AbstractContextManager[Writer]:
+        """The same for vectors."""
+        return open_styled(self.path, style_of(cast("Streamed", self.format), kind))
+
     def of_shard(self, shard: Shard) -> "Output":
         """The output of a shard, with file names of its own. Raises UsageError."""
         if self.vectors:
+            if self.format == "folder":
+                raise UsageError("`per_video` cannot be combined with `shard`; give each share a folder of its own")
             if self.path is None:
                 raise UsageError("`shard` needs `output` with a file; `timesformer merge` puts all shards together")
         elif self.path is None or self.format != "jsonl":

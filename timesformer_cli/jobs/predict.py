@@ -1,23 +1,24 @@
-"""Videos to records: label them, write the records as they come, report failures, and count."""
+"""Videos to records: label or embed them, write the records as they come, report failures, and count."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 
 from timesformer_cli.errors import InputError
-from timesformer_cli.flow import Failure, Result, Scored
+from timesformer_cli.flow import Embedded, Embedding, Failure, Prediction, Result, Scored
 from timesformer_cli.jobs.output import Output
 from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, in_words
 from timesformer_cli.jobs.videos import Videos
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
-from timesformer_cli.pipeline.score import label
+from timesformer_cli.pipeline.score import embed, label
 from timesformer_cli.results.copies import Sorter
 from timesformer_cli.results.journal import Ledger
-from timesformer_cli.results.record import Excerpt, Record, origin_of, to_record
-from timesformer_cli.results.settings import Provenance, Shard, provenance_of
+from timesformer_cli.results.record import Excerpt, Record, origin_of, to_record, to_vectors
+from timesformer_cli.results.settings import Feature, Provenance, Shard, VectorKind, provenance_of
 from timesformer_cli.results.writers import Writer
+from timesformer_cli.runtimes.ports import Output as Scores
 from timesformer_cli.specs import Checkpoint, Timeline
 from timesformer_cli.text import plural
 from timesformer_cli.video.addresses import is_address
@@ -27,6 +28,7 @@ from timesformer_cli.video.addresses import is_address
 class Job:
     """The videos to label, the model, and the output.
 
+    If the output is a file of vectors, or one is beside it, `vectors` says which; without labels, `excerpt` is unused.
     `sorter` also puts each labelled video into a folder. With `fail_fast`, the first failure ends the run.
     `on_screen`: the results are a table on the terminal, which shows failures too.
     """
@@ -36,6 +38,7 @@ class Job:
     run: RunOptions = RunOptions()
     output: Output = Output()
     excerpt: Excerpt = Excerpt()
+    vectors: VectorKind | None = None
     timeline: Timeline | None = None
     shard: Shard | None = None
     sorter: Sorter | None = None
@@ -44,14 +47,32 @@ class Job:
 
     def provenance(self) -> Provenance:
         """The identity of the run. Reads the weights. Raises DeviceError and InputError."""
-        return provenance_of(
+        labelled = not self.output.vectors
+        provenance = provenance_of(
             self.checkpoint,
-            self.excerpt,
+            self.excerpt if labelled else None,
             precision=self.run.precision_of(self.checkpoint),
             frame_rate=self.run.reading.frame_rate,
             timeline=self.timeline,
+            vectors=self.vectors,
             shard=self.shard,
         )
+        return provenance if labelled else replace(provenance, labels=())
+
+    @property
+    def scores(self) -> Scores:
+        """What the network is to give."""
+        if self.vectors is None:
+            return "logits"
+        return SCORES[self.vectors.feature] if self.output.vectors else "both"
+
+    @property
+    def verb(self) -> str:
+        return "embedded" if self.output.vectors else "labelled"
+
+
+# What the network gives for each feature.
+SCORES: Mapping[Feature, Scores] = {"cls": "embedding", "mean": "mean", "frames": "frames"}
 
 
 @dataclass(slots=True)
@@ -109,11 +130,8 @@ def predict(job: Job, report: Reporter = SILENT) -> Tally:
         ledger.finish()
         return done
     with ExitStack() as stack:
-        writer: Writer | Ledger
-        if ledger is None:
-            writer = stack.enter_context(job.output.writer(origin_of(job.checkpoint)))
-        else:
-            writer = stack.enter_context(ledger)
+        into: AbstractContextManager[Writer | Ledger] = _writer(job) if ledger is None else ledger
+        writer = stack.enter_context(into)
         scored = stack.enter_context(
             score_all(
                 videos.items,
@@ -121,20 +139,29 @@ def predict(job: Job, report: Reporter = SILENT) -> Tally:
                 job.run,
                 timeline=job.timeline,
                 thumbnails=job.output.format == "html",
+                output=job.scores,
                 tell=report.note,
             )
         )
-        _describe(job.checkpoint, report)
+        _describe(job.checkpoint, report, labelled=not job.output.vectors)
         tally = _write(job, videos, scored, writer, report)
     if ledger is not None:
         tally.kept, tally.all_failed = ledger.past.count, ledger.failed
     return tally
 
 
-def _describe(checkpoint: Checkpoint, report: Reporter) -> None:
+def _writer(job: Job) -> AbstractContextManager[Writer]:
+    """The writer of an output that cannot be resumed."""
+    if job.output.vectors:
+        assert job.vectors is not None
+        return job.output.vector_writer(job.vectors)
+    return job.output.writer(origin_of(job.checkpoint))
+
+
+def _describe(checkpoint: Checkpoint, report: Reporter, *, labelled: bool) -> None:
     report.detail(f"model {checkpoint.name} ({checkpoint.source}): {len(checkpoint.labels)} classes")
     report.detail(f"recipe {checkpoint.recipe.name}: {checkpoint.sampling}; {checkpoint.preprocess}")
-    if checkpoint.labels[0] == "LABEL_0":
+    if labelled and checkpoint.labels[0] == "LABEL_0":
         report.note(f"{checkpoint.name} does not name its classes; give their names with `labels_file=FILE`")
 
 
@@ -143,12 +170,12 @@ def _write(
 ) -> Tally:
     tally = Tally()
     with report.progress(videos.total(), long=job.timeline is not None) as meter:
-        for result in label(_reached(scored, meter) if job.timeline else scored, job.checkpoint):
+        for result in _results(job, _reached(scored, meter) if job.timeline else scored):
             meter.expect(videos.total())
             failed = isinstance(result, Failure)
             with meter.step(failed=failed):
                 result = in_words(result, report)
-                record = to_record(result, job.checkpoint, job.excerpt)
+                record = _record(job, result)
                 if isinstance(result, Failure):
                     tally.kinds[result.kind] += 1
                     tally.reason = f"{result.item.path}: {result.message}"
@@ -158,10 +185,21 @@ def _write(
                 if isinstance(writer, Ledger) and (warning := writer.warning()) is not None:
                     report.note(warning)
             if failed and job.fail_fast:
-                raise InputError(f"{tally.reason}; stopped there, with {plural(tally.labelled, 'video')} labelled")
+                raise InputError(f"{tally.reason}; stopped there, with {plural(tally.labelled, 'video')} {job.verb}")
         tally.seconds = meter.seconds
     tally.all_failed = tally.failed
     return tally
+
+
+def _results(job: Job, scored: Iterable[Scored | Failure]) -> Iterator[Result | Embedded]:
+    return embed(scored, job.checkpoint) if job.output.vectors else label(scored, job.checkpoint)
+
+
+def _record(job: Job, result: Result | Embedded) -> Record:
+    if isinstance(result, Embedding) or job.output.vectors:
+        assert not isinstance(result, Prediction)
+        return to_vectors(result, job.checkpoint, segments=job.timeline is not None)
+    return to_record(result, job.checkpoint, job.excerpt)
 
 
 def _reached(scored: Iterable[Scored | Failure], meter: Meter) -> Iterator[Scored | Failure]:
@@ -172,8 +210,9 @@ def _reached(scored: Iterable[Scored | Failure], meter: Meter) -> Iterator[Score
         yield each
 
 
-def _write_label(job: Job, result: Result, record: Record, tally: Tally, writer: Writer | Ledger) -> None:
-    assert not isinstance(result, Failure)
+def _write_label(
+    job: Job, result: Prediction | Embedding, record: Record, tally: Tally, writer: Writer | Ledger
+) -> None:
     tally.labelled += 1
     tally.video += result.info.duration
     if job.sorter is not None:  # before writing, so that a resumed run repeats it after a stop

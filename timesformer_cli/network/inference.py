@@ -33,6 +33,8 @@ _LAYERS_AT_A_TIME = 3
 class InferenceNetwork:
     """The logits of a network in eval mode, on a device and in a dtype; the classifier keeps its own dtype.
 
+    With `patches`, the last layer is computed for all tokens: then `frames` and `mean` are available, and nothing else.
+
     `open_model` opens the network; it is called again for every few layers. After they are laid out anew, the model
     is released, with the memory that its weights were mapped to: never are all weights in memory twice. It must
     return a model that may be changed.
@@ -44,6 +46,7 @@ class InferenceNetwork:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        patches: bool = False,
     ) -> None:
         model = open_model()
         config = model.config
@@ -58,7 +61,7 @@ class InferenceNetwork:
                 model = open_model()
             layer = cast("Layer", model.timesformer.encoder.layer[place]).to(device, dtype)
             with torch.inference_mode():
-                if place < last:
+                if place < last or patches:
                     self._layers.append(InferenceLayer(layer, config.hidden_act))
                 else:
                     self._last = LastLayer(layer, config.hidden_act)
@@ -71,11 +74,50 @@ class InferenceNetwork:
     @torch.inference_mode()
     def embed(self, pixel_values: Tensor) -> Tensor:
         """The class tokens (B, D) after the last LayerNorm, the classifier's input, in its dtype."""
+        cls: Tensor = self._layernorm(self._last(self._encoded(pixel_values)).mean(1))
+        return cls.to(self._classifier.weight.dtype)
+
+    @torch.inference_mode()
+    def both(self, pixel_values: Tensor) -> Tensor:
+        """The class tokens, and behind them the logits (B, D + K)."""
+        cls = self.embed(pixel_values)
+        both: Tensor = torch.cat([cls, self._classifier(cls)], 1)
+        return both
+
+    @torch.inference_mode()
+    def frames(self, pixel_values: Tensor) -> Tensor:
+        """The mean of the patches of each frame after the last LayerNorm, (B, T, D) in the classifier's dtype."""
+        patches = self._patches(pixel_values)
+        return torch.stack([torch.stack([self._mean(frame) for frame in video]) for video in patches])
+
+    @torch.inference_mode()
+    def mean(self, pixel_values: Tensor) -> Tensor:
+        """The mean of all patches after the last LayerNorm, (B, D) in the classifier's dtype.
+
+        Without attention across frames, the patches of one place are averaged first, as `TimesformerModel` does.
+        """
+        if self._attention_type == "space_only":
+            return torch.stack([self._mean(video.mean(0)) for video in self._patches(pixel_values)])
+        return self.frames(pixel_values).mean(1)
+
+    def _mean(self, patches: Tensor) -> Tensor:
+        """(D,) of patches (N, D). It is summed in the wider dtype."""
+        return self._layernorm(patches).to(self._classifier.weight.dtype).mean(0)  # type: ignore[no-any-return]
+
+    def _patches(self, pixel_values: Tensor) -> Tensor:
+        """All tokens except the class token before the last LayerNorm, (B, T, N, D)."""
+        x = self._encoded(pixel_values)
+        if self._attention_type == "joint_space_time":
+            frames: Tensor = x[:, 0, 1:].unflatten(1, (pixel_values.shape[1], -1))
+            return frames
+        return x[:, :, 1:]
+
+    def _encoded(self, pixel_values: Tensor) -> Tensor:
+        """Tokens (B, G, L, D) after all layers, but without a last one that computes only class tokens."""
         x = self._tokens(pixel_values)
         for layer in self._layers:
             layer(x)
-        cls: Tensor = self._layernorm(self._last(x).mean(1))
-        return cls.to(self._classifier.weight.dtype)
+        return x
 
     @torch.inference_mode()
     def tokens_before(self, layer: int, pixel_values: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def activated(values: NDArray[np.float64], activation: Activation) -> NDArray[np
 
 
 def merge(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Merge adjacent segments with the same top class, with the means of their logits and scores.
+    """Merge adjacent segments with the same top class, with the means of their logits, scores and embeddings.
 
     That class stays the top one, since what is largest in each is largest in the mean.
     """
@@ -55,8 +55,12 @@ def _merged(group: Sequence[Segment]) -> Segment:
     if len(group) == 1:
         return first
     views = tuple(view for segment in group for view in segment.views)
-    logits, scores = (
-        np.stack([getattr(segment, name) for segment in group]).mean(axis=0, dtype=np.float64).astype(np.float32)
-        for name in ("logits", "scores")
+    logits, scores, embedding = (
+        None
+        if getattr(first, name) is None
+        else combine(np.stack([getattr(segment, name) for segment in group]), "raw_logits")
+        for name in ("logits", "scores", "embedding")
     )
-    return Segment(first.start, group[-1].end, views, logits, scores, first.thumbnail)
+    assert logits is not None
+    assert scores is not None
+    return Segment(first.start, group[-1].end, views, logits, scores, first.thumbnail, embedding)

@@ -52,21 +52,21 @@ class RunOptions:
     limits: Limits = Limits()
     cluster: Cluster | None = None
 
-    def check(self, checkpoint: Checkpoint) -> None:
+    def check(self, checkpoint: Checkpoint, output: Output = "logits") -> None:
         """Reject invalid options before anything heavy is loaded.
 
         Raises:
-            UsageError: an unknown kind of device, options that do not apply to the model's format, or no Ray for a
-                cluster.
+            UsageError: an unknown kind of device, options that do not apply to the model's format, an output that it
+                cannot give, or no Ray for a cluster.
         """
         check_device(self.device)
         if self.cluster is not None:
             check_cluster(self.device)
         runtime = runtime_of(checkpoint)
-        runtime.check(checkpoint, precision=self.precision, compile=self.compile, provider=self.provider)
+        runtime.check(checkpoint, precision=self.precision, compile=self.compile, provider=self.provider, output=output)
 
     def open(self, checkpoint: Checkpoint, tell: Tell = silent, output: Output = "logits") -> Scorer:
-        """The network, loaded and ready, for logits or class tokens.
+        """The network, loaded and ready, for logits or vectors.
 
         `tell` gets a sentence about anything that takes long or is not available.
 

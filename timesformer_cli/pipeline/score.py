@@ -1,18 +1,33 @@
 """From network input to scores, and from scores to predictions; videos keep their order."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import CheckpointError
-from timesformer_cli.flow import Failure, Pixels, Prediction, Result, Scored, Segment, Views
+from timesformer_cli.flow import (
+    Embedded,
+    Embedding,
+    Failure,
+    Pixels,
+    Prediction,
+    Result,
+    Scored,
+    Segment,
+    Vectors,
+    Views,
+)
 from timesformer_cli.pipeline.aggregate import combine
 from timesformer_cli.pipeline.prepare import Prepared
 from timesformer_cli.runtimes.batching import BatchSize
 from timesformer_cli.runtimes.ports import Scorer
 from timesformer_cli.specs import Checkpoint
+
+T = TypeVar("T")
 
 
 def score(
@@ -44,27 +59,71 @@ def score(
 def label(scored: Iterable[Scored | Failure], checkpoint: Checkpoint) -> Iterator[Result]:
     """One result per video, from the logits of its spans; if it failed half-way, the failure.
 
+    Class tokens before the logits become the embeddings of segments.
+
     Raises:
         CheckpointError: the network's scores are not numbers.
     """
-    segments: list[Segment] = []
+    for last, segments in _by_video(scored, checkpoint, partial(_segment, checkpoint=checkpoint)):
+        if isinstance(last, Failure):
+            yield last
+        else:
+            yield Prediction(last.item, last.info, segments, checkpoint.labels)
+
+
+def embed(scored: Iterable[Scored | Failure], checkpoint: Checkpoint) -> Iterator[Embedded]:
+    """One result per video, from class tokens, or from means of patches; if it failed half-way, the failure.
+
+    Raises:
+        CheckpointError: the network's numbers are not finite.
+    """
+    for last, segments in _by_video(scored, checkpoint, _vectors):
+        if isinstance(last, Failure):
+            yield last
+        else:
+            yield Embedding(last.item, last.info, segments)
+
+
+def _by_video(
+    scored: Iterable[Scored | Failure], checkpoint: Checkpoint, make: Callable[[Scored], T]
+) -> Iterator[tuple[Scored | Failure, tuple[T, ...]]]:
+    """The last span of each video, or its failure, and what `make` gives for all spans; none of a video that failed.
+
+    Raises:
+        CheckpointError: the network's numbers are not finite.
+    """
+    made: list[T] = []
     for each in scored:
         if isinstance(each, Failure):
-            segments.clear()  # those that could be read
-            yield each
+            made.clear()  # those that could be read
+            yield each, ()
             continue
-        segments.append(_segment(each, checkpoint))
+        if not np.isfinite(each.logits).all():
+            raise CheckpointError(f"{checkpoint.name}: the network's scores are not numbers; are its weights damaged?")
+        made.append(make(each))
         if not each.more:
-            yield Prediction(each.item, each.info, tuple(segments), checkpoint.labels)
-            segments.clear()
+            yield each, tuple(made)
+            made.clear()
 
 
 def _segment(scored: Scored, checkpoint: Checkpoint) -> Segment:
-    logits = scored.logits
-    if not np.isfinite(logits).all():
-        raise CheckpointError(f"{checkpoint.name}: the network's scores are not numbers; are its weights damaged?")
+    tokens, logits = np.split(scored.logits, [-len(checkpoint.labels)], axis=1)
     mean, scores = combine(logits, "raw_logits"), combine(logits, checkpoint.combine, checkpoint.activation)
-    return Segment(scored.span.start, scored.span.end, scored.labels, mean, scores, scored.thumbnail)
+    embedding = combine(tokens, "raw_logits") if tokens.size else None
+    return Segment(scored.span.start, scored.span.end, scored.labels, mean, scores, scored.thumbnail, embedding)
+
+
+def _vectors(scored: Scored) -> Vectors:
+    start, end = scored.span.start, scored.span.end
+    if scored.logits.ndim == 2:
+        return Vectors(start, end, combine(scored.logits, "raw_logits")[np.newaxis])
+    # Of frames: the crops of a clip, which follow each other, show the same ones.
+    clips = len(scored.span.clips)
+    of_clips = scored.logits.reshape(clips, -1, *scored.logits.shape[1:])
+    vectors = of_clips.mean(axis=1, dtype=np.float64).astype(np.float32).reshape(-1, of_clips.shape[-1])
+    numbers = scored.span.clips.reshape(-1)
+    times = scored.info.times[numbers] - scored.info.times[0] + scored.info.start
+    return Vectors(start, end, vectors, tuple(times.tolist()), tuple(numbers.tolist()))
 
 
 class _Line:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -27,14 +27,15 @@ from timesformer_cli.results.appender import Appender, sync_names
 from timesformer_cli.results.logits import LogitsRow, save_logits, unpack
 from timesformer_cli.results.record import Record, check_record, identity, private_line, spans
 from timesformer_cli.results.settings import Provenance, check_settings, completed, differences
-from timesformer_cli.results.vectors.rows import VectorFormat, check_vectors, rows_in, vector_format
+from timesformer_cli.results.vectors.per_video import save_per_video
+from timesformer_cli.results.vectors.rows import VectorFormat, VectorOutput, check_vectors, rows_in, vector_format
 from timesformer_cli.results.vectors.writing import save_vectors
 from timesformer_cli.results.writers import Format, too_large_to_open, write_file
 
 T = TypeVar("T")
 
 
-def is_durable(target: Path, format: Format | VectorFormat) -> bool:
+def is_durable(target: Path, format: Format | VectorOutput) -> bool:
     """Whether results in `target` can be resumed: they cannot in a table, on a device, or in a named pipe."""
     return format != "table" and (target.is_file() or not target.exists())
 
@@ -96,7 +97,7 @@ class Ledger:
     def __init__(
         self,
         target: Path,
-        format: Format | VectorFormat,
+        format: Format | VectorOutput,
         provenance: Provenance,
         beside: Beside = Beside(),
         *,
@@ -220,7 +221,7 @@ class Ledger:
             self._retries.unlink()
         self._write_beside()
         if self._journal != self._target:
-            _write_final(self._target, self._format, self._provenance, self._records())
+            write_final(self._target, self._format, self._provenance, self._records())
         _write_meta(self._target, self._provenance.to_dict(), self._holds)
         if self._journal != self._target:
             sync_names(self._target.parent)  # before the records go, of which it is made
@@ -240,9 +241,8 @@ class Ledger:
                 save_logits(part, rows, labels, format=ending, activation=self._provenance.recipe.activation)
         if embeddings is not None:
             provenance = replace(self._provenance, shown=None, labels=())
-            meta_of(embeddings).unlink(missing_ok=True)
-            _write_final(embeddings, vector_format(embeddings), provenance, self._records())
-            _write_meta(embeddings, provenance.to_dict(), self._holds)
+            with finishing(embeddings, provenance, self._holds):
+                save_vectors(embeddings, rows_in(self._records()), provenance, format=vector_format(embeddings))
 
     def close(self) -> None:
         """Wait until all records are on disk. Raises OutputError if they cannot be written, unless `write` said so."""
@@ -349,7 +349,7 @@ class Ledger:
                 merged.write(line)
 
 
-def grows(format: Format | VectorFormat, beside: Beside = Beside(), *, vectors: bool = False) -> bool:
+def grows(format: Format | VectorOutput, beside: Beside = Beside(), *, vectors: bool = False) -> bool:
     """Whether an output is written record by record; others, such as files of `vectors`, are made at the end."""
     return format == "jsonl" and not vectors and not beside.paths
 
@@ -496,18 +496,23 @@ def _logits_in(journal: Path) -> Iterator[LogitsRow]:
             yield LogitsRow(record["path"], span["start"], span["end"], unpack(packed))
 
 
-def write_finished(
-    target: Path, format: Format, provenance: Provenance, records: Iterable[Record], holds: Holdings
-) -> None:
-    """Write all `records` to `target`, as a run would. Raises OutputError."""
+@contextmanager
+def finishing(target: Path, provenance: Provenance, holds: Holdings) -> Iterator[None]:
+    """Inside, `target` is written as a whole; then it is what a run with these settings would leave.
+
+    Raises:
+        OutputError: the settings cannot be written.
+    """
     meta_of(target).unlink(missing_ok=True)
-    _write_final(target, format, provenance, records)
+    yield
     _write_meta(target, provenance.to_dict(), holds)
 
 
-def _write_final(
-    target: Path, format: Format | VectorFormat, provenance: Provenance, records: Iterable[Record]
-) -> None:
+def write_final(target: Path, format: Format | VectorOutput, provenance: Provenance, records: Iterable[Record]) -> None:
+    """Write all `records` to `target`, in its final form. Raises OutputError."""
+    if format == "folder":
+        save_per_video(target, records, provenance)
+        return
     if provenance.of_vectors:
         save_vectors(target, rows_in(records), provenance, format=cast("VectorFormat", format))
         return

@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.flow import WHOLE, Failure, Part, Result, Segment, ViewLabel, key_of, likeliest
+from timesformer_cli.flow import (
+    WHOLE,
+    Embedded,
+    Failure,
+    Part,
+    Result,
+    Segment,
+    VideoInfo,
+    ViewLabel,
+    key_of,
+    likeliest,
+)
 from timesformer_cli.pipeline.aggregate import merge
 from timesformer_cli.results.logits import pack
 from timesformer_cli.shapes import Maybe, Shape, count, each, matching, number, or_none, string, whole
@@ -18,7 +29,7 @@ from timesformer_cli.shapes import record as shape
 from timesformer_cli.specs import Checkpoint
 
 # One video, as an object of JSON lines. Fields that begin with an underscore are written only in formats that use
-# them: `_thumbnails` and `_logits`, base64, one for each segment (a video as a whole is one segment).
+# them: `_thumbnails`, `_logits` and `_embeddings`, base64, one for each segment (a video as a whole is one segment).
 Record = dict[str, Any]
 
 
@@ -102,7 +113,13 @@ _COMMON: dict[str, Shape | Maybe] = {
     "model": string,
     "recipe": Maybe(string),
 }
-_COMMON |= {"target": Maybe(each(count)), "_logits": _PACKED, "_probabilities": _PACKED, "_thumbnails": _PACKED}
+_COMMON |= {
+    "target": Maybe(each(count)),
+    "_logits": _PACKED,
+    "_probabilities": _PACKED,
+    "_thumbnails": _PACKED,
+    "_embeddings": _PACKED,
+}
 _FAILED = shape(**_COMMON, error=shape(kind=string, message=string))
 _VIDEO = shape(duration=_TIME, fps=_TIME, frames=count, width=count, height=count, codec=string)
 _WHOLE = shape(**_COMMON, predictions=_PREDICTIONS, video=_VIDEO, views=Maybe(_VIEWS))
@@ -170,20 +187,12 @@ def origin_of(checkpoint: Checkpoint) -> Origin:
 
 def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt()) -> Record:
     """The record of one video, with the fields, and their order, that the command line guarantees."""
-    head = head_of(result.item.path, result.item.part) | {"status": "ok", "model": checkpoint.name}
+    head = _head(result, checkpoint)
     if isinstance(result, Failure):
-        return head | {"status": "error", "error": {"kind": result.kind, "message": result.message}}
-    info = result.info
+        return head
     segments = merge(result.segments) if excerpt.merge else result.segments
     parts = [_part(segment, checkpoint.labels, excerpt) for segment in segments]
-    video = {
-        "duration": _rounded(info.duration),
-        "fps": _rounded(info.fps),
-        "frames": info.num_frames,
-        "width": info.width,
-        "height": info.height,
-        "codec": info.codec,
-    }
+    video = _video(result.info)
     if not excerpt.segments:
         (part,) = parts
         record = head | {"predictions": part["predictions"], "video": video, "views": part["views"]}
@@ -194,9 +203,45 @@ def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt
     record |= {"recipe": checkpoint.recipe.name}
     if excerpt.logits:
         record["_logits"] = [pack(segment.logits) for segment in segments]
+    if result.segments[0].embedding is not None:
+        record["_embeddings"] = [pack(segment.embedding) for segment in segments if segment.embedding is not None]
     if result.segments[0].thumbnail is not None:
         record["_thumbnails"] = [base64.b64encode(segment.thumbnail or b"").decode() for segment in segments]
     return record
+
+
+def to_vectors(result: Embedded, checkpoint: Checkpoint, *, segments: bool) -> Record:
+    """The record of the vectors of one video, or of its `segments`: what `vectors.rows` makes into rows."""
+    head = _head(result, checkpoint)
+    if isinstance(result, Failure):
+        return head
+    times = [{"start": _rounded(each.start), "end": _rounded(each.end)} for each in result.segments]
+    record = head | ({"segments": times} if segments else {}) | {"video": _video(result.info)}
+    record["_embeddings"] = [pack(each.vectors) for each in result.segments]
+    if result.segments[0].times:
+        record["_frames"] = [
+            {"times": [_rounded(time) for time in each.times], "numbers": list(each.frames)} for each in result.segments
+        ]
+    return record
+
+
+def _head(result: Result | Embedded, checkpoint: Checkpoint) -> Record:
+    """The beginning of a record, or all of it for a failure."""
+    head = head_of(result.item.path, result.item.part) | {"status": "ok", "model": checkpoint.name}
+    if isinstance(result, Failure):
+        return head | {"status": "error", "error": {"kind": result.kind, "message": result.message}}
+    return head
+
+
+def _video(info: VideoInfo) -> Record:
+    return {
+        "duration": _rounded(info.duration),
+        "fps": _rounded(info.fps),
+        "frames": info.num_frames,
+        "width": info.width,
+        "height": info.height,
+        "codec": info.codec,
+    }
 
 
 def _part(segment: Segment, labels: tuple[str, ...], excerpt: Excerpt) -> Record:

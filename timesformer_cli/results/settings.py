@@ -235,10 +235,11 @@ def provenance_of(
     precision: str,
     frame_rate: float,
     timeline: Timeline | None = None,
+    vectors: VectorKind | None = None,
     data_set: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
 ) -> Provenance:
-    """The identity of a run of this model; `shown` is None for a run without records.
+    """The identity of a run of this model; `shown` is None for a run without records of labels.
 
     Reads the weights; raises InputError if they cannot be read.
     """
@@ -253,6 +254,7 @@ def provenance_of(
         precision=precision,
         frame_rate=frame_rate,
         shown=shown,
+        vectors=vectors,
         data_set=data_set,
         shard=shard,
     )

@@ -90,11 +90,18 @@ class Writer:
 
 @contextmanager
 def open_writer(target: Path | None, format: Format, origin: Origin) -> Iterator[Writer]:
-    """A writer to the file `target`, or to standard output, record by record.
+    """A writer to the file `target`, or to standard output, record by record: see `open_styled`."""
+    with open_styled(target, open_style(format, origin, target)) as writer:
+        yield writer
+
+
+@contextmanager
+def open_styled(target: Path | None, style: Style) -> Iterator[Writer]:
+    """The same for any style.
 
     The file is created with the first record. Leaving the context early, as by Ctrl-C, still completes the file.
     """
-    writer = Writer(_Output(target), open_style(format, origin, target))
+    writer = Writer(_Output(target), style)
     whole = False
     try:
         yield writer

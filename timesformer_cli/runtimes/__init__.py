@@ -13,8 +13,19 @@ from timesformer_cli.specs import Checkpoint
 class Runtime(Protocol):
     """The functions that both modules, `pytorch` and `exported`, have. `device` is one of `devices.DEVICES`."""
 
-    def check(self, checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
-        """Raise UsageError for options that do not apply to a model in this format. Loads nothing heavy."""
+    def check(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        precision: Precision,
+        compile: bool,
+        provider: Provider,
+        output: Output = "logits",
+    ) -> None:
+        """Raise UsageError for options that do not apply to a model in this format, or an output that it cannot give.
+
+        Loads nothing heavy.
+        """
 
     def open_scorer(
         self,

@@ -12,8 +12,16 @@ from timesformer_cli.runtimes.ports import Engine, Output, Program
 from timesformer_cli.specs import Checkpoint
 
 
-def check(checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
+def check(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    compile: bool,
+    provider: Provider,
+    output: Output = "logits",
+) -> None:
     path = _path(checkpoint)
+    _check_output(path, output)
     if provider != "auto" and path.suffix != ".onnx":
         raise UsageError(f"`provider={provider}` is only for ONNX models, and {path} is not one")
     if precision != "auto":
@@ -37,15 +45,34 @@ def open_scorer(
     """The checkpoint's exported model, loaded and ready; its precision is fixed by the file, and it compiles itself.
 
     Raises:
-        UsageError: as `open_program`, or an output other than logits.
+        UsageError: as `open_program`, or an output other than logits or class tokens.
         DeviceError: as `open_program`.
         CheckpointError: as `open_program`, or the model does not fit the checkpoint's config and recipe.
     """
     path = _path(checkpoint)
-    if output == "embedding":
-        raise UsageError(f"{path}: an exported model, which gives only classes; use the model that it was made from")
+    _check_output(path, output)
     metadata = read_metadata(path)
-    return Engine(open_program(path, metadata, device=device, provider=provider, tell=tell), checkpoint, metadata)
+    program = open_program(path, metadata, device=device, provider=provider, tell=tell)
+    return Engine(program, checkpoint, metadata, output)
+
+
+def _check_output(path: Path, output: Output) -> None:
+    """Raise UsageError if no exported model gives this, or if this one says that it gives something else."""
+    if output in ("mean", "frames"):
+        raise UsageError(
+            f"`feature={output}`: {path} is an exported model, which gives `feature=cls` at most; use the model that "
+            "it was made from"
+        )
+    if output == "both":
+        raise UsageError(
+            f"`save_embeddings`: {path} is an exported model, which gives either labels or vectors; use the model that "
+            "it was made from"
+        )
+    if output == "embedding" and read_metadata(path).get("output", output) != output:
+        raise UsageError(
+            f"{path}: gives classes, not embeddings; export it with `output=embedding`, or use the model that it was "
+            "made from"
+        )
 
 
 def open_program(

@@ -22,8 +22,9 @@ from timesformer_cli.video.preprocess import normalised, to_levels
 # Raises MemoryError if so many do not fit into the device's memory.
 Scorer = Callable[[Pixels], NDArray[np.float32]]
 
-# A scorer's output: the logits, or the class tokens float32 (N, D) that the classifier computes them from.
-Output = Literal["logits", "embedding"]
+# A scorer's output: the logits; the class tokens float32 (N, D) that the classifier computes them from; both,
+# (N, D + K); the mean of all patches (N, D); or that of the patches of each frame (N, T, D).
+Output = Literal["logits", "embedding", "both", "mean", "frames"]
 
 Kind = Literal["cpu", "cuda", "mps"]
 
@@ -66,13 +67,21 @@ class Engine:
         CheckpointError: the program does not fit the checkpoint, or does not classify videos.
     """
 
-    def __init__(self, program: Program, checkpoint: Checkpoint, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, program: Program, checkpoint: Checkpoint, metadata: Mapping[str, str], output: Output = "logits"
+    ) -> None:
         self.kind = program.kind
         self._program, self._preprocess = program, checkpoint.preprocess
-        self._classes = len(checkpoint.labels)
         self._input = _find_input(program, checkpoint, metadata)
         self._takes_pixels = self._input.dtype == "uint8"
-        self._output, probabilities = _find_output(program, checkpoint, metadata.get("output"))
+        probabilities = False
+        if output == "embedding":
+            self._width = checkpoint.config.hidden_size
+            self._output = _find_embedding(program, metadata.get("output"))
+        else:
+            self._width = len(checkpoint.labels)
+            self._output, probabilities = _find_output(program, checkpoint, metadata.get("output"))
+        self._wrong = _wrong_tokens if output == "embedding" else _wrong_classes
         self._activation = _activation_inside(program, checkpoint, metadata) if probabilities else "none"
         self._batch = None if self._input.shape is None else self._input.shape[0]
 
@@ -99,8 +108,8 @@ class Engine:
         if self._batch is not None and count < self._batch:
             values = np.concatenate([values, np.repeat(values[-1:], self._batch - count, axis=0)])
         result = self._program.run(values, self._output)
-        if result.shape != (len(values), self._classes):
-            raise _wrong_classes(self._program, result.shape, self._classes)
+        if result.shape != (len(values), self._width):
+            raise self._wrong(self._program, result.shape, self._width)
         return result[:count].astype(np.float32)
 
 
@@ -167,6 +176,19 @@ def _exported_clip(config: TimesformerConfig, metadata: Mapping[str, str]) -> tu
     return int(frames) if frames.isdecimal() else config.num_frames, size
 
 
+def _find_embedding(program: Program, stated: str | None) -> int:
+    """The number of the output with the class tokens. Raises CheckpointError if there is none."""
+    names = [port.name for port in program.outputs]
+    if stated is not None and len(names) == 1:
+        names = [stated]
+    if "embedding" not in names:
+        raise CheckpointError(
+            f"{program.path}: gives classes, not embeddings; export it with `output=embedding`, or use the model that "
+            "it was made from"
+        )
+    return names.index("embedding")
+
+
 def _find_output(program: Program, checkpoint: Checkpoint, stated: str | None) -> tuple[int, bool]:
     """The number of the output with the classes, and whether it holds probabilities instead of logits."""
     names = [port.name for port in program.outputs]
@@ -212,6 +234,13 @@ def _wrong_classes(program: Program, shape: Sequence[int | None], classes: int) 
     return CheckpointError(
         f"{program.path}: gives {_shown(shape)} (views, classes), but its config and labels name {classes} classes; "
         "correct them with `config=FILE` or `labels_file=FILE`"
+    )
+
+
+def _wrong_tokens(program: Program, shape: Sequence[int | None], width: int) -> CheckpointError:
+    return CheckpointError(
+        f"{program.path}: gives {_shown(shape)} (views, numbers), but its config states a hidden size of {width}; "
+        "correct it with `config=FILE`"
     )
 
 

@@ -26,11 +26,18 @@ if TYPE_CHECKING:
 # The dtypes that the network computes in. Logits are always float32.
 Dtype = Literal["fp32", "bf16", "fp16"]
 
-# Pixels (B, T, C, H, W), on its device and in its dtype, to logits float32 (B, K) or class tokens float32 (B, D).
+# Pixels (B, T, C, H, W), on its device and in its dtype, to what an `Output` says, float32.
 Network = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
-def check(checkpoint: Checkpoint, *, precision: Precision, compile: bool, provider: Provider) -> None:
+def check(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    compile: bool,
+    provider: Provider,
+    output: Output = "logits",
+) -> None:
     if provider != "auto":
         raise UsageError(f"`provider={provider}` is only for ONNX models, and {checkpoint.name} is not one")
 
@@ -141,15 +148,24 @@ def _open_network(
 
     open_model = partial(TimesformerForVideoClassification.from_checkpoint, checkpoint, tell=tell_once)
     network: Network | None = None
-    if compile and target.type == "cpu":
+    if compile and output in ("mean", "frames"):
+        tell("`compile`: continuing without it; only class tokens and logits come from compiled code")
+    elif compile and target.type == "cpu":
         tell("`compile`: continuing without it, since on the CPU the network is faster than PyTorch's compiled code")
     elif compile:
         view = (checkpoint.sampling.num_frames, checkpoint.config.num_channels, *checkpoint.preprocess.size)
         network = _compile(open_model(), torch.zeros(2, *view, device=target, dtype=dtype), tell, output)
     if network is not None:
         return network
-    inference = InferenceNetwork(open_model, device=target, dtype=dtype)
-    return inference if output == "logits" else inference.embed
+    inference = InferenceNetwork(open_model, device=target, dtype=dtype, patches=output in ("mean", "frames"))
+    ways: Mapping[Output, Network] = {
+        "logits": inference,
+        "embedding": inference.embed,
+        "both": inference.both,
+        "mean": inference.mean,
+        "frames": inference.frames,
+    }
+    return ways[output]
 
 
 def choose_precision(asked: Precision, device: str) -> Dtype:
@@ -246,7 +262,10 @@ def _compile(
 
     def network(pixels: "torch.Tensor") -> "torch.Tensor":
         cls = model.timesformer(pixels).last_hidden_state[:, 0].float()
-        return cls if output == "embedding" else model.classifier(cls)  # type: ignore[no-any-return]
+        if output == "embedding":
+            return cls  # type: ignore[no-any-return]
+        logits: torch.Tensor = model.classifier(cls)
+        return logits if output == "logits" else torch.cat([cls, logits], 1)
 
     tell("`compile`: compiling the network, which takes about a minute")
     begin = time.perf_counter()

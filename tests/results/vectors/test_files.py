@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from timesformer_cli.errors import InputError, OutputError, UsageError
 from timesformer_cli.files import locked
-from timesformer_cli.results.journal import Holdings, meta_of, write_finished
+from timesformer_cli.results.journal import Holdings, finishing, meta_of, write_final
 from timesformer_cli.results.logits import pack
 from timesformer_cli.results.settings import Combination, Provenance, Shard, VectorKind
 from timesformer_cli.results.vectors.reading import VectorFile, open_vectors
@@ -65,7 +65,9 @@ def made(folder: Path, format: str, kind: VectorKind = KIND, rows: list[dict[str
     holds = Holdings()
     for record in found:
         holds = holds.and_record(record)
-    write_finished(path, format, replace(PROVENANCE, vectors=kind), found, holds)  # type: ignore[arg-type]
+    provenance = replace(PROVENANCE, vectors=kind)
+    with finishing(path, provenance, holds):
+        write_final(path, format, provenance, found)  # type: ignore[arg-type]
     return path
 
 

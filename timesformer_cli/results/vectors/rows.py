@@ -20,6 +20,9 @@ VectorFormat = Literal["parquet", "npz", "npy", "jsonl", "csv"]
 
 VECTOR_FORMATS: tuple[VectorFormat, ...] = get_args(VectorFormat)
 
+# The same, and a folder with an array for each video.
+VectorOutput = Literal["parquet", "npz", "npy", "jsonl", "csv", "folder"]
+
 # The key of the settings in a Parquet schema, and the array of them in an .npz file.
 METADATA = "timesformer"
 
@@ -54,7 +57,7 @@ def vector_format(path: Path) -> VectorFormat:
     raise UsageError(f"{path}: vectors are saved as {known}; give the file one of these extensions")
 
 
-def companion_of(path: Path, format: VectorFormat) -> Path | None:
+def companion_of(path: Path, format: str) -> Path | None:
     """The file with the paths and times of the rows, beside an array that has only the vectors."""
     return path.with_suffix(".jsonl") if format == "npy" else None
 
@@ -85,6 +88,7 @@ _FAILED = shape(anything, **_COMMON, error=shape(kind=string, message=string))
 _MADE = shape(
     anything,
     **_COMMON,
+    video=Maybe(shape(anything, duration=or_none(number), fps=or_none(number))),
     segments=Maybe(each(shape(anything, start=or_none(number), end=or_none(number)))),
     _embeddings=each(string),
     _frames=Maybe(each(_FRAME)),
