@@ -206,6 +206,13 @@ class TestOutputs:
         assert second.startswith("missing.mp4  failed (not_found): ")
         assert "--output clips.parquet saves them" in outcome.err
 
+    def test_the_format_may_be_named(self, run: Run, tmp_path: Path) -> None:
+        good(run, "embed", GOOD[0], "-f", "npy", "-o", tmp_path / "v.bin")
+        assert np.load(tmp_path / "v.bin").shape == (1, D)
+        assert (tmp_path / "v.jsonl").is_file()
+        good(run, "embed", GOOD[0], "-f", "table", "-o", tmp_path / "v.txt")
+        assert (tmp_path / "v.txt").read_text().startswith("clips/0.mp4  (16,)  norm ")
+
     def test_a_dry_run_lists_the_videos(self, run: Run, tmp_path: Path) -> None:
         outcome = run("embed", *GOOD, "--dry-run", "-o", tmp_path / "v.parquet")
         assert outcome.out.splitlines() == GOOD
@@ -367,7 +374,14 @@ class TestRefused:
         """The rows of v.npy go into v.jsonl."""
         good(run, "predict", GOOD[0], "-o", tmp_path / "v.jsonl")
         args = ("embed", GOOD[0], "-o", tmp_path / "v.npy", "--overwrite")
-        assert "is the output of another run" in refused(run, *args, code=1)
+        assert "v.jsonl: already exists and does not belong to v.npy" in refused(run, *args, code=1)
+        meta_of(tmp_path / "v.jsonl").unlink()
+        before = (tmp_path / "v.jsonl").read_bytes()
+        assert "v.jsonl: already exists and does not belong to v.npy" in refused(run, *args, code=1)
+        assert (tmp_path / "v.jsonl").read_bytes() == before
+        (tmp_path / "v.jsonl").unlink()
+        good(run, *args)
+        good(run, *args)
         files = ("-o", tmp_path / "w.jsonl", "--save-embeddings", tmp_path / "w.npy")
         assert "w.jsonl: is the same file as --output" in refused(run, "predict", GOOD[0], *files)
 

@@ -70,7 +70,7 @@ class Output:
         assert self.path is not None
         if self.format == "folder":
             return [self.path if self.path.parent.is_dir() else self.path.parent]
-        return _files_of(self.path) if self.vectors else [self.path]
+        return _files_of(self.path, self.format) if self.vectors else [self.path]
 
     def _check_beside(self) -> None:
         """Check that the files beside the output can be written. Raises UsageError and OutputError."""
@@ -84,7 +84,7 @@ class Output:
                 check_logits_target(path)
             elif vector_format(path) == "parquet":
                 check_pyarrow()
-            for file in _files_of(path) if name == "save_embeddings" else [path]:
+            for file in _files_of(path, vector_format(path)) if name == "save_embeddings" else [path]:
                 if (other := taken.get(file.resolve())) is not None:
                     raise UsageError(f"{file}: is the same file as `{other}`; name another one for `{name}`")
                 check_target(file, overwrite=self.overwrite or self.resume, ways=_WAYS)
@@ -132,11 +132,19 @@ class Output:
         )
 
 
-def _files_of(vectors: Path) -> list[Path]:
-    """A file of vectors, and the one with its rows, if it needs one. Raises UsageError and OutputError."""
-    beside = companion_of(vectors, vector_format(vectors))
+def _files_of(vectors: Path, format: str) -> list[Path]:
+    """A file of vectors, and the one with its rows, if it needs one.
+
+    Raises:
+        OutputError: another file has the name of that one.
+    """
+    beside = companion_of(vectors, format)
     if beside is None:
         return [vectors]
-    if meta_of(beside).exists():
-        raise OutputError(f"{beside}: is the output of another run, and {vectors.name} needs this name; choose another")
+    ours = vectors.exists() or meta_of(vectors).exists()
+    if meta_of(beside).exists() or (beside.exists() and not ours):
+        raise OutputError(
+            f"{beside}: already exists and does not belong to {vectors.name}, which needs this name for its rows; "
+            "choose another one"
+        )
     return [vectors, beside]

@@ -52,13 +52,13 @@ def save_vectors(path: Path, rows: Iterable[VectorRow], provenance: Provenance, 
     kind = provenance.vectors
     assert kind is not None
     write = {"parquet": _write_parquet, "npz": _write_npz, "jsonl": _write_jsonl, "csv": _write_csv}
-    with replacing(path) as part:
-        beside = companion_of(path, format)
-        if beside is not None:
-            with replacing(beside) as lines:
-                _write_npy(part, lines, rows, kind)
-        else:
+    beside = companion_of(path, format)
+    if beside is None:
+        with replacing(path) as part:
             write[format](part, rows, kind, json.dumps(described(provenance)))
+    else:
+        with replacing(beside) as lines, replacing(path) as part:
+            _write_npy(part, lines, rows, kind)
 
 
 def columns_of(kind: VectorKind) -> tuple[str, ...]:
