@@ -11,10 +11,12 @@ from transformers.pipelines import video_classification
 
 from testing.clips import LABELS, tiny_config, write_video
 from testing.parity import counterpart, transformers
-from timesformer_cli import TimesformerForVideoClassification, label
+from testing.reference import relative_difference
+from timesformer_cli import TimesformerForVideoClassification, embed, label
 from timesformer_cli.checkpoints.recipes import with_overrides
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.flow import Item
+from timesformer_cli.pipeline.prepare import prepare
 from timesformer_cli.specs import Checkpoint, Reading
 from timesformer_cli.video.reader import open_video
 from timesformer_cli.video.sampling import plan
@@ -127,3 +129,12 @@ def test_a_video_that_ends_early_shows_its_last_frame_again(folder: Path) -> Non
         logits = network(**processor()(shown, return_tensors="pt")).logits[0]
     expected = dict(zip(LABELS, logits.softmax(0).tolist(), strict=True))
     assert probabilities(folder / "short.mp4", fed(folder, 1)) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_vectors_are_its_class_tokens(folder: Path) -> None:
+    checkpoint = resolve(str(folder / "model"))
+    views = prepare(Item(str(folder / "made.mp4")), checkpoint.recipe).pixels
+    with torch.inference_mode():
+        tokens = network_of(folder).timesformer(torch.from_numpy(views)).last_hidden_state[:, 0]
+    assert relative_difference(embed(folder / "made.mp4", checkpoint), tokens.mean(0)) < 2e-5
+    assert relative_difference(embed(folder / "short.mp4", checkpoint), tokens.mean(0)) > 1e-2
