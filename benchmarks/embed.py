@@ -59,7 +59,7 @@ def run(*args: str | Path, codes: tuple[int, ...] = (0,)) -> None:
     from timesformer_cli.cli import main
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
             main([*map(str, args), "--quiet"])
     except SystemExit as done:
         if done.code not in codes:
@@ -200,9 +200,9 @@ def equal(arguments: argparse.Namespace, scratch: Path) -> int:
     base = ["embed", clips, "-m", "camera-motion", "--timeline", "--window", "1", "--hop", "0.5"]
     differing = 0
     for format in VECTOR_FORMATS:
-        single, resumed, merged = (scratch / name / f"v.{format}" for name in ("single", "resumed", "merged"))
+        single, resumed, merged = (scratch / format / name / f"v.{format}" for name in ("single", "resumed", "merged"))
         for path in (single, resumed, merged):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True)
         run(*base, "-o", single, codes=(3,))
         journal = resumed.with_name(f"{resumed.name}.part.jsonl")
         stops = 0
@@ -257,6 +257,8 @@ def main() -> None:
         kind.add_argument("--no-ray", action="store_false", dest="ray")
     arguments = parser.parse_args()
     work = {"identity": identity, "transformers": against_transformers, "equal": equal, "cost": cost}
+    # Jobs in the background of a shell are deaf to Ctrl-C, and so would be the runs that it is to stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     with tempfile.TemporaryDirectory() as scratch:
         raise SystemExit(work[arguments.kind](arguments, Path(scratch)))
