@@ -15,6 +15,14 @@ def duration(seconds: float) -> str:
     return f"{whole}:{minutes:02}:{rest:02}" if whole else f"{minutes}:{rest:02}"
 
 
+def clock(seconds: float) -> str:
+    """A time to a tenth of a second, as 1:02:03.4 or 0:03.4."""
+    minutes, tenths = divmod(round(10 * seconds), 600)
+    whole, minutes = divmod(minutes, 60)
+    shown = f"{whole}:{minutes:02}" if whole else f"{minutes}"
+    return f"{shown}:{tenths // 10:02}.{tenths % 10}"
+
+
 def stretch(start: float | None, end: float | None) -> str:
     """A part of a video: `3 to 5.5 s`, `from 3 s`, `to 5.5 s`."""
     if start is None or end is None:

@@ -158,7 +158,7 @@ class TestLookAlikes:
     def test_without_numpy_2(self, monkeypatch: pytest.MonkeyPatch) -> None:
         values = np.array([[0, 1, ALL], [HALF, 2**63, 0xFFFF]], np.uint64)
         expected = [[0, 1, 64], [32, 1, 16]]
-        assert module._ones(values).tolist() == expected
+        assert module.ones(values).tolist() == expected
         monkeypatch.delattr(np, "bitwise_count", raising=False)
-        assert module._ones(values).tolist() == expected
-        assert module._ones(values[:, ::2]).tolist() == [[0, 64], [32, 16]]
+        assert module.ones(values).tolist() == expected
+        assert module.ones(values[:, ::2]).tolist() == [[0, 64], [32, 16]]

@@ -16,6 +16,8 @@ from timesformer_cli.__about__ import __version__
 from timesformer_cli.cli import console, models, runs, streams
 from timesformer_cli.cli.benchmark import HELP as BENCHMARK_HELP
 from timesformer_cli.cli.benchmark import benchmark
+from timesformer_cli.cli.dedup import HELP as DEDUP_HELP
+from timesformer_cli.cli.dedup import dedup
 from timesformer_cli.cli.doctor import HELP as DOCTOR_HELP
 from timesformer_cli.cli.doctor import doctor
 from timesformer_cli.cli.embed import HELP as EMBED_HELP
@@ -63,6 +65,7 @@ app = typer.Typer(
 )
 app.command(help=HELP)(predict)
 app.command(help=EMBED_HELP)(embed)
+app.command(help=DEDUP_HELP)(dedup)
 app.command(help=INSPECT_HELP)(inspect)
 app.command(help=MERGE_HELP)(merge)
 app.command(help=EXPORT_HELP)(export)

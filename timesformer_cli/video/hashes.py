@@ -72,7 +72,7 @@ def distance(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> float:
     told, also = _with_contrast(first), _with_contrast(second)
     if not (_enough(told) and _enough(also)):
         return np.inf
-    bits = _ones(first[told][:, None] ^ second[also])
+    bits = ones(first[told][:, None] ^ second[also])
     return float(min(np.median(bits.min(axis=1)), np.median(bits.min(axis=0))))
 
 
@@ -108,7 +108,7 @@ def _near(
     to_right = np.full((len(table), left.shape[1], right.shape[1]), 255, np.uint8)
     to_left = to_right.copy()
     for i, j in np.ndindex(len(table), len(table)):
-        bits = _ones(left[i][:, None] ^ right[j])
+        bits = ones(left[i][:, None] ^ right[j])
         np.minimum(to_right[i], bits, out=to_right[i])
         np.minimum(to_left[j], bits, out=to_left[j])
     # A median of at most `most` needs half of the frames to be that near: few pairs have them, and get a median.
@@ -138,8 +138,8 @@ def _with_contrast(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
 
     All such frames look alike: black ones, and slides with a little text.
     """
-    ones = _ones(hashes).astype(np.int64)
-    told: NDArray[np.bool_] = np.minimum(ones, 64 - ones) > LOOK_ALIKE
+    count = ones(hashes).astype(np.int64)
+    told: NDArray[np.bool_] = np.minimum(count, 64 - count) > LOOK_ALIKE
     return told
 
 
@@ -148,7 +148,7 @@ def _enough(told: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return enough
 
 
-def _ones(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
+def ones(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """The number of bits that are set in each."""
     if hasattr(np, "bitwise_count"):
         return np.bitwise_count(values)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from timesformer_cli.text import printable
+from timesformer_cli.text import clock, printable
 
 _SCORE_WIDTH = 7  # "100.0 %"
 _GAP = 2
@@ -43,7 +43,7 @@ class Table:
         if "segments" not in record:
             return self._row(path, self._predictions(record["predictions"]))
         rows = (
-            self._row(f"  {_clock(part['start'])} to {_clock(part['end'])}", self._predictions(part["predictions"]))
+            self._row(f"  {clock(part['start'])} to {clock(part['end'])}", self._predictions(part["predictions"]))
             for part in record["segments"]
         )
         return self._row(path, Text()) + "".join(rows)
@@ -75,11 +75,3 @@ class Table:
             self._console.print(grid)
         # The padding of cells would be in the way when the text is copied.
         return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())
-
-
-def _clock(seconds: float) -> str:
-    """The time to a tenth of a second, as 1:02:03.4 or 0:03.4."""
-    minutes, tenths = divmod(round(10 * seconds), 600)
-    whole, minutes = divmod(minutes, 60)
-    clock = f"{whole}:{minutes:02}" if whole else f"{minutes}"
-    return f"{clock}:{tenths // 10:02}.{tenths % 10}"
