@@ -26,6 +26,9 @@ _SHARE = 0.9
 # the right time is above that by less than this.
 _STILL = 0.1
 
+# A still stretch proves less, since its frames are one frame again and again: it must be so much more alike.
+_STILL_MORE = 0.07
+
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
@@ -77,8 +80,9 @@ def align(
         similarity = float(alike[start:stop][seen].mean(dtype=np.float64))
         enough = stop - start >= needed and seen.sum() >= needed / 2 and similarity >= threshold
         if enough and (best is None or stop - start > best.length):
-            elsewhere = _likeness_elsewhere(ours[start:stop], theirs[start:stop])
-            best = Stretch(begin + start, begin + stop, shift, similarity, similarity - elsewhere < _STILL)
+            still = similarity - _likeness_elsewhere(ours[start:stop], theirs[start:stop]) < _STILL
+            if not still or similarity >= min(threshold + _STILL_MORE, 1):
+                best = Stretch(begin + start, begin + stop, shift, similarity, still)
     return best
 
 
