@@ -45,13 +45,13 @@ class Elements(HTMLParser):
     def json(self) -> list[Any]:
         return [json.loads(content) for content in self.within("script", type="application/json")]
 
-    def check_policy(self) -> None:
-        """The browser may run the one script and fetch nothing."""
+    def check_policy(self, media: str = "") -> None:
+        """The browser may run the one script and fetch nothing, or only the `media` that the policy names."""
         name = ("http-equiv", "Content-Security-Policy")
         (policy,) = (dict(attributes)["content"] for _, attributes in self.tags if name in attributes)
         (script,), (css,) = self.within("script", type="module"), self.within("style")
         assert policy == (
-            f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; style-src '{_digest(css)}'; "
+            f"default-src 'none'; img-src data:;{media} script-src '{_digest(script)}'; style-src '{_digest(css)}'; "
             "base-uri 'none'; form-action 'none'"
         )
         running = [dict(attributes).get("type") for tag, attributes in self.tags if tag == "script"]

@@ -35,6 +35,8 @@ from timesformer_cli.cli.merge import merge
 from timesformer_cli.cli.options import Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.predict import HELP, predict
+from timesformer_cli.cli.search import HELP as SEARCH_HELP
+from timesformer_cli.cli.search import search
 from timesformer_cli.errors import OutputError, Terminated, TimesformerError
 from timesformer_cli.limits import shortage
 
@@ -72,6 +74,7 @@ app.command(help=EXPORT_HELP)(export)
 app.command(help=BENCHMARK_HELP)(benchmark)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.command(help=FINETUNE_HELP)(finetune)
+app.command(help=SEARCH_HELP)(search)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.command(help=DOCTOR_HELP)(doctor)

@@ -24,6 +24,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
             *("weight_decay", "layer_decay", "drop_path"),
             *("quantize", "calibrate", "input", "opset", "external_data", "out", "check"),
             *("against", "feature", "dtype", "normalize", "per_video"),
+            *("against", "like"),
         )
     }
     | {"labels_file": "--labels", "settings": "--set", "max_seconds": "--max-time"}

@@ -1,7 +1,8 @@
 """HTML files that need no other files and no network: the page of labels, and the report of an evaluation.
 
 Paths, labels and messages are never part of the markup. They are JSON in `<script>` elements that browsers do not run,
-and a script shows them as text. The Content-Security-Policy lets the browser run only that script, and fetch nothing.
+and a script shows them as text. The Content-Security-Policy lets the browser run only that script, and fetch nothing
+but the videos that a page plays.
 All pages share `base.css` and `base.js`.
 """
 
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
@@ -26,11 +27,25 @@ def fill(template: Path, title: str, *, shared: Sequence[Path] = (), **parts: st
 
     `shared` are pages whose style and script come first. `title` and `parts`, which fill the placeholders, are markup.
     """
+    return _filled(template, title, shared, "", parts)
+
+
+def fill_player(template: Path, title: str, **parts: str) -> str:
+    """The same, for a document that plays videos: the browser may fetch those, from the disk or the web."""
+    return _filled(template, title, (), " media-src file: http: https:;", parts)
+
+
+def _filled(template: Path, title: str, shared: Sequence[Path], media: str, parts: Mapping[str, str]) -> str:
     pages = (_HERE / "base", *shared, template)
     css, script = ("".join(_read(page.with_suffix(kind)) for page in pages) for kind in (".css", ".js"))
     body = Template(_read(template)).substitute(script=script, **parts).rstrip("\n")
     return Template(_read(_HERE / "document.html")).substitute(
-        title=title, css=css, css_hash=_hash(css), script_hash=_hash(script), body=body
+        media=media,
+        title=title,
+        css=css,
+        css_hash=_hash(css),
+        script_hash=_hash(script),
+        body=body,
     )
 
 

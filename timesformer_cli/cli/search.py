@@ -1,0 +1,205 @@
+"""`timesformer search`: the videos or segments that are most like an example."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from timesformer_cli.cli import console
+from timesformer_cli.cli.options import MODEL, OUTPUT, Talk
+from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.reading import ReadingOptions
+from timesformer_cli.cli.options.run import Running
+from timesformer_cli.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from timesformer_cli.jobs.search.formats import Format
+
+HELP = """Find the videos or segments most like an example, in a file of vectors.
+
+FILE is a file that `timesformer embed` wrote. A query is a video, a part of one such as 'film.mp4#12-20' (seconds), \
+or another file of vectors, each row of which is a query. The search is exact. Texts cannot be searched for, since \
+TimeSformer has only videos as input.
+
+Exit codes: 0 all queries answered; 1 the search failed, or a query could not be read; 2 wrong usage; 130 stopped by \
+Ctrl-C; 143 stopped by SIGTERM. An output file is complete or absent.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is searched for, and where."""
+
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", show_default=False, help="File of vectors: .parquet, .npy, .npz, .jsonl or .csv."
+        ),
+    ]
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="QUERY", show_default=False, help="Videos, parts of videos, or files of vectors."),
+    ] = None
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--like",
+            metavar="PATH",
+            help=(
+                "Search for the stored vector of this path of FILE, or of a part such as PATH#12-20; loads no model. "
+                "Can be repeated."
+            ),
+        ),
+    ] = None
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--not",
+            metavar="PATH",
+            help="Subtract the vector of this path of FILE, or of this video, from each query. Can be repeated.",
+        ),
+    ] = None
+    mean: Annotated[
+        bool, typer.Option("--mean", help="Make one query of all, the mean of their vectors scaled to length 1.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeBy:
+    """The model of the file, if its name is not enough."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Where the model of FILE is now; a model with different weights is refused.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Never use the network for the model, which must be in the cache. HF_HUB_OFFLINE=1 does the same.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """How many matches, and where they go."""
+
+    count: Annotated[
+        int, typer.Option("-k", metavar="K", min=1, help="Number of matches per query.", rich_help_panel=OUTPUT)
+    ] = 10
+    overlaps: Annotated[
+        bool,
+        typer.Option(
+            "--overlaps",
+            help="Also show segments that overlap the query itself, or a better match of the same video.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Write the matches to this file: .jsonl, .csv, or .html, a page that plays each match.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    format: Annotated[
+        Literal["auto", "table", "jsonl", "csv", "html"],
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help=(
+                "Format of the matches: table, jsonl (one object per query), csv, html, or auto: from the extension of "
+                "--output, or without --output a table on a terminal and jsonl in a pipe."
+            ),
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "auto"
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=OUTPUT)
+    ] = False
+
+    @property
+    def path(self) -> Path | None:
+        return None if self.output == Path("-") else self.output
+
+    def chosen(self) -> "Format":
+        """Raises UsageError for an unknown extension."""
+        from timesformer_cli.jobs.search.formats import EXTENSIONS
+
+        if self.format != "auto":
+            return self.format
+        if self.path is None:
+            return "table" if sys.stdout.isatty() else "jsonl"
+        if self.path.suffix.lower() not in EXTENSIONS:
+            known = ", ".join(EXTENSIONS)
+            raise UsageError(f"{self.path}: no format has this extension; use one of {known}, or --format")
+        return EXTENSIONS[self.path.suffix.lower()]
+
+
+@bundled
+def search(
+    asked: Asked,
+    made: MadeBy,
+    shown: Shown,
+    reading: ReadingOptions,
+    running: Running,
+    talk: Talk,
+) -> None:
+    talk.choose()
+    format = shown.chosen()
+
+    from timesformer_cli.files import check_target, encoded, replacing
+    from timesformer_cli.jobs.search import Job
+    from timesformer_cli.jobs.search import search as find
+    from timesformer_cli.jobs.search.formats import texts
+
+    target = shown.path
+    if target is not None:
+        check_target(target, overwrite=shown.overwrite)
+    job = Job(
+        path=asked.file,
+        names=asked.names or (),
+        like=asked.like or (),
+        without=asked.without or (),
+        mean=asked.mean,
+        count=shown.count,
+        overlaps=shown.overlaps,
+        model=made.model,
+        offline=made.offline,
+        frames=reading.frames,
+        run=lambda: running.options(reading),
+    )
+    lines = map(encoded, texts(find(job, console), format, asked.file, Path() if target is None else target.parent))
+    if target is None:
+        _print(lines)
+        return
+    with replacing(target) as part, part.open("wb") as file:
+        file.writelines(lines)
+
+
+def _print(lines: "Iterable[bytes]") -> None:
+    """Raises OutputError if standard output cannot be written."""
+    try:
+        for line in lines:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
