@@ -8,6 +8,7 @@ python -m benchmarks.dedup hour FOLDER
 import argparse
 import itertools
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -92,6 +93,8 @@ CHANGES: dict[str, tuple[Callable[[Frames], Frames], Fraction, int]] = {
 }
 LATE = 0.5  # seconds
 
+DEDUP = [sys.executable, "-m", "timesformer_cli", "dedup"]
+
 
 def read(path: Path) -> tuple[Frames, Fraction]:
     """The frames of the first seconds, and their rate."""
@@ -136,19 +139,17 @@ def make_copies(videos: Path, folder: Path) -> None:
             write(targets[change], make(frames[first:]), rate * speed, crf)
 
 
-def found_in(output: Path, *inputs: Path) -> tuple[list[dict[str, Any]], float]:
-    """The rows of `timesformer dedup`, and the seconds that it took."""
-    command = [sys.executable, "-m", "timesformer_cli", "dedup", *map(str, inputs), "-o", str(output), "--overwrite"]
-    begun = time.monotonic()
-    subprocess.run(command, check=True)
-    seconds = time.monotonic() - begun
-    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()], seconds
+def found_in(output: Path, *inputs: Path) -> list[dict[str, Any]]:
+    """The rows of `timesformer dedup`; hashes of an earlier run are used."""
+    output.unlink(missing_ok=True)
+    subprocess.run([*DEDUP, *map(str, inputs), "-o", str(output), "--resume"], check=True)
+    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
 
 def copies(videos: Path, folder: Path) -> None:
     """Print how many copies of each change are in the group of their original, and the pairs of different clips."""
     make_copies(videos, folder)
-    rows, _ = found_in(folder / "copies.jsonl", folder / "originals", folder / "copies")
+    rows = found_in(folder / "copies.jsonl", folder / "originals", folder / "copies")
     group = {row[name]: row["group"] for row in rows for name in ("path", "other")}
     for change in CHANGES:
         made = sorted((folder / "copies" / change).glob("*.mp4"))
@@ -220,7 +221,7 @@ def stretch(path: Path, seconds: int, *, last: bool) -> Frames:
 def negatives(videos: Path, folder: Path) -> None:
     """Print the pairs that are found among videos that are no copies; two stretches of a still camera may be."""
     make_negatives(videos, folder / "negatives")
-    rows, _ = found_in(folder / "negatives.jsonl", folder / "negatives")
+    rows = found_in(folder / "negatives.jsonl", folder / "negatives")
     count = len(list((folder / "negatives").glob("*.mp4")))
     print(f"{len(rows)} found among {count} videos")
     for row in rows:
@@ -237,8 +238,16 @@ def hour(videos: Path, folder: Path) -> None:
         write(scene, np.concatenate(frames), Fraction(25), 26)
     if not film.exists():
         repeat(scene, film, 3600)
-    rows, seconds = found_in(folder / "hour.jsonl", folder / "hour", folder / "originals")
-    print(f"{seconds:.0f} s for a film of an hour and {len(CLIPS)} clips; {len(rows)} clips found in it")
+    command = [*DEDUP, str(folder / "hour"), str(folder / "originals"), "-f", "jsonl", "--workers", "0"]
+    begun = time.monotonic()
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    seconds, used = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    inside = {row["other"] for row in rows if row["path"] == str(film)}
+    print(
+        f"a film of an hour and {len(CLIPS)} clips: {used.ru_utime + used.ru_stime:.0f} CPU s, {seconds:.0f} s in all"
+    )
+    print(f"{len(inside)} clips found in the film; peak memory {used.ru_maxrss / 1024:.0f} MiB")
 
 
 def repeat(source: Path, target: Path, seconds: int) -> None:

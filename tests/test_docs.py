@@ -24,6 +24,7 @@ from testing import gestures, hub_server
 from testing.clips import write_model, write_video
 from testing.exports import each_graph_once
 from testing.hub_server import Hub
+from testing.vectors import embedded
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoints import labels, zoo
 from timesformer_cli.checkpoints.pyth import write_pyth
@@ -33,6 +34,7 @@ from timesformer_cli.jobs.benchmark import startup
 from timesformer_cli.results.journal import Holdings, finishing, write_final
 from timesformer_cli.results.record import Excerpt
 from timesformer_cli.results.settings import Shard, provenance_of
+from timesformer_cli.specs import Timeline
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -159,6 +161,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network.classifier.bias[0] += 100  # it says abseiling to all videos, and so is right half of the time
     network.save_pretrained(folder / "my-model")
     (folder / "my-labels.txt").write_text("".join(f"{name}\n" for name in network.config.id2label.values()))
+    write_vectors(folder)
     write_pyth(folder / "my-model.pyth", network.state_dict(), network.config, recipe=network.recipe)
     return folder
 
@@ -176,6 +179,18 @@ def trained(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data, model = str(material / "gestures"), str(material / "my-model")
     assert finish(["finetune", data, "--model", model, "-o", str(folder), "--workers", "0"]) == 0
     return folder
+
+
+def write_vectors(folder: Path) -> None:
+    """Vectors of the clips and of the segments of a talk."""
+    write_video(folder / "films/talk.mp4", frames=240, level=3)
+    (folder / "k400/train").mkdir()
+    write_video(folder / "k400/train/a.mp4", level=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("clips.parquet", "more.npz"):
+            embedded(Path(name), ["clips"], "my-model")
+        embedded(Path("films.npy"), ["films/talk.mp4"], "my-model", Timeline(length=8.5, hop=4.0))
 
 
 def write_data_sets(folder: Path) -> None:
