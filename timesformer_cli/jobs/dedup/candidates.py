@@ -24,7 +24,7 @@ _COMPARED = 10_000_000
 _NEXT = (24, 512)
 
 # Two frames hint at a shared stretch if they are so alike.
-_HINT = 0.6
+_HINT = 0.7
 
 # Hints within so many frames of each other point to the same shift in time; the shifts of a pair that are tried.
 _NEAR = 2
