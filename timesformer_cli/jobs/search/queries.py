@@ -70,8 +70,10 @@ def of_rows(file: VectorFile, name: str) -> Query:
     Raises:
         InputError: the file does not have it.
     """
-    path, part = split(name, bool(len(file.find(name))))
-    numbers = file.find(path)
+    path, part, numbers = name, WHOLE, file.find(name)
+    if not len(numbers):
+        path, part = split(name, exists=False)
+        numbers = file.find(path) if path != name else numbers
     if not len(numbers):
         raise InputError(f"{path}: {file.path} has no vector of a video with this path; give it as the file has it")
     if part != WHOLE:
@@ -103,12 +105,12 @@ def own_rows(file: VectorFile, query: Query) -> NDArray[np.int64]:
     """The rows of the query's own videos that overlap it."""
     found = [np.empty(0, np.int64)]
     for name, part in query.own:
-        for path in sorted({name, os.path.relpath(name), os.path.abspath(name)}):
-            numbers = file.find(path)
-            if part != WHOLE and len(numbers):
-                rows = file.rows(numbers.tolist())
-                numbers = numbers[[overlap((row.start, row.end), part) for row in rows]]
-            found.append(numbers)
+        names = (name, os.path.relpath(name), os.path.abspath(name))
+        numbers = next((there for path in names if len(there := file.find(path))), found[0])
+        if part != WHOLE and len(numbers):
+            rows = file.rows(numbers.tolist())
+            numbers = numbers[[overlap((row.start, row.end), part) for row in rows]]
+        found.append(numbers)
     return np.concatenate(found)
 
 
