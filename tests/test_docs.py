@@ -161,7 +161,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network.classifier.bias[0] += 100  # it says abseiling to all videos, and so is right half of the time
     network.save_pretrained(folder / "my-model")
     (folder / "my-labels.txt").write_text("".join(f"{name}\n" for name in network.config.id2label.values()))
-    write_vectors(folder)
+    write_vector_files(folder)
     write_pyth(folder / "my-model.pyth", network.state_dict(), network.config, recipe=network.recipe)
     return folder
 
@@ -181,7 +181,7 @@ def trained(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_vectors(folder: Path) -> None:
+def write_vector_files(folder: Path) -> None:
     """Vectors of the clips and of the segments of a talk."""
     write_video(folder / "films/talk.mp4", frames=240, level=3)
     (folder / "k400/train").mkdir()

@@ -33,9 +33,6 @@ _SPARE = 4
 _LEAST = 64
 _MORE = 8
 
-# Features that queries can be computed for, since the network gives them.
-_COMPUTED = ("cls",)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -168,7 +165,7 @@ def _item(job: Job, name: str) -> tuple[Item, str]:
 def _computed(job: Job, file: VectorFile, names: list[tuple[Item, str]], report: Reporter) -> list[Query]:
     from timesformer_cli.pipeline.run import RunOptions
 
-    if file.kind.feature not in _COMPUTED:
+    if file.kind.feature not in queries.OUTPUTS:
         raise UsageError(
             f"{file.path}: has vectors of the feature {file.kind.feature}, which queries cannot be computed for; "
             "search with `like` for its own rows"

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,11 @@ from timesformer_cli.results.vectors.rows import VECTOR_FORMATS, VectorRow
 
 if TYPE_CHECKING:
     from timesformer_cli.pipeline.run import RunOptions
+    from timesformer_cli.runtimes.ports import Output
     from timesformer_cli.specs import Checkpoint
+
+# What the network gives for the features that queries can be computed for.
+OUTPUTS: Mapping[str, "Output"] = {"cls": "embedding", "mean": "mean"}
 
 _PART = re.compile(r"(.+)#(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", re.DOTALL)
 
@@ -157,7 +161,8 @@ def of_videos(
     from timesformer_cli.pipeline.engine import score_all
 
     timeline = file.provenance.timeline
-    opened = cache(lambda: run.open(checkpoint, report.note, "embedding"))
+    output = OUTPUTS[file.kind.feature]
+    opened = cache(lambda: run.open(checkpoint, report.note, output))
     whole: list[Item] = []
     pieces: list[Item] = []
     owners: dict[str, str] = {}
@@ -173,7 +178,7 @@ def of_videos(
         if not items:
             continue
         with score_all(
-            items, checkpoint, run, timeline=segments, output="embedding", tell=report.note, opened=opened
+            items, checkpoint, run, timeline=segments, output=output, tell=report.note, opened=opened
         ) as scored:
             for each in scored:
                 if isinstance(each, Failure):
