@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from timesformer_cli.jobs.search import Job, search
-from timesformer_cli.results.journal import Holdings, write_finished
+from timesformer_cli.results.journal import Holdings, finishing, write_final
 from timesformer_cli.results.logits import pack
 from timesformer_cli.results.settings import Combination, Provenance, VectorKind
 from timesformer_cli.results.vectors.rows import VectorRow, vector_format
@@ -51,7 +51,8 @@ def write(path: Path, videos: int) -> None:
     """A file of vectors with its settings."""
     format = vector_format(path)
     record = {"path": name(0), "status": "ok", "model": "none", "_embeddings": [pack(np.ones(DIMENSION, np.float32))]}
-    write_finished(path, format, PROVENANCE, [record], Holdings().and_record(record))
+    with finishing(path, PROVENANCE, Holdings().and_record(record)):
+        write_final(path, format, PROVENANCE, [record])
     save_vectors(path, rows(videos), PROVENANCE, format=format)
 
 

@@ -12,7 +12,7 @@ from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.flow import Failure, Item
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
-from timesformer_cli.results.journal import Holdings, write_finished
+from timesformer_cli.results.journal import Holdings, finishing, write_final
 from timesformer_cli.results.logits import pack
 from timesformer_cli.results.settings import Combination, Provenance, VectorKind, provenance_of
 from timesformer_cli.specs import Timeline
@@ -32,7 +32,8 @@ def save(path: Path, rows: Sequence[Row], vectors: NDArray[np.float32], provenan
     holds = Holdings()
     for record in records.values():
         holds = holds.and_record(record)
-    write_finished(path, path.suffix[1:], provenance, list(records.values()), holds)  # type: ignore[arg-type]
+    with finishing(path, provenance, holds):
+        write_final(path, path.suffix[1:], provenance, list(records.values()))  # type: ignore[arg-type]
     return path
 
 

@@ -213,11 +213,11 @@ class TestWrongCalls:
         rows = [("a.mp4", None, None)]
         one = numbers(tmp_path / "one.npz", rows, np.ones((1, 4), np.float32))
         two = numbers(tmp_path / "two.npz", rows, np.ones((1, 5), np.float32))
-        mean = numbers(tmp_path / "mean.npz", rows, np.ones((1, 4), np.float32), feature="mean")
+        frames = numbers(tmp_path / "frames.npz", rows, np.ones((1, 4), np.float32), feature="frames")
         assert "has 5 numbers in a vector, and" in only_line(run("search", one, two).err)
-        assert "has vectors of the feature mean, and" in only_line(run("search", one, mean).err)
+        assert "has vectors of the feature frames, and" in only_line(run("search", one, frames).err)
         assert "queries cannot be computed for; search with --like" in only_line(
-            run("search", mean, "films/a.mp4", "--workers", "0").err
+            run("search", frames, "films/a.mp4", "--workers", "0").err
         )
         assert "none: no model of that name" in only_line(run("search", one, "films/a.mp4", "--workers", "0").err)
 
