@@ -27,6 +27,8 @@ def save(path: Path, rows: Sequence[Row], vectors: NDArray[np.float32], provenan
     for (name, start, end), vector in zip(rows, vectors, strict=True):
         record = records.setdefault(name, {"path": name, "status": "ok", "model": provenance.model, "_embeddings": []})
         record["_embeddings"].append(pack(vector))
+        if provenance.vectors is not None and provenance.vectors.feature == "frames":
+            record.setdefault("_frames", []).append({"times": [0.0], "numbers": [0]})
         if start is not None:
             record.setdefault("segments", []).append({"start": start, "end": end})
     holds = Holdings()

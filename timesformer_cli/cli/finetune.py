@@ -2,7 +2,7 @@
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,14 +17,18 @@ from timesformer_cli.cli.options.output import ResumeRun
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Device, Workers, views_at_a_time
 from timesformer_cli.cli.options.views import ViewOptions
+from timesformer_cli.cli.vectors import are_vectors, open_stored
+from timesformer_cli.cli.wording import NAMES
 from timesformer_cli.errors import SOME_FAILED, PeerError, UsageError
 from timesformer_cli.text import duration, plural, printable
 
 if TYPE_CHECKING:
     from timesformer_cli.jobs.finetune import Outcome
     from timesformer_cli.jobs.finetune.data import Asked
+    from timesformer_cli.jobs.finetune.stored import Stored
     from timesformer_cli.jobs.finetune.tuning import Tuning
     from timesformer_cli.pipeline.run import RunOptions
+    from timesformer_cli.specs import Checkpoint
 
 METHOD = "Method"
 OPTIMISATION = "Training of the network"
@@ -36,6 +40,9 @@ network of --model once, and a new head is fitted to its output: minutes on a CP
 from there and train the network; if that does not make it better on the videos for validation, only the head is kept. \
 RUN/model is a model folder for transformers and all other commands, as in predict --model RUN. RUN/report.html shows \
 the accuracy, the labels to look at, and whether more videos would help.
+
+Instead of FOLDER, name a file of vectors that `timesformer embed` wrote, and --annotations: the head is fitted to the \
+stored vectors in seconds, the base model is the one that made the file, and no video needs to exist.
 
 Videos from one source never train and measure at the same time (--group-by). Videos that are missing or cannot be \
 read are counted and listed, never replaced by others.
@@ -77,10 +84,27 @@ def _time(text: str) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Videos(Labelled):
+    """A labelled dataset, or the vectors of one."""
+
+    root: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER|FILE",
+            show_default=False,
+            help=(
+                "Folder of the videos; without --annotations, the names of its subfolders are the labels. Or a file of "
+                "vectors: .parquet, .npz, .npy, .jsonl or .csv."
+            ),
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """Which videos train, and which measure."""
 
-    labelled: Labelled
+    labelled: Videos
     split: Annotated[
         str | None,
         typer.Option(
@@ -432,8 +456,46 @@ class Folder:
             raise UsageError("no folder for the model: name one with --output RUN, or look first with --dry-run")
 
 
+def _stored(parts: Parts, method: Method, views: ViewOptions) -> "Stored | None":
+    """The vectors, if the dataset is a file of them.
+
+    Raises:
+        UsageError: options that need videos, no labels, or vectors of another kind.
+        InputError: the file cannot be read.
+    """
+    root = parts.labelled.root
+    if root is None or not are_vectors(root):
+        return None
+    if parts.labelled.annotations is None:
+        raise UsageError(
+            f"{root}: is taken for a file of vectors, which has no labels; name the file of the labels with "
+            "--annotations"
+        )
+    if method.method != "probe":
+        raise UsageError(f"--method {method.method}: trains the network, which needs videos; name their folder")
+    given = [*([] if views.recipe is None else ["recipe"]), *views.changes]
+    if given:
+        options = ", ".join(NAMES.get(name, f"--set {name}") for name in given)
+        raise UsageError(
+            f"{options}: cannot be changed, as the vectors were made before; leave the options out, or make "
+            "the vectors again with them, by `timesformer embed`"
+        )
+    return open_stored(root)
+
+
+def _base(model: Model, views: ViewOptions, stored: "Stored | None", *, named: bool, preview: bool) -> "Checkpoint":
+    """The model to start from: of stored vectors, the one that made them, which `named` says was named here."""
+    if stored is None:
+        return model.resolve(views, preview=preview)
+    from timesformer_cli.jobs.made_by import model_of
+
+    resolve = model.source.preview if preview else model.source.resolve
+    return model_of(stored.file, model.model if named else None, lambda name: resolve(name, views))
+
+
 @bundled
 def finetune(
+    ctx: typer.Context,
     parts: Parts,
     method: Method,
     optimisation: Optimisation,
@@ -453,8 +515,14 @@ def finetune(
 
     if follows():
         console.set_level("quiet")
+    stored = _stored(parts, method, views)
+    # A variable of the environment names a model for all commands, and not for this file.
+    source = ctx.get_parameter_source("model")
+    named = source is not None and source.name == "COMMANDLINE"
+    checkpoint = _base(model, views, stored, named=named, preview=folder.dry_run)
+    if stored is not None and stored.provenance.frame_rate is not None:
+        reading = replace(reading, frame_rate=stored.provenance.frame_rate)
     run = computing.options(reading)
-    checkpoint = model.resolve(views, preview=folder.dry_run)
     job = Job(
         checkpoint=checkpoint,
         asked=asked,
@@ -464,6 +532,7 @@ def finetune(
         resume=folder.resume,
         tuning=optimisation.tuning(method),
         balance=method.balance,
+        stored=stored,
     )
     job.check()
     if folder.dry_run:
@@ -492,6 +561,8 @@ def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:
         print(f"{printable(name):{width}}  {count:,}")
     if found["seconds"] is None:
         print("The time was not measured, as the model is not on this machine yet.")
+    elif not found["seconds"]:
+        print("Training on the stored vectors takes seconds.")
     else:
         rest = "; the rest, seconds" if found["network"] is None else ""
         print(f"Reading {plural(found['videos'], 'video')} takes about {duration(found['seconds'])}{rest}.")

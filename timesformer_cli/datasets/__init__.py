@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from timesformer_cli.checkpoints import labels as label_files
 from timesformer_cli.datasets.classes import own_classes, without_empty
 from timesformer_cli.datasets.formats import DatasetFormat
-from timesformer_cli.datasets.layout import Source, of_split, read_file, read_folder, splits
+from timesformer_cli.datasets.layout import Source, of_split, read_file, read_folder, read_stored, splits
 from timesformer_cli.datasets.lists import annotation_files
 from timesformer_cli.datasets.matching import Classes, MatchedBy, Matching, match, quoted
 from timesformer_cli.datasets.reading import nothing
@@ -123,6 +123,7 @@ def open_dataset(
     seed: int | None = None,
     group_column: str | None = None,
     leave_out_unknown: bool = False,
+    stored: Sequence[str] | None = None,
 ) -> Dataset:
     """The videos of a dataset, with their labels as class numbers of the model, whose class names are `labels`.
 
@@ -134,14 +135,16 @@ def open_dataset(
     from its class folders or its metadata file. Without `root`, paths in `annotations` are relative to its folder, or
     to the current one. `label_map` is a file with the class names for the numbers of the dataset. `limit` is the number
     of samples: the first ones, or with `seed` a random choice. `group_column` is a further column for `Sample.about`.
+    `stored` are the paths of the videos that `root` has if it is a file; then `annotations` are needed, rows name their
+    videos as they do with a folder, and the videos need not exist.
 
     Raises:
         UsageError: options that cannot be combined, or an unknown class in `classes`.
         InputError: files that cannot be read or understood, labels that the model does not have, classes that cannot be
             told apart or have no video, a single class, or no video at all.
     """
-    _check(root, annotations, format, limit, seed)
-    source = _source(root, annotations, format, split, frames=frames, group_column=group_column)
+    _check(None if stored is not None else root, annotations, format, limit, seed)
+    source = _source(root, annotations, format, split, stored, frames=frames, group_column=group_column)
     taken, split = of_split(source, split)
     matching, chosen = _matched(source, taken, labels, label_map, classes, leave_out_unknown=leave_out_unknown)
     samples, problems, count = _gather(source, taken, matching.indices, chosen, tell_unknown=leave_out_unknown)
@@ -192,10 +195,13 @@ def _source(
     annotations: Path | None,
     format: DatasetFormat | Literal["auto"],
     split: str | None,
+    stored: Sequence[str] | None,
     *,
     frames: bool,
     group_column: str | None,
 ) -> Source:
+    if annotations is not None and stored is not None:
+        return read_stored(str(root), stored, annotations, format, frames=frames, group_column=group_column)
     if annotations is not None:
         return read_file(root, annotations, format, split, frames=frames, group_column=group_column)
     assert root is not None
@@ -303,7 +309,7 @@ def _gather(
         elif not row.labels:
             kind, message = "unlabelled", "has no label"
         elif not paths:
-            kind, message = "missing", "does not exist"
+            kind, message = "missing", source.absent
         elif len(paths) > 1:
             kind, message = "ambiguous", f"could be {' or '.join(paths)}"
         elif (before := samples.get(key := key_of(path := shown(paths[0]), row.part))) is None:
@@ -328,5 +334,5 @@ def _nothing(source: Source, count: int, problems: Sequence[Problem], classes: S
         if source.listing is not None:
             there = source.listing.paths
             has = f"different ones, such as {there[0]!r}" if there else "no videos at all"
-            hint = f"; {source.listing.root} has {has}"
+            hint = f"; {source.listing.name} has {has}"
     return InputError(f"{source.name}: none of its {count} videos can be used; the first: {problems[0]}{hint}")

@@ -1,7 +1,7 @@
 """The source of the rows of a dataset, and the video that each row means."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from timesformer_cli.datasets.listing import Listing, subfolders
 from timesformer_cli.datasets.reading import Probe, Row
 from timesformer_cli.datasets.tables import split_name
 from timesformer_cli.errors import InputError, UsageError
-from timesformer_cli.video.addresses import is_address, local_path
+from timesformer_cli.video.addresses import is_address, local_path, shown
 
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _UNUSED = "unused"  # videos that a split of HMDB51 leaves out
@@ -22,8 +22,9 @@ _SPLITS = ("train", "val", "test")
 class Source:
     """All rows of a dataset, and `find`, which gives the paths of the videos that a row's name could mean.
 
-    `file` is the annotation file, and `listing` the content of the folder of videos. `split` is set if the rows come
-    from the folder of a split; otherwise `Row.split` may say it.
+    `file` is the annotation file, and `listing` the videos that are there, if they were listed. `split` is set if the
+    rows come from the folder of a split; otherwise `Row.split` may say it. `absent` says what it means that a row's
+    video was not found.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Source:
     file: Path | None
     listing: Listing | None
     split: str | None = None
+    absent: str = "does not exist"
 
     def unlisted(self) -> Iterator[str]:
         """Videos that `find` never returned, without the folders of other splits, in which it found nothing."""
@@ -59,8 +61,6 @@ def read_file(
     Without it, or if it is the root of all folders, the videos are at their paths.
     """
     format = _format_of(file, format, frames=frames)
-    if format in ("rawframes", "frame-list") and not frames:
-        raise UsageError(f"{file}: is read as `annotations_format={format}`, a list of folders of images; add `frames`")
     listing, folder = None, file.parent
     if root is not None and root.resolve() == root.resolve().parent:
         folder = root  # to list the whole disk would take hours
@@ -70,14 +70,37 @@ def read_file(
     return Source(str(file), format, rows, _Finder(folder, listing), file, listing)
 
 
+def read_stored(
+    name: str,
+    paths: Sequence[str],
+    file: Path,
+    format: DatasetFormat | Literal["auto"],
+    *,
+    frames: bool,
+    group_column: str | None,
+) -> Source:
+    """The rows of an annotation file, for videos with these `paths`, which `name` has; the videos need not exist."""
+    listing = Listing("", paths, frames=frames, name=name)
+    format = _format_of(file, format, frames=frames)
+    rows = list(_reader(format)(file, group_column))
+
+    def find(row: str) -> list[str]:
+        path = local_path(row)
+        return listing.find_exactly(shown(path)) or ([] if is_address(path) else listing.find(path))
+
+    return Source(str(file), format, rows, find, file, listing, absent=f"is not in {name}")
+
+
 def _format_of(file: Path, format: DatasetFormat | Literal["auto"], *, frames: bool) -> DatasetFormat:
     """The format of an annotation file. Raises UsageError or InputError for one that it cannot have."""
     if format == "folders":
         raise UsageError("`annotations_format=folders` takes the labels from folders; leave out `annotations`")
     if format == "auto":
-        return detect(file, frames=frames)
-    if format != "hmdb51" and Probe(file).content == "folder":
+        format = detect(file, frames=frames)
+    elif format != "hmdb51" and Probe(file).content == "folder":
         raise InputError(f"{file}: is a folder; `annotations_format={format}` needs a file")
+    if format in ("rawframes", "frame-list") and not frames:
+        raise UsageError(f"{file}: is read as `annotations_format={format}`, a list of folders of images; add `frames`")
     return format
 
 
@@ -101,7 +124,7 @@ def read_folder(
         raise UsageError(f"`annotations_format={format}` needs `annotations=FILE`")
     split, inside = _split_folder(root, split)
     folder = root / inside
-    listing = Listing(str(root), [inside], frames=frames)
+    listing = Listing.below(str(root), [inside], frames=frames)
     if not listing.paths:
         raise InputError(f"{folder}: no {'folders of images' if frames else 'video files'} in this folder")
     file = None if format == "folders" else _metadata(folder)
@@ -182,7 +205,7 @@ def _list_videos(root: Path, split: str | None, frames: bool) -> Listing:
     """The videos below `root` or, if it has a folder for the split, below that folder."""
     folder = None if split is None else _split_folders(root).get(split_name(split))
     replacements = [name for name in subfolders(str(root)) if name == "replacement"]
-    return Listing(str(root), [""] if folder is None else [folder, *replacements], frames=frames)
+    return Listing.below(str(root), [""] if folder is None else [folder, *replacements], frames=frames)
 
 
 def _split_folder(root: Path, split: str | None) -> tuple[str | None, str]:

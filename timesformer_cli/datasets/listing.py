@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 
 from timesformer_cli.datasets.matching import normalised
 from timesformer_cli.datasets.reading import is_video, without_extension
@@ -16,22 +17,18 @@ _TRIED = 3  # folders that are searched for images
 
 
 class Listing:
-    """Paths of the videos below some folders of `root`, relative to it, sorted; with `frames`, folders of images.
+    """Paths of videos, relative to `root`, sorted; with `frames`, of folders of images. `name` is who has them.
 
     Paths are looked up by file name. For clips of Kinetics this is the id, so that `id_59_69` in one list and `id` in
     another both find `id_000059_000069.mp4`.
-
-    Raises:
-        InputError: a folder cannot be listed.
     """
 
-    def __init__(self, root: str, folders: Sequence[str], *, frames: bool) -> None:
+    def __init__(self, root: str, paths: Iterable[str], *, frames: bool, name: str | None = None) -> None:
         self.root = root
+        self.name = root if name is None else name
         self._prefix = os.path.join(root, "")
         self._frames = frames
-        self.paths = sorted(
-            path for folder in folders for path in (_image_folders if frames else _videos)(root, folder)
-        )
+        self.paths = sorted(paths)
         self._claimed = bytearray(len(self.paths))
         self._places: dict[str, int | list[int]] = {}
         for place, path in enumerate(self.paths):
@@ -41,6 +38,20 @@ class Listing:
                 there.append(place)
             elif there != place:
                 self._places[key] = [there, place]
+
+    @classmethod
+    def below(cls, root: str, folders: Sequence[str], *, frames: bool) -> "Listing":
+        """The videos below some folders of `root`. Raises InputError for a folder that cannot be listed."""
+        each = _image_folders if frames else _videos
+        return cls(root, (path for folder in folders for path in each(root, folder)), frames=frames)
+
+    def find_exactly(self, path: str) -> list[str]:
+        """The video with exactly this path below `root`, if there is one."""
+        place = bisect_left(self.paths, path)
+        if self.paths[place : place + 1] != [path]:
+            return []
+        self._claimed[place] = True
+        return [self._prefix + path]
 
     def find(self, name: str) -> list[str]:
         """The full paths that `name` can mean: none if the video is missing, several if the name is ambiguous.

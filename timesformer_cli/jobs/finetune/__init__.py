@@ -1,6 +1,7 @@
 """Train a model on labelled videos, starting from a checkpoint; write the folder of the run.
 
-First, every video goes through the network of the checkpoint (`features`). Then the videos are grouped by source and
+First, every video goes through the network of the checkpoint (`features`), unless a file has its vectors (`stored`).
+Then the videos are grouped by source and
 divided (`groups`, `split`), and a new head is fitted to the features (`probe`). Unless that is all, the network behind
 it is trained (`train`), and the better one kept. What is left is an ordinary model, and the measurements of it
 (`results`).
@@ -26,6 +27,7 @@ from timesformer_cli.jobs.finetune.division import Division, divide
 from timesformer_cli.jobs.finetune.features import Features, encode, seconds_for
 from timesformer_cli.jobs.finetune.launch import launch_of_this_process
 from timesformer_cli.jobs.finetune.model_folder import described, resizing
+from timesformer_cli.jobs.finetune.stored import Stored
 from timesformer_cli.jobs.finetune.tuning import Tuning
 from timesformer_cli.jobs.reporter import SILENT, Reporter
 from timesformer_cli.pipeline.run import RunOptions
@@ -55,7 +57,8 @@ _UNUSABLE = ("missing", "ambiguous", "conflict")
 class Job:
     """A model to start from, the data, and how to train; `output` is the folder that keeps everything.
 
-    `balance`: with `loss`, every class weighs the same, however many videos it has.
+    `balance`: with `loss`, every class weighs the same, however many videos it has. `stored` has the features of all
+    videos if the data is a file of vectors; `checkpoint` is then the model that made it.
     """
 
     checkpoint: Checkpoint
@@ -66,6 +69,7 @@ class Job:
     resume: bool = False
     tuning: Tuning = field(default_factory=Tuning)
     balance: Balance = "none"
+    stored: Stored | None = None
 
     def check(self) -> None:
         """Raises UsageError for an exported model, or options that do not apply to the model or the method."""
@@ -78,11 +82,13 @@ class Job:
 
     def provenance(self) -> Provenance:
         """What the features depend on. Reads the weights. Raises DeviceError and InputError."""
+        made = None if self.stored is None else self.stored.provenance
         return provenance_of(
             self.checkpoint,
             None,
-            precision=self.run.precision_of(self.checkpoint),
+            precision=(None if made is None else made.precision) or self.run.precision_of(self.checkpoint),
             frame_rate=self.run.reading.frame_rate,
+            timeline=None if made is None else made.timeline,
         )
 
     def settings(self, data: Data, provenance: Provenance) -> dict[str, Any]:
@@ -93,6 +99,7 @@ class Job:
             "balance": self.balance,
             "data": self.asked.to_dict() | data.to_dict(),
             "base_model": provenance.to_dict(),
+            **({} if self.stored is None else {"vectors": self.stored.settings()}),
         }
 
 
@@ -151,8 +158,10 @@ def _finetune(job: Job, world: "World | None", report: Reporter) -> Outcome:
     told = planned.lines()
     provenance = job.provenance()
     with folder.opened(job.output, job.settings(data, provenance), resume=job.resume, overwrite=job.overwrite):
-        kept = job.output / folder.FEATURES
-        found = encode(data.items, job.checkpoint, job.run, kept, provenance, report)
+        if job.stored is not None:
+            found = job.stored.features(data.samples)
+        else:
+            found = encode(data.items, job.checkpoint, job.run, job.output / folder.FEATURES, provenance, report)
         videos = _readable(data, found, job.asked, report)
         division = _divided(job, videos, hold_out=job.tuning.method != "probe")
         for line in division.lines():
@@ -163,13 +172,14 @@ def _finetune(job: Job, world: "World | None", report: Reporter) -> Outcome:
 
         training = _trained(job, data, videos, division, provenance, world, report)
         metrics = results.write(job.output, training, report)
-    return Outcome(metrics, training.failures, list(_next_steps(job.output, data, job.asked)))
+    return Outcome(metrics, training.failures, list(_next_steps(job, data)))
 
 
 def _divided(job: Job, videos: Videos, *, hold_out: bool = False) -> Division:
     """The parts of the videos that could be read. Raises InputError and UsageError."""
-    hashes = [each.hashes for each in videos.features]
-    return divide(videos.samples, videos.given, videos.names, job.asked, hashes, hold_out=hold_out)
+    hashes = [each.hashes for each in videos.features] if job.stored is None else []
+    copies = None if job.stored is None else job.stored.copies(videos.samples, videos.features)
+    return divide(videos.samples, videos.given, videos.names, job.asked, hashes, copies=copies, hold_out=hold_out)
 
 
 def _trained(
@@ -210,6 +220,7 @@ def _trained(
         balance=balance,
         findings=find(videos, division, probe, seed=job.asked.seed),
         network=network,
+        stored=job.stored,
     )
 
 
@@ -303,20 +314,28 @@ def _looked_at(job: Job, report: Reporter) -> tuple[Data, Division]:
     """
     if line := resizing(job.checkpoint):
         report.note(line)
-    data = open_data(job.asked)
+    stored = job.stored
+    data = open_data(job.asked, None if stored is None else stored.paths)
+    if stored is not None:
+        made, count = stored.provenance, stored.file.count
+        report.note(f"vectors: {count:,} in {stored.file.path}, made with {made.model}, recipe {made.recipe.name}")
     _tell(data, job.asked, report)
     hold_out = job.tuning.method != "probe"
-    division = divide(data.samples, data.given, data.names, job.asked, hold_out=hold_out)
+    copies = None if stored is None else ()  # which are known once the vectors are read
+    division = divide(data.samples, data.given, data.names, job.asked, copies=copies, hold_out=hold_out)
     for line in division.lines():
         report.note(line)
     return data, division
 
 
-def _next_steps(run_folder: Path, data: Data, asked: Asked) -> Iterator[str]:
+def _next_steps(job: Job, data: Data) -> Iterator[str]:
+    run_folder, asked = job.output, job.asked
+    assert run_folder is not None
     yield f"model: {run_folder / folder.MODEL}; use it: `timesformer predict VIDEO model={run_folder}`"
     yield f"report: {run_folder / folder.REPORT}"
     if data.test is not None:
-        root, annotations = (f" {path}" if path else "" for path in (asked.root, asked.annotations))
+        videos = asked.root if job.stored is None else None  # from a file of vectors, nothing can be evaluated
+        root, annotations = (f" {path}" if path else "" for path in (videos, asked.annotations))
         where = f"{root}{' annotations=' + annotations.strip() if annotations else ''}"
         yield (
             f"the split {data.test} was not read; measure on it once: "
@@ -380,13 +399,19 @@ def plan(job: Job, report: Reporter = SILENT) -> dict[str, Any]:
     """What `finetune` would do: classes, groups, parts, problems, the seconds that reading would take, and what the
     training of the network would.
 
-    Nothing is written. A few videos are read to measure it; both are None if the model is not on this machine.
+    Nothing is written. A few videos are read to measure it; both are None if the model is not on this machine. From a
+    file of vectors, no video is read, and reading takes no seconds.
 
     Raises:
         TimesformerError: as `finetune`.
     """
     data, division = _looked_at(job, report)
     counts = Counter(label for sample in data.train.samples for label in sample.labels)
+    seconds: float | None = None
+    if job.stored is not None:
+        seconds = 0.0
+    elif job.checkpoint.weights is not None:
+        seconds = seconds_for(data.items, job.checkpoint, job.run, report)
     return {
         "classes": {name: counts[number] for number, name in enumerate(data.names)},
         "multi_label": data.multi_label,
@@ -396,7 +421,7 @@ def plan(job: Job, report: Reporter = SILENT) -> dict[str, Any]:
         "measured_by": division.how,
         "groups": {"rule": division.grouping.rule, "count": len(set(division.grouping.groups))},
         "problems": {kind: len(problems) for kind, problems in by_kind(data.problems).items()},
-        "seconds": None if job.checkpoint.weights is None else seconds_for(data.items, job.checkpoint, job.run, report),
+        "seconds": seconds,
         "network": None
         if job.tuning.method == "probe" or job.checkpoint.weights is None
         else _sized(job, data, division, report),

@@ -28,8 +28,9 @@ _COLUMN = re.compile(r"[\w -]+")
 class Asked:
     """Which data, and how it is divided.
 
-    `root` to `frames` are as for `open_dataset`. `split` is that for training. `val` is an annotation file, a folder or
-    a split; without it and without a split for validation in the data, `val_part` of the training videos are held out.
+    `root` to `frames` are as for `open_dataset`; `root` may be a file of vectors. `split` is that for training. `val`
+    is an annotation file, a folder or a split; without it and without a split for validation in the data, `val_part` of
+    the training videos are held out.
     `group_by` is auto, none, the name of a column, or a regular expression. `classes` are the names of the classes, in
     order. `shots` is the most videos of each class to train on. With `strict`, problems end the run.
     """
@@ -189,8 +190,10 @@ def targets_of(samples: Sequence[Sample], classes: int, *, multi_label: bool) ->
     return found
 
 
-def open_data(asked: Asked) -> Data:
+def open_data(asked: Asked, stored: Sequence[str] | None = None) -> Data:
     """The videos for training, and those for validation if they are given or the data has a split for them.
+
+    `stored` are the paths of the videos if `asked.root` is a file of vectors.
 
     Raises:
         UsageError: a split that is not there, or one that may not be read.
@@ -202,7 +205,8 @@ def open_data(asked: Asked) -> Data:
         "format": asked.format,
         "frames": asked.frames,
     }
-    splits = splits_of(**where)
+    splits = splits_of(**(where if stored is None else {**where, "root": None}))
+    where["stored"] = stored
     split = asked.split or (_TRAIN if _TRAIN in splits else None)
     named = asked.group_by not in ("auto", "none") and _COLUMN.fullmatch(asked.group_by)
     column = asked.group_by if named else None
@@ -233,10 +237,14 @@ def _validation(
             )
         return open_dataset(**where, split=name, **known), where
     path = Path(name)
+    if path.is_dir() and where["stored"] is not None:
+        raise UsageError(
+            f"`val={name}`: a folder has no vectors; name an annotation file for videos of {asked.root}, or a split"
+        )
     if path.is_dir():
         there: Mapping[str, Any] = {"root": path, "annotations": None, "frames": asked.frames}
     elif path.is_file():
-        there = {"root": asked.root, "annotations": path, "frames": asked.frames}
+        there = {"root": asked.root, "annotations": path, "frames": asked.frames, "stored": where["stored"]}
     else:
         has = f"the dataset has {', '.join(splits)}" if splits else "the dataset has no splits"
         raise UsageError(f"`val={name}`: neither a file or a folder nor a split; {has}")

@@ -1,7 +1,7 @@
 """Which videos train, and which measure: no group of videos from one source does both."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,13 +76,14 @@ def divide(
     asked: Asked,
     hashes: Sequence[NDArray[np.uint64]] = (),
     *,
+    copies: Iterable[tuple[int, int]] | None = None,
     hold_out: bool = False,
 ) -> Division:
     """Group N videos by source, and divide them.
 
     `given` bool (N,) are those that were given for validation, `names` those of the classes. `hashes` of the frames of
-    each video, if they are known, also group those that look alike. With `hold_out`, some are held out for validation
-    even if they are few.
+    each video, if they are known, also group those that look alike. `copies` are pairs of videos with the same content;
+    if they are None, the files are compared. With `hold_out`, some are held out for validation even if they are few.
 
     Raises:
         UsageError: an impossible way to group them.
@@ -93,7 +94,8 @@ def divide(
     about = [sample.about for sample in samples]
     grouping = groups.group(paths, labels, about, by=asked.group_by, classes=names)
     if asked.group_by != "none":
-        grouping = groups.join(grouping, paths, groups.same_content(paths), look_alikes(hashes))
+        same = groups.same_content(paths) if copies is None else copies
+        grouping = groups.join(grouping, paths, same, look_alikes(hashes))
     if given.any():
         how: How = "given"
         notes = _check_given(paths, given, grouping, asked)

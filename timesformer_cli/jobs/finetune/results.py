@@ -27,8 +27,9 @@ from timesformer_cli.results.settings import provenance_of
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.text import plural
 
-# Videos whose scores by the new model folder are compared with those that were measured.
-_COMPARED = 8
+# Videos whose scores by the new model folder are compared with those that were measured; fewer if none was read before,
+# since their scores would take longer than all the rest.
+_COMPARED, _COMPARED_STORED = 8, 2
 
 # The largest difference of logits, relative to the largest logit: rounding in float32, and with less precise weights.
 _TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2, "fp16": 5e-3}
@@ -68,16 +69,23 @@ def write(target: Path, training: Training, report: Reporter) -> dict[str, Any]:
 def check_model(checkpoint: Checkpoint, training: Training, report: Reporter) -> None:
     """Run the new model as `predict` does, and compare its mean logits of a few videos with those of the training.
 
+    With stored vectors, it compares those that can still be read, and says so if there are none.
+
     Raises:
         CheckpointError: they differ by more than rounding.
     """
     run, samples = training.run, training.videos.samples
-    chosen = training.known_logits(_COMPARED)
+    chosen = training.known_logits(_COMPARED if training.stored is None else _COMPARED_STORED)
+    if not chosen:
+        report.note(
+            "the new model was not compared with the vectors, since that needs vectors of whole videos that still exist"
+        )
+        return
     items = [samples[place].item(frames=training.data.frames) for place in chosen]
     scorer = run.open(checkpoint)
     with run.prepare(items, checkpoint.recipe) as prepared:
         scored = list(score(prepared, scorer, run.batch(scorer)))
-    tolerance = _TOLERANCE[run.precision_of(checkpoint)]
+    tolerance = max(_TOLERANCE[name] for name in (run.precision_of(checkpoint), training.precision))
     for expected, found in zip(chosen.values(), scored, strict=True):
         if isinstance(found, Failure):  # it could be read before
             report.note(f"{found.item.path}: could not be read again ({found.message}), so it was not compared")
@@ -85,8 +93,9 @@ def check_model(checkpoint: Checkpoint, training: Training, report: Reporter) ->
         difference = float(np.abs(found.logits.mean(axis=0) - expected).max() / np.abs(expected).max())
         if not difference <= tolerance:
             raise CheckpointError(
-                f"{checkpoint.name}: its logits of {found.item.path} differ by {difference:.1e} from those of the run; "
-                "is the file still the same? If so, please report it"
+                f"{checkpoint.name}: its logits of {found.item.path} differ by {difference:.1e} from those of "
+                f"{'the run' if training.stored is None else training.stored.file.path}; is the video still the same? "
+                f"{'If so' if training.stored is None else 'If not, make its vectors again; if so'}, please report it"
             )
 
 
@@ -107,7 +116,7 @@ def write_measurements(target: Path, checkpoint: Checkpoint, training: Training)
     provenance = provenance_of(
         checkpoint,
         EXCERPT,
-        precision=run.precision_of(checkpoint),
+        precision=training.precision,
         frame_rate=run.reading.frame_rate,
         data_set=settings | {"samples": count},
     )

@@ -15,6 +15,7 @@ from timesformer_cli.jobs.finetune.findings import Findings
 from timesformer_cli.jobs.finetune.flips import Decision
 from timesformer_cli.jobs.finetune.model_folder import network_of
 from timesformer_cli.jobs.finetune.probe import Probe
+from timesformer_cli.jobs.finetune.stored import Stored
 from timesformer_cli.jobs.finetune.train import Tuned
 from timesformer_cli.jobs.finetune.tuning import Tuning
 from timesformer_cli.network.model import TimesformerForVideoClassification
@@ -50,7 +51,8 @@ class Training:
     """A run up to its model: what it began with, and what was found.
 
     `base` is the model that it started from, and `provenance` what the features depend on. `balance`: whether every
-    class weighs the same. `network` is None if only a head was trained.
+    class weighs the same. `network` is None if only a head was trained, and `stored` unless the features are those of a
+    file of vectors.
     """
 
     base: Checkpoint
@@ -64,6 +66,12 @@ class Training:
     balance: bool
     findings: Findings
     network: NetworkTraining | None = None
+    stored: Stored | None = None
+
+    @property
+    def precision(self) -> str:
+        """That in which the network computed what the new model was measured by."""
+        return self.provenance.precision or "fp32"
 
     @property
     def tuned(self) -> Tuned | None:
@@ -90,9 +98,15 @@ class Training:
         return network_of(self.base, names, self.probe.head, multi_label=multi_label, tell=tell)
 
     def known_logits(self, most: int) -> dict[int, NDArray[np.float32]]:
-        """The mean logits (K,) of the new model for some videos, `most` at most, by their numbers."""
+        """The mean logits (K,) of the new model for some videos, `most` at most, by their numbers.
+
+        They are videos that can be read, as far as that is known.
+        """
         places = np.arange(len(self.videos.samples)) if self.tuned is None else self.measured
-        chosen = np.unique(np.linspace(0, len(places) - 1, most).astype(np.int64))
+        if self.stored is not None:
+            samples = self.videos.samples
+            places = np.array([place for place in places if self.stored.can_read(samples[place])], np.int64)
+        chosen = np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).astype(np.int64))
         if self.tuned is None:
             rows = [self.videos.features[place].rows for place in places[chosen].tolist()]
             logits = [self.probe.head.logits(each).mean(axis=0) for each in rows]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer_cli.errors import CheckpointError, InputError, UsageError
+from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.flow import Item
 from timesformer_cli.jobs.reporter import SILENT, Reporter
 from timesformer_cli.jobs.search import queries
@@ -22,7 +23,6 @@ from timesformer_cli.video.addresses import is_address, local_path
 
 if TYPE_CHECKING:
     from timesformer_cli.pipeline.run import RunOptions
-    from timesformer_cli.specs import Checkpoint
 
 # Queries in a pass over the file.
 _TOGETHER = 256
@@ -163,6 +163,8 @@ def _item(job: Job, name: str) -> tuple[Item, str]:
 
 
 def _computed(job: Job, file: VectorFile, names: list[tuple[Item, str]], report: Reporter) -> list[Query]:
+    from timesformer_cli.checkpoints.resolve import resolve
+    from timesformer_cli.jobs.made_by import model_of
     from timesformer_cli.pipeline.run import RunOptions
 
     if file.kind.feature not in queries.OUTPUTS:
@@ -171,33 +173,9 @@ def _computed(job: Job, file: VectorFile, names: list[tuple[Item, str]], report:
             "search with `like` for its own rows"
         )
     run = RunOptions() if job.run is None else job.run()
-    checkpoint = _model_of(job, file, report)
+    checkpoint = model_of(file, job.model, partial(resolve, offline=job.offline, tell=report.note))
     run.check(checkpoint)
     return queries.of_videos(file, names, checkpoint, run, report)
-
-
-def _model_of(job: Job, file: VectorFile, report: Reporter) -> "Checkpoint":
-    """The model that made the file, fed as it was then. Raises CheckpointError if it is a different one."""
-    from timesformer_cli.checkpoints.folder import weight_checksums
-    from timesformer_cli.checkpoints.resolve import resolve
-    from timesformer_cli.specs import Recipe
-
-    made = file.provenance
-    name = made.model if job.model is None else job.model
-    try:
-        checkpoint = resolve(name, offline=job.offline, tell=report.note)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error} ({file.path} was made with this model; `model` says where it is now)"
-        ) from error
-    if weight_checksums(checkpoint.weights) != dict(made.weights or {}):
-        raise CheckpointError(
-            f"{checkpoint.name}: its weights are not those that made {file.path} (with {made.model}), and vectors of "
-            "two models cannot be compared; give that model with `model`, or make the file again"
-        )
-    if not isinstance(made.recipe, Recipe):
-        raise InputError(f"{file.path}: does not state how its videos were sampled; make it with `timesformer embed`")
-    return replace(checkpoint, recipe=made.recipe)
 
 
 def _answers(job: Job, file: VectorFile, together: list[Query], chance: Chance) -> Iterator[Answer]:
