@@ -149,6 +149,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 48), (20 * number, 0, 0)).save(picture)
     (folder / "videos.txt").write_text("clips/a.mp4\n")
+    (folder / "labels.csv").write_text("path,label\nclips/a.mp4,first\nclips/sub/b.mp4,second\n")
     (folder / "sample_videos").symlink_to(ROOT / "sample_videos")
     write_class_folders(folder / "motions")
     gestures.write(folder / "gestures", gestures.TRAIN[:5], takes=1)
@@ -264,8 +265,19 @@ def write_vectors(pattern: str) -> None:
         assert finish([*args, "--workers", "0", "--quiet"]) == 0
 
 
+def without_vectors(args: tuple[str, ...]) -> None:
+    """The files that a command writes do not exist yet, though others read them."""
+    for before, arg in itertools.pairwise(args):
+        if before in ("-o", "--output", "--save-embeddings") and Path(arg).is_file():
+            Path(arg).unlink()
+            Path(f"{arg}.meta.json").unlink(missing_ok=True)
+            if arg.endswith(".npy"):
+                Path(arg).with_suffix(".jsonl").unlink()
+
+
 def write_merged(args: tuple[str, ...]) -> None:
     """The outputs of the shards that a merge names."""
+    without_vectors(args)
     if args[1].endswith(".jsonl"):
         write_shards(8)
     else:
@@ -273,7 +285,12 @@ def write_merged(args: tuple[str, ...]) -> None:
 
 
 # What is made for a command before it runs, by its name.
-BEFORE: dict[str, Callable[[tuple[str, ...]], None]] = {"merge": write_merged, "runs": write_runs}
+BEFORE: dict[str, Callable[[tuple[str, ...]], None]] = {
+    "embed": without_vectors,
+    "merge": write_merged,
+    "predict": without_vectors,
+    "runs": write_runs,
+}
 
 
 def test_the_commands_are_found() -> None:
