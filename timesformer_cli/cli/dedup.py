@@ -12,9 +12,10 @@ from timesformer_cli.cli import console
 from timesformer_cli.cli.options import OUTPUT, Talk, positive
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.inputs import Inputs, Limit
+from timesformer_cli.cli.options.output import format_of
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Workers
-from timesformer_cli.errors import SOME_FAILED, OutputError, UsageError
+from timesformer_cli.errors import SOME_FAILED, OutputError
 from timesformer_cli.text import plural
 
 if TYPE_CHECKING:
@@ -145,14 +146,7 @@ class Rows:
         """Raises UsageError for an unknown extension."""
         from timesformer_cli.jobs.dedup.rows import EXTENSIONS
 
-        if self.format != "auto":
-            return self.format
-        if self.path is None:
-            return "table" if sys.stdout.isatty() else "jsonl"
-        if self.path.suffix.lower() not in EXTENSIONS:
-            known = ", ".join(EXTENSIONS)
-            raise UsageError(f"{self.path}: no format has this extension; use one of {known}, or --format")
-        return EXTENSIONS[self.path.suffix.lower()]
+        return self.format if self.format != "auto" else format_of(self.path, EXTENSIONS)
 
 
 @bundled

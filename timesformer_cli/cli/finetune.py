@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from timesformer_cli.cli import console, scoreboard
-from timesformer_cli.cli.options import OUTPUT, RUN, Talk, positive
+from timesformer_cli.cli.options import OUTPUT, RUN, Talk, positive, share
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.data import DATA, Labelled
 from timesformer_cli.cli.options.model import Model
@@ -59,16 +59,6 @@ def _part(text: str) -> float:
         value = -1.0
     if not 0 < value < 1:
         raise typer.BadParameter(f"{text!r} is not a number between 0 and 1, such as 0.2")
-    return value
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1, such as 0.1")
     return value
 
 
@@ -308,7 +298,7 @@ class Optimisation:
         typer.Option(
             "--weight-decay",
             metavar="SHARE",
-            parser=_share,
+            parser=share,
             help="Weight decay of AdamW, for all but biases, norms and embeddings.",
             rich_help_panel=OPTIMISATION,
         ),
@@ -318,7 +308,7 @@ class Optimisation:
         typer.Option(
             "--layer-decay",
             metavar="SHARE",
-            parser=_share,
+            parser=share,
             help="Learning rate of each layer, as a share of that of the layer above; 1 with lora.",
             rich_help_panel=OPTIMISATION,
         ),
@@ -328,7 +318,7 @@ class Optimisation:
         typer.Option(
             "--drop-path",
             metavar="SHARE",
-            parser=_share,
+            parser=share,
             help="Share of the videos that skip the last layer in training; fewer skip the layers before it.",
             rich_help_panel=OPTIMISATION,
         ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_cli.cli import console
-from timesformer_cli.cli.options import OUTPUT
+from timesformer_cli.cli.options import OUTPUT, share
 from timesformer_cli.errors import UsageError
 from timesformer_cli.text import printable
 
@@ -28,16 +28,6 @@ def _top_k(text: str) -> tuple[int, ...]:
     return tuple(sorted({1, *map(int, numbers)}))
 
 
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1, such as 0.77")
-    return value
-
-
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print metrics as JSON on a terminal too, as in a pipe.", rich_help_panel=OUTPUT),
@@ -49,7 +39,7 @@ MinTop1 = Annotated[
     typer.Option(
         "--min-top1",
         metavar="SHARE",
-        parser=_share,
+        parser=share,
         help="Exit with code 1 if the top-1 accuracy, from 0 to 1, is lower.",
         rich_help_panel=OUTPUT,
     ),

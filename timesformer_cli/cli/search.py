@@ -10,9 +10,10 @@ import typer
 from timesformer_cli.cli import console
 from timesformer_cli.cli.options import MODEL, OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.output import format_of
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running
-from timesformer_cli.errors import OutputError, UsageError
+from timesformer_cli.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -142,14 +143,7 @@ class Shown:
         """Raises UsageError for an unknown extension."""
         from timesformer_cli.jobs.search.formats import EXTENSIONS
 
-        if self.format != "auto":
-            return self.format
-        if self.path is None:
-            return "table" if sys.stdout.isatty() else "jsonl"
-        if self.path.suffix.lower() not in EXTENSIONS:
-            known = ", ".join(EXTENSIONS)
-            raise UsageError(f"{self.path}: no format has this extension; use one of {known}, or --format")
-        return EXTENSIONS[self.path.suffix.lower()]
+        return self.format if self.format != "auto" else format_of(self.path, EXTENSIONS)
 
 
 @bundled

@@ -26,6 +26,17 @@ def positive(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1, such as 0.77")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Talk:
     """How much is printed on standard error; the flags work before and after the command."""

@@ -1,18 +1,22 @@
 """Where results go, and in which format."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from timesformer_cli.cli.options import OUTPUT
+from timesformer_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from timesformer_cli.jobs.output import Output
     from timesformer_cli.results.journal import Beside
     from timesformer_cli.results.writers import Format
+
+F = TypeVar("F", bound=str)
 
 FormatName = Literal[
     "auto",
@@ -44,6 +48,19 @@ ResumeRun = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+
+def format_of(path: Path | None, extensions: Mapping[str, F]) -> F | Literal["table", "jsonl"]:
+    """The format of an output that goes to `path`, None for standard output: a table on a terminal.
+
+    Raises UsageError for an unknown extension.
+    """
+    if path is None:
+        return "table" if sys.stdout.isatty() else "jsonl"
+    if path.suffix.lower() not in extensions:
+        known = ", ".join(extensions)
+        raise UsageError(f"{path}: no format has this extension; use one of {known}, or --format")
+    return extensions[path.suffix.lower()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
