@@ -190,7 +190,7 @@ class TestWrongCalls:
         [
             (["films.parquet"], 2, "nothing to search for: name a video, or with --like a path of the file"),
             (["none.npy", "films/a.mp4"], 1, "none.npy: no such file"),
-            (["films/a.mp4", "films/b.mp4"], 2, "films/a.mp4: vectors are saved as"),
+            (["films/a.mp4", "films/b.mp4"], 2, "films/a.mp4: is no file of vectors, whose names end in .par"),
             (["films.parquet", "none.mp4"], 1, "none.mp4: no such file; to search for a path that films.parquet has"),
             (["films.parquet", "tiny/config.json"], 1, "tiny/config.json: "),
             (["films.parquet", "films/a.mp4#5-2"], 2, "films/a.mp4#5-2: the part ends before it starts"),
@@ -200,6 +200,11 @@ class TestWrongCalls:
             (["films.parquet", "films/a.mp4", "-m", "other"], 1, "other: its weights are not those that made films"),
             (["films.parquet", "other.npz"], 1, "other.npz: was made with different weights"),
             (["films.parquet", "--like", "films/a.mp4", "--not", "films/a.mp4"], 1, "its vector is zero"),
+            (
+                ["films.parquet", "--like", "films/a.mp4", "--not", "no.mp4"],
+                1,
+                "no.mp4: no such file, and films.parquet",
+            ),
             (["films.parquet", "--like", "films/a.mp4", "-o", "films.txt"], 2, "no format has this extension"),
             (["films.parquet", "--like", "films/a.mp4", "-o", "none/a.csv"], 1, "the folder none does not exist"),
         ],

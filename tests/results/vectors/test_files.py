@@ -260,7 +260,10 @@ class TestRefused:
         list(file.entries())
 
     def test_another_extension(self) -> None:
-        with pytest.raises(UsageError, match=r"v\.txt: vectors are saved as \.parquet, \.npz, \.npy, \.jsonl, \.csv"):
+        with pytest.raises(
+            UsageError,
+            match=r"v\.txt: is no file of vectors, whose names end in \.parquet, \.npz, \.npy, \.jsonl, \.csv",
+        ):
             open_vectors(Path("v.txt"))
 
     def test_nothing_there(self, tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def _queries(job: Job, file: VectorFile, report: Reporter) -> Iterable[Query]:
     stored = [queries.of_rows(file, name) for name in job.like]
     without, videos = _subtracted(job, file)
     files = {name: open_vectors(Path(name)) for name in job.names if queries.is_vectors(name)}
-    asked = [_item(job, name) for name in job.names if name not in files]
+    hint = f"; to search for a path that {job.path} has, use `like`"
+    asked = [_item(job, name, hint) for name in job.names if name not in files]
     computed = _computed(job, file, [*asked, *videos], report) if asked or videos else []
     less = [*without, *computed[len(asked) :]]
     positive = _in_order(job, file, stored, computed, files)
@@ -150,15 +151,15 @@ def _subtracted(job: Job, file: VectorFile) -> tuple[list[Query], list[tuple[Ite
         if len(file.find(path)):
             rows.append(queries.of_rows(file, name))
         else:
-            videos.append(_item(job, name))
+            videos.append(_item(job, name, f", and {job.path} has no vector of a video with this path"))
     return rows, videos
 
 
-def _item(job: Job, name: str) -> tuple[Item, str]:
+def _item(job: Job, name: str, hint: str) -> tuple[Item, str]:
     local = local_path(name)
     path, (start, end) = queries.split(name, not is_address(local) and os.path.exists(local))
     if not is_address(local_path(path)) and not os.path.exists(local_path(path)):
-        raise InputError(f"{path}: no such file; to search for a path that {job.path} has, use `like`")
+        raise InputError(f"{path}: no such file{hint}")
     return Item(path, frames=job.frames, start=start, end=end), name
 
 

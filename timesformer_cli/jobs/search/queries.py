@@ -60,7 +60,8 @@ def unit(vector: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     """The vector (D,) with the length 1. Raises InputError if it has no length."""
     length = float(np.linalg.norm(vector.astype(np.float64)))
     if not np.isfinite(length) or length == 0:
-        raise InputError(f"{name}: its vector is {'zero' if length == 0 else 'not finite'}, which is near to nothing")
+        fault = "zero, so it has no direction" if length == 0 else "not finite"
+        raise InputError(f"{name}: its vector is {fault}; nothing can be compared with it")
     return (vector / length).astype(np.float32)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli import strict_json
-from timesformer_cli.errors import InputError
+from timesformer_cli.errors import InputError, UsageError
 from timesformer_cli.files import is_locked, told
 from timesformer_cli.results.formats.parquet import check_pyarrow
 from timesformer_cli.results.journal import journal_of, meta_of
@@ -27,6 +27,7 @@ from timesformer_cli.results.settings import Provenance, VectorKind
 from timesformer_cli.results.vectors.rows import (
     METADATA,
     ROWS_IN_A_GROUP,
+    VECTOR_FORMATS,
     VectorFormat,
     VectorRow,
     companion_of,
@@ -132,7 +133,11 @@ def open_vectors(path: Path) -> VectorFile:
             pyarrow is missing for Parquet.
         UsageError: no format has its extension.
     """
-    format = vector_format(path)
+    try:
+        format = vector_format(path)
+    except UsageError:
+        known = ", ".join(f".{name}" for name in VECTOR_FORMATS)
+        raise UsageError(f"{path}: is no file of vectors, whose names end in {known}") from None
     _check_there(path)
     if format == "parquet":
         check_pyarrow()
