@@ -21,14 +21,16 @@ COUNT = len(CLASSES) * EACH
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, videos, and their vectors of one view."""
+    """A model, videos, and their vectors of one view; also of a copy and of a broken video."""
     folder = write_material(tmp_path_factory.mktemp("vectors"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         Path("clips/dark/broken.mp4").write_bytes(b"no video")
+        shutil.copy("clips/bright/bright_00.mp4", "clips/bright/copy.mp4")
         command = ["embed", "clips", "-m", "tiny", "--crops", "1", "--clips", "1", "--workers", "0"]
         assert exit_code(*command, "-o", "v.parquet") == 3
-        Path("clips/dark/broken.mp4").unlink()
+        for name in ("dark/broken.mp4", "bright/copy.mp4"):
+            Path("clips", name).unlink()
     return folder
 
 
@@ -68,7 +70,7 @@ def table(path: Path | str) -> list[dict[str, str]]:
 def test_the_model_is_that_of_a_run_on_the_videos(finetune: Run) -> None:
     code, out, err = finetune("v.parquet", "-a", "labels.csv", "-o", "run")
     assert code == 0, err
-    assert f"vectors: {COUNT} in v.parquet, made with tiny" in err
+    assert f"vectors: {COUNT + 1} in v.parquet, made with tiny" in err
     assert "not compared" not in err
     assert finetune(
         "clips", "-a", "labels.csv", "-m", "tiny", "--crops", "1", "--clips", "1", "-o", "from-videos"
@@ -87,14 +89,19 @@ def test_the_videos_need_not_exist(finetune: Run) -> None:
     """The rows find their vectors by the names of files, as they find files in a folder; what failed is counted."""
     shutil.rmtree("clips")
     write_rows(*(Path(name).name for name in names()[:-1]), "dark_77.mp4")
-    Path("labels.csv").write_text(Path("labels.csv").read_text() + "broken.mp4,dark\n")
+    Path("labels.csv").write_text(Path("labels.csv").read_text() + "broken.mp4,dark\ncopy.mp4,bright\n")
     code, out, err = finetune("v.parquet", "-a", "labels.csv", "-o", "run")
     assert code == 3
     assert "the new model was not compared with the vectors" in err
     assert f"1 missing, the first: labels.csv: line {COUNT + 1}: 'dark_77.mp4' is not in v.parquet" in err
     assert f"1 unlisted, the first: {names()[-1]}: no row has this video" in err
     assert json.loads(out)["unreadable"] == 1
-    assert [row["path"] for row in table("run/data.csv")] == [*names()[:-1], "clips/dark/broken.mp4"]
+    groups = {row["path"]: row["group"] for row in table("run/data.csv")}
+    assert list(groups) == [*names()[:-1], "clips/dark/broken.mp4", "clips/bright/copy.mp4"]
+    assert "share one, since some of them have the same content: bright_00.mp4 and copy.mp4" in err
+    assert (
+        groups["clips/bright/copy.mp4"] == groups["clips/bright/bright_00.mp4"] != groups["clips/bright/bright_01.mp4"]
+    )
     assert {row["place"]: row["kind"] for row in table("run/problems.csv")}["clips/dark/broken.mp4"] == "decode"
     # The folder is that of these vectors.
     shutil.copy("v.parquet", "again.parquet")
