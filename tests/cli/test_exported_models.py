@@ -213,7 +213,7 @@ def test_another_number_of_classes(run: Run, tmp_path: Path) -> None:
 
 def test_embed(run: Run, tmp_path: Path) -> None:
     """The vectors of an export are those of the network, and a labelling model gives none."""
-    args = ("-m", torch_folder(), "-f", "pt2", "--output", "embedding", "-o", tmp_path / "tokens")
+    args = (torch_folder(), "-f", "pt2", "--output", "embedding", "-o", tmp_path / "tokens")
     assert run("export", *args).code == 0
     options = ("embed", VIDEOS, *PREDICT)
     for name, model in (("torch", torch_folder()), ("pt2", tmp_path / "tokens")):

@@ -182,6 +182,7 @@ class TestFormats:
         page.wait("document.querySelectorAll('.unplayed').length === 3")
         assert "This browser cannot play it, or the file has moved." in page.texts(".unplayed")
         assert "A browser cannot open this address." in page.texts(".unplayed")
+        assert any("gone.mp4" in entry["message"] for entry in browser.get_log("browser"))  # emptied for other tests
 
 
 class TestWrongCalls:
