@@ -8,7 +8,6 @@ import torch
 from testing.networks import build, tiny
 from timesformer_cli.jobs.finetune.optimisers import (
     depth_of,
-    epochs_for,
     factor,
     learning_rate,
     optimiser_of,
@@ -24,14 +23,6 @@ RATES = {0: 0.75**4, 1: 0.75**3, 2: 0.75**2, 3: 0.75, 4: 1.0}  # three blocks
 )
 def test_rate_follows_the_batch(batch: int, parameters: int, rate: float) -> None:
     assert learning_rate(batch, parameters) == pytest.approx(rate)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "steps", "epochs"),
-    [(None, 100, 15), (None, 14, 15), (None, 13, 16), (None, 3, 67), (None, 200, 15), (2, 3, 2), (40, 3, 40)],
-)
-def test_epochs(wanted: int | None, steps: int, epochs: int) -> None:
-    assert epochs_for(wanted, steps) == epochs
 
 
 def test_rate_grows_and_falls() -> None:

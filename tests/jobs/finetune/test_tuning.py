@@ -1,11 +1,13 @@
 """The settings of the training of the network."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from timesformer_cli.errors import UsageError
-from timesformer_cli.jobs.finetune.progress import Budget, Progress, Size
+from timesformer_cli.jobs.finetune.progress import Budget, Progress, Size, epochs_for
 from timesformer_cli.jobs.finetune.tuning import Tuning
 
 
@@ -79,3 +81,17 @@ def test_what_training_takes_in_a_line() -> None:
         "training: 5 parameters, 2 epochs of 3 steps, about 1:01 without validation, 2.4 GB; 1 video at a time, with "
         "gradient checkpointing"
     )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "steps", "epochs"),
+    [(None, 100, 15), (None, 14, 15), (None, 13, 16), (None, 3, 67), (None, 200, 15), (2, 3, 2), (40, 3, 40)],
+)
+def test_epochs(wanted: int | None, steps: int, epochs: int) -> None:
+    assert epochs_for(wanted, steps) == epochs
+
+
+def test_the_job_is_there_before_torch() -> None:
+    """Importing torch takes seconds, and what is wrong with the data is to be told at once."""
+    code = "import sys, timesformer_cli.jobs.finetune; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"False"

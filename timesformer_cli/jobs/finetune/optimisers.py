@@ -1,4 +1,4 @@
-"""What is optimised, and at which rate: groups of parameters, the learning rate of each step, the number of epochs."""
+"""What is optimised, and at which rate: groups of parameters, and the learning rate of each step."""
 
 import math
 import re
@@ -8,16 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-# The rate for batches of 256, which others scale: VideoMAE's rule for fine-tuning. It is for networks of 20 million
-# parameters and more; those below so many learn best with so much more of it (`benchmarks.finetune_network`).
+# The rate for batches of 256, which others scale: VideoMAE's rule for fine-tuning networks of the base size. Small
+# ones, of less than so many parameters, learn best with so many times that (`benchmarks.finetune_network`).
 _RATE, _BATCH = 5e-4, 256
 _SMALL, _MORE = 10_000_000, 16
 
 # The rate grows in one of so many parts of the steps, and falls to this share of its peak.
 _WARM_UP, _END = 10, 0.01
-
-# Without a wanted number of epochs, there are so many, and more if these are fewer updates.
-EPOCHS, _UPDATES = 15, 200
 
 _BLOCK = re.compile(r"encoder\.layer\.(\d+)\.")
 _EMBEDDINGS = ("cls_token", "position_embeddings", "time_embeddings")
@@ -26,11 +23,6 @@ _EMBEDDINGS = ("cls_token", "position_embeddings", "time_embeddings")
 def learning_rate(batch: int, parameters: int) -> float:
     """The peak rate for batches of `batch` videos, and a network of so many parameters."""
     return _RATE * batch / _BATCH * (_MORE if parameters < _SMALL else 1)
-
-
-def epochs_for(wanted: int | None, steps: int) -> int:
-    """The number of epochs of `steps` updates each: `wanted`, or 15, or as many as 200 updates take."""
-    return max(EPOCHS, math.ceil(_UPDATES / steps)) if wanted is None else wanted
 
 
 def factor(step: int, steps: int) -> float:

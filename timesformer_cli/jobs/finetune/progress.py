@@ -3,6 +3,7 @@
 Steps, which are updates of the weights, count from the start of the run; a checkpoint is `step` if so many are done.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
@@ -12,6 +13,14 @@ from timesformer_cli.text import duration, plural
 
 # Why a run ended.
 Reason = Literal["epochs", "patience", "max_time"]
+
+# Without a wanted number of epochs, there are so many, and more if these are fewer updates.
+EPOCHS, _UPDATES = 15, 200
+
+
+def epochs_for(wanted: int | None, steps: int) -> int:
+    """The number of epochs of `steps` updates each: `wanted`, or 15, or as many as 200 updates take."""
+    return max(EPOCHS, math.ceil(_UPDATES / steps)) if wanted is None else wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

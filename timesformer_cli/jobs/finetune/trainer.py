@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,9 @@ from timesformer_cli.jobs.benchmark.rounds import peak
 from timesformer_cli.jobs.finetune.optimisers import factor, set_rate
 from timesformer_cli.jobs.finetune.parallel import ALONE, World
 from timesformer_cli.jobs.finetune.randomness import drop_path_draws
+from timesformer_cli.jobs.finetune.tuning import Checkpointing
 from timesformer_cli.network.model import Layer, SelfAttention, TimesformerForVideoClassification
 from timesformer_cli.runtimes.pytorch import is_out_of_memory
-
-Checkpointing = Literal["auto", "on", "off"]
 
 # The norm that a larger gradient is scaled down to.
 _CLIP = 1.0

@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from timesformer_cli.errors import UsageError
 from timesformer_cli.jobs.finetune.augment import Augment, Augmentation, Flip
-from timesformer_cli.jobs.finetune.optimisers import EPOCHS, epochs_for
-from timesformer_cli.jobs.finetune.progress import Budget
+from timesformer_cli.jobs.finetune.progress import EPOCHS, Budget, epochs_for
 
 # probe: only a new head. The others go on from there: with the last layers, with a low-rank change of the attentions,
 # or with the whole network.
