@@ -10,6 +10,7 @@ import typer
 from timesformer_cli.cli import console
 from timesformer_cli.cli.options import MODEL, OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.model import Offline
 from timesformer_cli.cli.options.output import format_of
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running
@@ -83,14 +84,7 @@ class MadeBy:
             rich_help_panel=MODEL,
         ),
     ] = None
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            help="Never use the network for the model, which must be in the cache. HF_HUB_OFFLINE=1 does the same.",
-            rich_help_panel=MODEL,
-        ),
-    ] = False
+    offline: Offline = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from timesformer_cli.jobs.finetune.batches import ALL, Schedule, Share, read_bat
 from timesformer_cli.jobs.finetune.cached import score_tokens, token_batches
 from timesformer_cli.jobs.finetune.frozen import TokenTrainee, freeze
 from timesformer_cli.jobs.finetune.optimisers import optimiser_of
-from timesformer_cli.jobs.finetune.tokens import Tokens, keep_tokens, open_tokens
+from timesformer_cli.jobs.finetune.tokens import Tokens, keep_tokens
 from timesformer_cli.jobs.finetune.trainer import Batch, Trainee, Trainer
 from timesformer_cli.jobs.reporter import SILENT
 from timesformer_cli.pipeline.aggregate import combine
@@ -165,7 +165,7 @@ def test_nothing_is_made_twice(tmp_path: Path, checkpoint: Checkpoint, items: li
     kept(items, checkpoint, tmp_path / "tokens", report)
     assert read == [item.path for item in items]
     np.testing.assert_array_equal(everything(after, items[:2]), before)
-    other = open_tokens(items, network(checkpoint), tmp_path / "tokens")
+    other = kept(items, checkpoint, tmp_path / "tokens")
     np.testing.assert_array_equal(everything(other, items), everything(after, items))
     assert len(report.notes) == 2
     assert report.notes[1].startswith("kept what enters the trained layers, of 2 videos in ")
@@ -271,7 +271,7 @@ def test_failures_are_told_and_tried_again(
         assert tokens.views_of(items[1]) == 0
         assert report.notes[0].startswith(f"failed: {items[1].path}: ")
     assert read == [item.path for item in [*items[1:], items[1]]]
-    assert open_tokens(items, network(checkpoint), tmp_path / "tokens").views_of(items[1]) == 0
+    assert kept(items, checkpoint, tmp_path / "tokens").views_of(items[1]) == 0
 
 
 def test_too_little_room(

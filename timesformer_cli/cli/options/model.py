@@ -82,19 +82,22 @@ class Files:
     ] = None
 
 
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        help="Never use the network for the model, which must be in the cache. HF_HUB_OFFLINE=1 does the same.",
+        rich_help_panel=MODEL,
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where a model comes from, if its name is not enough."""
 
     revision: Revision = None
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            help="Never use the network for the model, which must be in the cache. HF_HUB_OFFLINE=1 does the same.",
-            rich_help_panel=MODEL,
-        ),
-    ] = False
+    offline: Offline = False
     files: Files
 
     def resolve(self, name: str, views: Feeding) -> "Checkpoint":

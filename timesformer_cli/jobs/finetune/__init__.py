@@ -1,10 +1,9 @@
 """Train a model on labelled videos, starting from a checkpoint; write the folder of the run.
 
 First, every video goes through the network of the checkpoint (`features`), unless a file has its vectors (`stored`).
-Then the videos are grouped by source and
-divided (`groups`, `split`), and a new head is fitted to the features (`probe`). Unless that is all, the network behind
-it is trained (`train`), and the better one kept. What is left is an ordinary model, and the measurements of it
-(`results`).
+Then the videos are grouped by source and divided (`groups`, `split`), and a new head is fitted to the features
+(`probe`). Unless that is all, the network behind it is trained (`train`), and the better one kept. What is left is an
+ordinary model, and the measurements of it (`results`).
 """
 
 from collections import Counter

@@ -32,7 +32,7 @@ from timesformer_cli.results.logits import pack, unpack
 from timesformer_cli.results.record import Record, head_of, identity, json_line
 from timesformer_cli.results.settings import Provenance, differences
 from timesformer_cli.runtimes.ports import Scorer
-from timesformer_cli.shapes import Maybe, anything, each, number, or_none, string, whole
+from timesformer_cli.shapes import Maybe, Shape, anything, each, number, or_none, string, whole
 from timesformer_cli.shapes import record as shape
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.text import duration
@@ -48,15 +48,14 @@ _SETTINGS = "settings.json"
 # The size of a file in bytes, and its time of change in nanoseconds; None for addresses.
 Stamp = list[int] | None
 
-_RECORD = shape(
-    anything,
-    path=string,
-    start=Maybe(number),
-    end=Maybe(number),
-    stamp=or_none(each(whole)),
-    features=string,
-    hashes=string,
-)
+
+def video_record(**more: Shape) -> Shape:
+    """The shape of the record of a video in a cache, with these fields more."""
+    stamp = or_none(each(whole))
+    return shape(anything, path=string, start=Maybe(number), end=Maybe(number), stamp=stamp, **more)
+
+
+_RECORD = video_record(features=string, hashes=string)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -67,8 +67,10 @@ class Stage:
         each = run.batch_size or -(-tuning.batch_size // world.size)
         self.trainer.micro_batch = each if run.batch_size else 1 << (each.bit_length() - 1)
         self._share = reading.Share(world.rank, world.size)
-        members = memberships(start.targets, len(start.names))
-        self._weights = balanced(members, multi_label=False)[:, 0].astype(np.float32) if start.balance else None
+        self._weights = None
+        if start.balance:
+            members = memberships(start.targets, len(start.names))
+            self._weights = balanced(members, multi_label=False)[:, 0].astype(np.float32)
 
     def run(self, found: Progress | None, keeper: Keeper) -> tuple[Reason, Progress]:
         """Train to the end, from `found` on if it is not None."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from timesformer_cli.files import encoded, sync, told, without_links
 from timesformer_cli.flow import Failure, Item, Scored
-from timesformer_cli.jobs.finetune.features import Stamp, has_settings, stamp_of
+from timesformer_cli.jobs.finetune.features import Stamp, has_settings, stamp_of, video_record
 from timesformer_cli.jobs.finetune.folder import write_json
 from timesformer_cli.jobs.finetune.frozen import tokens_shape
 from timesformer_cli.jobs.reporter import Reporter, in_words, rate
@@ -36,8 +36,7 @@ from timesformer_cli.results.settings import Provenance
 from timesformer_cli.runtimes import pytorch
 from timesformer_cli.runtimes.devices import find_device
 from timesformer_cli.runtimes.ports import Scorer
-from timesformer_cli.shapes import Maybe, anything, count, each, number, or_none, string, whole
-from timesformer_cli.shapes import record as shape
+from timesformer_cli.shapes import count
 from timesformer_cli.specs import Checkpoint
 from timesformer_cli.text import duration
 
@@ -51,15 +50,7 @@ _SYNC = 3.0
 # What the disk must have room for besides: checkpoints of the training and the new model, as a multiple of the network.
 _BESIDE = 4
 
-_RECORD = shape(
-    anything,
-    path=string,
-    start=Maybe(number),
-    end=Maybe(number),
-    stamp=or_none(each(whole)),
-    first=count,
-    views=count,
-)
+_RECORD = video_record(first=count, views=count)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -131,18 +122,6 @@ def keep_tokens(
         if failures is None:
             return None
         return cache.tokens(items, failures)
-
-
-def open_tokens(items: Sequence[Item], model: TimesformerForVideoClassification, folder: Path) -> Tokens:
-    """The tokens of `items` that `keep_tokens` left in `folder`, for the other processes of a run.
-
-    Raises:
-        OutputError: they cannot be read.
-    """
-    size = tokens_shape(model.config)
-    kept, _ = _read_index(folder, size)
-    places = {item.key: kept[item.key][1] for item in items if _is_kept(item, kept)}
-    return Tokens(path=folder / _TOKENS, shape=size, places=places)
 
 
 def _scorer(open_model: Callable[[], TimesformerForVideoClassification], layer: int, device: str) -> Scorer:
