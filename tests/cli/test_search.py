@@ -5,6 +5,8 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from testing.command import Run, only_line
 from testing.films import film, write_film
 from testing.pages import Elements, Page, Show
 from testing.vectors import embedded, numbers
+from timesformer_cli.cli import console
+from timesformer_cli.jobs.reporter import Meter
+from timesformer_cli.pipeline.score import score
 from timesformer_cli.specs import Timeline
 
 NAMES = ("a.mp4", "b.mp4", "c#1-2.mp4", "d.mp4")
@@ -238,6 +243,34 @@ class TestWrongCalls:
         assert (code, target.read_text()) == (1, "mine")
         assert "already exists; choose another name, or --overwrite" in only_line(err)
         assert run("search", "films.parquet", "--like", "films/a.mp4", "-o", target, "--overwrite").code == 0
+
+
+class TestLongRuns:
+    def test_progress_counts_videos_not_segments(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        meters = []
+
+        def progress(total: int | None) -> Any:
+            meters.append(Meter(total))
+            return nullcontext(meters[-1])
+
+        monkeypatch.setattr(console, "progress", progress)
+        names = ("films/a.mp4", "films/b.mp4#1-6", "films/d.mp4")
+        assert len(answers(run, "parts.npy", *names, "--workers", "0")) == 3
+        assert [(meter.total, meter.done) for meter in meters] == [(3, 2)]  # when the last one is done, so is the bar
+
+    def test_ctrl_c_leaves_no_output(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from timesformer_cli.pipeline import engine
+
+        def stopped(*args: Any) -> Iterator[Any]:
+            yield next(score(*args))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(engine, "score", stopped)
+        target = tmp_path / "found.html"
+        code, out, err = run("search", "films.parquet", "films/a.mp4", "films/b.mp4", "-o", target, "--workers", "0")
+        assert (code, out) == (130, "")
+        assert "stopped by Ctrl-C" in only_line(err)
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_stored_row_needs_no_torch(archive: Path) -> None:

@@ -1,5 +1,6 @@
 """`timesformer search`: the videos or segments that are most like an example."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,8 @@ def search(
 ) -> None:
     talk.choose()
     format = shown.chosen()
+    # Read when NumPy is imported. Its threads wait for memory by spinning: twice the processor time, no sooner done.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from timesformer_cli.files import check_target, encoded, replacing
     from timesformer_cli.jobs.search import Job

@@ -175,18 +175,22 @@ def of_videos(
             pieces += cut
             owners |= {piece.key: item.key for piece in cut}
     found: dict[str, list[NDArray[np.float32]]] = {}
-    for items, segments in ((whole, timeline), (pieces, None)):
-        if not items:
-            continue
-        with score_all(
-            items, checkpoint, run, timeline=segments, output=output, tell=report.note, opened=opened
-        ) as scored:
-            for each in scored:
-                if isinstance(each, Failure):
-                    raise InputError(f"{each.item.path}: {in_words(each, report).message}")
-                vector = each.logits.mean(0, dtype=np.float64, keepdims=True)[0].astype(np.float32)
-                vector = unit(vector, each.item.path) if file.kind.normalized else vector
-                found.setdefault(owners.get(each.item.key, each.item.key), []).append(vector)
+    with report.progress(len(names)) as meter:
+        for items, segments in ((whole, timeline), (pieces, None)):
+            if not items:
+                continue
+            with score_all(
+                items, checkpoint, run, timeline=segments, output=output, tell=report.note, opened=opened
+            ) as scored:
+                for each in scored:
+                    if isinstance(each, Failure):
+                        raise InputError(f"{each.item.path}: {in_words(each, report).message}")
+                    vector = each.logits.mean(0, dtype=np.float64, keepdims=True)[0].astype(np.float32)
+                    vector = unit(vector, each.item.path) if file.kind.normalized else vector
+                    owner = owners.get(each.item.key, each.item.key)
+                    if found and owner not in found:  # the segments of the video before are complete
+                        meter.count(failed=False)
+                    found.setdefault(owner, []).append(vector)
     return [Query(name, mean(found[item.key], name), ((item.path, item.part),)) for item, name in names]
 
 

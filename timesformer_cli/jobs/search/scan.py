@@ -83,7 +83,7 @@ def nearest(
             first, block = start + offset, whole[offset : offset + _BLOCK]
             with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are told below
                 lengths = np.ones(len(block), np.float32) if file.kind.normalized else _lengths(block)
-                cosines = (block @ columns) / lengths[:, None]
+                cosines = _products(block, columns) / lengths[:, None]
             if not np.isfinite(cosines).all():
                 (row,) = file.rows([first + int(np.flatnonzero(~np.isfinite(cosines).all(1))[0])])
                 raise InputError(f"{file.path}: the vector of {row.path} has numbers that are not finite")
@@ -94,6 +94,15 @@ def nearest(
         chance.finish()
     order = np.argsort(-best.cosines, axis=1, kind="stable")
     return Nearest(np.take_along_axis(best.rows, order, 1), np.take_along_axis(best.cosines, order, 1))
+
+
+def _products(block: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The products (b, n) of vectors (b, D) and queries (D, n)."""
+    if columns.shape[1] > 1:
+        return block @ columns
+    # A matrix times one column takes ten times as long in OpenBLAS as a dot product for each row.
+    products: NDArray[np.float32] = np.matmul(block[:, None, :], columns)[:, 0]
+    return products
 
 
 def _lengths(block: NDArray[np.float32]) -> NDArray[np.float32]:

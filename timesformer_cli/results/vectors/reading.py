@@ -260,6 +260,7 @@ class _Lines:
 
     def __init__(self, path: Path, count: int) -> None:
         self._path, self._count = path, count
+        self._found: dict[str, NDArray[np.int64]] = {}
 
     @cached_property
     def _text(self) -> mmap.mmap | bytes:
@@ -283,13 +284,22 @@ class _Lines:
         return [_row_of(strict_json.loads(self._text[ends[row - 1] + 1 if row else 0 : ends[row]])) for row in rows]
 
     def find(self, path: str) -> NDArray[np.int64]:
+        if path not in self._found:
+            self._found[path] = self._rows_of(path)
+        return self._found[path]
+
+    def _rows_of(self, path: str) -> NDArray[np.int64]:
+        """The rows of a video, which follow each other: a run reads no video twice."""
         start = f'{{"path": {json.dumps(path, ensure_ascii=False)}, '.encode("utf-8", "backslashreplace")
-        found, place = [], self._text.find(start)
-        while place >= 0:
-            found.append(place)
-            place = self._text.find(start, place + 1)
+        place = self._text.find(start)
+        if place < 0:
+            return np.empty(0, np.int64)
         # Behind the newline before it, or at the very beginning.
-        return np.searchsorted(self._ends, np.array(found, np.int64))
+        first = end = int(np.searchsorted(self._ends, place))
+        while end < len(self._ends) and self._text[place : place + len(start)] == start:
+            place = int(self._ends[end]) + 1
+            end += 1
+        return np.arange(first, end)
 
 
 class _Columns:
