@@ -50,7 +50,7 @@ Workers = Annotated[
         metavar="N|auto",
         parser=_workers,
         help=(
-            "Number of processes that read videos ahead of the network; auto: one per core. 0 reads them in the main "
+            "Number of processes that read videos; auto: one per core. 0 reads them in the main "
             "process, which a broken video can crash."
         ),
         rich_help_panel=RUN,
