@@ -178,7 +178,7 @@ def last_attention(network: TimesformerForVideoClassification, pixels: Tensor) -
     weights = cast("Tensor", spatial).mean(1)[:, 0]  # (B*T, 1 + N), or (B, 1 + N*T) of joint attention
     if network.config.attention_type == "joint_space_time":
         return _on_grid(weights, traced)
-    return weights[:, 1:].unflatten(0, (-1, traced.frames)).unflatten(2, traced.grid)
+    return weights[:, 1:].unflatten(0, (-1, traced.frames)).unflatten(2, traced.grid)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -220,8 +220,8 @@ def _on_grid(values: Tensor, traced: Trace) -> Tensor:
     """Values of tokens, (B, 1 + N*T) or (B*T, 1 + N), as (B, T, R, C), without that of the class token."""
     patches = values[:, 1:]
     if patches.shape[1] == traced.grid[0] * traced.grid[1] and len(values) == len(traced.logits) * traced.frames:
-        return patches.unflatten(1, traced.grid).unflatten(0, (-1, traced.frames))
-    return patches.unflatten(1, (-1, traced.frames)).transpose(1, 2).unflatten(2, traced.grid)
+        return patches.unflatten(1, traced.grid).unflatten(0, (-1, traced.frames))  # type: ignore[no-any-return]
+    return patches.unflatten(1, (-1, traced.frames)).transpose(1, 2).unflatten(2, traced.grid)  # type: ignore[no-any-return]
 
 
 def _at_the_head(network: TimesformerForVideoClassification, traced: Trace, direction: Tensor, rules: Rules) -> Tensor:

@@ -78,6 +78,11 @@ def runtime_of(checkpoint: Checkpoint) -> Runtime:
     return pytorch
 
 
+def has_network(checkpoint: Checkpoint) -> bool:
+    """Whether its weights are those of a network that PyTorch can take gradients of."""
+    return not checkpoint.is_exported
+
+
 def require_network(checkpoint: Checkpoint, error: type[TimesformerError] = UsageError) -> None:
     """Raise `error` for a model that exists only in an exported form."""
     if checkpoint.is_exported:

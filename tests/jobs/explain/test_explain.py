@@ -1,0 +1,175 @@
+"""Explanations of whole videos by tiny networks, and by the bundled model of motion."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from testing.clips import write_model, write_video
+from timesformer_cli.bundled import CLIP
+from timesformer_cli.checkpoints.resolve import resolve
+from timesformer_cli.errors import UsageError
+from timesformer_cli.flow import Failure, Item
+from timesformer_cli.jobs.explain import Explained, Job, explain
+from timesformer_cli.jobs.explain.records import NO_BETTER, UNCHECKED, WITHOUT_LABEL, Method, Options
+from timesformer_cli.jobs.explain.words import block
+from timesformer_cli.pipeline.run import RunOptions
+from timesformer_cli.specs import Checkpoint
+
+HERE = RunOptions(workers=0, device="cpu", precision="fp32")
+ATTENTION_TYPES = ["divided_space_time", "joint_space_time", "space_only"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Checkpoint]:
+    folder = tmp_path_factory.mktemp("models")
+
+    def made(attention_type: str) -> Checkpoint:
+        path = folder / attention_type
+        return resolve(str(path if path.exists() else write_model(path, attention_type=attention_type)))
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Item:
+    return Item(str(write_video(tmp_path_factory.mktemp("videos") / "a.mp4", frames=60)))
+
+
+def explained(checkpoint: Checkpoint, item: Item, **options: Any) -> Explained | Failure:
+    contrast = options.pop("contrast", False)
+    job = Job(checkpoint=checkpoint, items=[item], options=Options(**options), run=HERE, contrast=contrast)
+    with explain(job) as results:
+        (found,) = results
+    return found
+
+
+@pytest.mark.parametrize("attention_type", ATTENTION_TYPES)
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_method_maps_every_kind_of_attention(
+    tiny: Callable[[str], Checkpoint], video: Item, attention_type: str, method: Any
+) -> None:
+    found = explained(tiny(attention_type), video, method=method, checks="none")
+    assert isinstance(found, Explained)
+    (explanation,) = found.explanations
+    assert explanation.map is not None
+    assert explanation.map.values.shape == (4, 4, 4)
+    assert np.isfinite(explanation.map.values).all()
+    record = explanation.to_dict()["map"]
+    assert record["depends_on_label"] == (method not in WITHOUT_LABEL)
+    assert record["verdict"] == UNCHECKED
+    if method == "ig":
+        assert record["adds_up"]["sum"] == pytest.approx(record["adds_up"]["of"], rel=0.02, abs=2e-4)
+
+
+def test_the_difference_of_two_labels_is_the_difference_of_their_maps(
+    tiny: Callable[[str], Checkpoint], video: Item
+) -> None:
+    checkpoint = tiny("divided_space_time")
+    clip = {"clip": 0, "checks": "none"}
+    first, second, both = (
+        explained(checkpoint, video, **clip, **options)
+        for options in ({"labels": (1,)}, {"labels": (3,)}, {"labels": (1,), "versus": 3})
+    )
+    one, other, difference = (each.explanations[0].map.values for each in (first, second, both))  # type: ignore[union-attr]
+    assert difference == pytest.approx(one - other, abs=1e-5)
+    assert both.explanations[0].to_dict()["versus"] == checkpoint.labels[3]  # type: ignore[union-attr]
+
+
+def test_the_view_is_that_with_the_highest_logit(tiny: Callable[[str], Checkpoint], video: Item) -> None:
+    checkpoint = tiny("divided_space_time")
+    from timesformer_cli import api
+
+    scored = api.open_model(checkpoint, run=HERE).scored(video, "logits")
+    for label in range(5):
+        found = explained(checkpoint, video, labels=(label,), checks="none", method="attention")
+        assert found.explanations[0].number == int(scored.logits[:, label].argmax())  # type: ignore[union-attr]
+    last = explained(checkpoint, video, clip=0, checks="none", method="attention")
+    assert last.explanations[0].view.clip == 0  # type: ignore[union-attr]
+
+
+def test_several_labels_give_several_explanations(tiny: Callable[[str], Checkpoint], video: Item) -> None:
+    found = explained(tiny("space_only"), video, labels=(2, 0), checks="none", contrast=True)
+    assert isinstance(found, Explained)
+    names = tiny("space_only").labels
+    assert [each.label for each in found.explanations] == [names[2], names[0]]
+    assert len(found.contrasts) == 2
+    assert found.explanations[1].forwards == 4 + 4  # without those of the views, which both share
+
+
+def test_a_network_with_random_weights_is_no_better_than_chance(tiny: Callable[[str], Checkpoint], video: Item) -> None:
+    found = explained(tiny("divided_space_time"), video)
+    assert found.explanations[0].map.verdict == NO_BETTER  # type: ignore[union-attr]
+    lines = "\n".join(block(found.explanations[0]))  # type: ignore[union-attr]
+    assert NO_BETTER in lines
+
+
+def test_the_bundled_model_needs_the_order_of_frames() -> None:
+    found = explained(resolve("camera-motion"), Item(str(CLIP)), checks="all")
+    assert isinstance(found, Explained)
+    record = found.explanations[0].to_dict()
+    assert set(record["counterfactuals"]) == {"single_frame", "shuffled", "reversed", "still"}
+    assert set(record["map"]["gap"]) == {"gray", "still"}
+    assert record["map"]["untrained_correlation"] < 0.5
+    assert record["map"]["verdict"] == "better than random order"
+    assert len(record["frames"]) == 8
+    assert record["forwards"] > 100
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"clip": 9}, "`clip=9`: it has clips 0 to"), ({"at": 100.0}, "`at=100`: it lasts 6.00 s")],
+)
+def test_a_clip_that_does_not_exist_is_a_failure(
+    tiny: Callable[[str], Checkpoint], video: Item, options: dict[str, Any], reason: str
+) -> None:
+    found = explained(tiny("space_only"), video, **options)
+    assert isinstance(found, Failure)
+    assert found.message.startswith(reason)
+
+
+def test_a_moment_chooses_the_clip_that_shows_it(tmp_path: Path) -> None:
+    checkpoint = resolve("camera-motion")
+    video = Item(str(write_video(tmp_path / "a.mp4", frames=60)))
+    starts = []
+    for moment in (0.0, 3.0, 5.9):
+        found = explained(checkpoint, video, at=moment, checks="none")
+        times = found.explanations[0].times  # type: ignore[union-attr]
+        assert times.min() - 0.6 <= moment <= times.max() + 0.6
+        starts.append(float(times.min()))
+    assert starts == sorted(set(starts))
+
+
+def test_a_video_that_cannot_be_read_is_a_failure(tiny: Callable[[str], Checkpoint], tmp_path: Path) -> None:
+    found = explained(tiny("space_only"), Item(str(tmp_path / "none.mp4")))
+    assert isinstance(found, Failure)
+    assert found.kind == "not_found"
+
+
+def test_a_clip_of_one_frame_is_told(tiny: Callable[[str], Checkpoint], tmp_path: Path) -> None:
+    item = Item(str(write_video(tmp_path / "one.mp4", frames=1)))
+    found = explained(tiny("divided_space_time"), item)
+    assert isinstance(found, Explained)
+    assert found.explanations[0].constant
+    record = found.explanations[0].to_dict()
+    assert record["summary"].startswith("All frames of this clip are the same")
+    assert record["frames_alike"]
+
+
+def test_values_are_not_explained(tmp_path: Path, video: Item) -> None:
+    checkpoint = resolve(str(write_model(tmp_path / "model", problem_type="regression")))
+    with pytest.raises(UsageError, match="only scores can be explained"):
+        explained(checkpoint, video)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 64), (64, 64)])
+def test_the_box_is_the_crop_in_the_upright_frame(tmp_path: Path, width: int, height: int) -> None:
+    checkpoint = resolve(str(write_model(tmp_path / "model")))
+    item = Item(str(write_video(tmp_path / "a.mp4", width=width, height=height)))
+    found = explained(checkpoint, item, checks="none", method="attention")
+    left, top, right, bottom = found.explanations[0].box  # type: ignore[union-attr]
+    side = min(width, height) * 32 / checkpoint.preprocess.short_side
+    assert (right - left, bottom - top) == pytest.approx((side, side), abs=1.5)
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((width / 2, height / 2), abs=1.5)
