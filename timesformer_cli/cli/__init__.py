@@ -24,6 +24,8 @@ from timesformer_cli.cli.embed import HELP as EMBED_HELP
 from timesformer_cli.cli.embed import embed
 from timesformer_cli.cli.evaluate import HELP as EVALUATE_HELP
 from timesformer_cli.cli.evaluate import evaluate
+from timesformer_cli.cli.explain import HELP as EXPLAIN_HELP
+from timesformer_cli.cli.explain import explain
 from timesformer_cli.cli.export import HELP as EXPORT_HELP
 from timesformer_cli.cli.export import export
 from timesformer_cli.cli.finetune import HELP as FINETUNE_HELP
@@ -75,6 +77,7 @@ app.command(help=BENCHMARK_HELP)(benchmark)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.command(help=FINETUNE_HELP)(finetune)
 app.command(help=SEARCH_HELP)(search)
+app.command(help=EXPLAIN_HELP)(explain)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.command(help=DOCTOR_HELP)(doctor)

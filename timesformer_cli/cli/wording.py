@@ -25,6 +25,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
             *("quantize", "calibrate", "input", "opset", "external_data", "out", "check"),
             *("against", "feature", "dtype", "normalize", "per_video"),
             *("against", "like"),
+            *("label", "versus", "clip", "at", "fill", "checks"),
         )
     }
     | {"labels_file": "--labels", "settings": "--set", "max_seconds": "--max-time"}

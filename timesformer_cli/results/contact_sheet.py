@@ -1,10 +1,12 @@
 """The contact sheet: an image with every frame of every view, as the model sees it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from timesformer_cli.errors import OutputError
@@ -30,6 +32,13 @@ _LEAST_TILE = 128
 _MOST_PIXELS = 2**25
 _MOST_SIDE = 20_000
 _SMALLEST_TILE = 64
+
+# A frame as the network sees it, uint8 (H, W, 3), by the numbers of the view and of the frame in it, to one to show.
+Paint = Callable[[int, int, NDArray[np.uint8]], NDArray[np.uint8]]
+
+
+def _unpainted(view: int, place: int, shown: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +79,17 @@ class Layout:
 
 
 def draw(
-    views: Views, checkpoint: Checkpoint, notes: Sequence[str] = (), *, most_pixels: int = _MOST_PIXELS
+    views: Views,
+    checkpoint: Checkpoint,
+    notes: Sequence[str] = (),
+    *,
+    paint: Paint = _unpainted,
+    most_pixels: int = _MOST_PIXELS,
 ) -> tuple[Image.Image, Layout]:
     """The sheet of `views`, and its layout: one row per view, its frames with number and time.
 
-    `notes` are added to the heading. Below the heading there are at most `most_pixels` pixels.
+    `notes` are added to the heading, and `paint` changes each frame. Below the heading there are at most `most_pixels`
+    pixels.
 
     Raises:
         OutputError: there are more frames than fit into a usable image.
@@ -94,7 +109,7 @@ def draw(
         seen: set[int] = set()
         for place, frame in enumerate(label.frames):
             box = layout.box(number, place)
-            tile = Image.fromarray(picture(pixels[place], checkpoint.preprocess))
+            tile = Image.fromarray(paint(number, place, picture(pixels[place], checkpoint.preprocess)))
             sheet.paste(_resized(tile, layout.tile), box)
             _draw_caption(pen, box, frame, float(views.info.times[frame]), again=frame in seen)
             seen.add(frame)

@@ -120,6 +120,7 @@ _SETTINGS = record(
     data_set=Maybe(_DATA_SET),
     shard=Maybe(each(count)),
     fused=Maybe(each(_FUSED)),
+    explained=Maybe(table(string, anything)),
 )
 
 
@@ -137,7 +138,8 @@ class Provenance:
     `weights` are sha256 sums, in hex, by file name. `precision` is that of the network, and `frame_rate` that of
     folders of images. `data_set` is what `evaluation.run.dataset_settings` gives, None for videos without labels; its
     name is that of the key in files. For scores that did not come from a model here, unknown fields are None. `fused`
-    are the runs whose scores were fused. `vectors` says what a file of vectors holds.
+    are the runs whose scores were fused. `vectors` says what a file of vectors holds, and `explained` what a run of
+    explanations explains, and how.
     """
 
     model: str
@@ -154,6 +156,7 @@ class Provenance:
     data_set: Mapping[str, Any] | None = None
     shard: Shard | None = None
     fused: tuple["Fused", ...] = ()
+    explained: Mapping[str, Any] | None = None
 
     @property
     def origin(self) -> Origin:
@@ -182,6 +185,7 @@ class Provenance:
             "data_set": None if self.data_set is None else dict(self.data_set),
             "shard": None if self.shard is None else [self.shard.index, self.shard.count],
             "fused": [each.to_dict() for each in self.fused] or None,
+            "explained": None if self.explained is None else dict(self.explained),
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -204,6 +208,7 @@ class Provenance:
             data_set=values.get("data_set"),
             shard=Shard(*values["shard"]) if "shard" in values else None,
             fused=tuple(Fused.from_dict(each) for each in values.get("fused", ())),
+            explained=values.get("explained"),
         )
 
 

@@ -155,6 +155,7 @@ def _explanation(
     counterfactuals = tuple(_counterfactuals(model, question, clip, checkpoint))
     return Explanation(
         item=views.item,
+        model=checkpoint.name,
         info=views.info,
         view=views.labels[number],
         number=number,

@@ -14,7 +14,7 @@ _BLUR = 1 / 16  # of the height: half the width of a box, applied three times
 
 
 def filled(clip: Pixels, fill: Fill) -> Pixels:
-    """The clip with every patch taken away: the mean colour of the clip, its mean picture, or its frames blurred."""
+    """The clip with every patch taken away: the mean colour of the clip, its mean frame, or its frames blurred."""
     values = clip.astype(np.float32)
     if fill == "gray":
         whole = values.mean(axis=(0, 2, 3), keepdims=True)
@@ -34,7 +34,7 @@ def without(clip: Pixels, fill: Pixels, gone: NDArray[np.bool_], patch: tuple[in
 
 
 def altered(clip: Pixels, name: Alteration) -> Pixels:
-    """The clip with its middle frame alone, its frames shuffled or backwards, or its mean picture."""
+    """The clip with its middle frame only, its frames shuffled or backwards, or its mean frame."""
     if name == "single_frame":
         return np.broadcast_to(clip[len(clip) // 2], clip.shape)
     if name == "still":
@@ -64,7 +64,7 @@ def groups(frames: int) -> NDArray[np.int64]:
 def only(clip: Pixels, kept: Sequence[bool]) -> Pixels:
     """The clip with each frame that is not kept replaced by the nearest that is, the earlier of two as near.
 
-    Without any, the mean picture.
+    Without any, the mean frame.
     """
     there = np.flatnonzero(kept)
     if not len(there):

@@ -33,7 +33,7 @@ def leave_out(model: Model, question: Question, clip: Pixels, score: float) -> I
 def shapley(model: Model, question: Question, clip: Pixels) -> Importance:
     """Shapley values: exact for up to 8 frames, else of 8 groups from at most 64 clips.
 
-    They add up to the score less that of the mean picture.
+    They add up to the score less that of the mean frame.
     """
     group = groups(len(clip))
     count = int(group[-1]) + 1

@@ -207,6 +207,7 @@ class Explanation:
     """
 
     item: Item
+    model: str
     info: VideoInfo
     view: ViewLabel
     number: int
@@ -235,6 +236,7 @@ class Explanation:
         frames = zip(self.view.frames, self.times.tolist(), self.frames.values, self.frames.groups, strict=True)
         return head_of(self.item.path, self.item.part) | {
             "status": "ok",
+            "model": self.model,
             "view": {"number": self.number, "of": self.views, "clip": self.view.clip, "crop": self.view.crop}
             | {"frames": list(self.view.frames)},
             "label": self.label,

@@ -7,10 +7,10 @@ from timesformer_cli.jobs.explain.records import OUTSIDE, WITHOUT_LABEL, Counter
 CAVEAT = "A map tells where the score comes from, not what the model sees there."
 
 TITLES = {
-    "single_frame": "one frame alone",
+    "single_frame": "only one frame",
     "shuffled": "frames in another order",
     "reversed": "time reversed",
-    "still": "without motion (mean picture)",
+    "still": "without motion (mean frame)",
 }
 
 _KEPT = {
