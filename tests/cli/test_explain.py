@@ -245,3 +245,32 @@ def test_the_index_in_a_browser(run: Run, show: Show) -> None:
 @pytest.mark.parametrize(("text", "share"), [("20%", 0.2), ("0.5", 0.5), ("1", 1.0), ("100%", 1.0)])
 def test_shares(text: str, share: float) -> None:
     assert _share(text) == pytest.approx(share)
+
+
+def test_the_worst_mistakes_of_a_run_are_explained(run: Run, show: Show, place: Path) -> None:
+    for label in ("waving", "running", "sitting"):
+        (place / "data" / label).mkdir(parents=True)
+        write_video(place / "data" / label / f"{label}.mp4", level=len(label))
+    code, _, err = run("evaluate", "data", *HERE, "-o", "RUN", "--explain", "1")
+    assert code == 0
+    assert "explaining 1 mistake" in err
+    (page,) = (place / "RUN" / "explained").glob("*-*.html")
+    (facts,) = Elements(page.read_text(encoding="utf-8")).json
+    answer, right = facts["explanations"]
+    assert right["label"] == Path(facts["path"]).parent.name != answer["label"]
+    text = (place / "RUN" / "report.html").read_text(encoding="utf-8")
+    report = show(text)
+    assert (
+        report.run("return [...document.querySelectorAll('#mistakes a')].map((a) => a.getAttribute('href'))").count(
+            f"explained/{page.name}"
+        )
+        == 1
+    )
+
+
+def test_mistakes_are_explained_in_a_folder_only(run: Run, place: Path) -> None:
+    (place / "data" / "waving").mkdir(parents=True)
+    copyfile("a.mp4", place / "data" / "waving" / "a.mp4")
+    done = run("evaluate", "data", *HERE, "--explain", "1")
+    assert done.code == 2
+    assert "--explain needs --output" in only_line(done.err)

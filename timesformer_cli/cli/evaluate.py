@@ -161,8 +161,22 @@ class Folder:
         ),
     ] = False
 
+    explain: Annotated[
+        int,
+        typer.Option(
+            "--explain",
+            metavar="N",
+            min=0,
+            max=24,
+            help="With --output: explain the N worst mistakes, with a page for each that the report links to.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = 0
+
     def check(self) -> None:
         """Raises UsageError for options that cannot be combined."""
+        if self.explain and self.output is None:
+            raise UsageError("--explain needs --output FOLDER, where its pages go")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite cannot be combined")
         if self.retry_errors and not self.resume:
@@ -214,8 +228,8 @@ def evaluate(
     shard, cluster = scope.sharing.shard, scope.sharing.cluster
     if folder.output is None and (folder.resume or folder.overwrite or shard is not None):
         raise UsageError("--resume, --overwrite and --shard need --output FOLDER")
-    if data.from_predictions is not None and (folder.resume or shard is not None or scope.dry_run):
-        raise UsageError("--from-predictions cannot be combined with --resume, --shard or --dry-run")
+    if data.from_predictions is not None and (folder.resume or shard is not None or scope.dry_run or folder.explain):
+        raise UsageError("--from-predictions cannot be combined with --resume, --shard, --dry-run or --explain")
 
     from timesformer_cli.jobs.evaluate import Job
     from timesformer_cli.jobs.evaluate import evaluate as evaluate_all
@@ -242,6 +256,7 @@ def evaluate(
         shard=shard,
         fail_fast=scope.sharing.fail_fast,
         top_k=metrics.ks,
+        explained=folder.explain,
     )
     _finish(evaluate_all(job, console), metrics)
 

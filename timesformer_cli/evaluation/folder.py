@@ -9,11 +9,12 @@ these.
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from shutil import copyfile
+from types import MappingProxyType
 from typing import Any, cast
 from zipfile import ZipFile
 
@@ -135,13 +136,20 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def write_results(folder: Path, run: Run, summary: dict[str, Any], commands: Sequence[str]) -> None:
+def write_results(
+    folder: Path,
+    run: Run,
+    summary: dict[str, Any],
+    commands: Sequence[str],
+    pages: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write all files that are made from the records. Raises OutputError.
 
-    `summary` is the content of `metrics.json`, and `commands` are those that repeat the run, one line each.
+    `summary` is the content of `metrics.json`, and `commands` are those that repeat the run, one line each. `pages`
+    are as for `report.render`.
     """
     labels = np.array(run.labels)
-    page = report.render(run, summary, _read_problems(folder), folder, commands)
+    page = report.render(run, summary, _read_problems(folder), folder, commands, pages)
     with told(folder):
         _write_predictions(folder / "predictions.csv", run)
         first, *rows = _per_class(run)

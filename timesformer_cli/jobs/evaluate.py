@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 from timesformer_cli.datasets import Dataset, Sample
 from timesformer_cli.errors import InputError
 from timesformer_cli.evaluation import folder as folders
+from timesformer_cli.evaluation.report import worst
 from timesformer_cli.evaluation.run import EXCERPT, Run, record_of, summarise
 from timesformer_cli.evaluation.score_files import Scores, match_scores
 from timesformer_cli.files import locked
-from timesformer_cli.flow import Result
+from timesformer_cli.flow import Item, Result
 from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, in_words, rate
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
@@ -26,7 +27,10 @@ from timesformer_cli.results.record import Record, part_of
 from timesformer_cli.results.settings import Provenance, Shard, provenance_of
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.specs import Activation, Checkpoint
-from timesformer_cli.text import duration, named
+from timesformer_cli.text import duration, named, plural
+
+# The folder, in that of a run, of pages that explain its mistakes.
+EXPLAINED = "explained"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class Job:
     """A model, a dataset, and how to evaluate the one on the other.
 
     `settings` of the dataset are those of `dataset_settings`. With `fail_fast`, the first video that fails ends the
-    run. `top_k` are the accuracies to report.
+    run. `top_k` are the accuracies to report. `explained`: how many of the worst mistakes get an explanation.
     """
 
     checkpoint: Checkpoint
@@ -70,6 +74,7 @@ class Job:
     shard: Shard | None = None
     fail_fast: bool = False
     top_k: Sequence[int] = (1, 5)
+    explained: int = 0
 
     def provenance(self) -> Provenance:
         """The identity of the run. Reads the weights. Raises DeviceError and InputError."""
@@ -99,7 +104,9 @@ def evaluate(job: Job, report: Reporter = SILENT) -> Summary:
     """
     with job.keeping.opened(job.shard) as folder:
         about = _score(job, folder, report)
-        return _summarise(folder, job.dataset, job.keeping, job.top_k, about)
+        return _summarise(
+            folder, job.dataset, job.keeping, job.top_k, about, lambda run: _explain(job, run, folder, report)
+        )
 
 
 def evaluate_scores(
@@ -128,14 +135,46 @@ def evaluate_scores(
 
 
 def _summarise(
-    folder: Path, dataset: Dataset | None, keeping: Keeping, top_k: Sequence[int], about: dict[str, Any]
+    folder: Path,
+    dataset: Dataset | None,
+    keeping: Keeping,
+    top_k: Sequence[int],
+    about: dict[str, Any],
+    explain: Callable[[Run], Mapping[str, str]] = lambda _: {},
 ) -> Summary:
     folders.write_problems(folder, dataset.problems if dataset else ())
     run = folders.read_run(folder)
     metrics = summarise(run, run.measure(top_k)) | about
     if keeping.folder is not None:
-        folders.write_results(folder, run, metrics, keeping.repeat(run.provenance, len(run.labels)))
+        commands = keeping.repeat(run.provenance, len(run.labels))
+        folders.write_results(folder, run, metrics, commands, explain(run))
     return Summary(run, metrics)
+
+
+def _explain(job: Job, run: Run, folder: Path, report: Reporter) -> dict[str, str]:
+    """Explain the worst mistakes: the answer, and what is right. The addresses of the pages, by the videos' keys."""
+    rows = worst(run, job.explained) if job.explained else []
+    if not rows:
+        return {}
+    from timesformer_cli.jobs.explain import Job as Explaining  # loads torch
+    from timesformer_cli.jobs.explain.files import Folder, explain_into, page_name
+
+    frames = bool(job.settings["frames"])
+    answers = run.best[0] if run.multi_label else run.outcomes.predicted
+    items = [Item(run.paths[row], frames, start=run.part(row)[0], end=run.part(row)[1]) for row in rows]
+    right = {item.key: run.targets[row] for item, row in zip(items, rows, strict=True)}
+    given = {item.key: int(answers[row]) for item, row in zip(items, rows, strict=True)}
+    explaining = Explaining(
+        checkpoint=job.checkpoint,
+        items=items,
+        run=replace(job.run, cluster=None),
+        contrast=True,
+        own={key: (given[key], *targets) for key, targets in right.items()},
+    )
+    report.note(f"explaining {plural(len(items), 'mistake')}")
+    explain_into(Folder(path=folder / EXPLAINED, overwrite=True), explaining, lambda: len(items), report)
+    pages = {item.key: page_name(item) for item in items}
+    return {key: f"{EXPLAINED}/{name}" for key, name in pages.items() if (folder / EXPLAINED / name).exists()}
 
 
 def _score(job: Job, folder: Path, report: Reporter) -> dict[str, Any]:

@@ -127,8 +127,8 @@ def write_film(path: Path, film: Film, frames: Iterator[Frames]) -> None:
     """
     info, seen = film.info, set(film.frames)
     width = info.width + info.width % 2
-    bar = max(round(info.height / 9) // 2 * 2, 48)
-    height = info.height + info.height % 2 + bar
+    strip = _Strip(film, width)
+    height = info.height + info.height % 2 + strip.height
     rate = Fraction(min(max(info.fps, 1.0), _MOST_FPS)).limit_denominator(1001)
     start = float(info.times[film.first])
     number = film.first
@@ -141,7 +141,7 @@ def write_film(path: Path, film: Film, frames: Iterator[Frames]) -> None:
                 shown = tinted(pixels, film.heat(number), film.box, film.alpha, hatched=number not in seen, grayed=True)
                 canvas = np.zeros((height, width, 3), np.uint8)
                 canvas[: info.height, : info.width] = shown
-                canvas[-bar:] = _bar(film, number, (width, bar))
+                canvas[-strip.height :] = strip.draw(number)
                 frame = av.VideoFrame.from_ndarray(canvas, format="rgb24")
                 frame.pts = round((float(info.times[number]) - start) * _CLOCK)
                 frame.time_base = Fraction(1, _CLOCK)
@@ -150,25 +150,49 @@ def write_film(path: Path, film: Film, frames: Iterator[Frames]) -> None:
         container.mux(stream.encode())
 
 
-def _bar(film: Film, number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The strip below a frame: how much each frame that was seen matters, the place of this one, and the caption."""
-    width, height = size
-    strip = Image.new("RGB", size, _PAPER)
-    pen = ImageDraw.Draw(strip)
-    letters = max(height // 4, 10)
-    font = ImageFont.load_default(letters)
-    seen = number in film.frames
-    text = f"frame {number}, {'seen' if seen else 'not seen'} by the model. {film.caption}"
-    pen.text((6, 3), printable(text).encode("ascii", "replace").decode(), _INK, font)
-    top, bottom = letters + 8, height - 4
-    span = max(film.last - film.first, 1)
-    most = max(float(np.abs(film.importance).max()), _LEAST_IMPORTANCE)
+class _Strip:
+    """The strip below a frame: the caption, how much each frame that was seen matters, and the place of this one."""
 
-    def at(frame: int) -> int:
-        return 8 + round((frame - film.first) / span * (width - 17))
+    def __init__(self, film: Film, width: int) -> None:
+        self._film = film
+        self._width = width
+        letters = max(film.info.height // 32, 10)
+        self._font = ImageFont.load_default(letters)
+        self._line = letters + letters // 2
+        # Pillow's own font has no other letters.
+        self._caption = self._wrapped(printable(film.caption).encode("ascii", "replace").decode())
+        self._bars = max(film.info.height // 24, 16)
+        height = (1 + len(self._caption)) * self._line + self._bars + 8
+        self.height = height + height % 2
 
-    for frame, value in zip(film.frames, film.importance.tolist(), strict=True):
-        tall = round(abs(value) / most * (bottom - top))
-        pen.rectangle((at(frame) - 3, bottom - max(tall, 1), at(frame) + 3, bottom), FOR if value >= 0 else AGAINST)
-    pen.line((at(number), top, at(number), height), _INK if seen else _DIM, 1)
-    return np.asarray(strip)
+    def draw(self, number: int) -> NDArray[np.uint8]:
+        """uint8 (height, width, 3), for the frame with that number."""
+        film = self._film
+        strip = Image.new("RGB", (self._width, self.height), _PAPER)
+        pen = ImageDraw.Draw(strip)
+        seen = number in film.frames
+        lines = [f"frame {number}, {'seen' if seen else 'not seen'} by the model", *self._caption]
+        for place, line in enumerate(lines):
+            pen.text((6, 3 + place * self._line), line, _DIM if place == 0 and not seen else _INK, self._font)
+        bottom = self.height - 4
+        most = max(float(np.abs(film.importance).max()), _LEAST_IMPORTANCE)
+        for frame, value in zip(film.frames, film.importance.tolist(), strict=True):
+            tall = max(round(abs(value) / most * self._bars), 1)
+            x = self._at(frame)
+            pen.rectangle((x - 3, bottom - tall, x + 3, bottom), FOR if value >= 0 else AGAINST)
+        pen.line((self._at(number), bottom - self._bars, self._at(number), bottom), _INK if seen else _DIM, 1)
+        return np.asarray(strip)
+
+    def _at(self, frame: int) -> int:
+        film = self._film
+        return 8 + round((frame - film.first) / max(film.last - film.first, 1) * (self._width - 17))
+
+    def _wrapped(self, text: str) -> list[str]:
+        lines = [""]
+        for word in text.split():
+            longer = f"{lines[-1]} {word}".lstrip()
+            if not lines[-1] or self._font.getlength(longer) <= self._width - 12:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+        return lines

@@ -1,7 +1,8 @@
 """The report of a run on a labelled dataset: one HTML file with numbers, curves, classes, mistakes and protocol."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,26 +10,36 @@ import numpy as np
 from timesformer_cli.datasets import Problem
 from timesformer_cli.evaluation.report import pieces, protocol
 from timesformer_cli.evaluation.run import Run
+from timesformer_cli.flow import key_of
 from timesformer_cli.results.record import part_of
 from timesformer_cli.specs import Recipe
 from timesformer_cli.text import named
 
-_WORST = 24
+# The mistakes that are shown, at most.
+WORST = 24
 
 Json = dict[str, Any]
 
 
-def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path, commands: Sequence[str]) -> str:
+def render(
+    run: Run,
+    summary: Json,
+    problems: Iterable[Problem],
+    folder: Path,
+    commands: Sequence[str],
+    pages: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The whole report; the worst mistakes are read again for their pictures.
 
     `summary` is the content of `metrics.json`. Links to videos lead from `folder`. `commands` are what makes such a run
-    once more. Only the element "conditions" tells of time and machine: all else is the same for the same run.
+    once more. `pages` are addresses from `folder` of pages that explain an answer, by the keys of the videos. Only the
+    element "conditions" tells of time and machine: all else is the same for the same run.
     """
     facts: Json = {
         "summary": {name: value for name, value in summary.items() if name not in ("run", "throughput", "settings")},
         "data": run.data_set.get("root") or run.data_set.get("annotations"),
         **pieces.of_run(run),
-        "mistakes": list(_mistakes(run, summary.get("run", {}), folder)),
+        "mistakes": list(_mistakes(run, summary.get("run", {}), folder, pages)),
         "left_out": list(_left_out(run, problems)),
         "protocols": list(_protocols(run)),
         "commands": list(commands),
@@ -40,8 +51,8 @@ def render(run: Run, summary: Json, problems: Iterable[Problem], folder: Path, c
     return pieces.document(template, "Evaluation", run, facts, protocol.conditions(summary))
 
 
-def worst(run: Run) -> list[int]:
-    """Rows of the videos that are wrong with the highest scores, the highest first."""
+def worst(run: Run, most: int = WORST) -> list[int]:
+    """Rows of the videos that are wrong with the highest scores, the highest first, at most `most`."""
     if run.multi_label:
         best, scores = run.best
         pairs = zip(best.tolist(), run.targets, strict=True)
@@ -49,16 +60,18 @@ def worst(run: Run) -> list[int]:
     else:
         wrong, scores = run.outcomes.ranks > 0, run.outcomes.confidences
     rows = np.flatnonzero(wrong)
-    order: list[int] = rows[np.argsort(-scores[rows], kind="stable")][:_WORST].tolist()
+    order: list[int] = rows[np.argsort(-scores[rows], kind="stable")][:most].tolist()
     return order
 
 
-def _mistakes(run: Run, conditions: Json, folder: Path) -> Iterator[Json]:
+def _mistakes(run: Run, conditions: Json, folder: Path, pages: Mapping[str, str]) -> Iterator[Json]:
     rows = worst(run)
     cards = pieces.cards(run, [(run.paths[row], run.part(row)) for row in rows], conditions, folder)
     for row, card in zip(rows, cards, strict=True):
         answer = int(run.best[0][row] if run.multi_label else run.outcomes.predicted[row])
         mistake: Json = card | {"targets": run.targets[row], "answer": answer}
+        if (page := pages.get(key_of(run.paths[row], run.part(row)))) is not None:
+            mistake["page"] = page
         if run.multi_label:
             mistake["score"] = float(run.best[1][row])
         else:

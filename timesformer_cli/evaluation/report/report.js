@@ -69,10 +69,11 @@ function scale(low, high, value, published = low) {
 
 // ---- Mistakes, what was left out, and the protocol
 
-function mistake({ targets, answer, score, own, ...video }) {
+function mistake({ targets, answer, score, own, page, ...video }) {
   const shown = (value) => (facts.raw ? value.toPrecision(4) : percent(value));
   const rank = own ? ` ${shown(own.score)}, place ${count(own.rank)}` : "";
   const said = make("p", { class: "answer" }, make("b", {}, name(answer)), ` ${shown(score)}`);
+  if (page) said.append(" ", make("a", { href: page }, "why?"));
   return card(video, said, make("p", { class: "dim" }, "is ", make("b", {}, ...several(targets)), rank));
 }
 

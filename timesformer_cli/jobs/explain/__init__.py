@@ -1,8 +1,8 @@
 """What the answer for a video rests on: altered clips, frames, a map over space and time, and how far to trust it."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ class Job:
     """A model, videos, and what to explain of each.
 
     With `contrast`, each explanation also has the map of the label that comes next, and of the difference of the two.
+    `own` has the classes to explain of single videos, by their keys, instead of those of the options.
     """
 
     checkpoint: Checkpoint
@@ -45,6 +46,7 @@ class Job:
     options: Options = Options()
     run: RunOptions = RunOptions()
     contrast: bool = False
+    own: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse, before anything is loaded, what the model cannot do. Raises UsageError."""
@@ -117,7 +119,7 @@ def _explained(views: Views, model: Model, network: Network | None, job: Job) ->
     allowed = _allowed(views, options)
     explanations: list[Explanation] = []
     contrasts: list[tuple[str, Map]] = []
-    for label in options.labels or (int(order[0]),):
+    for label in job.own.get(views.item.key, options.labels) or (int(order[0]),):
         others = [int(index) for index in order if index != label]
         versus = options.versus
         if versus == label:
