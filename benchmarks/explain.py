@@ -1,6 +1,6 @@
 """How faithful the maps of `timesformer explain` are, on windows of real clips, with the bundled model of motion.
 
-python benchmarks/explain.py --more clips/*.mp4 -o explain.json
+python -m benchmarks.explain --more clips/*.mp4 -o explain.json
 
 Takes the two windows with the highest score of each sample video, and the one of each further video. Prints a table
 with, for each method: mean scores as patches are taken away in its order and in the reverse; the gap between the two
@@ -40,6 +40,8 @@ OPPOSITE = {"left": "right", "up": "down", "in": "out", "clockwise": "counter-cl
 FEWEST = 0.5  # score of a window's label
 CLEAR = 0.05  # gap
 NETWORKS = 12
+BASELINES = ("random order", "nearness to the centre", "frame difference")
+SLOW = ("lrp+ig", "ig", "occlusion", "ridge", "shapley")  # not measured with composites
 
 Array = NDArray[np.float32]
 
@@ -173,7 +175,7 @@ def summary(result: dict[str, Any], motion: Sequence[bool]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def all_methods(bench: Bench, windows: Sequence[Window], methods: Sequence[Method]) -> list[dict[str, Any]]:
+def all_methods(bench: Bench, windows: Sequence[Window], methods: Sequence[str]) -> list[dict[str, Any]]:
     motion = [bench.labels[window.label] != STILL for window in windows]
     composites = [
         (window, *made)
@@ -183,9 +185,12 @@ def all_methods(bench: Bench, windows: Sequence[Window], methods: Sequence[Metho
     ]
     makers: dict[str, Callable[[Window], Map]] = {
         name: lambda window, name=name: Map("lrp", baselines(window.clip, bench.model().grid(window.clip))[name])  # type: ignore[misc]
-        for name in ("random order", "nearness to the centre", "frame difference")
+        for name in BASELINES
+        if name in methods
     }
-    for method in methods:
+    for method in get_args(Method):
+        if method not in methods:
+            continue
         options = Options(method=method)
         makers[method] = lambda window, options=options: map_of(  # type: ignore[misc]
             bench.model(), bench.network, window.question, window.clip, options
@@ -198,7 +203,7 @@ def all_methods(bench: Bench, windows: Sequence[Window], methods: Sequence[Metho
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, make in makers.items():
         result = measured(bench, name, make, windows)
-        if name not in ("occlusion", "ridge", "shapley"):
+        if name not in SLOW:
             result["truth"] = {
                 kind: [
                     pairs(make(Window("", clip, window.label, 0.0)).values, moving)
@@ -273,16 +278,24 @@ def adding_up(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def spread(bench: Bench, windows: Sequence[Window], most: int, *, moves: bool) -> list[Window]:
+    chosen = [window for window in windows if (bench.labels[window.label] != STILL) == moves]
+    return chosen if len(chosen) <= most else [chosen[len(chosen) * place // most] for place in range(most)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--more", type=Path, nargs="*", default=[])
-    parser.add_argument("--methods", nargs="*", default=list(get_args(Method)))
+    parser.add_argument("--methods", nargs="*", default=[*BASELINES, *get_args(Method)])
+    parser.add_argument("--most", type=int, help="windows with motion, and without, spread over all that there are")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench()
     samples = sorted(path for path in SAMPLES.iterdir() if path.suffix in (".mp4", ".mkv", ".webm"))
     windows = [*bench.windows(samples, 2), *bench.windows(args.more, 1)]
+    if args.most:
+        windows = [*spread(bench, windows, args.most, moves=True), *spread(bench, windows, args.most, moves=False)]
     moving = sum(bench.labels[window.label] != STILL for window in windows)
     print(f"{moving} windows with motion, {len(windows) - moving} without")
     results = all_methods(bench, windows, args.methods)

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs/images"
 
 SHEET = "inspect sample_videos/zoom_out.mp4 --model base-k400 --num-frames 4 --stride 8 --clips 2 --crops 3"
+EXPLAINED = "explain sample_videos/pan_left.mp4 --model camera-motion"
 LABELS = "predict sample_videos --model camera-motion --top-k 3"
 
 INK, FAINT, PAPER, ASKS, ANSWERS = "#1b2733", "#c3ccd6", "#f4f6f8", "#1f5fbf", "#f2a33a"
@@ -117,6 +118,12 @@ def sheet(folder: Path) -> Image.Image:
     return Image.open(folder / "sheet.png").convert("RGB")
 
 
+def explained(folder: Path) -> Image.Image:
+    """The contact sheet with heat of docs/explain.md."""
+    timesformer([*EXPLAINED.split(), "-o", str(folder / "explained.png")])
+    return Image.open(folder / "explained.png").convert("RGB")
+
+
 def labels(folder: Path) -> Image.Image:
     """The page of labels of docs/index.md, as a browser shows it."""
     from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -145,5 +152,5 @@ if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     (IMAGES / "attention.svg").write_text(attention(), encoding="utf-8")
     with TemporaryDirectory() as scratch:
-        for name, make in (("views", sheet), ("labels", labels)):
+        for name, make in (("views", sheet), ("explain", explained), ("labels", labels)):
             make(Path(scratch)).save(IMAGES / f"{name}.jpg", quality=72, optimize=True)

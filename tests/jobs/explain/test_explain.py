@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from testing.clips import write_model, write_video
 from timesformer_cli.bundled import CLIP
@@ -13,8 +14,10 @@ from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import UsageError
 from timesformer_cli.flow import Failure, Item
 from timesformer_cli.jobs.explain import Explained, Job, explain
-from timesformer_cli.jobs.explain.records import NO_BETTER, UNCHECKED, WITHOUT_LABEL, Method, Options
+from timesformer_cli.jobs.explain.maps import Network, inside
+from timesformer_cli.jobs.explain.records import NO_BETTER, UNCHECKED, WITHOUT_LABEL, Method, Options, Question
 from timesformer_cli.jobs.explain.words import block
+from timesformer_cli.network import relevance
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.specs import Checkpoint
 
@@ -173,3 +176,28 @@ def test_the_box_is_the_crop_in_the_upright_frame(tmp_path: Path, width: int, he
     side = min(width, height) * 32 / checkpoint.preprocess.short_side
     assert (right - left, bottom - top) == pytest.approx((side, side), abs=1.5)
     assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((width / 2, height / 2), abs=1.5)
+
+
+def _texture(seed: int) -> Any:
+    coarse = np.random.default_rng(seed).standard_normal((8, 8)).astype(np.float32)
+    return np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("method", ["lrp", "ig"])
+@pytest.mark.parametrize("place", [(2, 1, 4), (5, 4, 1), (1, 5, 3)])
+def test_one_moving_patch_is_found_in_time_height_and_width(
+    method: Any, place: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On gray frames of the bundled model, one patch shows a texture that moves in three frames."""
+    monkeypatch.setattr(relevance, "ADDS_UP", 1.0)  # a coarse map will do
+    checkpoint = resolve("camera-motion")
+    moment, row, column = place
+    clip = np.zeros((8, 1, 96, 96), np.float32)
+    for step in range(3):
+        rows, columns = slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16)
+        clip[moment - 1 + step, 0, rows, columns] = 2 * _texture(0)[:16, 4 * step : 4 * step + 16]
+    network = Network(checkpoint, "cpu").trained
+    found = np.abs(inside(network, method, Question(checkpoint.labels.index("static")), clip).values)
+    frame, *where = np.unravel_index(found.argmax(), found.shape)
+    assert where == [row, column]
+    assert abs(int(frame) - moment) <= 1
