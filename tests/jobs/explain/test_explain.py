@@ -183,8 +183,9 @@ def _texture(seed: int) -> Any:
     return np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC))
 
 
-@pytest.mark.parametrize("method", ["lrp", "ig"])
-@pytest.mark.parametrize("place", [(2, 1, 4), (5, 4, 1), (1, 5, 3)])
+@pytest.mark.parametrize(
+    ("method", "place"), [("lrp", (2, 1, 4)), ("lrp", (5, 4, 1)), ("lrp", (1, 5, 3)), ("ig", (5, 1, 3))]
+)
 def test_one_moving_patch_is_found_in_time_height_and_width(
     method: Any, place: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
