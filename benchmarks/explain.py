@@ -148,8 +148,9 @@ def measured(bench: Bench, name: str, make: Callable[[Window], Map], windows: Se
         row: dict[str, Any] = {"name": window.name, "label": bench.labels[window.label], "seconds": seconds}
         for fill in ("gray", "still"):
             row[fill] = [np.mean(check.deletion[fill]), np.mean(check.reverse[fill]), check.gap[fill]]
-        if found.adds_up:
-            row["adds_up"] = found.adds_up
+        if found.total is not None:
+            row["adds_up"] = found.total.sum, found.total.of
+            row["points"] = found.total.points
         if name in INSIDE:
             other = inside(bench.network.untrained, found.method, window.question, window.clip).values
             row["untrained"] = abs(rank_correlation(found.values, other))
@@ -274,6 +275,9 @@ def adding_up(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             found[result["method"]] = {
                 "median error": round(float(np.median(off)), 4),
                 "worst": round(float(off.max()), 4),
+                "mean sum": round(float(pairs_[:, 0].mean()), 3),
+                "mean of": round(float(pairs_[:, 1].mean()), 3),
+                "most points": max(row["points"] or 0 for row in result["rows"]),
             }
     return found
 

@@ -225,7 +225,8 @@ def test_the_page_in_a_browser(run: Run, show: Show, place: Path) -> None:
     page.wait("document.querySelectorAll('#bars button').length === 4")
     assert page.texts("#tabs button")[:2] == [HOSTILE, "c"]
     assert len(page.texts("#altered tr")) == 5
-    assert len(page.texts("#curves svg")) == 2
+    assert len(page.texts("#curves svg .band")) == 2
+    assert page.texts("#total")[0].startswith("The shares of the patches add up to")
     page.run("document.querySelectorAll('#tabs button')[1].click()")
     assert page.texts("#label") == ["c"]
     page.run("document.querySelectorAll('#bars button')[2].click()")

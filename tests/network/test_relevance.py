@@ -212,11 +212,22 @@ def test_the_worst_part_of_the_way_is_halved_until_the_map_adds_up(monkeypatch: 
     pixels, baseline = pixels_of(network)
     found = integrated_gradients(network, pixels * 3, baseline, towards(0))
     assert 12 < found.points < 128
+    assert found.adds_up
     assert float(found.map.sum()) == pytest.approx(found.difference, rel=0.02)
     monkeypatch.setattr(module, "_MOST_POINTS", 12)
     coarse = integrated_gradients(network, pixels * 3, baseline, towards(0))
     assert coarse.points == 12
+    assert not coarse.adds_up
     assert float(coarse.map.sum()) != pytest.approx(found.difference, rel=0.02)
+
+
+def test_noise_need_not_add_up() -> None:
+    """The rounding of float32, which is not that of a straight way, is all that differs."""
+    network = build(tiny("space_only")).requires_grad_(False)
+    baseline = clip(network.config, batch=1)[0]
+    found = integrated_gradients(network, baseline * (1 + 1e-6), baseline, towards(0).float())
+    assert (found.points, found.adds_up) == (12, True)
+    assert float(found.map.sum()) != pytest.approx(found.difference, rel=0.02)
 
 
 @pytest.mark.parametrize("attention_type", ALL_TYPES)

@@ -27,8 +27,9 @@ _ROOM = 2**26
 # Integrated gradients: parts of the way at first, points of Gauss and Legendre in each, and the most points in all.
 _PARTS, _POINTS, _MOST_POINTS = 3, 4, 128
 
-# So close must a map of integrated gradients add up, as a share of the difference of the logits.
-ADDS_UP = 0.02
+# So close must a map of integrated gradients add up, as a share of the difference of the logits; and in logits, so that
+# noise need not add up.
+ADDS_UP, _NOISE = 0.02, 1e-4
 
 
 class Rules(NamedTuple):
@@ -110,11 +111,15 @@ def relevance(network: TimesformerForVideoClassification, pixels: Tensor, direct
 
 
 class Integrated(NamedTuple):
-    """A map (T, R, C); the difference of the logits that it should add up to; and the points that it took."""
+    """A map (T, R, C); the difference of the logits that it should add up to; and the points that it took.
+
+    `adds_up`: whether it does, within `ADDS_UP`. If not, it took as many points as it may.
+    """
 
     map: Tensor
     difference: float
     points: int
+    adds_up: bool
 
 
 def integrated_gradients(
@@ -123,7 +128,8 @@ def integrated_gradients(
     """How much each patch adds to `logits @ direction` on the straight way from `baseline` to `pixels`, (T, C, H, W).
 
     Patch embeddings are linear in the pixels, so gradients are taken at the tokens. The logits at both ends of a part
-    of the way tell how wrong its integral is: the worst part is halved until the map adds up, within `ADDS_UP`.
+    of the way tell how wrong its integral is: the worst part is halved until the map adds up, within `ADDS_UP`, or has
+    taken 128 points.
     """
 
     def at(place: float) -> Trace:
@@ -147,13 +153,16 @@ def integrated_gradients(
         shares = (step * total).sum(-1)
         return start, end, shares, float(shares.sum()) - (values[end] - values[start])
 
+    def adds_up() -> bool:
+        return abs(sum(each[3] for each in parts)) <= max(ADDS_UP * abs(difference), _NOISE)
+
     parts = [part(number / _PARTS, (number + 1) / _PARTS) for number in range(_PARTS)]
-    while abs(sum(each[3] for each in parts)) > ADDS_UP * abs(difference) and len(parts) * _POINTS < _MOST_POINTS:
+    while not adds_up() and len(parts) * _POINTS < _MOST_POINTS:
         start, end, *_ = worst = max(parts, key=lambda each: abs(each[3]))
         parts = [each for each in parts if each is not worst]
         parts += [part(start, (start + end) / 2), part((start + end) / 2, end)]
     found = torch.stack([each[2] for each in parts]).sum(0)
-    return Integrated(_on_grid(found, last)[0], difference, len(parts) * _POINTS)
+    return Integrated(_on_grid(found, last)[0], difference, len(parts) * _POINTS, adds_up())
 
 
 def gradcam(network: TimesformerForVideoClassification, pixels: Tensor, direction: Tensor) -> Tensor:

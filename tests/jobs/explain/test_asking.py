@@ -225,8 +225,14 @@ class TestCheck:
         found = check.check_map(model, RATHER, clip, 0.5, exact, ["gray"], untrained=-exact, more=True)
         assert len(found.random["gray"]) == 5
         assert abs(np.mean(found.random["gray"])) < found.gap["gray"]
+        low, high = (np.array(end) for end in found.band["gray"])
+        assert low[0] == high[0] == 0.5
+        assert low[-1] == high[-1] == found.deletion["gray"][-1]
+        assert (low[1:-1] < high[1:-1]).all()
+        assert (low[3:5] > found.deletion["gray"][3:5]).all()
+        assert (high[3:5] < found.reverse["gray"][3:5]).all()
         assert found.untrained == pytest.approx(1)
-        assert set(found.to_dict()) >= {"random", "centre", "untrained_correlation"}
+        assert set(found.to_dict()) >= {"random", "random_band", "centre", "untrained_correlation"}
 
     def test_the_verdict_needs_a_gap_above_those_of_random_orders(self) -> None:
         curve = {"gray": (1.0, 0.0), "still": (1.0, 0.0)}

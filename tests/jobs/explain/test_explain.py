@@ -63,7 +63,9 @@ def test_every_method_maps_every_kind_of_attention(
     record = explanation.to_dict()["map"]
     assert record["depends_on_label"] == (method not in WITHOUT_LABEL)
     assert record["verdict"] == UNCHECKED
-    if method == "ig":
+    assert ("adds_up" in record) == (method in ("lrp", "ig", "lrp+ig"))
+    if method in ("ig", "lrp+ig"):
+        assert record["adds_up"]["reached"]
         assert record["adds_up"]["sum"] == pytest.approx(record["adds_up"]["of"], rel=0.02, abs=2e-4)
 
 
@@ -107,6 +109,20 @@ def test_a_network_with_random_weights_is_no_better_than_chance(tiny: Callable[[
     assert found.explanations[0].map.verdict == NO_BETTER  # type: ignore[union-attr]
     lines = "\n".join(block(found.explanations[0]))  # type: ignore[union-attr]
     assert NO_BETTER in lines
+
+
+def test_gradients_that_do_not_add_up_are_told(
+    tiny: Callable[[str], Checkpoint], video: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relevance, "ADDS_UP", 1e-9)
+    monkeypatch.setattr(relevance, "_NOISE", 0)
+    monkeypatch.setattr(relevance, "_MOST_POINTS", 12)
+    for method in ("ig", "lrp+ig"):
+        found = explained(tiny("divided_space_time"), video, method=method, checks="none").explanations[0]  # type: ignore[union-attr]
+        total = found.map.total  # type: ignore[union-attr]
+        lines = "\n".join(block(found))
+        assert f"add up to {total.sum:.2f} instead of {total.of:.2f}, after 12 points" in lines
+        assert not found.to_dict()["map"]["adds_up"]["reached"]
 
 
 def test_the_bundled_model_needs_the_order_of_frames() -> None:

@@ -40,6 +40,7 @@ def check_map(
     reverse: dict[Fill, Curve] = {}
     gaps: dict[Fill, float] = {}
     random: dict[Fill, tuple[float, ...]] = {}
+    band: dict[Fill, tuple[Curve, Curve]] = {}
     centre: dict[Fill, float] = {}
     generator = np.random.default_rng(_SEED)
     orders = [generator.random(values.shape) for _ in range(_RANDOM_ORDERS if more else 0)]
@@ -54,10 +55,13 @@ def check_map(
         deletion[fill], reverse[fill] = curves(values.astype(np.float64))
         gaps[fill] = gap(deletion[fill], reverse[fill])
         if more:
-            random[fill] = tuple(gap(*curves(order)) for order in orders)
+            pairs = [curves(order) for order in orders]
+            random[fill] = tuple(gap(*pair) for pair in pairs)
+            each = np.array(pairs).reshape(-1, len(deletion[fill]))  # the reverse of a random order is one too
+            band[fill] = tuple(each.min(axis=0).tolist()), tuple(each.max(axis=0).tolist())
             centre[fill] = gap(*curves(_nearness(values.shape)))
     correlation = None if untrained is None else abs(rank_correlation(values, untrained))
-    return Check(deletion, reverse, gaps, random, centre, correlation)
+    return Check(deletion, reverse, gaps, random, band, centre, correlation)
 
 
 def gap(deletion: Curve, reverse: Curve) -> float:

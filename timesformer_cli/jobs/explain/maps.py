@@ -14,7 +14,7 @@ from timesformer_cli.jobs.explain.alterations import filled
 from timesformer_cli.jobs.explain.asking import Model
 from timesformer_cli.jobs.explain.check import ranked
 from timesformer_cli.jobs.explain.frames import shapley
-from timesformer_cli.jobs.explain.records import INSIDE, Fill, Map, Method, Options, Question
+from timesformer_cli.jobs.explain.records import INSIDE, Fill, Map, Method, Options, Question, Total
 from timesformer_cli.network import relevance
 from timesformer_cli.network.model import TimesformerForVideoClassification
 from timesformer_cli.runtimes.devices import find_device
@@ -106,15 +106,16 @@ def _inside(
         return Map(method, _array(look(network, pixels[None])[0]))
     if method == "lrp":
         shares, value = relevance.relevance(network, pixels[None], direction)
-        return Map(method, _array(shares[0]), adds_up=(float(shares.sum()), float(value)))
+        return Map(method, _array(shares[0]), total=Total(float(shares.sum()), float(value)))
     fill: Fill = fills[0] if fills else "still" if method == "lrp+ig" else "gray"
     baseline = torch.from_numpy(np.ascontiguousarray(filled(clip, fill))).to(pixels.device)
     found = relevance.integrated_gradients(network, pixels, baseline, direction)
+    total = Total(float(found.map.sum()), found.difference, found.points, found.adds_up)
     if method == "ig":
-        return Map(method, _array(found.map), fill, (float(found.map.sum()), found.difference))
+        return Map(method, _array(found.map), fill, total)
     shares, _ = relevance.relevance(network, pixels[None], direction)
     places = ranked(_array(shares[0])) + ranked(_array(found.map))
-    return Map(method, (places / (places.size - 1) - 1).astype(np.float32), fill)
+    return Map(method, (places / (places.size - 1) - 1).astype(np.float32), fill, total)
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:

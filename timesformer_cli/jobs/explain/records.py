@@ -142,14 +142,16 @@ class Check:
 
     `deletion` starts with the most important, `reverse` with the least: scores at even shares of patches taken away,
     none to all. `gap` is the area under `reverse` less that under `deletion`: 0 is chance. `random` has the gaps of
-    random orders, `centre` that of nearness to the centre, and `untrained` the rank correlation of the map with that of
-    the network with random weights: all None or empty unless asked for.
+    random orders, `band` their lowest and highest scores at each share, `centre` the gap of nearness to the centre, and
+    `untrained` the rank correlation of the map with that of the network with random weights: all None or empty unless
+    asked for.
     """
 
     deletion: Mapping[Fill, tuple[float, ...]]
     reverse: Mapping[Fill, tuple[float, ...]]
     gap: Mapping[Fill, float]
     random: Mapping[Fill, tuple[float, ...]] = field(default_factory=dict)
+    band: Mapping[Fill, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
     centre: Mapping[Fill, float] = field(default_factory=dict)
     untrained: float | None = None
 
@@ -165,22 +167,40 @@ class Check:
         }
         gaps = {name: {fill: round(gap, 4) for fill, gap in getattr(self, name).items()} for name in ("gap", "centre")}
         untrained = None if self.untrained is None else round(self.untrained, 4)
-        found = {**rounded, **gaps, "untrained_correlation": untrained}
+        band = {fill: [[round(value, 4) for value in end] for end in ends] for fill, ends in self.band.items()}
+        found = {**rounded, "random_band": band, **gaps, "untrained_correlation": untrained}
         return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The `sum` of the shares of patches, and the logits `of` which they are shares.
+
+    For integrated gradients, `points` are those of the integral, and `reached` says whether it adds up as it should.
+    """
+
+    sum: float
+    of: float
+    points: int | None = None
+    reached: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"sum": round(self.sum, 4), "of": round(self.of, 4)}
+        return record if self.points is None else record | {"points": self.points, "reached": self.reached}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Map:
     """How much each patch speaks for the label, float32 (T, R, C), signed.
 
-    `fill` stood for patches if the method needs one. `adds_up` has, for methods whose maps should add up to something
-    in logits, the sum of the map and that. `check` is None if it was left out.
+    `fill` stood for patches if the method needs one. `total` is for methods that give shares of logits; of `lrp+ig`, it
+    is that of its integrated gradients. `check` is None if it was left out.
     """
 
     method: Method
     values: NDArray[np.float32]
     fill: Fill | None = None
-    adds_up: tuple[float, float] | None = None
+    total: Total | None = None
     check: Check | None = None
 
     @property
@@ -192,8 +212,8 @@ class Map:
     def to_dict(self) -> dict[str, Any]:
         record: dict[str, Any] = {"method": self.method, "shape": list(self.values.shape), "fill": self.fill}
         record["depends_on_label"] = self.method not in WITHOUT_LABEL
-        if self.adds_up is not None:
-            record["adds_up"] = {"sum": round(self.adds_up[0], 4), "of": round(self.adds_up[1], 4)}
+        if self.total is not None:
+            record["adds_up"] = self.total.to_dict()
         return record | ({} if self.check is None else self.check.to_dict()) | {"verdict": self.verdict}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from timesformer_cli.jobs.explain.records import OUTSIDE, WITHOUT_LABEL, Counterfactual, Explanation
+from timesformer_cli.jobs.explain.records import OUTSIDE, WITHOUT_LABEL, Counterfactual, Explanation, Map, Total
 
 CAVEAT = "A map tells where the score comes from, not what the model sees there."
 
@@ -66,7 +66,26 @@ def map_sentence(explanation: Explanation) -> str:
     if found.check is not None:
         gaps = ", ".join(f"{gap:+.2f} ({fill})" for fill, gap in found.check.gap.items())
         text = f"gap {gaps}: {text}"
-    return f"{text}; it does not depend on the label" if found.method in WITHOUT_LABEL else text
+    if found.method in WITHOUT_LABEL:
+        text += "; it does not depend on the label"
+    if found.total is not None and not found.total.reached:
+        text += f"; {_total(found.total)}"
+    return text
+
+
+def _total(total: Total) -> str:
+    return f"its integrated gradients add up to {total.sum:.2f} instead of {total.of:.2f}, after {total.points} points"
+
+
+def total_sentence(found: Map) -> str:
+    """What the shares of a map add up to; empty if its values are no shares of logits, or its words say it already."""
+    total = found.total
+    if total is None or not total.reached:
+        return ""
+    if total.points is not None:
+        return f"Integrated gradients add up to {total.sum:.2f}; the logits differ by {total.of:.2f}."
+    kept = "biases, the softmax of attention and the class token keep the rest"
+    return f"The shares of the patches add up to {total.sum:.2f} of {total.of:.2f} in logits; {kept}."
 
 
 def block(explanation: Explanation) -> Iterator[str]:

@@ -13,7 +13,15 @@ from PIL import Image
 from timesformer_cli.jobs.explain import Explained
 from timesformer_cli.jobs.explain.alterations import altered
 from timesformer_cli.jobs.explain.records import Explanation, Map
-from timesformer_cli.jobs.explain.words import CAVEAT, TITLES, frames_sentence, map_sentence, meaning, summary
+from timesformer_cli.jobs.explain.words import (
+    CAVEAT,
+    TITLES,
+    frames_sentence,
+    map_sentence,
+    meaning,
+    summary,
+    total_sentence,
+)
 from timesformer_cli.results.html import as_json, fill, url_of, way_from
 from timesformer_cli.results.overlay import Look
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, Reading
@@ -112,6 +120,7 @@ def _map(found: Map, title: str, explanation: Explanation, look: Look) -> Json:
         "depends": record["depends_on_label"],
         "verdict": found.verdict,
         "passed": found.check is not None and found.check.passed,
+        "total": total_sentence(found),
         "scale": scale,
         # A number of two digits for each patch, and how strongly it is shown.
         "values": np.rint(values / scale * 99).astype(int).tolist(),

@@ -93,6 +93,7 @@ function show() {
   document.querySelectorAll("#tabs button").forEach((tab, n) => tab.setAttribute("aria-pressed", n === state.choice));
   $("#summary").textContent = visible(found.summary);
   $("#view").textContent = found.view;
+  $("#total").textContent = map?.total ?? "";
   $("#importances").textContent = `Frames: ${found.importances}.`;
   const verdict = $("#verdict");
   verdict.className = !map || contrast || map.verdict === "not checked" ? "" : map.passed ? "passed" : "failed";
@@ -160,17 +161,17 @@ function fillAltered({ score, strip, altered, label }) {
 function fillCheck(check) {
   $("#check").hidden = !check;
   if (!check) return;
-  const line = (scores, kind) =>
-    drawn("polyline", {
-      class: kind,
-      points: scores.map((score, n) => `${30 + (200 * n) / (scores.length - 1)},${110 - 100 * score}`).join(" "),
-    });
+  const points = (scores) => scores.map((score, n) => `${30 + (200 * n) / (scores.length - 1)},${110 - 100 * score}`);
+  const line = (scores, kind) => drawn("polyline", { class: kind, points: points(scores).join(" ") });
+  const between = ([low, high]) =>
+    drawn("polygon", { class: "band", points: [...points(low), ...points(high).reverse()].join(" ") });
   const word = (x, y, text, anchor = "middle") => drawn("text", { x, y, "text-anchor": anchor }, text);
   const signed = (gap) => `${gap < 0 ? "\u2212" : "+"}${Math.abs(gap).toFixed(2)}`;
   const figures = Object.entries(check.deletion).map(([fill, deletion]) => {
     const random = check.random?.[fill];
-    const band = random
-      ? ` (random orders ${signed(Math.min(...random))} to ${signed(Math.max(...random))}; nearness to the centre ${signed(check.centre[fill])})`
+    const band = check.random_band?.[fill];
+    const beside = random
+      ? ` (gray band: random orders ${signed(Math.min(...random))} to ${signed(Math.max(...random))}; nearness to the centre ${signed(check.centre[fill])})`
       : "";
     const svg = drawn(
       "svg",
@@ -179,10 +180,11 @@ function fillCheck(check) {
       word(26, 14, "1", "end"),
       word(26, 113, "0", "end"),
       word(130, 126, `patches that became ${fill}: none to all`),
+      ...(band ? [between(band)] : []),
       line(check.reverse[fill], "against"),
       line(deletion, "for"),
     );
-    return make("figure", {}, svg, make("figcaption", {}, `${fill}: gap ${signed(check.gap[fill])}${band}`));
+    return make("figure", {}, svg, make("figcaption", {}, `${fill}: gap ${signed(check.gap[fill])}${beside}`));
   });
   const untrained = check.untrained_correlation;
   if (untrained !== undefined) {
