@@ -1,6 +1,7 @@
 """`timesformer explain`: words, JSON, files, folders that resume, and what is refused."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -15,6 +16,7 @@ from testing.clips import write_audio, write_model, write_video
 from testing.command import Run, only_line
 from testing.pages import HOSTILE, Elements, Show
 from timesformer_cli.bundled import CLIP
+from timesformer_cli.cli import console
 from timesformer_cli.cli.explain import _share
 
 
@@ -139,14 +141,18 @@ def test_a_folder_resumes(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
     assert [row["page"] is None for row in facts["rows"]] == [False, False, True, False]
 
 
-def test_damaged_videos_are_told(run: Run, place: Path) -> None:
+def test_damaged_videos_are_told(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_audio(place / "sound.mp4")
+    meters = [console._LineMeter(None), console._LineMeter(None)]
+    left = iter(meters)
+    monkeypatch.setattr(console, "progress", lambda *_, **__: nullcontext(next(left)))
     alone = run("explain", "sound.mp4", *HERE)
     assert alone.code == 1
     assert "sound.mp4: " in only_line(alone.err)
     both = run("explain", "sound.mp4", "a.mp4", *HERE, "--no-check")
     assert both.code == 3
     assert [record["status"] for record in both.records] == ["error", "ok"]
+    assert [(meter.done, meter.failed) for meter in meters] == [(1, 1), (2, 1)]
 
 
 @pytest.mark.parametrize(

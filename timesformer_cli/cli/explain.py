@@ -342,6 +342,7 @@ def _into_folder(target: Target, job: "Job", videos: "Videos") -> "Tally":
 
 def _shown(target: Target, job: "Job", videos: "Videos") -> "Tally":
     """Print each explanation, and write the file of the one video."""
+    from timesformer_cli.flow import Failure
     from timesformer_cli.jobs.explain.files import Tally, explain_each, write_picture
 
     file = target.file
@@ -355,7 +356,7 @@ def _shown(target: Target, job: "Job", videos: "Videos") -> "Tally":
         printer = stack.enter_context(_Printer(_format(target), one=videos.total() == 1))
         for result, meter in explain_each(job, videos.total, take, console):
             tally.add(result)
-            with meter.step(failed=bool(tally.kinds)):
+            with meter.step(failed=isinstance(result, Failure)):
                 printer.take(result, job)
     if file is not None and tally.explained:
         console.note(f"{file}: written")

@@ -96,7 +96,7 @@ def block(explanation: Explanation) -> Iterator[str]:
     yield f"  {summary(explanation)}"
     for each in explanation.counterfactuals:
         yield f"  {TITLES[each.name]:30}{percent(each.score):>8}   {meaning(each, explanation)}"
-    values = " ".join(f"{value:.2f}" for value in _by_group(explanation))
+    values = " ".join(f"{round(value, 2) + 0.0:.2f}" for value in _by_group(explanation))  # 0.00 has no sign
     yield f"  frames    {values}   {frames_sentence(explanation)}"
     name = "map" if explanation.map is None else f"map ({explanation.map.method})"
     yield f"  {name:10}  {map_sentence(explanation)}"
