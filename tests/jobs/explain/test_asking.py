@@ -160,6 +160,8 @@ class TestFrames:
         group = np.arange(4)
         assert Importance(np.array([0.5, 0.55, 0.5, 0.52]), group, "shapley").alike
         assert not Importance(np.array([0.1, 0.1, 0.3, 0.1]), group, "shapley").alike
+        against = Importance(np.array([0.1, -0.2, 0.12, 0.1]), group, "leave_out")
+        assert (against.alike, against.outlier) == (False, 1)
 
 
 WEIGHTS = np.random.default_rng(5).standard_normal((4, 3, 4)).astype(np.float32)

@@ -1,6 +1,7 @@
 """Explanations of whole videos by tiny networks, and by the bundled model of motion."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -123,6 +124,23 @@ def test_gradients_that_do_not_add_up_are_told(
         lines = "\n".join(block(found))
         assert f"add up to {total.sum:.2f} instead of {total.of:.2f}, after 12 points" in lines
         assert not found.to_dict()["map"]["adds_up"]["reached"]
+
+
+def test_frames_and_gaps_are_told_in_words(tiny: Callable[[str], Checkpoint], video: Item) -> None:
+    (found,) = explained(tiny("divided_space_time"), video).explanations  # type: ignore[union-attr]
+    assert found.map is not None
+    assert found.map.check is not None
+    check = replace(found.map.check, gap={"gray": -0.001, "still": 0.2})
+    third = f"{found.times[2]:.2f} s"
+    for values, sentence in (
+        ([0, -0.001, 0.09, 0], "0.00 0.00 0.09 0.00   all alike: no single moment decides"),
+        ([0, 0.01, 0.3, 0], f"0.00 0.01 0.30 0.00   most at {third}"),
+        ([0, 0.01, -0.3, 0], f"0.00 0.01 -0.30 0.00   most against it at {third}"),
+    ):
+        frames = replace(found.frames, values=np.array(values, np.float64))
+        lines = list(block(replace(found, frames=frames, map=replace(found.map, check=check))))
+        assert f"  frames    {sentence}" in lines
+        assert "  map (lrp)   gap +0.00 (gray), +0.20 (still): better than random order" in lines
 
 
 def test_the_bundled_model_needs_the_order_of_frames() -> None:

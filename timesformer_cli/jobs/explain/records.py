@@ -30,7 +30,7 @@ UNCHECKED = "not checked"
 # A gap below this is no better than chance.
 LEAST_GAP = 0.10
 
-# Frames of which none stands out by more than this share of the score are alike.
+# Frames are alike if none is further than this from their median, in score.
 _ALIKE = 0.10
 
 # An altered clip that keeps this share of the score keeps the label.
@@ -133,7 +133,12 @@ class Importance:
     @property
     def alike(self) -> bool:
         """Whether no moment decides."""
-        return bool(self.values.max() - np.median(self.values) < _ALIKE)
+        return bool(abs(self.values[self.outlier] - np.median(self.values)) < _ALIKE)
+
+    @property
+    def outlier(self) -> int:
+        """The place of the frame that is furthest from the median."""
+        return int(np.abs(self.values - np.median(self.values)).argmax())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -53,8 +53,9 @@ def summary(explanation: Explanation) -> str:
 def frames_sentence(explanation: Explanation) -> str:
     if explanation.frames.alike:
         return "all alike: no single moment decides"
-    best = int(explanation.frames.values.argmax())
-    return f"most at {explanation.times[best]:.2f} s"
+    place = explanation.frames.outlier
+    against = "" if explanation.frames.values[place] >= 0 else " against it"
+    return f"most{against} at {explanation.times[place]:.2f} s"
 
 
 def map_sentence(explanation: Explanation) -> str:
@@ -64,7 +65,7 @@ def map_sentence(explanation: Explanation) -> str:
         return f"none: an exported model gives no gradients; these methods run: {', '.join(OUTSIDE)}"
     text = found.verdict
     if found.check is not None:
-        gaps = ", ".join(f"{gap:+.2f} ({fill})" for fill, gap in found.check.gap.items())
+        gaps = ", ".join(f"{_rounded(gap):+.2f} ({fill})" for fill, gap in found.check.gap.items())
         text = f"gap {gaps}: {text}"
     if found.method in WITHOUT_LABEL:
         text += "; it does not depend on the label"
@@ -96,7 +97,7 @@ def block(explanation: Explanation) -> Iterator[str]:
     yield f"  {summary(explanation)}"
     for each in explanation.counterfactuals:
         yield f"  {TITLES[each.name]:30}{percent(each.score):>8}   {meaning(each, explanation)}"
-    values = " ".join(f"{round(value, 2) + 0.0:.2f}" for value in _by_group(explanation))  # 0.00 has no sign
+    values = " ".join(f"{_rounded(value):.2f}" for value in _by_group(explanation))
     yield f"  frames    {values}   {frames_sentence(explanation)}"
     name = "map" if explanation.map is None else f"map ({explanation.map.method})"
     yield f"  {name:10}  {map_sentence(explanation)}"
@@ -108,6 +109,11 @@ def block(explanation: Explanation) -> Iterator[str]:
 def _by_group(explanation: Explanation) -> list[float]:
     groups = explanation.frames.groups.tolist()
     return [float(explanation.frames.values[groups.index(group)]) for group in sorted(set(groups))]
+
+
+def _rounded(value: float) -> float:
+    """To two digits, without a minus at zero."""
+    return round(value, 2) + 0.0
 
 
 def percent(score: float) -> str:

@@ -128,7 +128,7 @@ function fillBars() {
         "button",
         { type: "button", title: `frame ${number}, ${time.toFixed(2)} s: ${value.toFixed(3)}` },
         drawn("svg", { viewBox: "0 0 20 40", preserveAspectRatio: "none", "aria-hidden": "true" }, bar),
-        value.toFixed(2),
+        value.toFixed(2).replace("-0.00", "0.00"),
       );
       button.addEventListener("click", () => {
         state.frame = place;
