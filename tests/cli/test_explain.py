@@ -218,9 +218,12 @@ class TestExported:
         wrong = run("explain", "a.mp4", "-m", exported, "--method", "lrp")
         assert wrong.code == 2
         assert "--method lrp needs the gradients of a network" in only_line(wrong.err)
-        sheet = run("explain", "a.mp4", "-m", exported, "-o", "why.png")
+        assert "A map tells" not in out
+        Path("b.mp4").touch()  # the option is refused before the video is read
+        sheet = run("explain", "b.mp4", "-m", exported, "-o", "why.png")
         assert sheet.code == 2
-        assert "--method occlusion" in only_line(sheet.err)
+        assert "a .png file shows a map" in only_line(sheet.err)
+        assert "--method occlusion" in sheet.err
 
 
 def test_the_page_in_a_browser(run: Run, show: Show, place: Path) -> None:

@@ -277,6 +277,7 @@ def explain(
     target.check()
 
     from timesformer_cli.jobs.explain import Job
+    from timesformer_cli.jobs.explain.files import check_picture
 
     videos = inputs.find(frames=reading.frames, limit=limit)
     file = target.file
@@ -292,6 +293,8 @@ def explain(
         contrast=target.folder is not None or (file is not None and file.suffix.lower() == ".html"),
     )
     job.check()
+    if file is not None:
+        check_picture(file, job)
     tally = _into_folder(target, job, videos) if target.folder else _shown(target, job, videos)
     _end(tally)
 

@@ -13,12 +13,13 @@ from timesformer_cli.files import check_target, locked, replacing
 from timesformer_cli.flow import Failure, Item
 from timesformer_cli.jobs.explain import Explained, Job, explain
 from timesformer_cli.jobs.explain.page import render, render_index
-from timesformer_cli.jobs.explain.pictures import film, save_arrays, sheet
+from timesformer_cli.jobs.explain.pictures import film, no_map, save_arrays, sheet
 from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, Total, in_words
 from timesformer_cli.results.journal import Ledger, read_records
 from timesformer_cli.results.overlay import Look
 from timesformer_cli.results.record import Record, to_record
 from timesformer_cli.results.settings import Provenance, provenance_of
+from timesformer_cli.runtimes import has_network
 from timesformer_cli.specs import Checkpoint
 
 # What one video is explained in, by the ending of the file.
@@ -35,6 +36,13 @@ def records_of(result: Explained | Failure, checkpoint: Checkpoint) -> list[Reco
     if isinstance(result, Failure):
         return [to_record(result, checkpoint)]
     return [each.to_dict() for each in result.explanations]
+
+
+def check_picture(path: Path, job: Job) -> None:
+    """Refuse, before any work, a picture of a map that there will not be. Raises UsageError."""
+    ending = path.suffix.lower()
+    if ending in (".mp4", ".png") and job.options.method is None and not has_network(job.checkpoint):
+        raise no_map(ending.removeprefix("."))
 
 
 def write_picture(path: Path, explained: Explained, job: Job, look: Look) -> None:

@@ -128,8 +128,12 @@ def save_arrays(file: IO[bytes], explained: Explained) -> None:
 def map_in(explanation: Explanation, ending: str) -> Map:
     """The map. Raises UsageError if there is none to draw in a file with this ending."""
     if explanation.map is None:
-        raise UsageError(
-            f"a .{ending} file shows a map, and an exported model gives no gradients; use `method=occlusion`, "
-            "`method=ridge` or `method=shapley`"
-        )
+        raise no_map(ending)
     return explanation.map
+
+
+def no_map(ending: str) -> UsageError:
+    return UsageError(
+        f"a .{ending} file shows a map, and an exported model gives no gradients; use `method=occlusion`, "
+        "`method=ridge` or `method=shapley`"
+    )

@@ -103,7 +103,8 @@ def block(explanation: Explanation) -> Iterator[str]:
     yield f"  {name:10}  {map_sentence(explanation)}"
     view = explanation.view
     yield f"  This is clip {view.clip}, {view.crop} crop, view {explanation.number + 1} of {explanation.views}."
-    yield CAVEAT
+    if explanation.map is not None:
+        yield CAVEAT
 
 
 def _by_group(explanation: Explanation) -> list[float]:
