@@ -1,16 +1,25 @@
-"""How faithful the maps of `timesformer explain` are, on windows of real clips, with the bundled model of motion.
+"""How faithful the maps of `timesformer explain` are, and what they cost.
 
-python -m benchmarks.explain --more clips/*.mp4 -o explain.json
+    python -m benchmarks.explain maps --more clips/*.mp4 -o explain.json
+    python -m benchmarks.explain cost --size base [-- --checks all]
 
-Takes the two windows with the highest score of each sample video, and the one of each further video. Prints a table
-with, for each method: mean scores as patches are taken away in its order and in the reverse; the gap between the two
-areas, and in how many windows it is above 0.05; the same gap for windows that show no motion; how often it puts a
-moving patch above a still one in composites of which half is frozen; the rank correlation with the network with random
-weights; processor seconds. Then: altered clips, how far maps add up, and the verdict on random weights.
+`maps`: on windows of real clips, with the bundled model of motion. Takes the two windows with the highest score of each
+sample video, and the one of each further video. Prints a table with, for each method: mean scores as patches are taken
+away in its order and in the reverse; the gap between the two areas, and in how many windows it is above 0.05; the same
+gap for windows that show no motion; how often it puts a moving patch above a still one in composites of which half is
+frozen; the rank correlation with the network with random weights; processor seconds. Then: altered clips, how far maps
+add up, and the verdict on random weights.
+
+`cost`: one `timesformer explain` of a sample video by a network of this size with random weights, against one forward
+pass: seconds and peak memory. Linux only.
 """
 
 import argparse
 import json
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.speed import SIZES, write_model
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import VideoError
 from timesformer_cli.flow import Item
@@ -42,6 +52,16 @@ CLEAR = 0.05  # gap
 NETWORKS = 12
 BASELINES = ("random order", "nearness to the centre", "frame difference")
 SLOW = ("lrp+ig", "ig", "occlusion", "ridge", "shapley")  # not measured with composites
+
+# The command line in a process of its own, which tells its peak memory in KiB at the end.
+COMMAND = """
+import sys
+from timesformer_cli.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0], file=sys.stderr)
+"""
 
 Array = NDArray[np.float32]
 
@@ -287,13 +307,53 @@ def spread(bench: Bench, windows: Sequence[Window], most: int, *, moves: bool) -
     return chosen if len(chosen) <= most else [chosen[len(chosen) * place // most] for place in range(most)]
 
 
+def cost(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(folder, args.size, args.layers)
+        video = str(SAMPLES / "pan_left.mp4")
+        call = ["explain", video, "-m", folder, "--device", "cpu", "--workers", "0", "--clips", "1", "--crops", "1"]
+        begin = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", COMMAND, *call, *args.options], capture_output=True, text=True)
+        seconds = time.perf_counter() - begin
+        if done.returncode:
+            sys.exit(done.stderr)
+        record = json.loads(done.stdout)
+        checkpoint = resolve(folder)
+        views = prepare(Item(video), checkpoint.recipe).pixels[:1]
+        scorer = open_scorer(checkpoint, device="cpu", precision="fp32")
+        scorer(views)
+        forward = statistics.median(timed(lambda: scorer(views)) for _ in range(3))
+    peak = int(done.stderr.split()[-1]) / 2**20
+    print(f"{args.size}, {args.layers} layers, {torch.get_num_threads()} threads: {' '.join(args.options)}")
+    print(f"{seconds:.1f} s, of which {record['forwards']} forwards; peak memory {peak:.2f} GiB")
+    print(f"one forward {forward:.2f} s: all of it takes the time of {seconds / forward:.0f}")
+
+
+def timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--more", type=Path, nargs="*", default=[])
-    parser.add_argument("--methods", nargs="*", default=[*BASELINES, *get_args(Method)])
-    parser.add_argument("--most", type=int, help="windows with motion, and without, spread over all that there are")
-    parser.add_argument("-o", "--output", type=Path)
+    commands = parser.add_subparsers(required=True)
+    of_maps = commands.add_parser("maps")
+    of_maps.add_argument("--more", type=Path, nargs="*", default=[])
+    of_maps.add_argument("--methods", nargs="*", default=[*BASELINES, *get_args(Method)])
+    of_maps.add_argument("--most", type=int, help="windows with motion, and without, spread over all that there are")
+    of_maps.add_argument("-o", "--output", type=Path)
+    of_maps.set_defaults(do=faithful)
+    of_cost = commands.add_parser("cost")
+    of_cost.add_argument("--size", choices=SIZES, default="base", help="of a network with random weights")
+    of_cost.add_argument("--layers", type=int, default=12, help="of that network")
+    of_cost.add_argument("options", nargs="*", help="options of explain, after --")
+    of_cost.set_defaults(do=cost)
     args = parser.parse_args()
+    args.do(args)
+
+
+def faithful(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     bench = Bench()
     samples = sorted(path for path in SAMPLES.iterdir() if path.suffix in (".mp4", ".mkv", ".webm"))
