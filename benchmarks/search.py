@@ -10,9 +10,9 @@ program of its own with one thread for NumPy, as the command does; the files are
 the whole command, for a stored row of a file of 1,000 rows, with `import torch`. Linux only.
 
 `place` makes 31 films of two minutes from real clips: pieces of two to six seconds, each with a crop, a movement of the
-crop, a speed and a brightness of its own. It embeds them as segments of four seconds, every two, with camera-motion.
-Twenty parts of twelve seconds of the first film, cut at random and encoded again (CRF 34, half the size), are searched
-for. A part is found if the first match overlaps it.
+crop, a speed and a brightness of its own. It embeds them as segments of four seconds, every two seconds and every half,
+with camera-motion. Parts of the first film are cut out, encoded again (CRF 34, half the size) and searched for: those
+that are a segment of the file, and those that start anywhere. A part is found if the first match overlaps it.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from timesformer_cli.results.vectors.rows import VectorRow, vector_format
 from timesformer_cli.results.vectors.writing import save_vectors
 
 VIDEOS, SEGMENTS, DIMENSION = 1000, 1000, 768
-FILM, PART, RATE = 120, 12, 25  # seconds, and frames per second
+FILM, PARTS, RATE = 120, (4, 12), 25  # seconds, and frames per second
 PROVENANCE = Provenance(
     model="none",
     source="none",
@@ -147,27 +147,33 @@ def place(folder: Path, videos: Path, films: int = 31, parts: int = 20) -> None:
         sources = [shrunk(videos / clip) for clip in CLIPS]
         for target in targets:
             encode(target, make_film(sources, rng), Fraction(RATE), 23)
-    search_for = [sys.executable, "-m", "timesformer_cli"]
-    vectors, found = folder / "films.npy", folder / "found.jsonl"
-    segments = ["--timeline", "--window", "4", "--hop", "2"]
-    model = ["--model", "camera-motion"]
-    subprocess.run([*search_for, "embed", str(folder / "films"), *segments, *model, "-o", str(vectors), "--overwrite"],
-                   check=True)  # fmt: skip
     frames = whole(targets[0])
-    starts = np.random.default_rng(1).uniform(0, len(frames) / RATE - PART, parts)
-    queries = [folder / f"part-{number:02}.mp4" for number in range(parts)]
+    for hop in (2.0, 0.5):
+        vectors = folder / f"films-{hop}.npy"
+        if not vectors.exists():
+            segments = ["--timeline", "--window", "4", "--hop", str(hop), "--model", "camera-motion"]
+            embed = [sys.executable, "-m", "timesformer_cli", "embed", str(folder / "films"), *segments]
+            subprocess.run([*embed, "-o", str(vectors)], check=True)
+        for long, where in ((4, "a segment"), (4, "anywhere"), (12, "anywhere")):
+            starts = np.random.default_rng(1).uniform(0, len(frames) / RATE - long, parts)
+            starts = np.round(starts / hop) * hop if where == "a segment" else starts
+            right = own_places(vectors, folder, frames, starts, long)
+            print(f"hop {hop}, parts of {long} s, {where}: {right} of {parts} found their own place first", flush=True)
+
+
+def own_places(vectors: Path, folder: Path, frames: Frames, starts: np.ndarray, long: int) -> int:
+    """The number of parts of the first film, which has these frames, that find themselves first."""
+    queries, found = [folder / f"part-{number:02}.mp4" for number in range(len(starts))], folder / "found.jsonl"
     for query, start in zip(queries, starts, strict=True):
-        encode(query, half_size(frames[round(start * RATE) : round((start + PART) * RATE)]), Fraction(RATE), 34)
-    asked = [*search_for, "search", str(vectors), *map(str, queries), "-k", "3", "-o", str(found), "--overwrite"]
-    subprocess.run(asked, check=True)
-    right = 0
-    for line, start in zip(found.read_text(encoding="utf-8").splitlines(), starts, strict=True):
-        first = json.loads(line)["matches"][0]
-        there = Path(first["path"]) == targets[0] and first["start"] < start + PART and first["end"] > start
-        right += there
-        if not there:
-            print(f"{start:.1f} s: first is {first}")
-    print(f"{right} of {parts} found their own place first, among {films} films of {FILM} s")
+        cut = frames[round(start * RATE) : round((start + long) * RATE)]
+        encode(query, half_size(cut), Fraction(RATE), 34)
+    asked = [sys.executable, "-m", "timesformer_cli", "search", str(vectors), *map(str, queries), "-k", "1"]
+    subprocess.run([*asked, "-o", str(found), "--overwrite", "--quiet"], check=True)
+    firsts = [json.loads(line)["matches"][0] for line in found.read_text(encoding="utf-8").splitlines()]
+    return sum(
+        Path(first["path"]).name == "00.mp4" and first["start"] < start + long and first["end"] > start
+        for first, start in zip(firsts, starts, strict=True)
+    )
 
 
 def shrunk(path: Path) -> Frames:
