@@ -150,6 +150,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.new("RGB", (64, 48), (20 * number, 0, 0)).save(picture)
     (folder / "videos.txt").write_text("clips/a.mp4\n")
     (folder / "labels.csv").write_text("path,label\nclips/a.mp4,first\nclips/sub/b.mp4,second\n")
+    (folder / "groups.csv").write_text("label,group\nabseiling,sport\nmaking tea,kitchen\n")
+    (folder / "clips.csv").write_text("path,label\na.mp4,sport\nsub/b.mp4,kitchen\n")
     (folder / "sample_videos").symlink_to(ROOT / "sample_videos")
     write_class_folders(folder / "motions")
     gestures.write(folder / "gestures", gestures.TRAIN[:5], takes=1)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
@@ -574,6 +574,29 @@ EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
 Dataset = Literal["kinetics-400", "kinetics-600", "something-something-v2"]
 
 
+# The class of all labels that are in no group.
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """A user's own classes `names`, each made of labels of a model: `members` has the class number of each label."""
+
+    names: tuple[str, ...]
+    members: tuple[int, ...]
+
+    def of(self, labels: Sequence[str]) -> dict[str, str]:
+        """The class of each label of the model."""
+        return {label: self.names[member] for label, member in zip(labels, self.members, strict=True)}
+
+    def chosen(self, labels: Sequence[str]) -> dict[str, list[str]]:
+        """The labels of each class, without those of `OTHER`; `labels` are the model's."""
+        found: dict[str, list[str]] = {name: [] for name in self.names}
+        for label, member in zip(labels, self.members, strict=True):
+            found[self.names[member]].append(label)
+        return {name: members for name, members in found.items() if name != OTHER}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """A complete model: config, recipe, labels, and the file of its weights.
@@ -581,7 +604,7 @@ class Checkpoint:
     `name` is the user's name for it. `weights` is the file to read: safetensors, an index of shards, or
     a file of torch; None for a published model that is not on this machine. `source` says where it came
     from; `dataset` is the published dataset whose classes it knows, if any; `processor` has the exact
-    values of its image processor's file.
+    values of its image processor's file. With `groups`, answers are in these classes instead of `labels`.
 
     Raises:
         ValueError: parts contradict each other (labels and classes, crop size and patches).
@@ -595,6 +618,7 @@ class Checkpoint:
     source: str
     dataset: Dataset | None = None
     processor: PreprocessSpec | None = None
+    groups: Groups | None = None
 
     def __post_init__(self) -> None:
         preprocess = self.recipe.preprocess
@@ -611,6 +635,11 @@ class Checkpoint:
             size[0] >= patch[0] and size[1] >= patch[1],
             f"crops of {size} are smaller than a patch of {patch}",
         )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes of its answers."""
+        return self.labels if self.groups is None else self.groups.names
 
     @property
     def is_exported(self) -> bool:

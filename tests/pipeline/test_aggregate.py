@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from timesformer_cli.pipeline.aggregate import combine
+from timesformer_cli.pipeline.aggregate import activated, combine
+from timesformer_cli.specs import Groups
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]], dtype=np.float32)
 
@@ -64,3 +65,31 @@ def test_scores_of_many_classes_add_up_to_one(how: str) -> None:
 
 def test_one_view_is_its_own_mean() -> None:
     np.testing.assert_array_equal(combine(LOGITS[:1], "raw_logits"), LOGITS[0])
+
+
+@pytest.mark.parametrize("how", ["logits", "probabilities"])
+def test_probabilities_of_groups_are_sums(how: Any) -> None:
+    groups = Groups(("both", "one"), (0, 1, 0))
+    alone = combine(LOGITS, how).astype(np.float64)
+    np.testing.assert_allclose(combine(LOGITS, how, groups=groups), [alone[0] + alone[2], alone[1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["logits", "probabilities"])
+def test_groups_of_sigmoids_have_the_largest(how: Any) -> None:
+    groups = Groups(("both", "one"), (0, 1, 0))
+    alone = combine(LOGITS, how, "sigmoid")
+    np.testing.assert_array_equal(combine(LOGITS, how, "sigmoid", groups), [max(alone[0], alone[2]), alone[1]])
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_logits_of_groups_are_those_of_their_scores(activation: Any) -> None:
+    groups = Groups(("both", "one"), (0, 1, 0))
+    logits = combine(LOGITS, "raw_logits", activation, groups)
+    np.testing.assert_allclose(
+        activated(logits.astype(np.float64), activation), combine(LOGITS, "logits", activation, groups), rtol=1e-6
+    )
+
+
+def test_groups_of_large_logits_do_not_overflow() -> None:
+    logits = np.array([[1e4, -1e4, 1e4]], dtype=np.float32)
+    np.testing.assert_array_equal(combine(logits, "logits", groups=Groups(("both", "one"), (0, 1, 0))), [1.0, 0.0])

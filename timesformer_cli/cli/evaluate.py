@@ -11,7 +11,7 @@ from timesformer_cli.cli.options import OUTPUT, RUN, Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.data import DATA, Labelled
 from timesformer_cli.cli.options.inputs import Limit
-from timesformer_cli.cli.options.model import Model
+from timesformer_cli.cli.options.model import Groups, Model
 from timesformer_cli.cli.options.output import ResumeRun
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running, Sharing
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from timesformer_cli.evaluation.score_files import Scores
     from timesformer_cli.jobs.evaluate import Keeping, Summary
     from timesformer_cli.specs import Activation, Checkpoint
+    from timesformer_cli.specs import Groups as GroupsOf
 
 HELP = """Run a model on a labelled dataset, and report its accuracy.
 
@@ -63,6 +64,7 @@ class Data:
             rich_help_panel=DATA,
         ),
     ] = None
+    groups: Groups = None
     limit: Limit = None
     seed: Annotated[
         int | None,
@@ -99,11 +101,19 @@ class Data:
 
         return None if self.classes is None else list(read_file(self.classes))
 
-    def open(self, labels: "Sequence[str]", *, frames: bool) -> "tuple[Dataset, dict[str, Any]]":
-        """The dataset, and the settings of it that affect results; prints its problems.
+    def grouped(self, checkpoint: "Checkpoint") -> "Checkpoint":
+        """The model with the user's classes, if there are any. Raises UsageError and InputError."""
+        from timesformer_cli.datasets.groups import with_groups
+
+        return checkpoint if self.groups is None else with_groups(checkpoint, self.groups)
+
+    def open(
+        self, labels: "Sequence[str]", groups: "GroupsOf | None", *, frames: bool
+    ) -> "tuple[Dataset, dict[str, Any]]":
+        """The dataset, and the settings of it that affect results; prints its problems. The model has these `labels`.
 
         Raises:
-            UsageError, InputError: the dataset is not understood, or does not match the labels.
+            UsageError, InputError: the dataset is not understood, or does not match the labels or their `groups`.
         """
         from timesformer_cli.datasets import open_dataset
         from timesformer_cli.evaluation.run import dataset_settings
@@ -114,7 +124,8 @@ class Data:
             self.labelled.annotations,
             format=self.labelled.format,
             split=self.split,
-            labels=labels,
+            labels=labels if groups is None else groups.names,
+            groups=None if groups is None else groups.of(labels),
             label_map=self.labelled.label_map,
             frames=frames,
             classes=named,
@@ -240,12 +251,12 @@ def evaluate(
     if data.from_predictions is not None:
         _finish(_evaluate_scores(data, model, folder, metrics, views, reading), metrics)
         return
-    checkpoint = _fed_as_published(model.resolve(views, preview=scope.dry_run), views)
+    checkpoint = data.grouped(_fed_as_published(model.resolve(views, preview=scope.dry_run), views))
     run.check(checkpoint)
-    dataset, settings = data.open(checkpoint.labels, frames=reading.frames)
+    dataset, settings = data.open(checkpoint.labels, checkpoint.groups, frames=reading.frames)
     metrics.check(multi_label=settings["multi_label"])
     if scope.dry_run:
-        _show_plan(dataset, checkpoint.labels)
+        _show_plan(dataset, checkpoint.classes)
         return
     job = Job(
         checkpoint=checkpoint,
@@ -276,19 +287,28 @@ def _evaluate_scores(
     reading: ReadingOptions,
 ) -> "Summary":
     """Evaluate the scores in a file; of the model, only the labels and the activation may be needed."""
+    from timesformer_cli.datasets.groups import read_groups
     from timesformer_cli.evaluation.score_files import own_dataset_settings, read_scores
     from timesformer_cli.jobs.evaluate import evaluate_scores
 
     assert data.from_predictions is not None
     scores = read_scores(data.from_predictions)
     names, activation = _described(scores, model, views)
+    groups = None if data.groups is None else read_groups(data.groups, names, activation)
     if data.labelled.is_missing:
         dataset, settings = None, own_dataset_settings(scores)
     else:
-        dataset, settings = data.open(names, frames=reading.frames)
+        dataset, settings = data.open(names, groups, frames=reading.frames)
     metrics.check(multi_label=settings["multi_label"])
     return evaluate_scores(
-        scores, dataset, names, settings, activation=activation, keeping=folder.keeping, top_k=metrics.ks
+        scores,
+        dataset,
+        names,
+        settings,
+        activation=activation,
+        groups=groups,
+        keeping=folder.keeping,
+        top_k=metrics.ks,
     )
 
 

@@ -13,7 +13,7 @@ from timesformer_cli.cli import console
 from timesformer_cli.cli.options import OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.inputs import Inputs
-from timesformer_cli.cli.options.model import Model
+from timesformer_cli.cli.options.model import Groups, Model
 from timesformer_cli.cli.options.output import FORMAT_HELP, FormatName, Journal
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running
@@ -76,6 +76,7 @@ class Extras:
             "--threshold", metavar="SCORE", help="Leave out labels with a lower score.", rich_help_panel=OUTPUT
         ),
     ] = None
+    groups: Groups = None
     raw_logits: Annotated[
         bool,
         typer.Option(
@@ -120,10 +121,12 @@ class Extras:
     ] = False
 
     def apply(self, checkpoint: "Checkpoint") -> "Checkpoint":
-        """The model, set to the scores that the options ask for."""
+        """The model, set to the scores that the options ask for. Raises UsageError and InputError."""
         from timesformer_cli.checkpoints.recipes import with_overrides
+        from timesformer_cli.datasets.groups import with_groups
 
-        return with_overrides(checkpoint, fields={"combine": "raw_logits"} if self.raw_logits else {})
+        checkpoint = with_overrides(checkpoint, fields={"combine": "raw_logits"} if self.raw_logits else {})
+        return checkpoint if self.groups is None else with_groups(checkpoint, self.groups)
 
     def check(self, inputs: Inputs) -> None:
         """Check, before any work is done, that videos can be sorted. Raises UsageError and OutputError."""
@@ -153,7 +156,7 @@ class Extras:
 
         if self.copy_to is None:
             return None
-        return Sorter(self.copy_to, checkpoint.labels, link=self.link, tell=console.note)
+        return Sorter(self.copy_to, checkpoint.classes, link=self.link, tell=console.note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ def _evaluate(provenance: "Provenance", output: str, *, chosen: bool = True) -> 
         "--split": data_set.get("split"),
         "--label-map": data_set.get("label_map"),
         "--classes": "classes.txt" if chosen and data_set["classes"] is not None else None,
+        "--groups": None if provenance.groups is None else "groups.csv",
         "--limit": data_set.get("limit"),
         "--seed": data_set.get("seed"),
     }

@@ -16,7 +16,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
             *("device", "precision", "compile", "provider", "batch_size"),
             *("limit", "shard", "engine", "ray_address", "fail_fast"),
             *("format", "output", "overwrite", "resume", "retry_errors"),
-            *("top_k", "threshold", "raw_logits", "save_logits", "save_embeddings", "copy_to", "link"),
+            *("top_k", "threshold", "raw_logits", "save_logits", "save_embeddings", "copy_to", "link", "groups"),
             *("annotations", "annotations_format", "split", "label_map", "classes", "seed", "strict"),
             *("from_predictions", "min_top1"),
             *("val", "val_part", "group_by", "shots", "balance", "method"),

@@ -124,6 +124,7 @@ def open_dataset(
     group_column: str | None = None,
     leave_out_unknown: bool = False,
     stored: Sequence[str] | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> Dataset:
     """The videos of a dataset, with their labels as class numbers of the model, whose class names are `labels`.
 
@@ -136,17 +137,17 @@ def open_dataset(
     to the current one. `label_map` is a file with the class names for the numbers of the dataset. `limit` is the number
     of samples: the first ones, or with `seed` a random choice. `group_column` is a further column for `Sample.about`.
     `stored` are the paths of the videos that `root` has if it is a file; then `annotations` are needed, rows name their
-    videos as they do with a folder, and the videos need not exist.
+    videos as they do with a folder, and the videos need not exist. `groups` are as for `match`.
 
     Raises:
-        UsageError: options that cannot be combined, or an unknown class in `classes`.
+        UsageError: options that cannot be combined, an unknown class in `classes`, or a label that no group has.
         InputError: files that cannot be read or understood, labels that the model does not have, classes that cannot be
             told apart or have no video, a single class, or no video at all.
     """
     _check(None if stored is not None else root, annotations, format, limit, seed)
     source = _source(root, annotations, format, split, stored, frames=frames, group_column=group_column)
     taken, split = of_split(source, split)
-    matching, chosen = _matched(source, taken, labels, label_map, classes, leave_out_unknown=leave_out_unknown)
+    matching, chosen = _matched(source, taken, labels, label_map, classes, groups, partly=leave_out_unknown)
     samples, problems, count = _gather(source, taken, matching.indices, chosen, tell_unknown=leave_out_unknown)
     if not samples:
         raise _nothing(source, count, problems, classes or ())
@@ -155,7 +156,6 @@ def open_dataset(
     problems += [Problem("unlisted", path, "no row has this video") for path in source.unlisted()]
     multi_label = any(len(sample.labels) != 1 for sample in samples)
     samples = _limited(samples, limit, seed)
-    used = {label for sample in samples for label in sample.labels}
     return Dataset(
         format=source.format,
         annotations=source.file,
@@ -165,10 +165,16 @@ def open_dataset(
         samples=tuple(samples),
         problems=tuple(problems),
         names=matching.classes.names,
-        classes={index: text for index, text in sorted(matching.own.items()) if index in used},
+        classes=_used(matching, samples),
         matched_by=matching.by,
         multi_label=multi_label,
     )
+
+
+def _used(matching: Matching, samples: Sequence[Sample]) -> dict[int, str]:
+    """The dataset's own text for each class number that samples have."""
+    used = {label for sample in samples for label in sample.labels}
+    return {index: text for index, text in sorted(matching.own.items()) if index in used}
 
 
 def splits_of(
@@ -214,8 +220,9 @@ def _matched(
     labels: Sequence[str] | None,
     label_map: Path | None,
     classes: Sequence[str] | None,
+    groups: Mapping[str, str] | None,
     *,
-    leave_out_unknown: bool,
+    partly: bool,
 ) -> tuple[Matching, frozenset[int] | None]:
     """The class numbers of the labels in the splits `taken`, and those of the classes to keep, None for all."""
     rows = [row for row in source.rows if row.split in taken]
@@ -227,7 +234,7 @@ def _matched(
     names = None if label_map is None else label_files.read_file(label_map)
     if labels is None:
         return own_classes(rows, names, classes), None
-    matching = match(rows, labels, names, partly=classes is not None or leave_out_unknown)
+    matching = match(rows, labels, names, partly=partly or classes is not None, groups=groups)
     return matching, None if classes is None else _chosen(classes, matching.classes)
 
 

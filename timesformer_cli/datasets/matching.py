@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Literal
 
 from timesformer_cli.datasets.reading import Row
-from timesformer_cli.errors import InputError
+from timesformer_cli.errors import InputError, UsageError
 
 MatchedBy = Literal["name", "index", "label map"]
 
@@ -77,15 +77,24 @@ class Matching:
     classes: "Classes"
 
 
-def match(rows: Sequence[Row], labels: Sequence[str], dataset_names: Sequence[str] | None, *, partly: bool) -> Matching:
+def match(
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    dataset_names: Sequence[str] | None,
+    *,
+    partly: bool,
+    groups: Mapping[str, str] | None = None,
+) -> Matching:
     """Match the labels of `rows` with the classes of the model, whose names are `labels`.
 
     `dataset_names` are the class names for the numbers of the dataset; a model without class names takes them over.
-    With `partly`, labels that the model does not know are left out.
+    With `partly`, labels that the model does not know are left out. If `labels` are groups of a user, `groups` has the
+    group of each label of the model, and numbers are names, too.
 
     Raises:
         InputError: the model has no class for a label (names the first row that has it), or the numbers are in a
             different order than the model's, judging by the folders of the videos.
+        UsageError: no group has the name of a label.
     """
     first = first_rows(rows)
     classes = Classes(labels)
@@ -97,10 +106,11 @@ def match(rows: Sequence[Row], labels: Sequence[str], dataset_names: Sequence[st
     found = {text: index for text in first if (index := classes.index(text)) is not None}
     numbers = {text: value for text in first if (value := number(text)) is not None}
     # A model may have been trained on numbers that skip some: then its names are numbers, but not those of its classes.
-    if len(found) == len(first) or len(numbers) < len(first) or all(name.isdecimal() for name in classes.names):
+    by_name = len(numbers) < len(first) or all(name.isdecimal() for name in classes.names)
+    if len(found) == len(first) or by_name or (groups is not None and dataset_names is None):
         unknown = {text: (row, text) for text, row in first.items() if text not in found}
         if unknown and not partly:
-            raise _mismatch(unknown, len(first), classes)
+            raise _mismatch(unknown, len(first), classes) if groups is None else _no_group(unknown, classes, groups)
         return Matching(found, "name", {index: text for text, index in reversed(found.items())}, classes)
 
     check_range(numbers, first, classes.names, dataset_names)
@@ -111,7 +121,7 @@ def match(rows: Sequence[Row], labels: Sequence[str], dataset_names: Sequence[st
     names = {text: dataset_names[value] for text, value in numbers.items()}
     unknown = {text: (first[text], name) for text, name in names.items() if classes.index(name) is None}
     if unknown and not partly:
-        raise _mismatch(unknown, len(first), classes)
+        raise _mismatch(unknown, len(first), classes) if groups is None else _no_group(unknown, classes, groups)
     found = {text: index for text, name in names.items() if (index := classes.index(name)) is not None}
     return Matching(found, "label map", {index: names[text] for text, index in found.items()}, classes)
 
@@ -161,6 +171,21 @@ def _mismatch(unknown: Mapping[str, tuple[Row, str]], count: int, classes: Class
         f"{quoted([name for _, name in unknown.values()])}; it has {len(classes.names)}: {quoted(classes.names)}; "
         "to evaluate only those that both have, use `classes`"
     )
+
+
+def _no_group(unknown: Mapping[str, tuple[Row, str]], classes: Classes, groups: Mapping[str, str]) -> UsageError:
+    """The error for labels that are not among the groups, which are `classes`."""
+    row, name = next(iter(unknown.values()))
+    more = f", and {len(unknown) - 1} more are none" if len(unknown) > 1 else ""
+    label = Classes(tuple(groups)).index(name)
+    if label is not None:
+        return UsageError(
+            f"{row.place}: {name!r} is a label of the model{more}; annotations have to name its group, "
+            f"{tuple(groups.values())[label]!r}"
+        )
+    near = classes.near(name)
+    hint = f"did you mean {near!r}?" if near else f"they are {quoted(classes.names)}"
+    return UsageError(f"{row.place}: {name!r} is not one of the groups{more}; {hint}")
 
 
 def quoted(names: Sequence[str]) -> str:

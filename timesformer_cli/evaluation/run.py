@@ -311,7 +311,7 @@ def summarise(run: Run, found: Metrics) -> dict[str, Any]:
 
 def _published(run: Run, found: Metrics) -> dict[str, Any] | None:
     """The published accuracies beside those found; None if they are unknown or for different classes."""
-    entry = zoo.find(run.name)
+    entry = zoo.find(run.name) if run.provenance.groups is None else None
     if entry is None or len(run.labels) != entry.num_labels or run.data_set["classes"] is not None:
         return None
     percent = {1: entry.top1, 5: entry.top5}

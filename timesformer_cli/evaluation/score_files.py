@@ -9,7 +9,7 @@ import pickle
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, cast, get_args
@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from timesformer_cli import strict_json
 from timesformer_cli.datasets import Dataset
 from timesformer_cli.errors import InputError, UsageError
-from timesformer_cli.evaluation.rows import Chosen, FileRows, Rows, chunks
+from timesformer_cli.evaluation.rows import Chosen, Computed, FileRows, Rows, chunks
 from timesformer_cli.evaluation.run import Run, known_parts
 from timesformer_cli.flow import WHOLE, Part
+from timesformer_cli.pipeline.aggregate import grouped
 from timesformer_cli.results.record import head_of
 from timesformer_cli.results.settings import Combination, Provenance
-from timesformer_cli.specs import Activation, Combine
+from timesformer_cli.specs import Activation, Combine, Groups
 from timesformer_cli.text import named
 from timesformer_cli.video.addresses import shown
 from timesformer_cli.video.folders import RealPaths
@@ -409,11 +410,13 @@ def match_scores(
     labels: Sequence[str],
     settings: Mapping[str, Any],
     activation: Activation = "softmax",
+    groups: Groups | None = None,
 ) -> Run:
     """The run of these scores, with the labels of the dataset or, without one, of the file itself.
 
     Scores are matched with videos by path if the file has paths, else by order; if the dataset has parts of videos, by
-    path, start and end. Videos without scores have failed. `settings` are those of the dataset.
+    path, start and end. Videos without scores have failed. `settings` are those of the dataset. With `groups`, the
+    classes of the run are these.
 
     Raises:
         InputError: the scores do not match the dataset or the labels.
@@ -423,10 +426,14 @@ def match_scores(
             f"{found.path}: has scores for {found.scores.shape[1]} classes, but there are names of {len(labels)}; "
             "give the right names with `labels_file=FILE`"
         )
+    of_groups = None if groups is None else groups.chosen(labels)
+    if groups is not None:
+        found, labels = _grouped(found, groups, activation), groups.names
     provenance = Provenance(
         model=str(found.path),
         source=str(found.path),
         labels=tuple(labels),
+        groups=of_groups,
         recipe=Combination("scores of a file", found.combine, activation),
         data_set=settings,
     )
@@ -457,6 +464,20 @@ def match_scores(
         failed=tuple(failed),
         parts=known_parts([sample.part for _, sample in placed]),
     )
+
+
+def _grouped(found: Scores, groups: Groups, activation: Activation) -> Scores:
+    """The scores of groups, and the groups of the file's own labels."""
+
+    def of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        values = found.scores[rows].astype(np.float64)
+        return grouped(values, groups, activation, found.combine).astype(np.float32)
+
+    targets = found.targets and tuple(
+        tuple(dict.fromkeys(groups.members[index] for index in target)) for target in found.targets
+    )
+    scores = Computed((len(found.scores), len(groups.names)), of)
+    return replace(found, scores=scores, labels=groups.names, targets=targets)
 
 
 def _rows(found: Scores, dataset: Dataset) -> list[int | None]:

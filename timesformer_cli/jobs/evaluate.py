@@ -26,7 +26,7 @@ from timesformer_cli.results.journal import Ledger
 from timesformer_cli.results.record import Record, part_of
 from timesformer_cli.results.settings import Provenance, Shard, provenance_of
 from timesformer_cli.runtimes import runtime_of
-from timesformer_cli.specs import Activation, Checkpoint
+from timesformer_cli.specs import Activation, Checkpoint, Groups
 from timesformer_cli.text import duration, named, plural
 
 # The folder, in that of a run, of pages that explain its mistakes.
@@ -116,19 +116,20 @@ def evaluate_scores(
     settings: Mapping[str, Any],
     *,
     activation: Activation = "softmax",
+    groups: Groups | None = None,
     keeping: Keeping = Keeping(),
     top_k: Sequence[int] = (1, 5),
 ) -> Summary:
     """Measure the scores of a file. Without a `dataset`, the labels of its videos are in the file too.
 
-    `activation` makes scores of logits.
+    `activation` makes scores of logits, and `groups` classes of the labels, which `names` has.
 
     Raises:
         InputError: the scores do not match the dataset or the names.
         OutputError: the folder cannot be written.
     """
     with keeping.opened() as folder:
-        run = match_scores(scores, dataset, names, settings, activation)
+        run = match_scores(scores, dataset, names, settings, activation, groups)
         folders.remove_results(folder)
         folders.write_records(folder, run.provenance, run.records())
         return _summarise(folder, dataset, keeping, top_k, {})

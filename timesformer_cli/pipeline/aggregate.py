@@ -7,25 +7,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.flow import Segment
-from timesformer_cli.specs import Activation, Combine
+from timesformer_cli.specs import Activation, Combine, Groups
 
 
-def combine(logits: NDArray[np.float32], how: Combine, activation: Activation = "softmax") -> NDArray[np.float32]:
-    """Scores float32 (K,) from views' logits (V, K); sums are computed in float64.
+def combine(
+    logits: NDArray[np.float32], how: Combine, activation: Activation = "softmax", groups: Groups | None = None
+) -> NDArray[np.float32]:
+    """Scores float32 (K,) from views' logits (V, K), or of G `groups` (G,); sums are computed in float64.
 
     `logits` is the activation of the mean logits: the original adds up logits, which ranks the same.
     `probabilities` is the mean of the activations, as the paper describes; it can rank differently.
-    `raw_logits` is the mean of the logits.
+    `raw_logits` is the mean of the logits. Groups are made of the mean, so that they add up to what a user sees.
     """
     values = logits.astype(np.float64)
-    scores: NDArray[np.float64]
-    if how == "probabilities":
-        scores = activated(values, activation).mean(axis=0)
-    else:
-        scores = values.mean(axis=0)
-        if how == "logits":
-            scores = activated(scores, activation)
+    scores: NDArray[np.float64] = (activated(values, activation) if how == "probabilities" else values).mean(axis=0)
+    if groups is not None:
+        scores = grouped(scores, groups, activation, how)
+    if how == "logits":
+        scores = activated(scores, activation)
     return scores.astype(np.float32)
+
+
+def grouped(values: NDArray[np.float64], groups: Groups, activation: Activation, how: Combine) -> NDArray[np.float64]:
+    """Values (..., K) of a model's labels as those of the groups (..., G): probabilities or, for other `how`, logits.
+
+    Probabilities of a softmax add up; of sigmoids, which do not share one whole, a group has the largest. The logits of
+    groups are those of which the activation makes these probabilities.
+    """
+    join = np.maximum if activation == "sigmoid" else np.add if how == "probabilities" else np.logaddexp
+    result = np.full((len(groups.names), *values.shape[:-1]), 0.0 if how == "probabilities" else -np.inf)
+    join.at(result, np.array(groups.members), np.moveaxis(values, -1, 0))
+    return np.moveaxis(result, 0, -1)
 
 
 def activated(values: NDArray[np.float64], activation: Activation) -> NDArray[np.float64]:

@@ -68,7 +68,7 @@ def label(scored: Iterable[Scored | Failure], checkpoint: Checkpoint) -> Iterato
         if isinstance(last, Failure):
             yield last
         else:
-            yield Prediction(last.item, last.info, segments, checkpoint.labels)
+            yield Prediction(last.item, last.info, segments, checkpoint.classes)
 
 
 def embed(scored: Iterable[Scored | Failure], checkpoint: Checkpoint) -> Iterator[Embedded]:
@@ -108,7 +108,9 @@ def _by_video(
 
 def _segment(scored: Scored, checkpoint: Checkpoint) -> Segment:
     tokens, logits = np.split(scored.logits, [-len(checkpoint.labels)], axis=1)
-    mean, scores = combine(logits, "raw_logits"), combine(logits, checkpoint.combine, checkpoint.activation)
+    mean, scores = (
+        combine(logits, how, checkpoint.activation, checkpoint.groups) for how in ("raw_logits", checkpoint.combine)
+    )
     embedding = combine(tokens, "raw_logits") if tokens.size else None
     return Segment(scored.span.start, scored.span.end, scored.labels, mean, scores, scored.thumbnail, embedding)
 

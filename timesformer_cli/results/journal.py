@@ -240,7 +240,7 @@ class Ledger:
             with replacing(logits) as part:
                 save_logits(part, rows, labels, format=ending, activation=self._provenance.recipe.activation)
         if embeddings is not None:
-            provenance = replace(self._provenance, shown=None, labels=())
+            provenance = replace(self._provenance, shown=None, labels=(), groups=None)
             with finishing(embeddings, provenance, self._holds):
                 save_vectors(embeddings, rows_in(self._records()), provenance, format=vector_format(embeddings))
 

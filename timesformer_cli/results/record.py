@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +58,16 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The model that made the records. `labels` are those of all its classes; `raw`: scores are logits."""
+    """The model that made the records. `labels` are those of all its classes; `raw`: scores are logits.
+
+    `groups` are the labels of the model that each class is made of, if a user grouped them.
+    """
 
     model: str
     labels: tuple[str, ...]
     recipe: str
     raw: bool
+    groups: Mapping[str, Sequence[str]] | None = None
 
 
 def head_of(path: str, part: Part = WHOLE) -> Record:
@@ -182,7 +186,8 @@ class Excerpt:
 
 def origin_of(checkpoint: Checkpoint) -> Origin:
     """The model, as formats show it."""
-    return Origin(checkpoint.name, checkpoint.labels, checkpoint.recipe.name, checkpoint.recipe.raw)
+    groups = None if checkpoint.groups is None else checkpoint.groups.chosen(checkpoint.labels)
+    return Origin(checkpoint.name, checkpoint.classes, checkpoint.recipe.name, checkpoint.recipe.raw, groups)
 
 
 def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt()) -> Record:
@@ -191,7 +196,7 @@ def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt
     if isinstance(result, Failure):
         return head
     segments = merge(result.segments) if excerpt.merge else result.segments
-    parts = [_part(segment, checkpoint.labels, excerpt) for segment in segments]
+    parts = [_part(segment, checkpoint.classes, excerpt) for segment in segments]
     video = _video(result.info)
     if not excerpt.segments:
         (part,) = parts

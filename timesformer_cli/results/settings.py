@@ -1,6 +1,6 @@
 """The settings that identify a run: written beside every output, and compared before a run is resumed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -104,6 +104,7 @@ _SETTINGS = record(
     source=string,
     weights_sha256=Maybe(table(string, string)),
     labels=Maybe(each(string)),
+    groups=Maybe(table(string, each(string))),
     recipe=record(anything, name=string),
     timeline=Maybe(table(string, anything)),
     precision=Maybe(string),
@@ -139,13 +140,15 @@ class Provenance:
     folders of images. `data_set` is what `evaluation.run.dataset_settings` gives, None for videos without labels; its
     name is that of the key in files. For scores that did not come from a model here, unknown fields are None. `fused`
     are the runs whose scores were fused. `vectors` says what a file of vectors holds, and `explained` what a run of
-    explanations explains, and how.
+    explanations explains, and how. `groups` are the labels of the model that each of the classes `labels` is made of, if a
+    user grouped them; `specs.OTHER` has the rest.
     """
 
     model: str
     source: str
     labels: tuple[str, ...]
     recipe: Recipe | Combination
+    groups: Mapping[str, Sequence[str]] | None = None
     version: str | None = None
     weights: Mapping[str, str] | None = None
     timeline: Timeline | None = None
@@ -161,7 +164,7 @@ class Provenance:
     @property
     def origin(self) -> Origin:
         """What formats say of the model."""
-        return Origin(self.model, self.labels, self.recipe.name, self.recipe.raw)
+        return Origin(self.model, self.labels, self.recipe.name, self.recipe.raw, self.groups)
 
     @property
     def of_vectors(self) -> bool:
@@ -176,6 +179,7 @@ class Provenance:
             "source": self.source,
             "weights_sha256": None if self.weights is None else dict(self.weights),
             "labels": list(self.labels),
+            "groups": None if self.groups is None else {name: list(each) for name, each in self.groups.items()},
             "recipe": self.recipe.to_dict() if isinstance(self.recipe, Recipe) else asdict(self.recipe),
             "timeline": None if self.timeline is None else asdict(self.timeline),
             "precision": self.precision,
@@ -198,6 +202,7 @@ class Provenance:
             source=values["source"],
             labels=tuple(values["labels"]),
             recipe=Recipe.from_dict(recipe) if "sampling" in recipe else Combination(**recipe),
+            groups=values.get("groups"),
             version=values.get("version"),
             weights=values.get("weights_sha256"),
             timeline=Timeline(**values["timeline"]) if "timeline" in values else None,
@@ -253,7 +258,8 @@ def provenance_of(
         model=checkpoint.name,
         source=checkpoint.source,
         weights=weight_checksums(checkpoint.weights),
-        labels=checkpoint.labels,
+        labels=checkpoint.classes,
+        groups=None if checkpoint.groups is None else checkpoint.groups.chosen(checkpoint.labels),
         recipe=checkpoint.recipe,
         timeline=timeline,
         precision=precision,

@@ -169,7 +169,8 @@ def open_style(format: Format, origin: Origin, target: Path | None) -> Style:
             from timesformer_cli.results.formats.page import style
 
             folder = Path() if target is None else target.parent
-            return style(origin.model, origin.labels, raw=origin.raw, recipe=origin.recipe, folder=folder)
+            labels, groups = origin.labels, origin.groups
+            return style(origin.model, labels, raw=origin.raw, recipe=origin.recipe, folder=folder, groups=groups)
         case "activitynet" | "labelstudio" | "fiftyone":
             from timesformer_cli.results.formats.interchange import activitynet_style, fiftyone_style, labelstudio_style
 

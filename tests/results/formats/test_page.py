@@ -264,6 +264,12 @@ def test_many_labels_of_a_video_fold_out(open_page: Open) -> None:
     assert page.texts("details li") == []
 
 
+def test_groups_say_what_they_are_made_of(open_page: Open) -> None:
+    groups = {"boats": ["canoeing", "<b>"], "rest": ["archery"]}
+    page = open_page([whole("a.mp4", (0, 0.9))], ("boats", "rest", "other"), groups=groups)
+    assert page.texts("header p")[1].endswith("boats: canoeing, <b> · rest: archery")
+
+
 def test_logits_are_shown_from_the_least_to_the_greatest(open_page: Open) -> None:
     page = open_page([whole("a.mp4", (0, 6.0), (1, 1.0)), whole("b.mp4", (2, -1.0), (3, -2.0))], raw=True)
     assert page.texts(".score") == ["6.00", "1.00", "-1.00", "-2.00"]

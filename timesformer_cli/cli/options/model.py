@@ -82,6 +82,21 @@ class Files:
     ] = None
 
 
+Groups = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups",
+        metavar="FILE",
+        help=(
+            "Answer in your own classes: a CSV file with a label of the model and your own name for it in each row. "
+            "Scores of labels with the same name add up (with a sigmoid, the largest counts); all other labels become "
+            "`other`."
+        ),
+        rich_help_panel=MODEL,
+    ),
+]
+
+
 Offline = Annotated[
     bool,
     typer.Option(

@@ -35,6 +35,8 @@ def recipe_of(provenance: Provenance) -> Rows:
     kind = "probabilities" if recipe.combine == "probabilities" else "logits"
     rows.append(("Scores", f"{kind} averaged over the views"))
     rows.append(("Activation", recipe.activation))
+    if provenance.groups is not None:
+        rows += [(f"Group {name}", "; ".join(labels)) for name, labels in provenance.groups.items()]
     if provenance.precision is not None:
         rows.append(("Precision", provenance.precision))
     return rows

@@ -64,7 +64,7 @@ def companion_of(path: Path, format: str) -> Path | None:
 
 def described(provenance: Provenance) -> dict[str, Any]:
     """The settings that a file of vectors states. All shards of a run, and other outputs of it, state the same."""
-    settings = replace(provenance, shown=None, shard=None, labels=()).to_dict()
+    settings = replace(provenance, shown=None, shard=None, labels=(), groups=None).to_dict()
     del settings["labels"]
     return settings | {"views": "mean"}
 
@@ -75,7 +75,7 @@ def provenance_in(settings: Mapping[str, Any]) -> Provenance:
     if "vectors" not in settings:
         raise ValueError("it states no vectors")
     try:
-        return replace(Provenance.from_dict({**settings, "labels": ()}), shown=None, shard=None)
+        return replace(Provenance.from_dict({**settings, "labels": ()}), shown=None, shard=None, groups=None)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

@@ -3,18 +3,22 @@
 Each record is JSON in a `<script>` element of its own, for `page.js` to show.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from timesformer_cli.results.html import as_json, fill, url_of, way_from
 from timesformer_cli.results.record import Record, Style, spans
 
+Groups = Mapping[str, Sequence[str]] | None
 
-def style(model: str, labels: Sequence[str], *, raw: bool, recipe: str, folder: Path = Path()) -> Style:
+
+def style(
+    model: str, labels: Sequence[str], *, raw: bool, recipe: str, folder: Path = Path(), groups: Groups = None
+) -> Style:
     """The page of a run with the model of that name; `raw` is whether scores are logits.
 
-    `folder` is the folder of the page, for links to relative paths.
+    `folder` is the folder of the page, for links to relative paths. `groups` are as for `Origin`.
     """
     run = {
         "model": model,
@@ -22,6 +26,7 @@ def style(model: str, labels: Sequence[str], *, raw: bool, recipe: str, folder: 
         "raw": raw,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "labels": list(labels),
+        "groups": groups or {},
     }
     start = fill(Path(__file__).with_name("page.html"), "Video labels", run=as_json(run))
     way = way_from(folder)

@@ -329,6 +329,7 @@ const amounts = [
 ];
 if (failed.length) amounts.push(`${count(failed.length)} failed (${kinds.join(", ")})`);
 if (run.raw) amounts.push("scores are mean logits");
+for (const [group, labels] of Object.entries(run.groups)) amounts.push(visible(`${group}: ${labels.join(", ")}`));
 
 document.title = `Video labels: ${visible(run.model)}`;
 document.querySelector("#model").append(visible(run.model));
