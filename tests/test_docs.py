@@ -277,6 +277,15 @@ def without_vectors(args: tuple[str, ...]) -> None:
                 Path(arg).with_suffix(".jsonl").unlink()
 
 
+def write_picked_from(args: tuple[str, ...]) -> None:
+    """The run that a choice is made from."""
+    Path("clips.parquet").unlink()
+    Path("clips.parquet.meta.json").unlink(missing_ok=True)
+    options = ["predict", "clips", "-o", args[1], "--save-embeddings", args[2], "--workers", "0", "--quiet"]
+    assert finish(options) == 0
+    Path("corrections.csv").write_text("path,start,end,label\nclips/a.mp4,,,abseiling\n")
+
+
 def write_merged(args: tuple[str, ...]) -> None:
     """The outputs of the shards that a merge names."""
     without_vectors(args)
@@ -290,6 +299,7 @@ def write_merged(args: tuple[str, ...]) -> None:
 BEFORE: dict[str, Callable[[tuple[str, ...]], None]] = {
     "embed": without_vectors,
     "merge": write_merged,
+    "pick": write_picked_from,
     "predict": without_vectors,
     "runs": write_runs,
 }

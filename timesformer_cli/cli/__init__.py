@@ -36,6 +36,8 @@ from timesformer_cli.cli.merge import HELP as MERGE_HELP
 from timesformer_cli.cli.merge import merge
 from timesformer_cli.cli.options import Talk
 from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.pick import HELP as PICK_HELP
+from timesformer_cli.cli.pick import pick
 from timesformer_cli.cli.predict import HELP, predict
 from timesformer_cli.cli.search import HELP as SEARCH_HELP
 from timesformer_cli.cli.search import search
@@ -78,6 +80,7 @@ app.command(help=EVALUATE_HELP)(evaluate)
 app.command(help=FINETUNE_HELP)(finetune)
 app.command(help=SEARCH_HELP)(search)
 app.command(help=EXPLAIN_HELP)(explain)
+app.command(help=PICK_HELP)(pick)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.command(help=DOCTOR_HELP)(doctor)

@@ -1,26 +1,23 @@
 """`timesformer dedup`: copies among videos, and parts of longer ones."""
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from timesformer_cli.cli import console
+from timesformer_cli.cli import console, streams
 from timesformer_cli.cli.options import OUTPUT, Talk, positive
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.inputs import Inputs, Limit
 from timesformer_cli.cli.options.output import format_of
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Workers
-from timesformer_cli.errors import SOME_FAILED, OutputError
+from timesformer_cli.errors import SOME_FAILED
 from timesformer_cli.text import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from timesformer_cli.jobs.dedup import Found
     from timesformer_cli.jobs.dedup.groups import Settings
     from timesformer_cli.jobs.dedup.rows import Format
@@ -187,24 +184,12 @@ def dedup(
             with replacing(rows.path) as part:
                 part.write_bytes(b"".join(map(encoded, texts(found.rows, format))))
     if rows.list_copies:
-        _print([os.fsencode(row.other) + b"\n" for row in found.rows if row.kind in ("copy", "part")])
+        streams.write([os.fsencode(row.other) + b"\n" for row in found.rows if row.kind in ("copy", "part")])
     elif rows.path is None:
-        _print(map(encoded, texts(found.rows, format)))
+        streams.write(map(encoded, texts(found.rows, format)))
     _summarise(found)
     if found.failed:
         raise typer.Exit(SOME_FAILED)
-
-
-def _print(lines: "Iterable[bytes]") -> None:
-    """Raises OutputError if standard output cannot be written."""
-    try:
-        for line in lines:
-            sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
 
 
 def _summarise(found: "Found") -> None:

@@ -1,25 +1,21 @@
 """`timesformer search`: the videos or segments that are most like an example."""
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from timesformer_cli.cli import console
+from timesformer_cli.cli import console, streams
 from timesformer_cli.cli.options import MODEL, OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.model import Offline
 from timesformer_cli.cli.options.output import format_of
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running
-from timesformer_cli.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from timesformer_cli.jobs.search.formats import Format
 
 HELP = """Find the videos or segments most like an example, in a file of vectors.
@@ -178,19 +174,7 @@ def search(
     )
     lines = map(encoded, texts(find(job, console), format, asked.file, Path() if target is None else target.parent))
     if target is None:
-        _print(lines)
+        streams.write(lines)
         return
     with replacing(target) as part, part.open("wb") as file:
         file.writelines(lines)
-
-
-def _print(lines: "Iterable[bytes]") -> None:
-    """Raises OutputError if standard output cannot be written."""
-    try:
-        for line in lines:
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from timesformer_cli.errors import OutputError
@@ -36,6 +37,18 @@ def prepare() -> None:
         sys.stdout = io.TextIOWrapper(
             buffered, old.encoding, old.errors, line_buffering=old.line_buffering, write_through=old.write_through
         )
+
+
+def write(lines: Iterable[bytes]) -> None:
+    """Write lines to standard output, each as it comes. Raises OutputError if it cannot be written."""
+    try:
+        for line in lines:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
 
 
 class _Output(io.FileIO):

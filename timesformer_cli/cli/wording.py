@@ -17,6 +17,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
             *("limit", "shard", "engine", "ray_address", "fail_fast"),
             *("format", "output", "overwrite", "resume", "retry_errors"),
             *("top_k", "threshold", "raw_logits", "save_logits", "save_embeddings", "copy_to", "link", "groups"),
+            *("labelled", "by", "logits"),
             *("annotations", "annotations_format", "split", "label_map", "classes", "seed", "strict"),
             *("from_predictions", "min_top1"),
             *("val", "val_part", "group_by", "shots", "balance", "method"),
