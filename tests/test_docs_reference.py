@@ -106,9 +106,11 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_model(tmp_path / "my-model", labels.read("kinetics-400"))
     for name in ("abseiling", "zumba"):
         (tmp_path / "val" / name).mkdir(parents=True)
-        write_video(tmp_path / "val" / name / "a.mp4", level=len(name))
+        for level, letter in enumerate("abc"):  # six videos have vectors too
+            write_video(tmp_path / "val" / name / f"{letter}.mp4", level=len(name) + 10 * level)
     Path("val/zumba/bad.mp4").touch()
-    rows = [f"{name}.mp4,{name.partition('/')[0]},0,1" for name in ("abseiling/a", "zumba/a", "zumba/bad")]
+    good = [f"{name}/{letter}" for name in ("abseiling", "zumba") for letter in "abc"]
+    rows = [f"{name}.mp4,{name.partition('/')[0]},0,1" for name in (*good, "zumba/bad")]
     Path("parts.csv").write_text("\n".join(["path,label,start,end", *rows]))
     args = ["--set", "combine=probabilities", "--top-k", "1,5", "--workers", "0", "--quiet", "--json"]
     with pytest.raises(SystemExit):

@@ -23,6 +23,7 @@ from testing.clips import LABELS, write_model, write_video
 from testing.command import COMMAND, Outcome, Run, exit_code, only_line, started
 from testing.retrain import train_again
 from timesformer_cli.results import journal as durable
+from timesformer_cli.results.logits import unpack
 from timesformer_cli.runtimes.devices import find_device
 
 VIDEOS = 12
@@ -181,6 +182,27 @@ class TestRun:
         assert saved["logits"].dtype == np.float32
         assert [LABELS[index] for index in saved["target"]] == [row["label"] for row in rows]
         assert [LABELS[index] for index in saved["logits"].argmax(axis=1)] == [row["predicted"] for row in rows]
+
+    def test_vectors_are_kept_for_the_report(self, run: Run, evaluate: Run, finished: Path) -> None:
+        def vectors(folder: Path) -> dict[str, NDArray[np.float32]]:
+            lines = (folder / "videos.jsonl").read_text(encoding="utf-8").splitlines()
+            return {record["path"]: unpack(record["_embeddings"][0]) for record in map(json.loads, lines)}
+
+        assert run("embed", "val", "--clips", "1", "-o", "v.npz", "--workers", "0").code == 0
+        embedded = loaded("v.npz")
+        expected = dict(zip(embedded["path"].tolist(), embedded["embedding"], strict=True))
+        found = vectors(finished)
+        assert found.keys() == expected.keys()
+        for path, vector in expected.items():
+            np.testing.assert_allclose(found[path], vector, rtol=1e-5, atol=1e-6)
+        assert run("runs", "rescore", finished, "-o", "again").code == 0
+        assert {path: vector.tolist() for path, vector in vectors(Path("again")).items()} == {
+            path: vector.tolist() for path, vector in found.items()
+        }
+
+    def test_few_videos_have_no_neighbours(self, evaluate: Run) -> None:
+        assert evaluate("val", "--limit", "5", "-o", "few").code == 0
+        assert "_embeddings" not in Path("few/videos.jsonl").read_text(encoding="utf-8")
 
     def test_without_a_folder_nothing_is_left(self, evaluate: Run) -> None:
         before = sorted(os.listdir())

@@ -15,6 +15,7 @@ from testing.class_folders import CLASSES, EACH, bring, write_material
 from testing.clips import write_model, write_video
 from testing.command import Outcome, Run, exit_code, only_line
 from testing.vectors import numbers
+from timesformer_cli.results.vectors.reading import open_vectors
 
 COUNT = len(CLASSES) * EACH
 
@@ -83,6 +84,30 @@ def test_the_model_is_that_of_a_run_on_the_videos(finetune: Run) -> None:
     assert len(settings["vectors"]["sha256"]) == 64
     assert settings["base_model"] == other["base_model"]
     assert json.loads(out)["top_1"] == json.loads(Path("from-videos/metrics.json").read_text())["top_1"]
+
+
+def test_a_wrong_label_is_listed_with_its_neighbours(finetune: Run) -> None:
+    file = open_vectors(Path("v.parquet"))
+    vectors = np.concatenate([file.take(file.find(name)) for name in names()])
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    # A video and those that are most like it are one class, but for its own label.
+    order = np.argsort(-(units @ units[0]), kind="stable")
+    labels = dict.fromkeys(names(), "far") | {names()[row]: "near" for row in order[1:9]}
+    Path("labels.csv").write_text("".join(f"{row}\n" for row in ("path,label", *map(",".join, labels.items()))))
+    code, out, err = finetune("v.parquet", "-a", "labels.csv", "-o", "run", "--group-by", "none")
+    assert code == 0, err
+    found = {each["path"]: each for each in json.loads(out)["neighbours_that_disagree"]}[names()[0]]
+    assert found == {
+        "path": names()[0],
+        "label": "far",
+        "theirs": "near",
+        "votes": 5,
+        "neighbours": 5,
+        "nearest": names()[order[1]],
+    }
+    assert f'"disagreeing":[{{"path":"{names()[0]}"' in Path("run/report.html").read_text().replace(", ", ",").replace(
+        ": ", ":"
+    )
 
 
 def test_the_videos_need_not_exist(finetune: Run) -> None:

@@ -122,6 +122,30 @@ class TestClasses:
         assert "cells" not in found
 
 
+class TestNeighbours:
+    def disagreeing(self, run: Run) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = facts_of(run)["disagreeing"]
+        return found
+
+    def with_vectors(self, run: Run) -> Run:
+        """Videos of a class lie close to each other, except the last two of the first, which lie at the second."""
+        places = run.classes.copy()
+        places[8:10] = 1
+        noise = np.random.default_rng(0).normal(0, 0.01, (len(places), 5))
+        return replace(run, embeddings=(np.eye(5)[places] + noise).astype(np.float32))
+
+    def test_videos_among_those_of_another_class(self) -> None:
+        found = self.disagreeing(self.with_vectors(make(((10, 0), (0, 8)))))
+        assert {each["path"] for each in found} == {"val/archery/8.mp4", "val/archery/9.mp4"}
+        assert {(each["label"], each["theirs"]) for each in found} == {(0, 1)}
+        assert all(each["nearest"].startswith("val/baking cookies/") for each in found)
+
+    def test_nothing_without_vectors_or_with_several_labels(self) -> None:
+        assert self.disagreeing(make(((10, 0), (0, 8)))) == []
+        run = make_multi_label()
+        assert self.disagreeing(replace(run, embeddings=np.ones((len(run.paths), 5), np.float32))) == []
+
+
 def test_scores_without_an_activation_are_no_shares() -> None:
     run = make()
     amounts = replace(run, provenance=replace(run.provenance, recipe=Combination("x", "logits", "none")))
@@ -675,7 +699,7 @@ def test_without_any_video(show_report: Open) -> None:
     run = make(((0,),), failed=1)
     page = show_report(Run(run.provenance, (), (), {"logits": np.empty((0, 5), np.float32)}, run.failed))
     hidden = "return [...document.querySelectorAll('section')].filter((s) => s.hidden).map((s) => s.id)"
-    assert page.run(hidden) == ["curves", "confusion", "classes", "mistakes"]
+    assert page.run(hidden) == ["curves", "confusion", "classes", "mistakes", "neighbours"]
     assert page.texts("#left-out .note") == ["0 of 1 video were evaluated."]
 
 

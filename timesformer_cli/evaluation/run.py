@@ -23,7 +23,7 @@ from timesformer_cli.evaluation.metrics import Metrics, Outcomes
 from timesformer_cli.evaluation.rows import Chosen, Computed, FileRows, Rows, chunks, packed_length
 from timesformer_cli.files import encoded
 from timesformer_cli.flow import WHOLE, Part, Prediction, Result, key_of
-from timesformer_cli.results.logits import pack
+from timesformer_cli.results.logits import pack, unpack
 from timesformer_cli.results.record import Excerpt, Record, head_of, identity, part_of, to_record
 from timesformer_cli.results.settings import Combination, Fused, Provenance
 from timesformer_cli.shapes import Maybe, Shape, anything, count, each, number, string
@@ -45,7 +45,8 @@ class Run:
     They may be in a file, which must not change then.
     `targets` are the class numbers of each video: one, or several if the dataset has several labels per video.
     `failed` are the records of videos without scores. `provenance` has the settings of the run, with `data_set`.
-    `parts` are the annotated parts of the N videos; empty if all are whole.
+    `parts` are the annotated parts of the N videos; empty if all are whole. `embeddings` are the vectors of the videos,
+    float32 (N, D), if all are known; they may be in that file too.
     """
 
     provenance: Provenance
@@ -54,6 +55,7 @@ class Run:
     scores: dict[str, Rows]
     failed: tuple[Record, ...]
     parts: tuple[Part, ...] = ()
+    embeddings: Rows | None = None
 
     @property
     def name(self) -> str:
@@ -168,6 +170,8 @@ class Run:
         """The records from which `gather` makes this run."""
         for rows in chunks(len(self.paths)):
             blocks = {f"_{kind}": scores[rows] for kind, scores in self.scores.items()}
+            if self.embeddings is not None:
+                blocks["_embeddings"] = self.embeddings[rows]
             for place, row in enumerate(range(rows.start, rows.stop)):
                 packed = {kind: [pack(block[place])] for kind, block in blocks.items()}
                 about = {"status": "ok", "model": self.name, "target": list(self.targets[row])}
@@ -220,7 +224,7 @@ def record_of(result: Result, checkpoint: Checkpoint, target: Sequence[int]) -> 
 
 _SCORES = Maybe(each(string))
 _VIDEO: dict[str, Shape | Maybe] = {"path": string, "start": Maybe(number), "end": Maybe(number), "target": each(count)}
-_SCORED = shape(anything, **_VIDEO, _logits=_SCORES, _probabilities=_SCORES)
+_SCORED = shape(anything, **_VIDEO, _logits=_SCORES, _probabilities=_SCORES, _embeddings=_SCORES)
 _FAILED = shape(anything, **_VIDEO, error=shape(kind=string, message=string))
 
 
@@ -241,6 +245,7 @@ def gather(lines: Iterable[tuple[int, bytes, Record]], path: Path, provenance: P
     known: dict[tuple[int, ...], tuple[int, ...]] = {}  # a million targets, but few different ones
     failed: list[Record] = []
     places: dict[str, array[int]] = {}
+    vectors = _Vectors()
     for end, line, record in lines:
         _check(record)
         if record["status"] == "error":
@@ -256,6 +261,7 @@ def gather(lines: Iterable[tuple[int, bytes, Record]], path: Path, provenance: P
                 if len(packed) != packed_length(classes):
                     raise ValueError(f"{classes} classes, but a different number of scores")
                 places.setdefault(kind, array("q")).append(end - len(line) + line.index(packed.encode()))
+        vectors.add(end, line, record)
     if any(len(of_kind) != len(paths) for of_kind in places.values()) or (paths and not places):
         raise ValueError(f"{len(paths)} videos, but a different number of scores")
     if any(not 0 <= index < classes for target in known for index in target):
@@ -270,7 +276,31 @@ def gather(lines: Iterable[tuple[int, bytes, Record]], path: Path, provenance: P
         scores=scores or {_KINDS[0]: np.empty((0, classes), "f4")},
         failed=tuple(failed),
         parts=known_parts(parts),
+        embeddings=vectors.rows(path, len(paths)),
     )
+
+
+class _Vectors:
+    """Where the vectors of records are in their file."""
+
+    def __init__(self) -> None:
+        self._places = array("q")
+        self._lengths: set[int] = set()
+        self._dimension = 0
+
+    def add(self, end: int, line: bytes, record: Record) -> None:
+        """Note the vector of a record whose `line` ends before byte `end`, if it has one."""
+        if "_embeddings" in record:
+            packed = record["_embeddings"][0]
+            self._lengths.add(len(packed))
+            self._places.append(end - len(line) + line.index(packed.encode()))
+            self._dimension = self._dimension or len(unpack(packed))
+
+    def rows(self, path: Path, count: int) -> Rows | None:
+        """The vectors, if each of the `count` videos has one of the same dimension."""
+        if not count or len(self._places) != count or len(self._lengths) != 1:
+            return None
+        return FileRows(path, np.array(self._places, np.int64), self._dimension, base64=True)
 
 
 def known_parts(parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -365,6 +395,7 @@ def restrict(run: Run, names: Sequence[str]) -> Run:
         scores={kind: Chosen(scores, rows, np.flatnonzero(kept)) for kind, scores in run.scores.items()},
         failed=failed,
         parts=known_parts([run.part(row) for row in rows.tolist()]),
+        embeddings=None if run.embeddings is None else Chosen(run.embeddings, rows),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from timesformer_cli.datasets import Dataset, Sample
 from timesformer_cli.errors import InputError
 from timesformer_cli.evaluation import folder as folders
+from timesformer_cli.evaluation.neighbours import MOST, NEIGHBOURS
 from timesformer_cli.evaluation.report import worst
 from timesformer_cli.evaluation.run import EXCERPT, Run, record_of, summarise
 from timesformer_cli.evaluation.score_files import Scores, match_scores
@@ -26,6 +27,7 @@ from timesformer_cli.results.journal import Ledger
 from timesformer_cli.results.record import Record, part_of
 from timesformer_cli.results.settings import Provenance, Shard, provenance_of
 from timesformer_cli.runtimes import runtime_of
+from timesformer_cli.runtimes.ports import Output
 from timesformer_cli.specs import Activation, Checkpoint, Groups
 from timesformer_cli.text import duration, named, plural
 
@@ -75,6 +77,12 @@ class Job:
     fail_fast: bool = False
     top_k: Sequence[int] = (1, 5)
     explained: int = 0
+
+    @property
+    def scores(self) -> Output:
+        """What the network gives: vectors too, at almost no cost, if it can and the report compares them."""
+        compared = not self.settings["multi_label"] and NEIGHBOURS < len(self.dataset.samples) <= MOST
+        return "both" if compared and not self.checkpoint.is_exported else "logits"
 
     def provenance(self) -> Provenance:
         """The identity of the run. Reads the weights. Raises DeviceError and InputError."""
@@ -194,7 +202,7 @@ def _score(job: Job, folder: Path, report: Reporter) -> dict[str, Any]:
         return {name: before[name] for name in ("throughput", "run") if name in before}
     frames = bool(job.settings["frames"])
     items = [sample.item(frames=frames) for sample in left]
-    with score_all(items, job.checkpoint, job.run, tell=report.note) as scored:
+    with score_all(items, job.checkpoint, job.run, output=job.scores, tell=report.note) as scored:
         folders.remove_results(folder)
         with ledger, report.progress(len(left)) as meter:
             _write(zip(left, label(scored, job.checkpoint), strict=True), job, ledger, meter, report)

@@ -20,6 +20,7 @@ from testing.logs import log_of
 from testing.pages import HOSTILE, TEXTS, Elements, Page, Show
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.datasets import Dataset, Problem, Sample
+from timesformer_cli.evaluation.neighbours import Contradiction
 from timesformer_cli.evaluation.run import Run, summarise
 from timesformer_cli.flow import Failure, Item
 from timesformer_cli.jobs.finetune.data import Asked, Data
@@ -55,7 +56,14 @@ SUSPECTS = tuple(
     Suspect(place=place, label=0, probability=0.03 * place, likelier=2, likelier_probability=0.7) for place in range(3)
 )
 CANDIDATES = (Candidate(c=0.01, loss=0.7), Candidate(c=0.1, loss=0.61234))
-FOUND = Findings(curve=CURVE, advice="More videos would help.", suspects=SUSPECTS, candidates=CANDIDATES)
+CONTRADICTIONS = (Contradiction(video=1, label=0, theirs=2, votes=4, nearest=0),)
+FOUND = Findings(
+    curve=CURVE,
+    advice="More videos would help.",
+    suspects=SUSPECTS,
+    contradictions=CONTRADICTIONS,
+    candidates=CANDIDATES,
+)
 
 
 def make(
@@ -201,6 +209,16 @@ class TestFacts:
             "likelier": "canoeing",
             "likelier_probability": 0.7,
         }
+        assert found["neighbours_that_disagree"] == [
+            {
+                "path": "0.mp4",
+                "label": "archery",
+                "theirs": "canoeing",
+                "votes": 4,
+                "neighbours": 5,
+                "nearest": "a.mp4 (1 to 2.5 s)",
+            }
+        ]
         assert found["learning_curve"]["advice"] == "More videos would help."
         assert found["learning_curve"]["points"][0] == {
             "videos": 2.5,
@@ -338,7 +356,7 @@ def test_the_accuracy_is_one_sentence(show_report: Open, how: How, said: str) ->
 def test_sections_come_in_order(show_report: Open) -> None:
     page = show_report(make())
     assert page.run("return [...document.querySelectorAll('section')].map((s) => s.id)") == [
-        "accuracy", "steps", "learning", "suspects", "classes", "confusion", "curves", "data", "training",
+        "accuracy", "steps", "learning", "suspects", "neighbours", "classes", "confusion", "curves", "data", "training",
     ]  # fmt: skip
     assert hidden(page) == ["steps"]
     assert page.texts("#learning .lead") == ["More videos would help."]
@@ -351,7 +369,7 @@ def test_sections_come_in_order(show_report: Open) -> None:
 
 def test_sections_without_content_are_hidden(show_report: Open) -> None:
     page = show_report(make(findings=Findings()))
-    assert hidden(page) == ["steps", "learning", "suspects", "candidates"]
+    assert hidden(page) == ["steps", "learning", "suspects", "neighbours", "candidates"]
 
 
 def test_of_several_labels(show_report: Open) -> None:
@@ -393,6 +411,15 @@ def test_labels_to_look_at(show_report: Open) -> None:
     few = show_report(make())
     assert len(few.texts("#suspects li")) == 3
     assert not few.run("return document.querySelector('#suspects summary').checkVisibility()")
+
+
+def test_neighbours_that_disagree(show_report: Open) -> None:
+    page = show_report(make())
+    assert page.texts("#neighbours li p") == [
+        "labelled archery",
+        "4 of 5 are canoeing, such as clips/archery/0.mp4",
+        "clips/archery/1.mp4",
+    ]
 
 
 def test_data_and_training(show_report: Open) -> None:

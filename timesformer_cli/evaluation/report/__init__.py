@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from timesformer_cli.datasets import Problem
+from timesformer_cli.evaluation.neighbours import MOST, Contradiction, contradictions
 from timesformer_cli.evaluation.report import pieces, protocol
 from timesformer_cli.evaluation.run import Run
 from timesformer_cli.flow import key_of
@@ -40,6 +41,7 @@ def render(
         "data": run.data_set.get("root") or run.data_set.get("annotations"),
         **pieces.of_run(run),
         "mistakes": list(_mistakes(run, summary.get("run", {}), folder, pages)),
+        **_disagreeing(run, summary.get("run", {}), folder),
         "left_out": list(_left_out(run, problems)),
         "protocols": list(_protocols(run)),
         "commands": list(commands),
@@ -79,6 +81,14 @@ def _mistakes(run: Run, conditions: Json, folder: Path, pages: Mapping[str, str]
             mistake["score"] = float(found.confidences[row])
             mistake["own"] = {"score": float(found.own[row]), "rank": int(found.ranks[row]) + 1}
         yield mistake
+
+
+def _disagreeing(run: Run, conditions: Json, folder: Path) -> Json:
+    found: tuple[Contradiction, ...] = ()
+    if run.embeddings is not None and not run.multi_label and len(run.paths) <= MOST:
+        found = contradictions(run.embeddings[:], run.classes)
+    cards = pieces.cards(run, [(run.paths[each.video], run.part(each.video)) for each in found], conditions, folder)
+    return pieces.disagreeing(found, {each.nearest: run.named(each.nearest) for each in found}, cards)
 
 
 def _left_out(run: Run, problems: Iterable[Problem]) -> Iterator[Json]:

@@ -103,5 +103,6 @@ introduce("Evaluation of", summary.model, [videos, failed && `${count(failed)} f
 showSections([["#mistakes", facts.mistakes.length]]);
 showNumbers();
 find("#mistakes ol").append(...facts.mistakes.map(mistake));
+showNeighbours();
 showLeftOut();
 showProtocol();

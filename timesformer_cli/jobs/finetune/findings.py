@@ -1,9 +1,11 @@
 """What the videos for training tell besides a model: whether more would help, and which labels to look at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from timesformer_cli.evaluation.neighbours import MOST, Contradiction, contradictions
 from timesformer_cli.jobs.finetune.checks import labels_to_look_at
 from timesformer_cli.jobs.finetune.data import Videos
 from timesformer_cli.jobs.finetune.division import Division
@@ -53,12 +55,14 @@ class Candidate:
 class Findings:
     """`curve`: from the fewest videos to the most; empty if there are too few for one. `advice`: sentences on it.
 
-    `suspects`: the most suspicious first. `candidates`: those that were compared, by `c`.
+    `suspects`: the most suspicious first. `contradictions`: videos whose neighbours have another label; their numbers
+    are those of `Videos.samples`. `candidates`: those that were compared, by `c`.
     """
 
     curve: tuple[CurvePoint, ...] = ()
     advice: str = ""
     suspects: tuple[Suspect, ...] = ()
+    contradictions: tuple[Contradiction, ...] = ()
     candidates: tuple[Candidate, ...] = ()
 
 
@@ -88,5 +92,15 @@ def find(videos: Videos, division: Division, probe: Probe, *, seed: int) -> Find
             )
             for each in suspects
         ),
+        contradictions=_contradictions(videos, division, places),
         candidates=tuple(Candidate(c=tried.c, loss=tried.log_loss) for tried in probe.choice.table),
     )
+
+
+def _contradictions(videos: Videos, division: Division, places: NDArray[np.int64]) -> tuple[Contradiction, ...]:
+    """Those among the videos at these places, with their numbers among all; none if videos have several labels."""
+    if videos.multi_label or len(places) > MOST:
+        return ()
+    vectors = np.stack([videos.features[place].mean for place in places.tolist()]).astype(np.float32)
+    found = contradictions(vectors, videos.targets[places].astype(np.int64), division.groups[places])
+    return tuple(replace(each, video=int(places[each.video]), nearest=int(places[each.nearest])) for each in found)

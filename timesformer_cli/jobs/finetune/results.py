@@ -11,6 +11,7 @@ from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError
 from timesformer_cli.evaluation import folder as folders
 from timesformer_cli.evaluation.metrics import Metrics
+from timesformer_cli.evaluation.neighbours import NEIGHBOURS
 from timesformer_cli.evaluation.run import EXCERPT, Run, dataset_settings, known_parts, summarise
 from timesformer_cli.flow import Failure
 from timesformer_cli.jobs.evaluate import conditions_of
@@ -25,7 +26,7 @@ from timesformer_cli.pipeline.score import score
 from timesformer_cli.results.record import Record, head_of
 from timesformer_cli.results.settings import provenance_of
 from timesformer_cli.specs import Checkpoint
-from timesformer_cli.text import plural
+from timesformer_cli.text import named, plural
 
 # Videos whose scores by the new model folder are compared with those that were measured; fewer if none was read before,
 # since their scores would take longer than all the rest.
@@ -231,6 +232,18 @@ def about_findings(training: Training) -> dict[str, Any]:
             }
             for suspect in findings.suspects
             for sample in [videos.samples[suspect.place]]
+        ],
+        "neighbours_that_disagree": [
+            head_of(sample.path, sample.part)
+            | {
+                "label": videos.names[each.label],
+                "theirs": videos.names[each.theirs],
+                "votes": each.votes,
+                "neighbours": NEIGHBOURS,
+                "nearest": named(nearest.path, *nearest.part),
+            }
+            for each in findings.contradictions
+            for sample, nearest in [(videos.samples[each.video], videos.samples[each.nearest])]
         ],
     }
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.evaluation import metrics
+from timesformer_cli.evaluation.neighbours import AGREEING, NEIGHBOURS, Contradiction
 from timesformer_cli.evaluation.report import curves
 from timesformer_cli.evaluation.report.pictures import read_pictures
 from timesformer_cli.evaluation.run import Run
@@ -26,7 +27,7 @@ Json = dict[str, Any]
 
 
 def document(template: Path, title: str, run: Run, facts: Json, conditions: object, **parts: str) -> str:
-    """The page with the body `template`, whose placeholders `curves`, `confusion` and `classes` are sections.
+    """The page with the body `template`; its placeholders `curves`, `confusion`, `classes`, `neighbours` are sections.
 
     `facts` are those of the page, besides `of_run`. `conditions` are what tells of time and machine. `parts` are
     markup.
@@ -43,6 +44,7 @@ def document(template: Path, title: str, run: Run, facts: Json, conditions: obje
         ),
         confusion=_section("confusion"),
         classes=_section("classes"),
+        neighbours=_section("neighbours"),
         facts=as_json(facts),
         conditions=as_json(conditions),
         **parts,
@@ -126,6 +128,15 @@ def cards(run: Run, videos: Sequence[tuple[str, Part]], conditions: Mapping[str,
             card["picture"] = base64.b64encode(strip).decode("ascii")
         found.append(card)
     return found
+
+
+def disagreeing(found: Sequence[Contradiction], names: Mapping[int, str], videos: Sequence[Json]) -> Json:
+    """Facts of the section `neighbours`: the `cards` of the videos, and the `names` of the nearest neighbours."""
+    shown = [
+        card | {"label": each.label, "theirs": each.theirs, "votes": each.votes, "nearest": names[each.nearest]}
+        for each, card in zip(found, videos, strict=True)
+    ]
+    return {"disagreeing": shown, "neighbours": NEIGHBOURS, "agreeing": AGREEING}
 
 
 def left_out(rows: Iterable[tuple[str, str, str]], file: str, *, failed: bool) -> Iterator[Json]:

@@ -258,6 +258,23 @@ function card({ path, part, url, picture: data }, ...lines) {
   return make("li", {}, seen, ...lines, make("p", { class: "video" }, where, part ? `, ${part}` : ""));
 }
 
+// Videos whose nearest neighbours have another label; the section is hidden if there are none.
+function showNeighbours() {
+  const { disagreeing, neighbours, agreeing } = facts;
+  find("#neighbours").hidden = !disagreeing.length;
+  find("#neighbours .note").append(
+    `Videos of whose ${neighbours} most similar videos at least ${agreeing} have another label, the same one. ` +
+      "Similarity is that of the vectors of the network. " +
+      "A label may be wrong, or the video unusual.",
+  );
+  const cards = disagreeing.map(({ label, theirs, votes, nearest, ...video }) => {
+    const own = make("p", { class: "answer" }, "labelled ", make("b", {}, name(label)));
+    const others = [`${votes} of ${neighbours} are `, make("b", {}, name(theirs)), ", such as ", bdi(visible(nearest))];
+    return card(video, own, make("p", { class: "dim" }, ...others));
+  });
+  find("#neighbours ol").append(...cards);
+}
+
 function leftOut({ kind, failed, count: number, videos, file }) {
   const rows = videos.map(([place, message]) => row("td", [bdi(visible(place)), bdi(visible(message))]));
   if (number > videos.length) rows.push(row("td", [`${count(number - videos.length)} more, in ${file}`, ""]));

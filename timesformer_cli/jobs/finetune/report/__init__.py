@@ -12,6 +12,7 @@ from timesformer_cli.jobs.finetune.log import Log
 from timesformer_cli.jobs.finetune.report.learning import learning
 from timesformer_cli.jobs.finetune.report.training_curves import Drawn, training_curves
 from timesformer_cli.jobs.finetune.training import Training
+from timesformer_cli.text import named
 
 _MOST_SUSPECTS = 24
 
@@ -45,6 +46,7 @@ def render(training: Training, run: Run, metrics: Json, folder: Path, *, log: Lo
         "curve": len(findings.curve),
         "advice": findings.advice,
         "suspects": list(_suspects(training, run, metrics["run"], folder)),
+        **_disagreeing(training, run, metrics["run"], folder),
         "lines": division.lines(),
         "asked": _asked(training),
         "left_out": [
@@ -82,6 +84,13 @@ def _suspects(training: Training, run: Run, conditions: Json, folder: Path) -> I
     cards = pieces.cards(run, [(sample.path, sample.part) for sample in samples], conditions, folder)
     for suspect, card in zip(suspects, cards, strict=True):
         yield card | {name: value for name, value in asdict(suspect).items() if name != "place"}
+
+
+def _disagreeing(training: Training, run: Run, conditions: Json, folder: Path) -> Json:
+    found, samples = training.findings.contradictions, training.videos.samples
+    videos = [(samples[each.video].path, samples[each.video].part) for each in found]
+    names = {each.nearest: named(samples[each.nearest].path, *samples[each.nearest].part) for each in found}
+    return pieces.disagreeing(found, names, pieces.cards(run, videos, conditions, folder))
 
 
 def _asked(training: Training) -> protocol.Rows:

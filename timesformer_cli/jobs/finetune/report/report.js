@@ -77,5 +77,6 @@ showSections([
 showAccuracy();
 find("#learning .lead").append(visible(facts.advice));
 showSuspects();
+showNeighbours();
 showData();
 showTraining();
