@@ -221,6 +221,7 @@ class TestPublishedNumbers:
         assert self.published(700, data_set=DATA_SET | {"classes": ["abseiling"]}) is None
         assert self.published(700, model="base-k600") is None
         assert self.published(700, model="my-model") is None
+        assert self.published(700, groups={"sport": ["abseiling"]}) is None
 
 
 class TestRestriction:
