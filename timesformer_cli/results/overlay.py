@@ -61,24 +61,32 @@ def tinted(
     `hatched` draws the heat in stripes, for a frame that the model did not see. `grayed` takes the colours outside the
     box away, which it saw of no frame.
     """
-    left, top, right, bottom = (round(side) for side in box)
-    left, top = max(left, 0), max(top, 0)
-    right, bottom = min(right, frame.shape[1]), min(bottom, frame.shape[0])
     shown = frame.copy()
+    left, top, right, bottom = box
+    down, across = (
+        (start + (end - start) * np.arange(count + 1) / count).round().astype(int).clip(0, most).tolist()
+        for start, end, count, most in zip((top, left), (bottom, right), weights.shape, frame.shape, strict=False)
+    )
     if grayed:
-        luma = frame.mean(axis=2, keepdims=True) * 0.5 + 40
-        shown[:] = luma.astype(np.uint8)
-        shown[top:bottom, left:right] = frame[top:bottom, left:right]
-    high, wide = bottom - top, right - left
-    heat = np.asarray(Image.fromarray(weights).resize((wide, high), Image.Resampling.NEAREST))
-    strength = np.abs(heat)[..., None] * alpha
+        inside = slice(down[0], down[-1]), slice(across[0], across[-1])
+        shown[:] = (frame.sum(axis=2, dtype=np.uint16) // 6 + 40).astype(np.uint8)[..., None]
+        shown[inside] = frame[inside]
+    high, wide = frame.shape[:2]
+    where = np.ones((high, wide), np.bool_)
     if hatched:
-        stripes = (np.arange(high)[:, None] + np.arange(wide)) // _HATCH % 2 == 0
-        strength = strength * stripes[..., None]
-    colours = np.where(heat[..., None] >= 0, np.array(FOR, np.float32), np.array(AGAINST, np.float32))
-    inside = shown[top:bottom, left:right].astype(np.float32)
-    shown[top:bottom, left:right] = np.rint(inside * (1 - strength) + colours * strength).astype(np.uint8)
+        where = (np.arange(high, dtype=np.uint16)[:, None] + np.arange(wide, dtype=np.uint16)) // _HATCH % 2 == 0
+    for row, column in np.ndindex(*weights.shape):
+        place = slice(down[row], down[row + 1]), slice(across[column], across[column + 1])
+        _tint(shown[place], float(weights[row, column]) * alpha, where[place])
     return shown
+
+
+def _tint(patch: NDArray[np.uint8], heat: float, where: NDArray[np.bool_]) -> None:
+    """Colour a patch in place, by a table of levels: frames of 8K do not fit into memory several times as floats."""
+    levels = np.arange(256) * (1 - abs(heat))
+    for channel, colour in enumerate(FOR if heat >= 0 else AGAINST):
+        table = np.rint(levels + colour * abs(heat)).astype(np.uint8)
+        np.copyto(patch[..., channel], table[patch[..., channel]], where=where)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
