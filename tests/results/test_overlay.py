@@ -32,6 +32,14 @@ def test_half_the_weight_is_half_the_colour_and_stripes_are_half_the_heat() -> N
     assert 0.4 < striped[:, 10:50].mean() < 0.6
 
 
+@pytest.mark.parametrize(("side", "stripe"), [(240, 6), (720, 12)])
+def test_stripes_grow_with_the_frame(side: int, stripe: int) -> None:
+    gray = np.full((side, side, 3), 100, np.uint8)
+    shown = tinted(gray, np.ones((3, 3), np.float32), (0.0, 0.0, side, side), 1.0, hatched=True)
+    place = np.add.outer(np.arange(side), np.arange(side))
+    assert ((shown != gray).any(axis=2) == (place // stripe % 2 == 0)).all()
+
+
 def test_what_was_never_seen_has_no_colours() -> None:
     red = np.zeros((40, 60, 3), np.uint8)
     red[..., 0] = 200

@@ -22,7 +22,7 @@ _PAPER, _INK, _DIM = (24, 26, 31), (236, 238, 242), (150, 156, 168)
 
 # This share of the values is within the scale; the largest few would leave the rest pale.
 _WITHIN = 0.98
-_HATCH = 6  # pixels of a stripe
+_FINEST, _STRIPES = 6, 60  # pixels of a stripe, at least, and how many cross the shorter side of a frame, at most
 _CLOCK = 90_000  # ticks per second
 _MOST_FPS = 1000
 
@@ -74,7 +74,8 @@ def tinted(
     high, wide = frame.shape[:2]
     where = np.ones((high, wide), np.bool_)
     if hatched:
-        where = (np.arange(high, dtype=np.uint16)[:, None] + np.arange(wide, dtype=np.uint16)) // _HATCH % 2 == 0
+        stripe = max(min(high, wide) // _STRIPES, _FINEST)
+        where = (np.arange(high, dtype=np.uint16)[:, None] + np.arange(wide, dtype=np.uint16)) // stripe % 2 == 0
     for row, column in np.ndindex(*weights.shape):
         place = slice(down[row], down[row + 1]), slice(across[column], across[column + 1])
         _tint(shown[place], float(weights[row, column]) * alpha, where[place])
@@ -183,12 +184,13 @@ class _Strip:
         for place, line in enumerate(lines):
             pen.text((6, 3 + place * self._line), line, _DIM if place == 0 and not seen else _INK, self._font)
         bottom = self.height - 4
+        half = max(self._width // 400, 3)
         most = max(float(np.abs(film.importance).max()), _LEAST_IMPORTANCE)
         for frame, value in zip(film.frames, film.importance.tolist(), strict=True):
             tall = max(round(abs(value) / most * self._bars), 1)
             x = self._at(frame)
-            pen.rectangle((x - 3, bottom - tall, x + 3, bottom), FOR if value >= 0 else AGAINST)
-        pen.line((self._at(number), bottom - self._bars, self._at(number), bottom), _INK if seen else _DIM, 1)
+            pen.rectangle((x - half, bottom - tall, x + half, bottom), FOR if value >= 0 else AGAINST)
+        pen.line((self._at(number), bottom - self._bars, self._at(number), bottom), _INK if seen else _DIM, half // 3)
         return np.asarray(strip)
 
     def _at(self, frame: int) -> int:
