@@ -140,8 +140,8 @@ class Provenance:
     folders of images. `data_set` is what `evaluation.run.dataset_settings` gives, None for videos without labels; its
     name is that of the key in files. For scores that did not come from a model here, unknown fields are None. `fused`
     are the runs whose scores were fused. `vectors` says what a file of vectors holds, and `explained` what a run of
-    explanations explains, and how. `groups` are the labels of the model that each of the classes `labels` is made of, if
-    a user grouped them; `specs.OTHER` has the rest.
+    explanations explains, and how. `groups` are the labels of the model that each of the classes `labels` is made of,
+    if a user grouped them; `specs.OTHER` has the rest.
     """
 
     model: str
