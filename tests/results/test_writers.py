@@ -120,9 +120,9 @@ class TestFormats:
         video = ["10.01", "29.97", "300", "340", "256", "h264"]
         assert rows == [
             list(CSV_COLUMNS),
-            [*head, "1", "1", 'größer, "schneller"', "0.7", *video, "", "", "original"],
-            [*head, "2", "0", "waving", "0.25", *video, "", "", "original"],
-            ["clips/bad.mp4", "error", "tiny", *[""] * 12, "decode", "no frame of it decodes", ""],
+            [*head, "1", "1", 'größer, "schneller"', "0.7", *video, "", "", "original", ""],
+            [*head, "2", "0", "waving", "0.25", *video, "", "", "original", ""],
+            ["clips/bad.mp4", "error", "tiny", *[""] * 12, "decode", "no frame of it decodes", "", ""],
         ]
 
     @pytest.mark.parametrize("format", ["json", "jsonl", "csv", "table"])

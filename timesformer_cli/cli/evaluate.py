@@ -1,5 +1,6 @@
 """`timesformer evaluate`: a model on a labelled dataset."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -207,6 +208,50 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Whether the model is calibrated, and how."""
+
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help=(
+                "With --output RUN: also write RUN/model, the model with scores that say how often it is right, by one "
+                "temperature. Use videos that it was not trained on."
+            ),
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by",
+            metavar="auto|none|COLUMN|REGEX",
+            help="With --calibrate: what names the source of a video. Videos of one source count once. (default: auto)",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+
+    def check(self, folder: Folder, sharing: Sharing, data: Data) -> None:
+        """Raises UsageError for options that cannot be combined."""
+        if self.group_by is not None and not self.calibrate:
+            raise UsageError("--group-by needs --calibrate")
+        if not self.calibrate:
+            return
+        if folder.output is None:
+            raise UsageError("--calibrate needs --output RUN, the folder for the calibrated model")
+        if sharing.shard is not None:
+            raise UsageError("--calibrate needs all videos, so it cannot be combined with --shard")
+        if data.from_predictions is not None:
+            raise UsageError("--calibrate needs the model, so it cannot be combined with --from-predictions")
+
+    @property
+    def by(self) -> str | None:
+        """How the sources of videos are found; None: the model is not calibrated."""
+        return (self.group_by or "auto") if self.calibrate else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """How much of the work is done here."""
 
@@ -226,6 +271,7 @@ def evaluate(
     data: Data,
     model: Model,
     folder: Folder,
+    calibration: Calibration,
     metrics: scoreboard.Metrics,
     views: ViewOptions,
     reading: ReadingOptions,
@@ -236,6 +282,7 @@ def evaluate(
     talk.choose()
     data.check()
     folder.check()
+    calibration.check(folder, scope.sharing, data)
     shard, cluster = scope.sharing.shard, scope.sharing.cluster
     if folder.output is None and (folder.resume or folder.overwrite or shard is not None):
         raise UsageError("--resume, --overwrite and --shard need --output FOLDER")
@@ -268,6 +315,7 @@ def evaluate(
         fail_fast=scope.sharing.fail_fast,
         top_k=metrics.ks,
         explained=folder.explain,
+        calibrated_by=calibration.by,
     )
     _finish(evaluate_all(job, console), metrics)
 
@@ -343,6 +391,9 @@ def _finish(summary: "Summary", metrics: scoreboard.Metrics) -> None:
 
     run = summary.run
     scoreboard.show(summary.metrics, as_json=metrics.as_json)
+    if calibration := summary.metrics.get("calibration"):
+        sys.stdout.flush()  # before the line on standard error
+        console.note(f"calibrated model: {calibration['model']}")
     if run.failed and not run.paths:
         raise InputError(f"none of the {len(run.failed)} videos could be read; the first: {reason_of(run.failed[0])}")
     metrics.require(summary.metrics)

@@ -5,12 +5,12 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from timesformer_cli.cli import console
-from timesformer_cli.cli.options import OUTPUT, Talk
+from timesformer_cli.cli.options import OUTPUT, Talk, share
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.inputs import Inputs
 from timesformer_cli.cli.options.model import Groups, Model
@@ -23,11 +23,12 @@ from timesformer_cli.cli.passes import Scope, end, show_plan, summarise
 from timesformer_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from timesformer_cli.evaluation.precision import Kept
     from timesformer_cli.results.copies import Sorter
     from timesformer_cli.results.journal import Beside
     from timesformer_cli.results.record import Excerpt
     from timesformer_cli.results.settings import VectorKind
-    from timesformer_cli.specs import Checkpoint
+    from timesformer_cli.specs import Checkpoint, Timeline
 
 HELP = """Label videos with their most likely classes and scores.
 
@@ -66,6 +67,13 @@ class Shown:
     ] = "auto"
 
 
+def _precision(text: str) -> float:
+    value = share(text)
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{text!r} is not a number above 0 and below 1, such as 0.95")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extras:
     """Which scores are written, and what else is kept."""
@@ -77,6 +85,19 @@ class Extras:
         ),
     ] = None
     groups: Groups = None
+    min_precision: Annotated[
+        Any,
+        typer.Option(
+            "--min-precision",
+            metavar="P",
+            parser=_precision,
+            help=(
+                "Leave answers open that are too unsure for a share P of the others to be right, such as 0.95; for "
+                "models of evaluate --calibrate and of finetune."
+            ),
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
     raw_logits: Annotated[
         bool,
         typer.Option(
@@ -151,12 +172,28 @@ class Extras:
 
         return None if self.save_embeddings is None else VectorKind(dimension=checkpoint.config.hidden_size)
 
+    def kept(self, checkpoint: "Checkpoint", timeline: "Timeline | None") -> "Kept | None":
+        """The answers that --min-precision keeps. Raises UsageError if the model's calibration cannot tell."""
+        if self.min_precision is None:
+            return None
+        from timesformer_cli.evaluation.calibration_file import Calibrated
+
+        calibrated = Calibrated.read(checkpoint)
+        calibrated.require_same(checkpoint, timeline)
+        kept = calibrated.curve.require(self.min_precision)
+        console.note(
+            f"answers with a score of at least {kept.threshold:g} are kept, as for {kept.coverage:.0%} of the videos "
+            f"that calibrated it; a share of at least {self.min_precision:g} is right, with 95 % confidence"
+        )
+        return kept
+
     def sorter(self, checkpoint: "Checkpoint") -> "Sorter | None":
-        from timesformer_cli.results.copies import Sorter
+        from timesformer_cli.results.copies import UNSURE, Sorter
 
         if self.copy_to is None:
             return None
-        return Sorter(self.copy_to, checkpoint.classes, link=self.link, tell=console.note)
+        labels = checkpoint.classes if self.min_precision is None else (*checkpoint.classes, UNSURE)
+        return Sorter(self.copy_to, labels, link=self.link, tell=console.note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +217,7 @@ class Segments:
             raise UsageError("--window, --hop and --merge need --timeline")
 
 
-def _excerpt(shown: Shown, extras: Extras, segments: Segments) -> "Excerpt":
+def _excerpt(shown: Shown, extras: Extras, segments: Segments, kept: "Kept | None") -> "Excerpt":
     """What a record shows of a prediction."""
     from timesformer_cli.results.record import Excerpt
 
@@ -190,6 +227,8 @@ def _excerpt(shown: Shown, extras: Extras, segments: Segments) -> "Excerpt":
         merge=segments.merge,
         logits=extras.save_logits is not None,
         segments=segments.spread.timeline,
+        min_precision=extras.min_precision,
+        min_score=None if kept is None else kept.threshold,
     )
 
 
@@ -236,7 +275,7 @@ def predict(
             videos=videos,
             run=run,
             output=output,
-            excerpt=_excerpt(shown, extras, segments),
+            excerpt=_excerpt(shown, extras, segments, extras.kept(checkpoint, timeline)),
             vectors=extras.vectors(checkpoint),
             timeline=timeline,
             shard=shard,

@@ -100,6 +100,10 @@ def show(summary: dict[str, Any], *, as_json: bool) -> None:
         print(f"Videos: {_counts(summary['counts'])}.")
         if confused := [_pair(pair) for pair in summary["most_confused"][:_CONFUSED]]:
             print(f"Most confused: {'; '.join(confused)}.")
+        if calibration := summary.get("calibration"):
+            from timesformer_cli.evaluation.calibration_file import sentences
+
+            print("Calibration:", *sentences(calibration), sep="\n  ")
     if summary["warning"]:
         console.note(f"warning: {summary['warning']}")
 

@@ -18,6 +18,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
             *("format", "output", "overwrite", "resume", "retry_errors"),
             *("top_k", "threshold", "raw_logits", "save_logits", "save_embeddings", "copy_to", "link", "groups"),
             *("labelled", "by", "logits"),
+            *("min_precision",),
             *("annotations", "annotations_format", "split", "label_map", "classes", "seed", "strict"),
             *("from_predictions", "min_top1"),
             *("val", "val_part", "group_by", "shots", "balance", "method"),

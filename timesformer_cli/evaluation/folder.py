@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from shutil import copyfile
+from shutil import copyfile, rmtree
 from types import MappingProxyType
 from typing import Any, cast
 from zipfile import ZipFile
@@ -21,10 +21,11 @@ from zipfile import ZipFile
 import numpy as np
 
 from timesformer_cli import strict_json
+from timesformer_cli.checkpoints.folder import MODEL_OF_RUN
 from timesformer_cli.datasets import Problem, ProblemKind
 from timesformer_cli.errors import InputError, OutputError
+from timesformer_cli.evaluation import calibration_file, metrics, report
 from timesformer_cli.evaluation import confusion_matrix as heatmap
-from timesformer_cli.evaluation import metrics, report
 from timesformer_cli.evaluation.rows import chunks
 from timesformer_cli.evaluation.run import Run, gather
 from timesformer_cli.files import encoded, told, whole
@@ -76,8 +77,10 @@ def open_folder(folder: Path, *, overwrite: bool, resume: bool) -> None:
 
 
 def remove_results(folder: Path) -> None:
-    """Remove the results, but keep the records. Raises OutputError."""
+    """Remove the results, with the calibrated model if there is one, but keep the records. Raises OutputError."""
     with told(folder):
+        if (folder / MODEL_OF_RUN / calibration_file.FILE).is_file():
+            rmtree(folder / MODEL_OF_RUN)
         for name in reversed(_RESULTS):
             (folder / name).unlink(missing_ok=True)
 

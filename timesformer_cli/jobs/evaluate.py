@@ -10,8 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from timesformer_cli.checkpoints.folder import MODEL_OF_RUN
 from timesformer_cli.datasets import Dataset, Sample
 from timesformer_cli.errors import InputError
+from timesformer_cli.evaluation import calibration_file
 from timesformer_cli.evaluation import folder as folders
 from timesformer_cli.evaluation.neighbours import MOST, NEIGHBOURS
 from timesformer_cli.evaluation.report import worst
@@ -19,6 +21,7 @@ from timesformer_cli.evaluation.run import EXCERPT, Run, record_of, summarise
 from timesformer_cli.evaluation.score_files import Scores, match_scores
 from timesformer_cli.files import locked
 from timesformer_cli.flow import Item, Result
+from timesformer_cli.jobs import calibrate
 from timesformer_cli.jobs.reporter import SILENT, Meter, Reporter, in_words, rate
 from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
@@ -66,6 +69,8 @@ class Job:
 
     `settings` of the dataset are those of `dataset_settings`. With `fail_fast`, the first video that fails ends the
     run. `top_k` are the accuracies to report. `explained`: how many of the worst mistakes get an explanation.
+    `calibrated_by` says how the sources of videos are found if the model is also calibrated, as `finetune.groups.group`
+    takes it; None: it is not.
     """
 
     checkpoint: Checkpoint
@@ -77,6 +82,7 @@ class Job:
     fail_fast: bool = False
     top_k: Sequence[int] = (1, 5)
     explained: int = 0
+    calibrated_by: str | None = None
 
     @property
     def scores(self) -> Output:
@@ -108,13 +114,27 @@ def evaluate(job: Job, report: Reporter = SILENT) -> Summary:
     """Score all videos that the folder does not hold yet, and measure the whole run.
 
     Raises:
-        TimesformerError: no model, no device, a folder that cannot be written; or a video failed, with `fail_fast`.
+        TimesformerError: no model, no device, a folder that cannot be written; videos that do not serve to calibrate
+            the model; or a video failed, with `fail_fast`.
     """
+    calibrate.refuse_own_folder(job.checkpoint, job.keeping.folder)
+    if job.calibrated_by is not None:
+        calibrate.check(job.checkpoint, job.dataset)
     with job.keeping.opened(job.shard) as folder:
         about = _score(job, folder, report)
+        if job.calibrated_by is not None:
+            about["calibration"] = _calibrate(folders.read_run(folder), job, folder / MODEL_OF_RUN, job.calibrated_by)
         return _summarise(
             folder, job.dataset, job.keeping, job.top_k, about, lambda run: _explain(job, run, folder, report)
         )
+
+
+def _calibrate(run: Run, job: Job, target: Path, group_by: str) -> dict[str, Any]:
+    """Write the calibrated model, and return the part of `metrics.json` about it."""
+    found, rule = calibrate.of_run(run, job.dataset.samples, group_by)
+    figures = calibration_file.figures(found, grouped_by=rule)
+    calibrate.write(target, job.checkpoint, run, found, figures)
+    return figures | {"model": str(target)}
 
 
 def evaluate_scores(

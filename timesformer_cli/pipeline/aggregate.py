@@ -53,12 +53,17 @@ def activated(values: NDArray[np.float64], activation: Activation) -> NDArray[np
     return result
 
 
-def merge(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+def merge(segments: Iterable[Segment], min_score: float | None = None) -> tuple[Segment, ...]:
     """Merge adjacent segments with the same top class, with the means of their logits, scores and embeddings.
 
-    That class stays the top one, since what is largest in each is largest in the mean.
+    That class stays the top one, since what is largest in each is largest in the mean. With `min_score`, the scores of
+    that class are all below it, or none is.
     """
-    groups = groupby(segments, key=lambda segment: int(segment.scores.argmax()))
+
+    def alike(segment: Segment) -> tuple[int, bool]:
+        return int(segment.scores.argmax()), min_score is not None and bool(segment.scores.max() < min_score)
+
+    groups = groupby(segments, key=alike)
     return tuple(_merged(list(group)) for _, group in groups)
 
 

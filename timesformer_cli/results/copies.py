@@ -16,6 +16,9 @@ from timesformer_cli.results.record import Record, spans
 from timesformer_cli.video.addresses import is_address, local_path
 
 _LABEL = "{label}"
+
+# The label of videos whose answer was left open.
+UNSURE = "unsure"
 _BRACES = re.compile(r"\{[^{}]*\}|[{}]")
 
 # What Windows does not allow in names, and `%`, which begins the escape of another character.
@@ -67,10 +70,10 @@ class Sorter:
     def place(self, record: Record) -> Path | None:
         """Sort the video of `record`, and return its new path; None if it failed, has no label, or is at an address.
 
-        The label is the top label; of a timeline, the one on top for the longest time. Nothing is overwritten: a file
-        with the same content is kept, and beside a different file of the same name the video gets a number. The copy
-        of a folder of images has its images and its other regular files. Other links, devices, pipes and folders are
-        left out: they may lead to content that nobody meant to copy.
+        The label is the top label, or `UNSURE`; of a timeline, the one on top for the longest time. Nothing is
+        overwritten: a file with the same content is kept, and beside a different file of the same name the video gets a
+        number. The copy of a folder of images has its images and its other regular files. Other links, devices, pipes
+        and folders are left out: they may lead to content that nobody meant to copy.
 
         Raises:
             OutputError: it cannot be copied or linked.
@@ -189,7 +192,8 @@ def _main_label(record: Record) -> str | None:
     seconds: defaultdict[str, float] = defaultdict(float)
     for part in spans(record):
         if part["predictions"]:
-            seconds[part["predictions"][0]["label"]] += part["end"] - part["start"]
+            label = UNSURE if part.get("abstained") else part["predictions"][0]["label"]
+            seconds[label] += part["end"] - part["start"]
     return max(seconds, key=seconds.__getitem__, default=None)
 
 

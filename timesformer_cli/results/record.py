@@ -24,7 +24,7 @@ from timesformer_cli.flow import (
 )
 from timesformer_cli.pipeline.aggregate import merge
 from timesformer_cli.results.logits import pack
-from timesformer_cli.shapes import Maybe, Shape, count, each, matching, number, or_none, string, whole
+from timesformer_cli.shapes import Maybe, Shape, count, each, flag, matching, number, or_none, string, whole
 from timesformer_cli.shapes import record as shape
 from timesformer_cli.specs import Checkpoint
 
@@ -90,7 +90,7 @@ def identity(record: Record) -> str:
 
 
 def spans(record: Record) -> list[Record]:
-    """The labelled parts of a video in order of time, as `start`, `end` (seconds) and `predictions`.
+    """The labelled parts of a video in order of time: `start`, `end` (seconds), `predictions`, and maybe `abstained`.
 
     These are the segments of a timeline, or all that the record is about; none if it failed.
     """
@@ -102,7 +102,17 @@ def spans(record: Record) -> list[Record]:
     start, end = part_of(record)
     if end is None:
         end = record["video"]["duration"] or 0.0
-    return [{"start": start or 0.0, "end": end, "predictions": record["predictions"]}]
+    whole = {"start": start or 0.0, "end": end, "predictions": record["predictions"]}
+    return [whole | {name: record[name] for name in ("abstained",) if name in record}]
+
+
+# Stands for an answer that was left open.
+OPEN = "–"  # noqa: RUF001
+
+
+def answers(span: Record) -> list[Record]:
+    """The predictions of a span; none if the answer was left open."""
+    return [] if span.get("abstained") else span["predictions"]
 
 
 _PREDICTIONS = each(shape(rank=count, index=count, label=string, score=number))
@@ -126,8 +136,9 @@ _COMMON |= {
 }
 _FAILED = shape(**_COMMON, error=shape(kind=string, message=string))
 _VIDEO = shape(duration=_TIME, fps=_TIME, frames=count, width=count, height=count, codec=string)
-_WHOLE = shape(**_COMMON, predictions=_PREDICTIONS, video=_VIDEO, views=Maybe(_VIEWS))
-_SEGMENTS = each(shape(start=_TIME, end=_TIME, predictions=_PREDICTIONS, views=Maybe(_VIEWS)))
+_ANSWER: dict[str, Shape | Maybe] = {"predictions": _PREDICTIONS, "abstained": Maybe(flag), "views": Maybe(_VIEWS)}
+_WHOLE = shape(**_COMMON, **_ANSWER, video=_VIDEO)
+_SEGMENTS = each(shape(start=_TIME, end=_TIME, **_ANSWER))
 _TIMELINE = shape(**_COMMON, segments=_SEGMENTS, video=_VIDEO)
 
 
@@ -165,6 +176,7 @@ CSV_COLUMNS = (
     "error_kind",
     "error_message",
     "recipe",
+    "abstained",
 )
 
 
@@ -174,7 +186,8 @@ class Excerpt:
 
     `threshold`: labels with lower scores are left out. `merge`: adjacent segments with the same top label become one.
     `logits`: the record also carries the logits of all classes. `segments`: the record has the segments of a timeline,
-    instead of one prediction for the video as a whole.
+    instead of one prediction for the video as a whole. `min_score`: a prediction whose highest score is lower is left
+    open, since it would not have the precision `min_precision`.
     """
 
     top_k: int = 5
@@ -182,6 +195,8 @@ class Excerpt:
     merge: bool = False
     logits: bool = False
     segments: bool = False
+    min_precision: float | None = None
+    min_score: float | None = None
 
 
 def origin_of(checkpoint: Checkpoint) -> Origin:
@@ -195,12 +210,13 @@ def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt
     head = _head(result, checkpoint)
     if isinstance(result, Failure):
         return head
-    segments = merge(result.segments) if excerpt.merge else result.segments
+    segments = merge(result.segments, excerpt.min_score) if excerpt.merge else result.segments
     parts = [_part(segment, checkpoint.classes, excerpt) for segment in segments]
     video = _video(result.info)
     if not excerpt.segments:
         (part,) = parts
-        record = head | {"predictions": part["predictions"], "video": video, "views": part["views"]}
+        views = part.pop("views")
+        record = head | part | {"video": video, "views": views}
     else:
         spans = zip(segments, parts, strict=True)
         timed = [{"start": _rounded(segment.start), "end": _rounded(segment.end)} | part for segment, part in spans]
@@ -250,10 +266,10 @@ def _video(info: VideoInfo) -> Record:
 
 
 def _part(segment: Segment, labels: tuple[str, ...], excerpt: Excerpt) -> Record:
-    return {
-        "predictions": _predictions(segment.scores, labels, excerpt),
-        "views": [_view(view) for view in segment.views],
-    }
+    part: Record = {"predictions": _predictions(segment.scores, labels, excerpt)}
+    if excerpt.min_score is not None and segment.scores.max() < excerpt.min_score:
+        part["abstained"] = True
+    return part | {"views": [_view(view) for view in segment.views]}
 
 
 def _view(view: ViewLabel) -> Record:
@@ -304,4 +320,5 @@ def to_rows(record: Record) -> Iterator[Record]:
         yield cells | {f"error_{key}": value for key, value in record["error"].items()}
     for span in spans(record):
         for prediction in span["predictions"] or [{}]:
-            yield cells | record["video"] | {"start": span["start"], "end": span["end"]} | prediction
+            times = {"start": span["start"], "end": span["end"]}
+            yield cells | record["video"] | times | prediction | {"abstained": span.get("abstained")}

@@ -109,7 +109,17 @@ _SETTINGS = record(
     timeline=Maybe(table(string, anything)),
     precision=Maybe(string),
     frame_rate=Maybe(number),
-    shown=Maybe(record(top_k=count, threshold=or_none(number), merge=flag, logits=flag, segments=flag)),
+    shown=Maybe(
+        record(
+            top_k=count,
+            threshold=or_none(number),
+            merge=flag,
+            logits=flag,
+            segments=flag,
+            min_precision=Maybe(or_none(number)),
+            min_score=Maybe(or_none(number)),
+        )
+    ),
     vectors=Maybe(
         record(
             feature=matching("feature", "cls|mean|frames"),

@@ -194,7 +194,11 @@ def write_file(path: Path, format: Format, records: Iterable[Record], origin: Or
 
 
 def _csv_rows(record: Record) -> str:
-    return csv_text([row.get(column) for column in CSV_COLUMNS] for row in to_rows(record))
+    return csv_text([_cell(row.get(column)) for column in CSV_COLUMNS] for row in to_rows(record))
+
+
+def _cell(value: object) -> object:
+    return "true" if value is True else value
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

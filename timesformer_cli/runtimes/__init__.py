@@ -83,7 +83,11 @@ def has_network(checkpoint: Checkpoint) -> bool:
     return not checkpoint.is_exported
 
 
-def require_network(checkpoint: Checkpoint, error: type[TimesformerError] = UsageError) -> None:
-    """Raise `error` for a model that exists only in an exported form."""
+def require_network(
+    checkpoint: Checkpoint,
+    error: type[TimesformerError] = UsageError,
+    instead: str = "give the model that it was made from",
+) -> None:
+    """Raise `error` for a model that exists only in an exported form; `instead` says what to do."""
     if checkpoint.is_exported:
-        raise error(f"{checkpoint.weights}: an exported model; give the model that it was made from")
+        raise error(f"{checkpoint.weights}: an exported model; {instead}")

@@ -50,7 +50,8 @@ def render(
     if isinstance(recipe, Recipe):
         facts["views"] = {"clips": recipe.sampling.clips, "crops": recipe.preprocess.crops}
     template = Path(__file__).with_name("report.html")
-    return pieces.document(template, "Evaluation", run, facts, protocol.conditions(summary))
+    conditions = protocol.conditions(summary)
+    return pieces.document(template, "Evaluation", run, facts, conditions, summary.get("calibration"))
 
 
 def worst(run: Run, most: int = WORST) -> list[int]:

@@ -137,9 +137,14 @@ def write_model(folder: Path, model: "TimesformerForVideoClassification") -> Non
     Raises:
         OutputError: the folder cannot be written; then it is as it was.
     """
-    require_space(folder.parent, sum(tensor.nbytes for tensor in model.state_dict().values()) + _MARGIN)
+    require_room(folder, model)
     with told(folder):
         model.save_pretrained(folder)
+
+
+def require_room(folder: Path, model: "TimesformerForVideoClassification") -> None:
+    """Raises OutputError if the disk has no room for a network in `folder`."""
+    require_space(folder.parent, sum(tensor.nbytes for tensor in model.state_dict().values()) + _MARGIN)
 
 
 def write_card(folder: Path, base: Checkpoint, names: Sequence[str], card: Card) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.errors import CheckpointError
@@ -14,8 +15,10 @@ from timesformer_cli.evaluation.metrics import Metrics
 from timesformer_cli.evaluation.neighbours import NEIGHBOURS
 from timesformer_cli.evaluation.run import EXCERPT, Run, dataset_settings, known_parts, summarise
 from timesformer_cli.flow import Failure
+from timesformer_cli.jobs.calibrate import divide
 from timesformer_cli.jobs.evaluate import conditions_of
 from timesformer_cli.jobs.finetune import folder
+from timesformer_cli.jobs.finetune.calibrating import calibrated, write_calibration
 from timesformer_cli.jobs.finetune.checks import chance, chance_multi_label
 from timesformer_cli.jobs.finetune.log import read_log, write_table
 from timesformer_cli.jobs.finetune.model_folder import Card, write_card, write_model
@@ -49,11 +52,14 @@ def write(target: Path, training: Training, report: Reporter) -> dict[str, Any]:
     base, names = training.base, training.videos.names
     model = target / folder.MODEL
     network = training.tuned.network if training.tuned else training.probed(report.note)
+    calibration = calibrated(training, report)
+    temperatures = np.ones(1) if calibration is None else calibration.temperatures
+    divide(network, temperatures)
     write_model(model, network)
     checkpoint = resolve(str(model))
-    check_model(checkpoint, training, report)
-    measured, summary = write_measurements(target / folder.VAL, checkpoint, training)
-    metrics = summary | _about(training)
+    check_model(checkpoint, training, temperatures, report)
+    measured, summary = write_measurements(target / folder.VAL, checkpoint, training, temperatures)
+    metrics = summary | _about(training) | {"calibration": write_calibration(model, checkpoint, training, calibration)}
     write_card(model, base, names, _card(training, summary))
     columns = ("path", "start", "end", "label", "group", "split", "used")
     folder.write_csv(target / folder.DATA, columns, _rows(training))
@@ -67,8 +73,12 @@ def write(target: Path, training: Training, report: Reporter) -> dict[str, Any]:
     return metrics
 
 
-def check_model(checkpoint: Checkpoint, training: Training, report: Reporter) -> None:
+def check_model(
+    checkpoint: Checkpoint, training: Training, temperatures: NDArray[np.float64], report: Reporter
+) -> None:
     """Run the new model as `predict` does, and compare its mean logits of a few videos with those of the training.
+
+    `temperatures`, (1,) or (K,), are what the head was divided by since.
 
     With stored vectors, it compares those that can still be read, and says so if there are none.
 
@@ -87,7 +97,8 @@ def check_model(checkpoint: Checkpoint, training: Training, report: Reporter) ->
     with run.prepare(items, checkpoint.recipe) as prepared:
         scored = list(score(prepared, scorer, run.batch(scorer)))
     tolerance = max(_TOLERANCE[name] for name in (run.precision_of(checkpoint), training.precision))
-    for expected, found in zip(chosen.values(), scored, strict=True):
+    for before, found in zip(chosen.values(), scored, strict=True):
+        expected = before / temperatures
         if isinstance(found, Failure):  # it could be read before
             report.note(f"{found.item.path}: could not be read again ({found.message}), so it was not compared")
             continue
@@ -100,8 +111,12 @@ def check_model(checkpoint: Checkpoint, training: Training, report: Reporter) ->
             )
 
 
-def write_measurements(target: Path, checkpoint: Checkpoint, training: Training) -> tuple[Run, dict[str, Any]]:
+def write_measurements(
+    target: Path, checkpoint: Checkpoint, training: Training, temperatures: NDArray[np.float64]
+) -> tuple[Run, dict[str, Any]]:
     """Write the measured scores as a run of `evaluate`; returns that run, and the content of its `metrics.json`.
+
+    `temperatures`, (1,) or (K,), are what the head was divided by since.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -125,7 +140,7 @@ def write_measurements(target: Path, checkpoint: Checkpoint, training: Training)
         provenance=provenance,
         paths=tuple(sample.path for sample in samples),
         targets=tuple(sample.labels for sample in samples),
-        scores=dict(training.answers.scores),
+        scores={**training.answers.scores, "logits": (training.answers.logits / temperatures).astype(np.float32)},
         failed=failed,
         parts=known_parts([sample.part for sample in samples]),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from timesformer_cli.results.record import Record, Style, spans
+from timesformer_cli.results.record import Record, Style, answers, spans
 from timesformer_cli.video.addresses import is_address, local_path
 
 # Files of ActivityNet are named v_ID.mp4, with the 11 characters of YouTube; its annotations have the bare ID.
@@ -35,7 +35,7 @@ def activitynet_style() -> Style:
         entries = [
             {"label": guess["label"], "score": guess["score"], "segment": [part["start"], part["end"]]}
             for part in spans(record)
-            for guess in part["predictions"]
+            for guess in answers(part)
         ]
         return f"{_json(video)}: {_json(entries)}"
 
@@ -74,7 +74,7 @@ def labelstudio_style(*, raw: bool) -> Style:
         # Databases refuse file names that are not UTF-8; they are written as in CSV.
         path = record["path"].encode("utf-8", "backslashreplace").decode("utf-8")
         task: dict[str, Any] = {"data": {"video": _served(record["path"], root), "fps": fps, "path": path}}
-        parts = [part for part in spans(record) if part["predictions"]]
+        parts = [part for part in spans(record) if answers(part)]
         if not parts:
             return _json(task | {"predictions": []})
         timeline_fps = fps if "segments" in record else None
@@ -130,7 +130,7 @@ def fiftyone_style(labels: Sequence[str]) -> Style:
             {"label": part["predictions"][0]["label"], "confidence": part["predictions"][0]["score"]}
             | ({"support": [1, record["video"]["frames"]]} if whole else {"timestamps": [part["start"], part["end"]]})
             for part in spans(record)
-            if part["predictions"]
+            if answers(part)
         ]
         return f"{_json(_fiftyone_key(record['path']))}: {_json(detections)}"
 

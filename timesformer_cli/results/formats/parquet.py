@@ -21,6 +21,7 @@ _TYPES = {
     "frames": "int64",
     "width": "int32",
     "height": "int32",
+    "abstained": "bool",
 }
 
 Row = dict[str, Any]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from itertools import count, zip_longest
 
-from timesformer_cli.results.record import Record, Style, spans
+from timesformer_cli.results.record import OPEN, Record, Style, answers, spans
 
 
 def srt_style(*, raw: bool) -> Style:
@@ -54,8 +54,9 @@ def _cues(record: Record, *, raw: bool) -> Iterator[tuple[int, int, str]]:
         start_ms, end_ms = round(1000 * part["start"]), round(1000 * end)
         first = part["predictions"][0]
         score = f"{first['score']:.2f}" if raw else f"{100 * first['score']:.0f} %"
+        text = f"{' '.join(first['label'].split())} ({score})" if answers(part) else OPEN
         # A blank line would end the cue. A cue must not end at its start, as with a video of unknown duration.
-        yield start_ms, max(end_ms, start_ms + 1), f"{' '.join(first['label'].split())} ({score})"
+        yield start_ms, max(end_ms, start_ms + 1), text
 
 
 def _clock(milliseconds: int, point: str) -> str:

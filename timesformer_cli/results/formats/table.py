@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from timesformer_cli.results.record import OPEN
 from timesformer_cli.text import clock, printable
 
 _SCORE_WIDTH = 7  # "100.0 %"
@@ -41,16 +42,19 @@ class Table:
         if record["status"] == "error":
             return self._row(path, Text(printable(record["error"]["message"]), "red"))
         if "segments" not in record:
-            return self._row(path, self._predictions(record["predictions"]))
+            return self._row(path, self._predictions(record))
         rows = (
-            self._row(f"  {clock(part['start'])} to {clock(part['end'])}", self._predictions(part["predictions"]))
+            self._row(f"  {clock(part['start'])} to {clock(part['end'])}", self._predictions(part))
             for part in record["segments"]
         )
         return self._row(path, Text()) + "".join(rows)
 
-    def _predictions(self, predictions: Sequence[Mapping[str, Any]]) -> Grid | Text:
+    def _predictions(self, part: Mapping[str, Any]) -> Grid | Text:
+        predictions = part["predictions"]
         if not predictions:
             return Text("no label above the threshold", "dim")
+        if part.get("abstained"):
+            return Text(OPEN, "dim")
         pairs = [(self._score(p["score"]), printable(p["label"])) for p in predictions]
         return self._ranks(pairs, ["bold", *["dim"] * (len(pairs) - 1)])
 

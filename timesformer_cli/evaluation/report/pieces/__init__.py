@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.evaluation import metrics
+from timesformer_cli.evaluation.calibration_file import sentences
 from timesformer_cli.evaluation.neighbours import AGREEING, NEIGHBOURS, Contradiction
 from timesformer_cli.evaluation.report import curves
 from timesformer_cli.evaluation.report.pictures import read_pictures
@@ -26,11 +27,14 @@ _MOST_ORDERED = 2000  # classes; the time for putting like beside like grows wit
 Json = dict[str, Any]
 
 
-def document(template: Path, title: str, run: Run, facts: Json, conditions: object, **parts: str) -> str:
-    """The page with the body `template`; its placeholders `curves`, `confusion`, `classes`, `neighbours` are sections.
+def document(
+    template: Path, title: str, run: Run, facts: Json, conditions: object, calibration: Json | None = None, **parts: str
+) -> str:
+    """The page with the body `template`, whose placeholders `calibration`, `curves`, `confusion`, `classes` and
+    `neighbours` are sections.
 
-    `facts` are those of the page, besides `of_run`. `conditions` are what tells of time and machine. `parts` are
-    markup.
+    `facts` are those of the page, besides `of_run`. `conditions` are what tells of time and machine. `calibration` is
+    what `metrics.json` has of it, if the model was calibrated. `parts` are markup.
     """
     # Both curves are of shares, which scores without an activation are not.
     drawn = bool(run.paths) and not run.multi_label and run.activation != "none"
@@ -38,6 +42,7 @@ def document(template: Path, title: str, run: Run, facts: Json, conditions: obje
         template,
         title,
         shared=(_HERE / "pieces",),
+        calibration=_calibration(calibration),
         curves=Template(_section("curves")).substitute(
             reliability=curves.reliability(run.outcomes) if drawn else "",
             coverage=curves.coverage(run.outcomes) if drawn else "",
@@ -49,6 +54,14 @@ def document(template: Path, title: str, run: Run, facts: Json, conditions: obje
         conditions=as_json(conditions),
         **parts,
     )
+
+
+def _calibration(figures: Json | None) -> str:
+    """The section on the calibration; empty without one."""
+    if figures is None:
+        return ""
+    lines = "".join(f"<li>{line}</li>\n" for line in sentences(figures))
+    return f'<section id="calibration">\n<h2>Calibration</h2>\n<ul>\n{lines}</ul>\n</section>'
 
 
 def _section(name: str) -> str:

@@ -72,6 +72,7 @@ def render(training: Training, run: Run, metrics: Json, folder: Path, *, log: Lo
         run,
         facts,
         protocol.conditions(metrics),
+        metrics.get("calibration"),
         **{f"training_{name}": text for name, text in asdict(drawn).items()},
         learning=curve,
         learning_table=table,

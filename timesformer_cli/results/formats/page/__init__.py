@@ -46,6 +46,7 @@ def _element(record: Record, way: Path) -> str:
                 "end": span["end"],
                 "ranks": [[prediction["index"], prediction["score"]] for prediction in span["predictions"]],
             }
+            | ({"abstained": True} if span.get("abstained") else {})
             for span in spans(record)
         ]
         row["pictures"] = record.get("_thumbnails", [])

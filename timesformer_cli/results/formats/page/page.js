@@ -4,6 +4,7 @@ const CHUNK = 25; // rows that come and go together while the page is scrolled
 const RANKS = 5; // labels of a video that are shown; further ones fold out
 const FRAMES = 4; // frames of a timeline beside its path
 const NONE = -1; // stands for the label of a video or a segment that has none
+const OPEN = -2; // and for that of one whose answer was left open
 
 const run = parse(document.querySelector("#run"));
 const form = document.querySelector("form");
@@ -26,8 +27,8 @@ const length = (seconds) => (seconds < 60 ? `${seconds.toFixed(1)} s` : clock(se
 // ---- Labels, by their numbers in the model
 
 const names = run.labels.map(visible);
-const name = (label) => (label === NONE ? "no label" : names[label]);
-const best = (part) => part.ranks[0]?.[0] ?? NONE;
+const name = (label) => (label === NONE ? "no label" : label === OPEN ? "–" : names[label]);
+const best = (part) => (part.abstained ? OPEN : (part.ranks[0]?.[0] ?? NONE));
 
 // ---- Records
 
@@ -52,7 +53,7 @@ function read(script, order) {
     }
   });
   row.labels = new Map([...seconds].sort((a, b) => b[1] - a[1]));
-  row.label = names[[...row.labels.keys()].find((label) => label !== NONE)];
+  row.label = names[[...row.labels.keys()].find((label) => label >= 0)];
   if (row.error) words.add(reason(row.error.kind)).add(visible(row.error.message));
   row.text = fold([...words].join("\n"));
   return row;
@@ -74,12 +75,12 @@ function tally(keys) {
 
 // ---- Colours of the labels in timelines: twelve hues at four levels of light
 
-const colours = new Map([[NONE, "transparent"]]);
+const colours = new Map([NONE, OPEN].map((label) => [label, "transparent"]));
 const taken = new Set();
 
 // A label has the same colour on most pages. Where two of a page would share one, the rarer takes the next.
 for (const [label] of tally(rows.flatMap((row) => (row.timeline ? row.parts.map(best) : [])))) {
-  if (label === NONE) continue;
+  if (label < 0) continue;
   let place = label % 12;
   while (taken.has(place) && taken.size < 48) place = (place + 1) % 48;
   taken.add(place);
@@ -125,7 +126,8 @@ function failure({ error }) {
 }
 
 function whole(row) {
-  const [{ ranks }] = row.parts;
+  const [{ ranks, abstained }] = row.parts;
+  if (abstained) return [make("p", {}, name(OPEN)), disclosure(row, plural(ranks.length, "label"), () => bars(ranks))];
   if (!ranks.length) return [make("p", { class: "facts" }, name(NONE))];
   const rest = ranks.slice(RANKS);
   const more = rest.length ? [disclosure(row, plural(rest.length, "more label"), () => bars(rest))] : [];
