@@ -56,7 +56,7 @@ def figures(found: Calibration, *, grouped_by: str) -> dict[str, Any]:
 def _told(precision: float, kept: Kept | None) -> dict[str, Any]:
     if kept is None:
         return {"precision": precision, "threshold": None}
-    return {"precision": precision, **asdict(kept), "coverage": kept.coverage}
+    return {"precision": precision, **asdict(kept), "coverage": kept.coverage, "precision_low": kept.low}
 
 
 def warnings(found: Calibration) -> list[str]:

@@ -25,20 +25,25 @@ _HALVINGS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What is kept with a `threshold`: `kept` answers of `videos` videos, of which `right` are right.
-
-    `low` is the lower bound of the precision, with 95 % confidence.
-    """
+    """What is kept with a `threshold`: `kept` answers of `videos` videos, of which `right` are right."""
 
     threshold: float
     kept: int
     right: int
     videos: int
-    low: float
 
     @property
     def coverage(self) -> float:
         return self.kept / self.videos
+
+    @property
+    def low(self) -> float:
+        """The lower bound of the precision, with 95 % confidence."""
+        return lower_bound(self.right, self.kept)
+
+    def has(self, precision: float) -> bool:
+        """Whether the lower bound is at least `precision`, above 0 and below 1."""
+        return self.kept > 0 and binomial_tail(self.right, self.kept, precision) <= _RISK
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,10 +64,7 @@ class Curve:
     def at(self, threshold: float) -> Kept:
         """What a score of at least `threshold` keeps."""
         kept = int(np.searchsorted(-self.scores, -threshold, side="right"))
-        right = int(self.right[:kept].sum())
-        return Kept(
-            threshold=threshold, kept=kept, right=right, videos=len(self), low=lower_bound(right, kept) if kept else 0.0
-        )
+        return Kept(threshold=threshold, kept=kept, right=int(self.right[:kept].sum()), videos=len(self))
 
     def tested(self, precision: float) -> list[Kept]:
         """The thresholds that are tested for this precision, the last of which may have failed.
@@ -71,16 +73,17 @@ class Curve:
         lower bound is less: then none was chosen for its luck, and together they err in 5 % of cases at most.
         """
         found: list[Kept] = []
-        for threshold in THRESHOLDS:
-            if len(self) and int((self.scores >= threshold).sum()) >= needed(precision):
-                found.append(self.at(threshold))
-                if found[-1].low < precision:
+        least = needed(precision)
+        for kept in map(self.at, THRESHOLDS):
+            if kept.kept >= least:
+                found.append(kept)
+                if not found[-1].has(precision):
                     break
         return found
 
     def find(self, precision: float) -> Kept | None:
         """The lowest threshold whose answers have this precision; None if there is none."""
-        passed = [kept for kept in self.tested(precision) if kept.low >= precision]
+        passed = [kept for kept in self.tested(precision) if kept.has(precision)]
         return passed[-1] if passed else None
 
     def require(self, precision: float) -> Kept:
