@@ -61,6 +61,13 @@ def test_predict(run: Run, tmp_path: Path, of_torch: Path, format: str) -> None:
         assert {**record, "model": ""} == {**other, "model": ""}
 
 
+def test_only_the_model_it_came_from_is_calibrated(run: Run, tmp_path: Path, annotations: Path) -> None:
+    options = ("-m", folder_of("onnx", tmp_path / "x"), "--calibrate", "-o", tmp_path / "out")
+    code, _, err = run("evaluate", VIDEOS, "-a", annotations, *EVALUATE, *options)
+    assert code == 2
+    assert "an exported model; calibrate the model it came from, and export it again" in only_line(err)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_evaluate(tmp_path: Path, of_torch: Path, annotations: Path, format: str) -> None:
     options = ("-a", annotations, *EVALUATE, "-o", tmp_path / "out")
