@@ -1,4 +1,4 @@
-"""`evaluate --calibrate`, the calibration of `finetune`, and `predict --min-precision`."""
+"""`evaluate --calibrate` and `predict --min-precision`."""
 
 import csv
 import json
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from testing.clips import write_model, write_video
 from testing.command import Outcome, Run, exit_code, only_line
 from testing.pages import Elements
-from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoints.resolve import resolve
 from timesformer_cli.evaluation.calibration import calibrate
 from timesformer_cli.evaluation.calibration_file import FILE, write
@@ -342,7 +341,7 @@ class TestPredict:
         ("args", "said"),
         [
             (["-m", "tiny"], "tiny was not calibrated"),
-            (["--clips", "2"], "calibrated with different settings: sampling.clips (None, now 2)"),
+            (["--clips", "2"], "calibrated with different settings: sampling.clips (1, now 2)"),
             (["--raw-logits"], "the scores are logits; leave out --raw-logits"),
             (["--weights", "x"], "goes with a short name"),
         ],
@@ -366,49 +365,3 @@ class TestPredict:
             Path("sure", FILE).write_text(damaged)
             code, _, err = run(*ask)
             assert (code, "is damaged" in only_line(err)) == (2, True)
-
-
-class TestFinetune:
-    def test_the_new_model_is_calibrated_by_what_its_heads_did_not_see(self, run: Run) -> None:
-        options = ("clips", "-a", "labels.csv", "-m", "tiny", "--workers", "0", "--group-by", "none")
-        code, out, err = run("finetune", *options, "-o", "run")
-        assert code == 0, err
-        told = json.loads(out)["calibration"]
-        file = loaded(f"run/model/{FILE}")
-        assert file["temperature"] == told["temperature"]
-        assert file["measured_by"] == "crossed"
-        assert (told["videos"], told["sources"]) == (VIDEOS, VIDEOS)
-        assert told["log_loss"]["after"]["value"] <= told["log_loss"]["before"]["value"]
-        # Its measured scores are those of the calibrated model.
-        val = loaded("run/val/metrics.json")["negative_log_likelihood"]
-        assert (val == pytest.approx(told["log_loss"]["before"]["value"])) == (told["temperature"] == 1)
-        assert "calibration" in Path("run/report.html").read_text(encoding="utf-8")
-        assert run("predict", "clips", "-m", "run", "--min-precision", "0.95").code == 2
-
-    def test_temperatures_divide_the_head(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        options = ("clips", "-a", "labels.csv", "-m", "tiny", "--workers", "0", "--group-by", "none")
-        assert run("finetune", *options, "-o", "plain").code == 0
-        told = calibrate
-
-        def halved(*args: Any, **kwargs: Any) -> Any:
-            return replace(told(*args, **kwargs), temperatures=np.array([2.0]))
-
-        monkeypatch.setattr("timesformer_cli.jobs.calibrate.calibrate", halved)
-        assert run("finetune", *options, "-o", "run").code == 0  # and its scores are as measured
-        was = loaded("plain/metrics.json")["calibration"]["temperature"]
-        one, other = (TimesformerForVideoClassification.from_pretrained(f"{name}/model") for name in ("plain", "run"))
-        ratio = (one.classifier.weight / other.classifier.weight).detach().numpy()
-        assert ratio == pytest.approx(2 / was, rel=1e-4)
-        np.testing.assert_allclose(logits_of("run/val"), logits_of("plain/val") * was / 2, rtol=1e-4, atol=1e-5)
-
-    def test_few_videos_leave_the_scores(self, run: Run) -> None:
-        rows = Path("labels.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-        Path("few.csv").write_text("".join(rows[:16]), encoding="utf-8")
-        options = ("clips", "-m", "tiny", "--workers", "0", "--group-by", "none", "-o", "run")
-        assert run("finetune", *options, "-a", "labels.csv").code == 0
-        assert Path("run/model", FILE).is_file()
-        code, out, err = run("finetune", *options, "-a", "few.csv", "--overwrite")
-        assert code == 0, err
-        assert "scores were not calibrated: 15 independent sources of videos are too few" in err
-        assert json.loads(out)["calibration"] is None
-        assert not Path("run/model", FILE).exists()

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from testing.command import Outcome, Run
 from testing.pages import Elements
 from timesformer_cli import TimesformerForVideoClassification
 from timesformer_cli.checkpoints.resolve import resolve
+from timesformer_cli.evaluation.calibration import calibrate
 from timesformer_cli.jobs.finetune import features
 
 
@@ -353,3 +355,50 @@ def test_classes_shots_and_groups(finetune: Run) -> None:
     assert "6 groups by the pattern" in err
     assert {row["group"] for row in table("other/data.csv")} == set("012345")
     assert code == (json.loads(Path("other/metrics.json").read_text())["top_1"]["accuracy"]["value"] < 1)
+
+
+def mix_labels() -> None:
+    """Labels that no head can tell apart, in `mixed.csv`."""
+    paths = sorted(Path("clips").rglob("*.mp4"))
+    rows = [f"{path.relative_to('clips')},{'ABC'[number % 3]}\n" for number, path in enumerate(paths)]
+    Path("mixed.csv").write_text("path,label\n" + "".join(rows))
+
+
+def test_the_new_model_is_calibrated_by_what_it_did_not_see(
+    finetune: Run, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mix_labels()
+    monkeypatch.setattr("timesformer_cli.evaluation.calibration.LEAST_SOURCES", 10)
+    options = ("clips", "-a", "mixed.csv", "--group-by", "none", "-o")
+    code, out, err = finetune(*options, "run")
+    assert code == 0, err
+    told = json.loads(out)["calibration"]
+    file = json.loads(Path("run/model/calibration.json").read_text())
+    assert {name: file[name] for name in told} == told
+    assert (file["measured_by"], told["videos"], told["sources"]) == ("crossed", 18, 18)
+    assert told["log_loss"]["after"]["value"] <= told["log_loss"]["before"]["value"]
+    assert '<section id="calibration">' in Path("run/report.html").read_text(encoding="utf-8")
+    code, _, err = run("predict", "clips", "--model", "run", "--min-precision", "0.95", "--workers", "0")
+    assert (code, "with 18 independent videos, and 59 right answers" in err) == (2, True)
+
+    fitted = calibrate
+    monkeypatch.setattr(
+        "timesformer_cli.jobs.calibrate.calibrate",
+        lambda *args, **options: replace(fitted(*args, **options), temperatures=np.array([2.0])),
+    )
+    assert finetune(*options, "halved").code == 0  # the new model gives the scores that were measured
+    one, other = (np.concatenate([weight.ravel(), bias]) for weight, bias in map(head_of, ("run", "halved")))
+    np.testing.assert_allclose(one * told["temperature"], 2 * other, rtol=1e-4)
+    scores = [np.load(f"{name}/val/scores.npz")["logits"] for name in ("run", "halved")]
+    np.testing.assert_allclose(scores[0] * told["temperature"], 2 * scores[1], rtol=1e-4, atol=1e-6)
+
+
+def test_few_videos_leave_the_scores_as_they_are(finetune: Run) -> None:
+    Path("run/model").mkdir(parents=True)
+    Path("run/settings.json").touch()
+    Path("run/model/calibration.json").write_text("{}")
+    code, out, err = finetune("clips", "-o", "run", "--overwrite", "--group-by", "none")
+    assert code == 0, err
+    assert "scores were not calibrated: 18 independent sources of videos are too few" in err
+    assert json.loads(out)["calibration"] is None
+    assert not Path("run/model/calibration.json").exists()
