@@ -306,7 +306,7 @@ def calibration_error(
         if len(inside) > _DRAWN:
             hits = generator.normal(mean, np.sqrt((inside * (1 - inside)).sum()), draws)
         else:
-            hits = np.array([(generator.random(len(inside)) < inside).sum() for _ in range(draws)])
+            hits = (generator.random((draws, len(inside))) < inside).sum(axis=1)
         gaps += np.abs(hits - mean)
     drawn = gaps / len(scores)
     low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
