@@ -216,8 +216,8 @@ class Calibration:
         typer.Option(
             "--calibrate",
             help=(
-                "With --output RUN: also write RUN/model, the model with scores that say how often it is right, by one "
-                "temperature. Use videos that it was not trained on."
+                "With --output RUN: also write RUN/model, the same model with scores that say how often it is right. "
+                "Give videos that it was not trained on."
             ),
             rich_help_panel=OUTPUT,
         ),
@@ -227,7 +227,10 @@ class Calibration:
         typer.Option(
             "--group-by",
             metavar="auto|none|COLUMN|REGEX",
-            help="With --calibrate: what names the source of a video. Videos of one source count once. (default: auto)",
+            help=(
+                "With --calibrate: what videos of one source have in common, as in finetune; by default auto. Videos "
+                "of one source count once."
+            ),
             rich_help_panel=OUTPUT,
         ),
     ] = None

@@ -92,8 +92,8 @@ class Extras:
             metavar="P",
             parser=_precision,
             help=(
-                "Leave answers open that are too unsure for a share P of the others to be right, such as 0.95; for "
-                "models of evaluate --calibrate and of finetune."
+                "Answer only if a share of at least P of such answers is right, such as 0.95, and leave the others "
+                "open; for models of evaluate --calibrate and of finetune."
             ),
             rich_help_panel=OUTPUT,
         ),
