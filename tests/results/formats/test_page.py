@@ -486,3 +486,18 @@ def test_a_page_of_nothing(open_page: Open) -> None:
     page = open_page([])
     assert page.texts("main") == ["No videos."]
     assert page.texts("#amounts") == ["0 videos labelled · 0.0 s of video"]
+
+
+def test_answers_that_were_left_open(open_page: Open) -> None:
+    """They have no label; what the model said folds out."""
+    open_parts = timeline("film.mp4", (0, 6, [(1, 0.9)]), (6, 10, [(0, 0.4)]))
+    open_parts["segments"][1]["abstained"] = True
+    page = open_page([whole("a.mp4", (2, 0.4), (0, 0.3), abstained=True), whole("b.mp4", (2, 0.9)), open_parts])
+    assert page.texts(".whole .answer")[0] == "–2 labels"
+    assert page.texts(".timeline .key li") == ["baking cookies 6.0 s", "– 4.0 s"]
+    assert page.texts("select[name=label] option") == ["All labels", "– (2)", "canoeing (1)", "baking cookies (1)"]
+    page.run("document.querySelector('.whole summary').click()")
+    page.wait("document.querySelector('.whole .bars')")
+    assert page.texts(".whole:first-child .bars bdi") == ["canoeing", "archery"]
+    page.ask(label="-2")
+    assert page.paths() == ["a.mp4", "film.mp4"]
