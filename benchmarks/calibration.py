@@ -9,7 +9,7 @@ known: 500 sets of 1,000 videos for each precision. `render` writes `FOLDER/trai
 `FOLDER/test/CLASS/` to measure on: clips of the kinds that camera-motion knows, smaller, shorter and slower than those
 that it learned from, so that it errs. They are made from images that no training had, and none that both share; a
 stopped run continues. `measure` multiplies the head of camera-motion by three, calibrates that model with
-`train/`, and measures it on `test/` by the commands that users have.
+`train/`, and measures it on `test/`; a stopped run continues.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.finetune_data import images, place
-from timesformer_cli.evaluation.calibration import HIGHEST, LOWEST, calibration_error, fit, losses
+from timesformer_cli.checkpoints.resolve import resolve
+from timesformer_cli.evaluation.calibration import HIGHEST, LOWEST, answers, calibration_error, fit, losses
+from timesformer_cli.evaluation.calibration_file import Calibrated, sentences
 from timesformer_cli.evaluation.precision import THRESHOLDS, Curve
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training" / "camera_motion"))
@@ -42,6 +44,7 @@ TRAIN, TEST = 112, 168  # clips a class, of nine
 TIMES = 3.0  # as sure as the model is
 SIZES = ((96, 128), (128, 96), (112, 112))
 FRAME_RATES = (8, 10, 12)
+ONE = np.ones((1, 1))  # no temperature
 
 
 def simulate() -> None:
@@ -158,65 +161,48 @@ def timesformer(*arguments: str | Path) -> str:
 
 
 def measure(folder: Path) -> None:
-    run, options = folder / "calibrated", ("--overwrite", "--workers", "1")
+    run, tested = folder / "calibrated", folder / "tested"
     model = sure_model(folder)
+    options = ("--resume", "--workers", "1")
     calibrate = ("--calibrate", "--group-by", "none")
     metrics = json.loads(timesformer("evaluate", folder / "train", "-m", model, *calibrate, "-o", run, *options))
     _tell("clips to calibrate with, cross-validated", metrics["calibration"])
-    before, after = (_tested(folder, name, source, options) for name, source in (("before", model), ("after", run)))
-    print(f"\ntemperature {metrics['calibration']['temperature']:.3f}, top-1 accuracy on the test clips {after[3]:.1%}")
-    difference = after[0] - before[0]
+    timesformer("evaluate", folder / "test", "-m", run, "-o", tested, *options)
+    with np.load(tested / "scores.npz") as file:
+        logits, targets = file["logits"], file["target"]
+    temperature = metrics["calibration"]["temperature"]
+    measured = [(losses(z, targets, ONE), *answers(z, targets, ONE)) for z in (temperature * logits, logits)]
+    (before, *_), (after, scores, right) = measured
+    print(f"\ntemperature {temperature:.3f}, top-1 accuracy on the test clips {right.mean():.1%}")
+    difference = after - before
     rng = np.random.default_rng(0)
     drawn = [difference[rng.integers(len(difference), size=len(difference))].mean() for _ in range(1000)]
     low, high = np.quantile(drawn, (0.025, 0.975))
     print(f"\n| {len(difference):,} test clips | before | after | difference (95 %) |\n|" + " --- |" * 4)
-    print(
-        f"| log loss | {before[0].mean():.4f} | {after[0].mean():.4f} | {difference.mean():+.4f} ({low:+.4f} to "
-        f"{high:+.4f}) |"
-    )
-    errors = [calibration_error(scores, right) for _, scores, right, _ in (before, after)]
+    change = f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f})"
+    print(f"| log loss | {before.mean():.4f} | {after.mean():.4f} | {change} |")
+    errors = [calibration_error(*each) for _, *each in measured]
     print("| calibration error | " + " | ".join(f"{error.value:.1%}" for error in errors) + " | |")
     print("| of a calibrated model | " + " | ".join(f"{e.low:.1%} to {e.high:.1%}" for e in errors) + " | |")
-    _kept(folder, run)
+    _kept(Calibrated.read(resolve(str(run))).curve, scores, right)
 
 
-def _tested(
-    folder: Path, name: str, model: Path, options: Iterable[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], float]:
-    """Log loss, highest score and rightness of each test clip, and the accuracy."""
-    made = folder / name
-    timesformer("evaluate", folder / "test", "-m", model, "-o", made, *options)
-    with np.load(made / "scores.npz") as file:
-        logits, targets = file["logits"].astype(np.float64), file["target"]
-    logs = logits - logits.max(axis=1, keepdims=True)
-    logs -= np.log(np.exp(logs).sum(axis=1, keepdims=True))
-    right = logits.argmax(axis=1) == targets
-    return -logs[np.arange(len(logs)), targets], np.exp(logs.max(axis=1)), right, float(right.mean())
-
-
-def _kept(folder: Path, run: Path) -> None:
-    """Precision and coverage of the answers that are kept, by `predict`."""
-    print("\n| --min-precision | kept | right | precision | coverage |\n|" + " --- |" * 5)
+def _kept(curve: Curve, scores: NDArray[np.float64], right: NDArray[np.bool_]) -> None:
+    """Precision and coverage of the answers to the test clips that are kept."""
+    print("\n| precision asked for | threshold | kept | right | precision | coverage |\n|" + " --- |" * 6)
     for precision in PRECISIONS:
-        command = ("predict", folder / "test", "-m", run, "--workers", "1", "--min-precision", str(precision))
-        done = subprocess.run(
-            [sys.executable, "-m", "timesformer_cli", *map(str, command)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            print(f"| {precision:g} | {done.stderr.splitlines()[-1]} | | | |")
+        found = curve.find(precision)
+        if found is None:
+            print(f"| {precision:g} | none | | | | |")
             continue
-        records: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
-        kept = [record for record in records if not record.get("abstained")]
-        right = sum(Path(each["path"]).parent.name == each["predictions"][0]["label"] for each in kept)
+        kept = scores >= found.threshold
         print(
-            f"| {precision:g} | {len(kept):,} of {len(records):,} | {right:,} | {right / max(len(kept), 1):.1%} | "
-            f"{len(kept) / len(records):.1%} |"
+            f"| {precision:g} | {found.threshold:g} | {kept.sum():,} of {len(kept):,} | {right[kept].sum():,} | "
+            f"{right[kept].mean():.1%} | {kept.mean():.1%} |"
         )
 
 
 def _tell(what: str, figures: dict[str, Any]) -> None:
-    from timesformer_cli.evaluation.calibration_file import sentences
-
     print(f"{what}:", *sentences(figures), sep="\n  ")
 
 

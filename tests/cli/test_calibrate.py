@@ -220,7 +220,7 @@ def amounts() -> None:
         ([], 2, "--calibrate needs --output RUN"),
         (["-o", "x", "--shard", "1/2"], 2, "cannot be combined with --shard"),
         (["-o", "x", "--from-predictions", "done/scores.npz"], 2, "cannot be combined with --from-predictions"),
-        (["-o", "x", "--limit", "5"], 1, "5 videos are too few to calibrate with; at least 20 are needed"),
+        (["-o", "x", "--limit", "5"], 1, "5 independent sources of videos are too few"),
         (["-o", "x", "-a", "one.csv"], 1, "all videos are of one class"),
         (["-o", "x", "--set", "combine=probabilities"], 2, "evaluate it with --set combine=logits"),
         (["-o", "x", "-m", "amounts"], 2, "amounts and not probabilities"),

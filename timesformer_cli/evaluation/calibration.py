@@ -100,7 +100,7 @@ def calibrate(
     """
     metrics.check_finite(logits)
     names, numbers = np.unique(sources, return_inverse=True)
-    _check(targets, len(names))
+    require_enough(targets, len(names))
     fitted = _fitted(targets, numbers)
     temperatures = _fit(logits, targets, fitted)
     folds = np.random.default_rng(0).permutation(len(names))[numbers] % _FOLDS
@@ -134,7 +134,8 @@ def calibrate(
     )
 
 
-def _check(targets: Targets, sources: int) -> None:
+def require_enough(targets: Targets, sources: int) -> None:
+    """Raises InputError for too few sources, or videos of one class only."""
     if sources < LEAST_SOURCES:
         raise InputError(
             f"{sources} independent sources of videos are too few to calibrate scores; at least {LEAST_SOURCES} are "

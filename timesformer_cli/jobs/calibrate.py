@@ -14,11 +14,12 @@ from timesformer_cli.checkpoints.folder import MODEL_OF_RUN
 from timesformer_cli.datasets import Dataset, Sample
 from timesformer_cli.errors import InputError, OutputError, UsageError
 from timesformer_cli.evaluation import calibration_file
-from timesformer_cli.evaluation.calibration import LEAST_SOURCES, Calibration, Targets, calibrate
+from timesformer_cli.evaluation.calibration import Calibration, Targets, calibrate, require_enough
 from timesformer_cli.evaluation.run import Run
 from timesformer_cli.files import told
 from timesformer_cli.flow import WHOLE, Part
 from timesformer_cli.jobs.finetune import groups
+from timesformer_cli.jobs.finetune.data import targets_of
 from timesformer_cli.jobs.finetune.folder import DATA
 from timesformer_cli.jobs.finetune.model_folder import README, licence_of, require_room
 from timesformer_cli.runtimes import require_network
@@ -44,7 +45,7 @@ def check(checkpoint: Checkpoint, dataset: Dataset) -> None:
 
     Raises:
         UsageError: an exported model, or scores that cannot be calibrated.
-        InputError: too few videos, or videos that the model was trained on.
+        InputError: too few videos, all of one class, or some that the model was trained on.
     """
     require_network(checkpoint, instead="calibrate the model it came from, and export it again")
     if reason := refusal(checkpoint.recipe):
@@ -53,10 +54,8 @@ def check(checkpoint: Checkpoint, dataset: Dataset) -> None:
         raise UsageError(
             f"`calibrate`: these videos have several labels each, and {checkpoint.name} gives scores for one"
         )
-    if len(dataset.samples) < LEAST_SOURCES:
-        raise InputError(
-            f"{len(dataset.samples)} videos are too few to calibrate with; at least {LEAST_SOURCES} are needed"
-        )
+    members = targets_of(dataset.samples, len(dataset.names), multi_label=checkpoint.activation == "sigmoid")
+    require_enough(members, len(dataset.samples))
     trained = _trained_on(checkpoint)
     for sample in dataset.samples:
         for path, part in trained.get(_place(sample.path), ()):
@@ -121,15 +120,8 @@ def of_run(run: Run, samples: Sequence[Sample], group_by: str) -> tuple[Calibrat
     of_key = {sample.key: name for sample, name in zip(samples, grouping.groups, strict=True)}
     numbers = {name: number for number, name in enumerate(dict.fromkeys(grouping.groups))}
     sources = np.array([numbers[of_key[key]] for key in run.keys], np.int64)
-    return calibrate(run.scores["logits"][:], targets_of(run), sources), grouping.rule
-
-
-def targets_of(run: Run) -> Targets:
-    """The classes of the videos, as the activation asks for them."""
-    if run.activation == "softmax":
-        return run.classes
-    members: NDArray[np.bool_] = run.memberships[:]
-    return members
+    targets: Targets = run.classes if run.activation == "softmax" else run.memberships[:]
+    return calibrate(run.scores["logits"][:], targets, sources), grouping.rule
 
 
 def write(folder: Path, checkpoint: Checkpoint, run: Run, found: Calibration, figures: dict[str, Any]) -> None:
