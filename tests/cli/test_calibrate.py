@@ -6,6 +6,7 @@ import os
 import shutil
 from contextlib import chdir
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -315,21 +316,25 @@ class TestPredict:
     def test_segments(self, run: Run, threshold: float) -> None:
         """They need a calibration of parts; then those that are merged are all sure, or all unsure."""
         few = [f"clips/{letter}.mp4" for letter in "abcdefgh"]
-        ask = ("predict", *few, "-m", "sure", "--workers", "0", "--timeline", "--window", "0.2")
+        ask = ("predict", *few, "-m", "sure", "--workers", "0", "--timeline", "--window", "0.1")
         code, _, err = run(*ask, "--min-precision", "0.95")
         assert (code, "calibrated with whole videos" in err) == (2, True)
         path = Path("sure", FILE)
         path.write_text(path.read_text().replace('"whole_videos": true', '"whole_videos": false'))
-        segments = [each for record in run(*ask, "--min-precision", "0.95").records for each in record["segments"]]
-        unsure = [each["predictions"][0]["score"] < threshold for each in segments]
-        assert [each.get("abstained", False) for each in segments] == unsure
-        assert 0 < sum(unsure) < len(segments)
-        records = run(*ask, "--min-precision", "0.95", "--merge").records
-        merged = [each for record in records for each in record["segments"]]
-        assert len(merged) < len(segments)
-        assert [each.get("abstained", False) for each in merged] == [
-            each["predictions"][0]["score"] < threshold for each in merged
-        ]
+        plain, merged = (run(*ask, "--min-precision", "0.95", *more).records for more in ([], ["--merge"]))
+        sides = [[self.side(each, threshold) for each in record["segments"]] for record in plain]
+        assert {unsure for record in sides for _, unsure in record} == {False, True}
+        expected = [[side for side, _ in groupby(record)] for record in sides]
+        assert [[self.side(each, threshold) for each in record["segments"]] for record in merged] == expected
+        by_label = [[label for label, _ in groupby(record, lambda side: side[0])] for record in sides]
+        assert sum(map(len, by_label)) < sum(map(len, expected)) < sum(map(len, sides))
+
+    @staticmethod
+    def side(segment: dict[str, Any], threshold: float) -> tuple[str, bool]:
+        """The label of a segment, and whether it is unsure, which its record must say."""
+        first = segment["predictions"][0]
+        assert segment.get("abstained", False) == (first["score"] < threshold)
+        return first["label"], first["score"] < threshold
 
     def test_why_there_is_no_threshold(self, predict: Run) -> None:
         code, _, err = predict("clips", "--min-precision", "0.95")

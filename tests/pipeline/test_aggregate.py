@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from timesformer_cli.pipeline.aggregate import activated, combine
+from timesformer_cli.flow import Segment
+from timesformer_cli.pipeline.aggregate import activated, combine, merge
 from timesformer_cli.specs import Groups
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]], dtype=np.float32)
@@ -93,3 +94,13 @@ def test_logits_of_groups_are_those_of_their_scores(activation: Any) -> None:
 def test_groups_of_large_logits_do_not_overflow() -> None:
     logits = np.array([[1e4, -1e4, 1e4]], dtype=np.float32)
     np.testing.assert_array_equal(combine(logits, "logits", groups=Groups(("both", "one"), (0, 1, 0))), [1.0, 0.0])
+
+
+def test_segments_of_one_class_merge_if_both_are_sure_or_neither_is() -> None:
+    """Their mean is then as sure, or unsure, as each."""
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.55, 0.45], [0.3, 0.7]], np.float32)
+    segments = [Segment(float(at), at + 1.0, (), np.log(each), each) for at, each in enumerate(scores)]
+    assert [(each.start, each.end) for each in merge(segments)] == [(0, 4), (4, 5)]
+    merged = merge(segments, 0.7)
+    assert [(each.start, each.end) for each in merged] == [(0, 2), (2, 4), (4, 5)]
+    assert [each.scores.max() >= 0.7 for each in merged] == [True, False, True]
