@@ -267,7 +267,7 @@ class TestPredict:
         unsure = [record["predictions"][0]["score"] < threshold for record in records]
         assert [record.get("abstained", False) for record in records] == unsure
         assert 0 < sum(unsure) < VIDEOS
-        assert f"answers with a score of at least {threshold:g} are kept, as for 67%" in err
+        assert f"answers with a score of at least {threshold:g} are kept, as for 67 %" in err
 
     def test_formats(self, run: Run, threshold: float) -> None:
         ask = ("-m", "sure", "--workers", "0", "--min-precision", "0.95")

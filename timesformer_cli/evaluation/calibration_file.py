@@ -96,18 +96,22 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
     lines += [
         f"Log loss {losses['before']['value']:.4f} before and {losses['after']['value']:.4f} after; difference "
         f"{difference['value']:+.4f} (95 % interval {difference['low']:+.4f} to {difference['high']:+.4f}).",
-        f"Calibration error {errors['before']['value']:.1%} before and {after['value']:.1%} after; a calibrated model "
-        f"with these scores shows {after['low']:.1%} to {after['high']:.1%}.",
+        f"Calibration error {_percent(errors['before']['value'])} before and {_percent(after['value'])} after; a "
+        f"calibrated model with these scores shows {_percent(after['low'])} to {_percent(after['high'])}.",
     ]
     kept = [each for each in figures["min_precision"] if each["threshold"] is not None]
     lines += [
-        f"At least {each['precision']:.0%} right: scores from {each['threshold']:g}, which {each['coverage']:.0%} of "
-        "the videos have."
+        f"At least {100 * each['precision']:g} % right: scores of {each['threshold']:g} or more, which "
+        f"{_percent(each['coverage'])} of the videos have."
         for each in kept
     ]
     if not kept:
         lines.append("No score is high enough for a promise of the share that is right.")
     return [*lines, *figures["warnings"]]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def write(folder: Path, found: Calibration, about: Mapping[str, Any], recipe: Recipe, *, whole_videos: bool) -> None:
