@@ -182,8 +182,8 @@ class Extras:
         calibrated.require_same(checkpoint, timeline)
         kept = calibrated.curve.require(self.min_precision)
         console.note(
-            f"answers with a score of at least {kept.threshold:g} are kept, as for {100 * kept.coverage:.0f} % of the videos "
-            f"that calibrated it; a share of at least {self.min_precision:g} is right, with 95 % confidence"
+            f"answers with a score of at least {kept.threshold:g} are kept, as for {100 * kept.coverage:.0f} % of the "
+            f"videos that calibrated it; a share of at least {self.min_precision:g} is right, with 95 % confidence"
         )
         return kept
 
