@@ -36,7 +36,7 @@ Step = Callable[[Path, int], None]
 
 @contextmanager
 def stubbed(
-    items: Iterable[Item], checkpoint: Checkpoint, run: RunOptions, *, thumbnails: bool = False, **_: object
+    items: Iterable[Item], checkpoint: Checkpoint, run: RunOptions, *, thumbnails: str | None = None, **_: object
 ) -> Iterator[Iterator[Scored]]:
     """Stands for `score_all`."""
     logits = np.random.default_rng(0).normal(size=(4096, 1, len(checkpoint.labels))).astype(np.float32)

@@ -63,6 +63,7 @@ class VideoInfo:
     `has_stream_duration` is whether the container states the duration of the video stream itself
     (MP4 does, Matroska and WebM do not); the original's sampling depends on it, see `sampling.plan`.
     `start` is when the first frame is shown: seconds from the earliest start of any stream of the file.
+    `container`, `codec` and `pixel_format` are FFmpeg's names; images have no container and no pixel format.
     """
 
     times: NDArray[np.float64]
@@ -72,6 +73,8 @@ class VideoInfo:
     codec: str
     has_stream_duration: bool = True
     start: float = 0.0
+    container: str = ""
+    pixel_format: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -117,8 +120,8 @@ class ViewLabel:
 class Views:
     """Network input of one span: `pixels` (V, T, C, H, W), V = clips x crops, as `preprocess.make_views` gives them.
 
-    `more`: more spans of the same video follow. `thumbnail`: some of the frames as people see them, as
-    a WebP image, if asked for. `hashes`: uint64 (8,), of some of the frames as decoded, if asked for.
+    `more`: more spans of the same video follow. `thumbnail`: some of the frames for people, as a WebP image, if asked
+    for: see `prepare.Thumbnails`. `hashes`: uint64 (8,), of some of the frames as decoded, if asked for.
     """
 
     item: Item

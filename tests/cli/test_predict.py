@@ -68,6 +68,8 @@ class TestRecords:
             "width": 64,
             "height": 48,
             "codec": "h264",
+            "container": "mov,mp4,m4a,3gp,3g2,mj2",
+            "pixel_format": "yuv420p",
         }
         assert record["views"] == [{"clip": 0, "crop": "center", "frames": [0, 11, 11, 11], "repeated": 2}]
 

@@ -318,7 +318,7 @@ class TestPictures:
         mistakes = page_facts("r")["mistakes"]
         assert mistakes
         for mistake in mistakes:
-            (views,) = prepare_spans(Item(mistake["path"]), checkpoint.recipe, thumbnails=True)
+            (views,) = prepare_spans(Item(mistake["path"]), checkpoint.recipe, thumbnails="input")
             assert base64.b64decode(mistake["picture"]) == views.thumbnail
             assert unquote(mistake["url"]) == f"../{mistake['path']}"
 
@@ -346,7 +346,7 @@ class TestPictures:
             assert unquote(address) == f"../{mistake['path']}"
             start, end = (float(time) if time else None for time in (times + ",").split(",")[:2])
             assert mistake["part"] == f"to {end:g} s" if start is None else f"from {start:g} s"
-            (views,) = prepare_spans(Item(mistake["path"], start=start, end=end), recipe, thumbnails=True)
+            (views,) = prepare_spans(Item(mistake["path"], start=start, end=end), recipe, thumbnails="input")
             assert base64.b64decode(mistake["picture"]) == views.thumbnail
 
     def test_without_a_recipe_there_are_none(self, here: Path) -> None:

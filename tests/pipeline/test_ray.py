@@ -513,7 +513,7 @@ class TestClusterOfThree:
         capfd.readouterr()
         run = RunOptions(cluster=Cluster(), device="cpu")
         found: list[Result] = []
-        with score_all(items, checkpoint, run, thumbnails=True) as scored:
+        with score_all(items, checkpoint, run, thumbnails="frames") as scored:
             for result in label(scored, checkpoint):
                 if len(found) == 5:
                     for node in list(nodes.worker_nodes):

@@ -518,7 +518,7 @@ class TestCommand:
 
     def test_a_page_that_browsers_do_not_open(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         page, lines = tmp_path / "out.html", tmp_path / "out.jsonl"
-        monkeypatch.setattr("timesformer_cli.results.writers.LARGEST_PAGE", 10_000)
+        monkeypatch.setattr("timesformer_cli.results.writers.LARGEST_PAGE", 20_000)
         outcome = run("predict", "clips", "-o", page, "--limit", "2")
         assert "browsers do not open" not in outcome.err
         outcome = run("predict", "clips", "-o", page, "--overwrite")

@@ -14,6 +14,7 @@ from timesformer_cli.pipeline.engine import score_all
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.score import embed, label
 from timesformer_cli.results.copies import Sorter
+from timesformer_cli.results.formats.page.films import MOST_FILMS, Films
 from timesformer_cli.results.journal import Ledger
 from timesformer_cli.results.record import Excerpt, Record, origin_of, to_record, to_vectors
 from timesformer_cli.results.settings import Feature, Provenance, Shard, VectorKind, provenance_of
@@ -138,7 +139,7 @@ def predict(job: Job, report: Reporter = SILENT) -> Tally:
                 job.checkpoint,
                 job.run,
                 timeline=job.timeline,
-                thumbnails=job.output.format == "html",
+                thumbnails="frames" if job.output.format == "html" else None,
                 output=job.scores,
                 tell=report.note,
             )
@@ -168,14 +169,14 @@ def _describe(checkpoint: Checkpoint, report: Reporter, *, labelled: bool) -> No
 def _write(
     job: Job, videos: Videos, scored: Iterable[Scored | Failure], writer: Writer | Ledger, report: Reporter
 ) -> Tally:
-    tally = Tally()
+    tally, films = Tally(), Films()
     with report.progress(videos.total(), long=job.timeline is not None) as meter:
         for result in _results(job, _reached(scored, meter) if job.timeline else scored):
             meter.expect(videos.total())
             failed = isinstance(result, Failure)
             with meter.step(failed=failed):
                 result = in_words(result, report)
-                record = _record(job, result)
+                record = films.limited(_record(job, result))
                 if isinstance(result, Failure):
                     tally.kinds[result.kind] += 1
                     tally.reason = f"{result.item.path}: {result.message}"
@@ -187,6 +188,11 @@ def _write(
             if failed and job.fail_fast:
                 raise InputError(f"{tally.reason}; stopped there, with {plural(tally.labelled, 'video')} {job.verb}")
         tally.seconds = meter.seconds
+    if films.too_many:
+        report.note(
+            f"browsers do not play {films.count:,} of the videos or segments; the page moves the frames of the first "
+            f"{MOST_FILMS} and shows stills of the rest"
+        )
     tally.all_failed = tally.failed
     return tally
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from timesformer_cli.flow import Failure, Item, Scored
+from timesformer_cli.pipeline.prepare import Thumbnails
 from timesformer_cli.pipeline.ray import score_on_cluster
 from timesformer_cli.pipeline.run import RunOptions, Tell, silent
 from timesformer_cli.pipeline.score import score
@@ -19,7 +20,7 @@ def score_all(
     run: RunOptions,
     *,
     timeline: Timeline | None = None,
-    thumbnails: bool = False,
+    thumbnails: Thumbnails | None = None,
     hashes: bool = False,
     output: Output = "logits",
     tell: Tell = silent,

@@ -5,26 +5,32 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice, zip_longest
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from timesformer_cli.errors import TimesformerError, VideoError
-from timesformer_cli.flow import Failure, Frames, Item, ViewLabel, Views
+from timesformer_cli.flow import Failure, Frames, Item, VideoInfo, ViewLabel, Views
 from timesformer_cli.pipeline.workers import OUT_OF_MEMORY, Done, Limits, Pool, Task
 from timesformer_cli.runtimes.devices import available_cores
 from timesformer_cli.specs import Reading, Recipe, Timeline
 from timesformer_cli.video.hashes import frame_hashes, spread
+from timesformer_cli.video.playback import plays_in_browsers
 from timesformer_cli.video.preprocess import crop_names, make_views
 from timesformer_cli.video.reader import VideoReader, open_video
-from timesformer_cli.video.render import thumbnail
+from timesformer_cli.video.render import FILM_FRAMES, film, film_frame, middles, still, strip, thumbnail
 from timesformer_cli.video.sampling import plan
 
 T = TypeVar("T")
 
+# What thumbnails show: the network's input, which may be gray and cropped; or the frames that the network saw as they
+# are, as a film (see `render.film`) if browsers do not play the video.
+Thumbnails = Literal["input", "frames"]
+
 # Frames in the thumbnail of a video; the thumbnail of a timeline's segment has one.
-_THUMBNAIL_FRAMES = 4
+THUMBNAIL_FRAMES = 4
 
 # Network input that may be prepared in advance, beyond two videos for each worker: some fifty views of the base
 # size, enough to fill a GPU's batches.
@@ -101,7 +107,7 @@ def prepare_spans(
     reading: Reading = Reading(),
     *,
     timeline: Timeline | None = None,
-    thumbnails: bool = False,
+    thumbnails: Thumbnails | None = None,
     hashes: bool = False,
     levels: bool = False,
 ) -> Generator[Views]:
@@ -123,6 +129,9 @@ def prepare_spans(
             wanted = spread(span.clips).tolist() if hashes else []
             hashed: dict[int, np.uint64] = {}
             shown = _hashing(islice(clips, len(span.clips)), span.clips, wanted, hashed)
+            gallery = _Gallery(item, info, span.clips, THUMBNAIL_FRAMES if len(spans) == 1 else 1)
+            if thumbnails == "frames":
+                shown = gallery.watching(shown)
             # Views are made clip by clip: the frames of ten clips of a 4K film would not fit into memory.
             parts = [make_views([frames], spec, levels=levels) for frames in shown]
             pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -132,8 +141,9 @@ def prepare_spans(
                 for crop in crops
             )
             picture = None
-            if thumbnails:
-                picture = thumbnail(pixels, labels, spec, _THUMBNAIL_FRAMES if len(spans) == 1 else 1)
+            if thumbnails is not None:
+                by_input = thumbnails == "input"
+                picture = thumbnail(pixels, labels, spec, gallery.stills) if by_input else gallery.thumbnail()
             found = np.array([hashed[number] for number in wanted], np.uint64) if hashes else None
             yield Views(item, info, span, labels, pixels, number + 1 < len(spans), picture, found)
 
@@ -149,6 +159,27 @@ def _hashing(
         yield frames
 
 
+class _Gallery:
+    """Keeps the frames of clips (C, T) that their thumbnail shows, small: so many `stills`, unless it is a film."""
+
+    def __init__(self, item: Item, info: VideoInfo, clips: NDArray[np.int64], stills: int) -> None:
+        self.stills = stills
+        self._moves = not plays_in_browsers(item.path, info.container, info.codec, info.pixel_format)
+        places = middles(clips.size, FILM_FRAMES if self._moves else stills)
+        self._wanted = [divmod(place, clips.shape[1]) for place in places]
+        self._kept: list[Image.Image] = []
+
+    def watching(self, clips: Iterable[Frames]) -> Iterator[Frames]:
+        """Pass on the frames of all clips."""
+        shrink = film_frame if self._moves else still
+        for number, frames in enumerate(clips):
+            self._kept += [shrink(frames.pixels[place]) for clip, place in self._wanted if clip == number]
+            yield frames
+
+    def thumbnail(self) -> bytes:
+        return film(self._kept) if self._moves else strip(self._kept)
+
+
 Prepared = Views | Failure
 
 
@@ -159,7 +190,7 @@ def prepare_all(
     reading: Reading = Reading(),
     *,
     timeline: Timeline | None = None,
-    thumbnails: bool = False,
+    thumbnails: Thumbnails | None = None,
     hashes: bool = False,
     levels: bool = False,
     workers: int,

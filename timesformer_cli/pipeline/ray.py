@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from timesformer_cli.errors import DeviceError, TimesformerError, UsageError
 from timesformer_cli.flow import Failure, Item, Scored
 from timesformer_cli.limits import shortage
+from timesformer_cli.pipeline.prepare import Thumbnails
 from timesformer_cli.pipeline.ray_remote import Network, read
 from timesformer_cli.pipeline.ray_schedule import OBJECTS_AHEAD, HeadLostError, Plan, Schedule, reason_of
 from timesformer_cli.pipeline.run import RunOptions, check_cluster
@@ -47,7 +48,7 @@ def score_on_cluster(
     run: RunOptions,
     *,
     timeline: Timeline | None = None,
-    thumbnails: bool = False,
+    thumbnails: Thumbnails | None = None,
     hashes: bool = False,
     output: Output = "logits",
     tell: Callable[[str], None] = lambda _: None,

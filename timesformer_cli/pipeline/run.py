@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from timesformer_cli.checkpoints.exported import Provider
 from timesformer_cli.errors import UsageError
 from timesformer_cli.flow import Item
-from timesformer_cli.pipeline.prepare import Prepared, prepare_all
+from timesformer_cli.pipeline.prepare import Prepared, Thumbnails, prepare_all
 from timesformer_cli.pipeline.workers import Limits
 from timesformer_cli.runtimes import runtime_of
 from timesformer_cli.runtimes.batching import BatchSize, choose_batch_size
@@ -104,7 +104,7 @@ class RunOptions:
         recipe: Recipe,
         *,
         timeline: Timeline | None = None,
-        thumbnails: bool = False,
+        thumbnails: Thumbnails | None = None,
         hashes: bool = False,
         levels: bool = False,
     ) -> AbstractContextManager[Iterator[Prepared | None]]:

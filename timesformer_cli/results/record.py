@@ -27,9 +27,12 @@ from timesformer_cli.results.logits import pack
 from timesformer_cli.shapes import Maybe, Shape, count, each, flag, matching, number, or_none, string, whole
 from timesformer_cli.shapes import record as shape
 from timesformer_cli.specs import Checkpoint
+from timesformer_cli.video.playback import plays_in_browsers
 
 # One video, as an object of JSON lines. Fields that begin with an underscore are written only in formats that use
-# them: `_thumbnails`, `_logits` and `_embeddings`, base64, one for each segment (a video as a whole is one segment).
+# them, one for each segment (a video as a whole is one segment): `_thumbnails`, `_logits` and `_embeddings`, base64;
+# `_films` instead of `_thumbnails` if browsers do not play the video; and `_runners_up`, the classes after the
+# predictions.
 Record = dict[str, Any]
 
 
@@ -132,10 +135,13 @@ _COMMON |= {
     "_logits": _PACKED,
     "_probabilities": _PACKED,
     "_thumbnails": _PACKED,
+    "_films": _PACKED,
+    "_runners_up": Maybe(each(each(count))),
     "_embeddings": _PACKED,
 }
 _FAILED = shape(**_COMMON, error=shape(kind=string, message=string))
-_VIDEO = shape(duration=_TIME, fps=_TIME, frames=count, width=count, height=count, codec=string)
+_FACTS: dict[str, Shape | Maybe] = {"duration": _TIME, "fps": _TIME, "frames": count, "width": count, "height": count}
+_VIDEO = shape(**_FACTS, codec=string, container=Maybe(string), pixel_format=Maybe(string))
 _ANSWER: dict[str, Shape | Maybe] = {"predictions": _PREDICTIONS, "abstained": Maybe(flag), "views": Maybe(_VIEWS)}
 _WHOLE = shape(**_COMMON, **_ANSWER, video=_VIDEO)
 _SEGMENTS = each(shape(start=_TIME, end=_TIME, **_ANSWER))
@@ -156,6 +162,9 @@ def public(record: Record) -> Record:
     """The record without the fields that only some formats use."""
     return {name: value for name, value in record.items() if not name.startswith("_")}
 
+
+# Classes that a page has in the order of their scores; further ones follow by their names.
+RANKED = 50
 
 CSV_COLUMNS = (
     "path",
@@ -227,8 +236,19 @@ def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt
     if result.segments[0].embedding is not None:
         record["_embeddings"] = [pack(segment.embedding) for segment in segments if segment.embedding is not None]
     if result.segments[0].thumbnail is not None:
-        record["_thumbnails"] = [base64.b64encode(segment.thumbnail or b"").decode() for segment in segments]
+        name = "_thumbnails" if plays(record) else "_films"
+        record[name] = [base64.b64encode(segment.thumbnail or b"").decode() for segment in segments]
+        record["_runners_up"] = [
+            np.argsort(-segment.scores, kind="stable")[len(part["predictions"]) : RANKED].tolist()
+            for segment, part in zip(segments, parts, strict=True)
+        ]
     return record
+
+
+def plays(record: Record) -> bool:
+    """Whether browsers play the video of a record, as far as it says; records of earlier versions do not."""
+    video = record["video"]
+    return plays_in_browsers(record["path"], video.get("container", ""), video["codec"], video.get("pixel_format", ""))
 
 
 def to_vectors(result: Embedded, checkpoint: Checkpoint, *, segments: bool) -> Record:
@@ -255,7 +275,7 @@ def _head(result: Result | Embedded, checkpoint: Checkpoint) -> Record:
 
 
 def _video(info: VideoInfo) -> Record:
-    return {
+    facts = {
         "duration": _rounded(info.duration),
         "fps": _rounded(info.fps),
         "frames": info.num_frames,
@@ -263,6 +283,7 @@ def _video(info: VideoInfo) -> Record:
         "height": info.height,
         "codec": info.codec,
     }
+    return facts | ({"container": info.container, "pixel_format": info.pixel_format} if info.container else {})
 
 
 def _part(segment: Segment, labels: tuple[str, ...], excerpt: Excerpt) -> Record:

@@ -15,6 +15,11 @@ from timesformer_cli.video.preprocess import to_levels
 _THUMBNAIL_HEIGHT = 72
 _THUMBNAIL_QUALITY = 55
 
+# Frames of a moving picture, and the pixels that each has at most: wide, high. It has some 30 kB.
+FILM_FRAMES = 8
+_FILM_SIZE = (240, 320)
+_FILM_QUALITY = 50
+
 
 def picture(pixels: Pixels, spec: PreprocessSpec) -> NDArray[np.uint8]:
     """Network input (C, H, W) as an image for people, RGB (H, W, 3).
@@ -35,13 +40,58 @@ def thumbnail(pixels: Pixels, labels: Sequence[ViewLabel], spec: PreprocessSpec,
     """
     shown = [number for number, label in enumerate(labels) if label.crop == "center"]
     places = [(view, frame) for view in shown for frame in range(pixels.shape[1])]
-    # The middle frames of `count` equal parts.
-    chosen = [places[len(places) * (2 * part + 1) // (2 * count)] for part in range(count)]
-    tiles = [Image.fromarray(picture(pixels[place], spec)) for place in chosen]
-    width, height = (max(round(side * _THUMBNAIL_HEIGHT / tiles[0].height), 1) for side in tiles[0].size)
-    strip = Image.new("RGB", (count * width, height))
-    for number, tile in enumerate(tiles):
-        strip.paste(tile.resize((width, height), Image.Resampling.BILINEAR), (number * width, 0))
+    return strip([still(picture(pixels[places[at]], spec)) for at in middles(len(places), count)])
+
+
+def middles(length: int, count: int) -> list[int]:
+    """The middle places of `count` equal parts of a sequence; places repeat if it is shorter."""
+    return [length * (2 * part + 1) // (2 * count) for part in range(count)]
+
+
+def still(frame: NDArray[np.uint8]) -> Image.Image:
+    """A frame, RGB (H, W, 3), as a thumbnail shows it."""
+    return _scaled(Image.fromarray(frame), _THUMBNAIL_HEIGHT / frame.shape[0])
+
+
+def film_frame(frame: NDArray[np.uint8]) -> Image.Image:
+    """A frame, RGB (H, W, 3), as a film shows it."""
+    image = Image.fromarray(frame)
+    return _scaled(image, min(1.0, *(most / side for most, side in zip(_FILM_SIZE, image.size, strict=True))))
+
+
+def _scaled(image: Image.Image, scale: float) -> Image.Image:
+    width, height = (max(round(side * scale), 1) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def strip(stills: Sequence[Image.Image]) -> bytes:
+    """Frames of one size side by side, as a WebP image."""
+    width, height = stills[0].size
+    sheet = Image.new("RGB", (len(stills) * width, height))
+    for number, each in enumerate(stills):
+        sheet.paste(each, (number * width, 0))
+    return _webp(sheet, _THUMBNAIL_QUALITY)
+
+
+def film(frames: Sequence[Image.Image]) -> bytes:
+    """`FILM_FRAMES` of one size in a column, as a WebP image; a page moves it, and shows one frame at a time."""
+    width, height = frames[0].size
+    sheet = Image.new("RGB", (width, len(frames) * height))
+    for number, each in enumerate(frames):
+        sheet.paste(each, (0, number * height))
+    return _webp(sheet, _FILM_QUALITY)
+
+
+def stills_of(film: bytes, count: int) -> bytes:
+    """A `strip` of `count` frames of a film."""
+    with Image.open(BytesIO(film), formats=["WEBP"]) as column:
+        height = column.height // FILM_FRAMES
+        tops = [place * height for place in middles(FILM_FRAMES, count)]
+        frames = [column.crop((0, top, column.width, top + height)) for top in tops]
+    return strip([still(np.asarray(frame)) for frame in frames])
+
+
+def _webp(image: Image.Image, quality: int) -> bytes:
     file = BytesIO()
-    strip.save(file, "WEBP", quality=_THUMBNAIL_QUALITY)
+    image.save(file, "WEBP", quality=quality)
     return file.getvalue()

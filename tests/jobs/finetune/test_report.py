@@ -234,7 +234,7 @@ class TestFacts:
         samples = [Sample("a b.mp4", (0,), 0, start=0.5, end=1.5), Sample("gone.mp4", (1,), 0)]
         samples += [Sample(f"{number}.mp4", (number % 2,), 0) for number in range(4)]
         first, second = facts_of(make(samples), tmp_path / "run")["suspects"][:2]
-        (views,) = prepare_spans(Item("a b.mp4", start=0.5, end=1.5), RECIPE, thumbnails=True)
+        (views,) = prepare_spans(Item("a b.mp4", start=0.5, end=1.5), RECIPE, thumbnails="input")
         assert base64.b64decode(first["picture"]) == views.thumbnail
         assert unquote(first["url"]) == "../a b.mp4#t=0.5,1.5"
         assert first["part"] == "0.5 to 1.5 s"

@@ -18,6 +18,7 @@ from PIL import Image
 from testing.pages import HOSTILE, TEXTS, Elements, Page, Show
 from timesformer_cli.results.formats import page
 from timesformer_cli.results.record import Record
+from timesformer_cli.video.render import FILM_FRAMES, film
 
 LABELS = ("archery", "baking cookies", "canoeing", "dancing ballet", "eating cake", "flying kite", "golf putting")
 
@@ -54,6 +55,13 @@ def strip(red: int, frames: int = 4) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
+def column(red: int = 90, frames: int = FILM_FRAMES) -> str:
+    """A film, each frame a little brighter."""
+    return base64.b64encode(
+        film([Image.new("RGB", (60, 40), (red, 20 * number, 90)) for number in range(frames)])
+    ).decode()
+
+
 def text_of(records: Sequence[Record], labels: Sequence[str] = LABELS, **options: Any) -> str:
     style = page.style("base-k400", labels, **{"raw": False, "recipe": "original", **options})
     return style.start + style.between.join(map(style.render, records)) + style.end
@@ -72,7 +80,7 @@ def test_records_read_back() -> None:
     run, first, second, third = Elements(text_of(records)).json
     assert (run["model"], run["recipe"], run["raw"], run["labels"]) == ("base-k400", "original", False, list(LABELS))
     assert (first["path"], first["timeline"], first["pictures"]) == ("a.mp4", False, [picture])
-    assert first["parts"] == [{"start": 0.0, "end": 10.0, "ranks": [[2, 0.75], [0, 0.25]]}]
+    assert first["parts"] == [{"start": 0.0, "end": 10.0, "ranks": [[2, 0.75], [0, 0.25]], "next": []}]
     assert first["video"] == records[0]["video"]
     assert second == {"path": "b.mp4", "url": "b.mp4", "error": records[1]["error"]}
     assert (third["timeline"], third["pictures"]) == (True, [])
@@ -98,8 +106,8 @@ def test_no_text_becomes_markup(text: str, before: str) -> None:
     assert (first["path"], second["error"]["message"]) == (text, text)
 
 
-def test_the_browser_may_run_and_fetch_nothing_else() -> None:
-    Elements(text_of([])).check_policy()
+def test_the_browser_may_run_one_script_and_fetch_videos() -> None:
+    Elements(text_of([])).check_policy(" media-src file: http: https:;")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="paths of POSIX")
@@ -251,7 +259,7 @@ def test_labels_to_pick_from_have_their_numbers(open_page: Open) -> None:
 def test_an_address_that_asks_for_what_is_not_there_shows_all(open_page: Open) -> None:
     page = open_page(SOME, hash="#label=99&sort=colour&status=odd&other=1")
     assert len(page.paths()) == 5
-    assert page.run("return [...document.querySelectorAll('select')].map((e) => e.value)") == ["", "order"]
+    assert page.run("return [...document.querySelectorAll('select')].map((e) => e.value)") == ["", "", "order"]
 
 
 def test_many_labels_of_a_video_fold_out(open_page: Open) -> None:
@@ -374,7 +382,7 @@ def test_a_timeline_follows_the_pointer(open_page: Open) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    page = open_page([LONG])
+    page = open_page([LONG | {"_films": [column()] * 6}])
     slider = page.browser.find_element(By.CLASS_NAME, "slider")
     assert not page.browser.find_element(By.CLASS_NAME, "tip").is_displayed()
     width = slider.rect["width"]
@@ -398,7 +406,7 @@ def test_a_timeline_follows_the_pointer(open_page: Open) -> None:
 def test_a_timeline_follows_keys(open_page: Open) -> None:
     from selenium.webdriver import Keys
 
-    page = open_page([LONG])
+    page = open_page([LONG | {"_films": [column()] * 6}])
     page.run("document.querySelector('.slider').focus()")
     label = "return document.activeElement.getAttribute('aria-valuetext').replace('\u00a0', ' ')"
     assert page.run(label) == "0:00 – 0:20, archery 90.0 %"
@@ -472,10 +480,11 @@ def test_keys_alone_reach_everything(open_page: Open) -> None:
 
     page = open_page([whole("a.mp4", (0, 0.9)), LONG])
     reached = []
-    for _ in range(7):
+    for _ in range(10):
         page.press(Keys.TAB)
         reached.append(page.focused())
-    assert reached == ["text", "label", "sort", "a.mp4", "footage/long.mp4", "slider", "6 segments"]
+    before = ["corrections", "help", "text", "label", "review", "sort"]
+    assert reached == [*before, "a.mp4", "footage/long.mp4", "slider", "6 segments"]
 
 
 def test_without_javascript_it_says_so(open_page: Open) -> None:

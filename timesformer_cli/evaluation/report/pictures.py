@@ -37,6 +37,6 @@ def read_pictures(
     )
     limits = Limits(timeout=conditions["timeout"]) if "timeout" in conditions else Limits()
     workers = conditions.get("workers", _WORKERS)
-    with prepare_all(items, provenance.recipe, reading, workers=workers, limits=limits, thumbnails=True) as prepared:
+    with prepare_all(items, provenance.recipe, reading, workers=workers, limits=limits, thumbnails="input") as prepared:
         strips = ((views.item.key, views.thumbnail) for views in prepared if isinstance(views, Views))
         return {key: strip for key, strip in strips if strip is not None}

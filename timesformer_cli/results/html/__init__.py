@@ -3,7 +3,7 @@
 Paths, labels and messages are never part of the markup. They are JSON in `<script>` elements that browsers do not run,
 and a script shows them as text. The Content-Security-Policy lets the browser run only that script, and fetch nothing
 but the videos that a page plays.
-All pages share `base.css` and `base.js`.
+All pages share `base.css` and `base.js`, and those that play videos also `player.css` and `player.js`.
 """
 
 import base64
@@ -30,9 +30,9 @@ def fill(template: Path, title: str, *, shared: Sequence[Path] = (), **parts: st
     return _filled(template, title, shared, "", parts)
 
 
-def fill_player(template: Path, title: str, **parts: str) -> str:
-    """The same, for a document that plays videos: the browser may fetch those, from the disk or the web."""
-    return _filled(template, title, (), " media-src file: http: https:;", parts)
+def fill_player(template: Path, title: str, *, shared: Sequence[Path] = (), **parts: str) -> str:
+    """The same, for a document that plays videos by `player.js`: the browser may fetch those, from disk or the web."""
+    return _filled(template, title, (_HERE / "player", *shared), " media-src file: http: https:;", parts)
 
 
 def _filled(template: Path, title: str, shared: Sequence[Path], media: str, parts: Mapping[str, str]) -> str:

@@ -234,6 +234,8 @@ class PyavReader:
                 codec,
                 has_stream_duration=stream.duration is not None,
                 start=_start(int(pts[0]), self._container, stream),
+                container=self._container.format.name,
+                pixel_format=stream.codec_context.pix_fmt or "",
             )
         except BaseException:
             self.close()

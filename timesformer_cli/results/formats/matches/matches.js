@@ -7,29 +7,17 @@ const records = document.querySelector("#records");
 const answers = Array.from(records.children, parse);
 records.remove();
 
-// Seconds as 0:07.5 or 1:02:03.5.
-function clock(seconds) {
-  const tenths = Math.round(10 * seconds);
-  const [hours, minutes, rest] = [tenths / 36000, (tenths / 600) % 60, (tenths / 10) % 60].map(Math.floor);
-  const two = (number) => String(number).padStart(2, "0");
-  return `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(rest)}.${tenths % 10}`;
-}
-
 const total = answers.reduce((sum, answer) => sum + answer.matches.length, 0);
 const inView = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) if (isIntersecting) target.preload = "metadata";
 });
 
 // A video that starts at its second; what the browser cannot play says so.
-function player(url) {
-  if (!url) return make("div", { class: "unplayed" }, "A browser cannot open this address.");
-  const video = make("video", { src: url, controls: "", preload: total > EAGER ? "none" : "metadata" });
-  if (total > EAGER) inView.observe(video);
-  video.addEventListener("error", () => {
-    const text = "This browser cannot play it, or the file has moved.";
-    video.replaceWith(make("div", { class: "unplayed" }, text));
-  });
-  return video;
+function player(url, name) {
+  const made = new Player();
+  made.load({ url, name: visible(name) }, { preload: total > EAGER ? "none" : "metadata" });
+  if (total > EAGER && made.video) inView.observe(made.video);
+  return made.element;
 }
 
 function named(path, url) {
@@ -38,15 +26,15 @@ function named(path, url) {
 }
 
 function when({ start, end, time }) {
-  if (time != null) return `at ${clock(time)}`;
-  return start == null ? "" : `${clock(start)} – ${clock(end)}`;
+  if (time != null) return `at ${clock(time, true)}`;
+  return start == null ? "" : `${clock(start, true)} – ${clock(end, true)}`;
 }
 
 function draw(match) {
   const chance = match.percentile == null ? "" : `above ${match.percentile.toFixed(1)} % of random pairs`;
   const facts = [when(match), `cosine ${match.cosine.toFixed(3)}`, chance].filter(Boolean).join(" · ");
   const title = make("p", { class: "video" }, `${match.rank}. `, named(match.path, match.url));
-  return make("li", {}, player(match.url), title, make("p", { class: "facts" }, facts));
+  return make("li", {}, player(match.url, match.path), title, make("p", { class: "facts" }, facts));
 }
 
 document.querySelector("#file").textContent = visible(run.file);
@@ -54,7 +42,7 @@ document.querySelector("#amounts").textContent =
   answers.length === 1 ? `matches: ${count(total)}` : `queries: ${count(answers.length)}`;
 document.querySelector("main").append(
   ...answers.map((answer) => {
-    const own = answer.url ? [make("div", { class: "query" }, player(answer.url))] : [];
+    const own = answer.url ? [make("div", { class: "query" }, player(answer.url, answer.query))] : [];
     const title = make("h2", {}, "Like ", make("bdi", {}, visible(answer.query)));
     const matches = answer.matches.map(draw);
     const found = matches.length ? make("ol", { class: "matches" }, ...matches) : make("p", {}, "No matches");

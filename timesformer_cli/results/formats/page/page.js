@@ -2,25 +2,19 @@
 
 const CHUNK = 25; // rows that come and go together while the page is scrolled
 const RANKS = 5; // labels of a video that are shown; further ones fold out
+const NAMES = 8; // labels to choose from that are shown at a time
 const FRAMES = 4; // frames of a timeline beside its path
 const NONE = -1; // stands for the label of a video or a segment that has none
 const OPEN = -2; // and for that of one whose answer was left open
 
 const run = parse(document.querySelector("#run"));
+const bar = document.querySelector("#bar");
 const form = document.querySelector("form");
 const main = document.querySelector("main");
 
 // ---- Words and numbers
 
 const score = (value) => (run.raw ? value.toFixed(2) : percent(value));
-
-// Seconds as 0:07 or 1:02:03, or with tenths as 0:07.5.
-function clock(seconds, tenths = false) {
-  const units = Math.round(10 * (tenths ? seconds : Math.round(seconds)));
-  const [hours, minutes, rest] = [units / 36000, (units / 600) % 60, (units / 10) % 60].map(Math.floor);
-  const two = (number) => String(number).padStart(2, "0");
-  return `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(rest)}${tenths ? `.${units % 10}` : ""}`;
-}
 
 const length = (seconds) => (seconds < 60 ? `${seconds.toFixed(1)} s` : clock(seconds));
 
@@ -36,7 +30,8 @@ const best = (part) => (part.abstained ? OPEN : (part.ranks[0]?.[0] ?? NONE));
 let [least, greatest] = run.raw ? [0, 0] : [0, 1];
 
 function read(script, order) {
-  const row = { video: {}, parts: [], pictures: [], ...parse(script), order };
+  const row = { video: {}, parts: [], pictures: [], films: [], ...parse(script), order };
+  const { path, timeline } = row;
   [row.folder, row.file] = split(row.path);
   row.path = row.folder + row.file;
   row.duration = row.video.duration ?? undefined;
@@ -45,6 +40,10 @@ function read(script, order) {
   row.parts.forEach((part, position) => {
     // Windows may overlap: each is shown until the next begins.
     part.until = Math.min(part.end, row.parts[position + 1]?.start ?? Infinity);
+    const [from, to] = timeline ? [part.start, part.end] : row.part;
+    const [was, score] = part.ranks[0] ?? [];
+    Object.assign(part, { row, place: position, path, from, to, key: keyOf(path, from, to) });
+    Object.assign(part, { was: run.labels[was] ?? "", score });
     seconds.set(best(part), (seconds.get(best(part)) ?? 0) + part.until - part.start);
     for (const [label, value] of part.ranks) {
       words.add(names[label]);
@@ -62,7 +61,8 @@ function read(script, order) {
 const records = document.querySelector("#records");
 const rows = Array.from(records.children, read);
 records.remove();
-const pictured = rows.some((row) => row.pictures.some(Boolean));
+const parts = rows.flatMap((row) => row.parts);
+const pictured = rows.some((row) => [...row.pictures, ...row.films].some(Boolean));
 const tenths = rows.some((row) => row.parts.some((part) => Math.round(10 * part.start) % 10));
 const span = (part) => `${clock(part.start, tenths)} – ${clock(part.end, tenths)}`;
 
@@ -102,17 +102,37 @@ function draw(row, position, all) {
   return make(
     "li",
     { class: kind, "aria-posinset": position, "aria-setsize": all },
-    ...(pictured ? [make("div", { class: "pictures" }, ...spread(row.pictures).map(picture))] : []),
-    make("div", { class: "video" }, make("bdi", {}, path), make("p", { class: "facts" }, facts(row.video))),
+    ...(pictured ? [make("div", { class: "pictures" }, ...spread(row))] : []),
+    make(
+      "div",
+      { class: "video" },
+      make("bdi", {}, path),
+      make("p", { class: "facts" }, facts(row.video)),
+      make("p", { class: "verdict" }, ...verdictOfRow(row)),
+    ),
     make("div", { class: "answer" }, ...answer(row)),
   );
 }
 
+// The row in the list as it is to be: also with what belongs to the one in hand.
+function put(row, position, all) {
+  row.element = draw(row, position, all);
+  if (row.parts.length) row.element.addEventListener("click", (event) => clicked(row, event.target));
+  if (hand?.row === row) dress(row);
+  return row.element;
+}
+
+// What is seen of a part: a picture, a film, or nothing.
+function seen(row, place) {
+  if (row.films[place]) return film(row.films[place]);
+  return row.pictures[place] ? picture(row.pictures[place]) : "";
+}
+
 // The picture of a video as a whole, or a few frames from all over a timeline.
-function spread(pictures) {
-  const there = pictures.filter(Boolean);
-  if (there.length <= FRAMES) return there;
-  return Array.from({ length: FRAMES }, (_, place) => there[Math.floor(((place + 0.5) * there.length) / FRAMES)]);
+function spread(row) {
+  const there = row.parts.map((_, place) => place).filter((place) => row.pictures[place] || row.films[place]);
+  const shown = Math.min(there.length, FRAMES);
+  return Array.from({ length: shown }, (_, at) => seen(row, there[Math.floor(((at + 0.5) * there.length) / shown)]));
 }
 
 function facts({ duration, width, height, fps, codec }) {
@@ -161,7 +181,7 @@ function disclosure(row, title, content) {
 
 function timeline(row) {
   const details = disclosure(row, plural(row.parts.length, "segment"), () => {
-    const items = row.parts.map((part, position) => segment(row, part, row.pictures[position]));
+    const items = row.parts.map((part) => segment(row, part));
     return make("ol", { class: "segments", tabindex: 0, "aria-label": `Segments of ${row.path}` }, ...items);
   });
   const show = (position) => {
@@ -170,18 +190,20 @@ function timeline(row) {
     segments.querySelector("[aria-current]")?.removeAttribute("aria-current");
     segments.children[position].setAttribute("aria-current", "true");
     segments.scrollTop = segments.children[position].offsetTop;
+    take(row.parts[position]);
   };
   const longest = [...row.labels].slice(0, RANKS);
   const key = longest.map(([label, seconds]) => make("li", {}, tag(label), ` ${length(seconds)}`));
   return [slider(row, show), make("ul", { class: "key" }, ...key), details];
 }
 
-function segment(row, part, data) {
+function segment(row, part) {
   const time = link(row, `#t=${part.start},${part.end}`, span(part));
   const [value, ...others] = part.ranks.map(([label, value], at) =>
     make("span", { class: "score" }, ...(at ? [make("bdi", {}, name(label)), " "] : []), score(value)),
   );
-  return make("li", {}, data ? picture(data) : "", time, tag(best(part)), value ?? "", make("p", {}, ...others));
+  const said = make("span", { class: "verdict" }, ...verdict(part));
+  return make("li", {}, seen(row, part.place), time, tag(best(part)), value ?? "", said, make("p", {}, ...others));
 }
 
 function slider(row, show) {
@@ -198,7 +220,7 @@ function slider(row, show) {
     const value = part.ranks.length ? score(part.ranks[0][1]) : "";
     element.setAttribute("aria-valuenow", at + 1);
     element.setAttribute("aria-valuetext", `${span(part)}, ${name(best(part))} ${value}`);
-    tip.replaceChildren(row.pictures[at] ? picture(row.pictures[at]) : "", span(part), tag(best(part)), value);
+    tip.replaceChildren(seen(row, at), span(part), tag(best(part)), value);
     const middle = (50 * (part.start + part.until)) / end;
     tip.style.left = `${middle}%`;
     tip.style.transform = `translateX(-${middle}%)`; // keeps it within the strip at either end
@@ -240,6 +262,268 @@ function blocks(parts, end) {
   });
 }
 
+// ---- Review: the part in hand is played, and keys say what it shows
+
+const store = new Store(run.key);
+const corrections = new Corrections(store, parts);
+const player = new Player();
+const keys = document.querySelector("dialog");
+const notice = document.querySelector("#notice");
+const REVIEWED = {
+  open: (part) => !part.correction,
+  done: (part) => part.correction,
+  changed: ({ correction, was }) => correction?.label && correction.label !== was,
+  unsure: ({ correction }) => correction?.label === "",
+};
+
+const alphabet = run.labels.map((label, index) => [label, index]).sort(([a], [b]) => collator.compare(a, b));
+const choices = run.labels.map((label, index) => ({ label, words: asWords(label), index }));
+
+let hand = null; // the part that is played and gets the next answer
+let listed = []; // rows, as filtered and sorted
+let queue = []; // their parts
+
+function verdict({ correction, was }) {
+  if (!correction) return [];
+  if (!correction.label) return ["? unsure"];
+  return correction.label === was ? ["✓ accepted"] : ["→ ", make("bdi", {}, visible(correction.label))];
+}
+
+function verdictOfRow(row) {
+  if (!row.timeline) return row.parts.flatMap(verdict);
+  const done = row.parts.filter(REVIEWED.done).length;
+  return done ? [`✓ ${count(done)} of ${plural(row.parts.length, "segment")} reviewed`] : [];
+}
+
+// How far the review is.
+function tell() {
+  const left = parts.length - corrections.count;
+  const at = hand ? queue.indexOf(hand) + 1 : 0;
+  const where = at ? `${count(at)} of ${count(queue.length)}` : `${count(corrections.count)} of ${count(parts.length)}`;
+  document.querySelector("#progress").textContent = `${where}${at ? "" : " reviewed"}, ${count(left)} left`;
+  bar.querySelector("[name=download]").disabled = !corrections.count && !corrections.unsaved;
+  say(store.problem);
+}
+
+function say(text) {
+  if (text) notice.textContent = text;
+  notice.hidden = !notice.textContent;
+}
+
+// Show what was said of a part, in its row.
+function mark(part) {
+  const { element } = part.row;
+  if (!element) return;
+  element.querySelector(".video .verdict").replaceChildren(...verdictOfRow(part.row));
+  element.querySelectorAll(".segments .verdict")[part.place]?.replaceChildren(...verdict(part));
+}
+
+// Take a part in hand; with `scroll`, bring it into view, if it is in the list.
+function take(part, { scroll = false } = {}) {
+  const before = hand;
+  hand = part;
+  notice.textContent = "";
+  if (before) undress(before.row);
+  if (part.row.chunk) fill(part.row.chunk);
+  if (part.row.element) dress(part.row);
+  const { element } = part.row;
+  if (element && !element.contains(document.activeElement)) element.focus({ preventScroll: true });
+  if (element && scroll) {
+    element.style.scrollMarginTop = `${getComputedStyle(bar).position === "sticky" ? bar.offsetHeight : 0}px`;
+    element.scrollIntoView({ block: "nearest" });
+  }
+  tell();
+}
+
+function clicked(row, target) {
+  const choice = target.closest(".choices li");
+  if (choice && hand?.row === row) return decide(run.labels[hand.ranks[[...choice.parentNode.children].indexOf(choice)][0]]);
+  const item = target.closest(".segments li");
+  if (item) take(row.parts[[...item.parentNode.children].indexOf(item)]);
+  else if (!target.closest("a, button, summary, input, .slider, .panel, .player") && hand?.row !== row) take(row.parts[0]);
+}
+
+// What only the row in hand has: the player, and below its answer a panel.
+function dress(row) {
+  const { element, films, url, video } = row;
+  const shown = { url, film: films[hand.place], name: row.path, start: hand.from, end: hand.to };
+  element.classList.add("here");
+  element.tabIndex = -1;
+  element.ariaCurrent = "true";
+  element.prepend(player.element);
+  if (player.part !== hand) player.load({ ...shown, ratio: video.width / video.height || undefined }, { loop: true });
+  player.part = hand;
+  const title = `${span(hand)} · segment ${count(hand.place + 1)} of ${count(row.parts.length)}`;
+  const above = row.timeline ? [make("p", { class: "facts" }, title), bars(hand.ranks.slice(0, RANKS))] : [];
+  const panel = make("div", { class: "panel" }, ...above, tools());
+  element.querySelector(".answer").append(panel);
+  element.querySelector(row.timeline ? ".panel .bars" : ".bars")?.classList.add("choices");
+}
+
+function undress(row) {
+  const { element } = row;
+  if (!element) return;
+  element.classList.remove("here");
+  element.ariaCurrent = null;
+  element.querySelector(".panel").remove();
+  element.querySelector(".choices")?.classList.remove("choices");
+  if (player.element.parentNode === element) player.element.remove();
+}
+
+function tools() {
+  const tool = (text, key, action) => {
+    const button = make("button", { type: "button" }, `${text} `, make("kbd", {}, key));
+    button.addEventListener("click", action);
+    return button;
+  };
+  return make(
+    "div",
+    { class: "tools" },
+    tool("Accept", "a", accept),
+    tool("Other label", "/", choose),
+    tool("Unsure", "u", () => decide("")),
+    tool("Next", "n", next),
+    tool("Undo", "z", undo),
+  );
+}
+
+// ---- What the keys do
+
+function accept() {
+  if (hand?.was) decide(hand.was);
+  else if (hand) say("It has no label to accept: choose one with /");
+  else next();
+}
+
+function decide(label) {
+  if (!hand) return next();
+  const part = hand;
+  corrections.make(part, label);
+  mark(part);
+  next();
+}
+
+// Go to the next part that nobody has looked at, round to the beginning.
+function next() {
+  const at = queue.indexOf(hand) + 1;
+  const found = queue.findIndex((part, place) => place >= at && !part.correction);
+  const part = queue[found < 0 ? queue.findIndex((part) => !part.correction) : found];
+  if (part) return take(part, { scroll: true });
+  if (hand) take(hand);
+  say("Everything in the list is reviewed.");
+}
+
+function undo() {
+  const part = corrections.undo();
+  if (!part) return say("There is nothing to undo.");
+  mark(part);
+  if (!part.row.chunk) clear(); // it is shown without filters
+  take(part, { scroll: true });
+}
+
+// Type a label: the list narrows, Enter takes the first.
+function choose() {
+  if (!hand) return next();
+  const panel = hand.row.element.querySelector(".panel");
+  if (!panel.querySelector(".chooser")) panel.append(chooser(hand));
+  panel.querySelector("input").focus({ preventScroll: true });
+  panel.scrollIntoView({ block: "nearest" });
+}
+
+// The names to choose from for a part: by score as far as it has one, then new ones, then by alphabet.
+function namesFor(part) {
+  const scored = [...part.ranks.map(([index]) => index), ...part.next];
+  const first = new Set(scored);
+  const known = new Set(run.labels);
+  const own = [...corrections.newNames(known)].map((label) => ({ label, words: asWords(label) }));
+  const rest = alphabet.filter(([, index]) => !first.has(index)).map(([, index]) => choices[index]);
+  return [...scored.map((index) => choices[index]), ...own, ...rest];
+}
+
+function chooser(part) {
+  const names = namesFor(part);
+  const input = make("input", {
+    ...{ type: "text", role: "combobox", "aria-label": "Label", "aria-controls": "names", "aria-expanded": "true" },
+    ...{ autocomplete: "off", spellcheck: "false", placeholder: "Type a label" },
+  });
+  const items = make("ol", { id: "names", role: "listbox" });
+  let at = 0;
+  const select = (place) => {
+    at = (place + items.children.length) % items.children.length;
+    [...items.children].forEach((item, position) => (item.ariaSelected = String(position === at)));
+    input.setAttribute("aria-activedescendant", `name-${at}`);
+  };
+  const narrow = () => {
+    const typed = input.value.trim().replace(/\s+/g, " ");
+    const found = narrowed(names, typed).slice(0, NAMES).map(({ label }) => [label, visible(label)]);
+    if (typed && !names.some(({ label }) => fold(label) === fold(typed))) found.push([typed, `New label: ${typed}`]);
+    const shown = found.map(([label, text], place) => {
+      const item = make("li", { id: `name-${place}`, role: "option" }, make("bdi", {}, text));
+      item.label = label;
+      return item;
+    });
+    items.replaceChildren(...shown);
+    select(0);
+  };
+  const close = () => (element.remove(), part.row.element?.focus({ preventScroll: true }));
+  const pick = (item) => (close(), decide(item.label));
+  const actions = {
+    ArrowDown: () => select(at + 1),
+    ArrowUp: () => select(at - 1),
+    Escape: close,
+    Enter: () => pick(items.children[at]),
+  };
+  input.addEventListener("input", narrow);
+  input.addEventListener("keydown", (event) => {
+    if (event.isComposing || !(event.key in actions)) return;
+    event.preventDefault();
+    actions[event.key]();
+  });
+  items.addEventListener("click", ({ target }) => target.closest("li") && pick(target.closest("li")));
+  const element = make("div", { class: "chooser" }, input, items);
+  narrow();
+  return element;
+}
+
+const KEYS = [
+  ["a", "Enter", "Accept the label, and go on", accept],
+  ["1 – 5", "", "Take this one of the labels shown, and go on", null],
+  ["/", "l", "Type another label, also a new one", choose],
+  ["u", "", "Unsure: leave it out of the labels, and go on", () => decide("")],
+  ["n", " ", "Go to the next that is not reviewed", next],
+  ["z", "", "Undo, and go back", undo],
+  ["p", "", "Play or stop", () => player.toggle()],
+  ["?", "", "Show or hide these keys", () => keys.showModal()],
+];
+const actions = new Map(KEYS.flatMap(([key, second, , action]) => [key, second].map((each) => [each, action])));
+const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
+
+// Fields take letters, and what can be pressed takes Enter and the space.
+function typedInto(target, key) {
+  if (target.closest("input:not([type=radio]), select, textarea, dialog")) return true;
+  return ["Enter", " "].includes(key) && target.closest("a, button, summary, label, input, video, .slider, .segments");
+}
+
+function press(event) {
+  const { key, target } = event;
+  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || typedInto(target, key)) return;
+  const rank = /^[1-5]$/.test(key) && hand?.ranks[key - 1];
+  if (rank) decide(run.labels[rank[0]]);
+  else if (key in STEPS && hand && player.steps && !target.closest(".slider, input")) player.step(STEPS[key]);
+  else if (key && actions.get(key)) actions.get(key)();
+  else return;
+  event.preventDefault();
+}
+
+async function loadFile({ target }) {
+  const [file] = target.files;
+  if (!file) return;
+  const text = corrections.load(await file.text(), visible(file.name));
+  target.value = ""; // the same file may be loaded again
+  update();
+  say(text);
+}
+
 // ---- The list: only what is near the window is there
 
 let height = 120; // of a row, as far as is known
@@ -251,13 +535,14 @@ const observer = new IntersectionObserver(
 
 function fill(chunk) {
   if (chunk.firstChild) return;
-  chunk.append(...chunk.rows.map((row, place) => draw(row, chunk.start + place, chunk.all)));
+  chunk.append(...chunk.rows.map((row, at) => put(row, chunk.start + at, chunk.all)));
   chunk.style.height = "";
   height = chunk.offsetHeight / chunk.rows.length;
 }
 
 function empty(chunk) {
   if (!chunk.firstChild || chunk.contains(document.activeElement)) return;
+  for (const row of chunk.rows) row.element = undefined;
   chunk.style.height = `${chunk.offsetHeight}px`;
   chunk.replaceChildren();
 }
@@ -271,6 +556,10 @@ function list(shown) {
     chunks.push(chunk);
   }
   observer.disconnect();
+  for (const row of listed) row.element = row.chunk = undefined;
+  listed = shown;
+  queue = shown.flatMap((row) => row.parts);
+  for (const chunk of chunks) for (const row of chunk.rows) row.chunk = chunk;
   main.replaceChildren(...(chunks.length ? chunks : [make("p", {}, "No videos.")]));
   if (chunks.length) fill(chunks[0]);
   chunks.forEach((chunk) => observer.observe(chunk));
@@ -290,24 +579,32 @@ function inOrder(by) {
 }
 
 function update() {
-  const { text, label, status, sort } = Object.fromEntries(new FormData(form));
+  const { text, label, status, review, sort } = Object.fromEntries(new FormData(form));
   if (sorted.by !== sort) sorted = { by: sort, rows: inOrder(sort) };
   const wanted = fold(text.trim());
   const shown = sorted.rows.filter(
     (row) =>
       row.text.includes(wanted) &&
       (!label || row.labels.has(Number(label))) &&
-      (!status || status === (row.error ? "error" : "ok")),
+      (!status || status === (row.error ? "error" : "ok")) &&
+      (!review || row.parts.some(REVIEWED[review])),
   );
   list(shown);
+  tell();
   const part = shown.length < rows.length ? `${count(shown.length)} of ` : "";
   form.querySelector("output").value = part + plural(rows.length, "video");
-  scrollTo(0, Math.min(scrollY, main.offsetTop - form.offsetHeight)); // to where the new list begins
+  scrollTo(0, Math.min(scrollY, main.offsetTop - bar.offsetHeight)); // to where the new list begins
   form.querySelector("button").disabled = !asked().length;
 }
 
 const asked = () => [...new FormData(form)].filter(([, value]) => value && value !== "order");
 const remember = () => history.replaceState(null, "", `#${new URLSearchParams(asked())}`);
+
+function clear() {
+  form.reset();
+  remember();
+  update();
+}
 
 function restore() {
   form.reset();
@@ -332,6 +629,9 @@ const amounts = [
 if (failed.length) amounts.push(`${count(failed.length)} failed (${kinds.join(", ")})`);
 if (run.raw) amounts.push("scores are mean logits");
 for (const [group, labels] of Object.entries(run.groups)) amounts.push(visible(`${group}: ${labels.join(", ")}`));
+if (rows.some((row) => row.films.includes(""))) {
+  amounts.push(`browsers do not play some: the frames of the first ${count(run.most_films)} move, others stand still`);
+}
 
 document.title = `Video labels: ${visible(run.model)}`;
 document.querySelector("#model").append(visible(run.model));
@@ -345,10 +645,22 @@ for (const [label, number] of tally(rows.flatMap((row) => [...row.labels.keys()]
 form.addEventListener("input", update);
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("change", remember); // not with every key: browsers allow a hundred in half a minute
-form.querySelector("button").addEventListener("click", () => (location.hash = ""));
+form.querySelector("button").addEventListener("click", clear);
 addEventListener("hashchange", restore);
+document.addEventListener("keydown", press);
+bar.querySelector("[name=download]").addEventListener("click", () => (corrections.download(), tell()));
+bar.querySelector("[name=help]").addEventListener("click", () => keys.showModal());
+bar.querySelector("[type=file]").addEventListener("change", loadFile);
+keys.querySelector("button").addEventListener("click", () => keys.close());
+keys.addEventListener("keydown", ({ key }) => key === "?" && keys.close());
+for (const [key, second, text] of [...KEYS, ["← →", "", "Step through the frames of a video that is not played"]]) {
+  const names = [key, { " ": "Space" }[second] ?? second].filter(Boolean);
+  const shown = names.flatMap((each, at) => [...(at ? [" or "] : []), make("kbd", {}, each)]);
+  keys.querySelector("dl").append(make("dt", {}, ...shown), make("dd", {}, text));
+}
+addEventListener("beforeunload", (event) => corrections.unsaved && event.preventDefault());
 addEventListener("beforeprint", () => main.querySelectorAll("ol[start]").forEach(fill));
 addEventListener("afterprint", update);
 main.classList.toggle("pictured", pictured);
-form.hidden = !rows.length;
+bar.hidden = !rows.length;
 restore();
