@@ -4,8 +4,9 @@
 
 Every video has five of the 400 labels of Kinetics and a strip of four frames, 112 pixels high. The page is opened from
 disk, in a new tab for each round, after a first round that is not counted. Times are medians (lowest to highest): from
-the start of the navigation until the first rows are painted, and from a key in the filter, or a different order, until
-the new list is painted. Needs Chromium, its chromedriver and selenium.
+the start of the navigation until the first rows are painted; from a key in the filter, or a different order, until the
+new list is painted; and from a key of the review until the next row is painted. The videos do not exist, so nothing is
+decoded. Needs Chromium, its chromedriver and selenium.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from PIL import Image
 
 from timesformer_cli.checkpoints import labels
 from timesformer_cli.results.formats import page
-from timesformer_cli.results.record import Record
+from timesformer_cli.results.record import RANKED, Record
 
 WATCH_FOR_ROWS = """
     new MutationObserver((_, observer) => {
@@ -43,6 +44,13 @@ ASK = """
     form.dispatchEvent(new Event("input", {bubbles: true}));
     requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
 """
+PRESS = """
+    const [key, done] = arguments;
+    const start = performance.now();
+    document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+    requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
+"""
+PRESSED = ["n", *"a2u" * 10, *"zzz", "/"]
 ASKED = {
     "text": ["p", "pl", "pla", "play", "playi", "playing", "v_0999", ""],
     "sort": ["path", "-score", "label", "-duration", "order"],
@@ -71,6 +79,7 @@ def records(count: int) -> Iterator[Record]:
             "video": facts,
             "predictions": predictions,
             "_thumbnails": [strips[number % len(strips)]],
+            "_runners_up": [chance.sample(range(len(names)), RANKED - 5)],
         }
 
 
@@ -102,6 +111,9 @@ def measure(browser: Any, path: Path) -> dict[str, float]:
     for field, values in ASKED.items():
         for value in values:
             taken[f"{field} {value!r}"] = browser.execute_async_script(ASK, field, value)
+    times = [(key, browser.execute_async_script(PRESS, key)) for key in PRESSED]
+    for key in dict.fromkeys(PRESSED):
+        taken[f"key {key}"] = statistics.median(time for each, time in times if each == key)
     browser.execute_script("scrollTo(0, document.body.scrollHeight)")
     time.sleep(1)
     assert browser.execute_script("return document.querySelectorAll('.video').length") <= 150

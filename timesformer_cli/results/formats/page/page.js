@@ -186,10 +186,6 @@ function timeline(row) {
   });
   const show = (position) => {
     details.unfold(true);
-    const segments = details.querySelector("ol");
-    segments.querySelector("[aria-current]")?.removeAttribute("aria-current");
-    segments.children[position].setAttribute("aria-current", "true");
-    segments.scrollTop = segments.children[position].offsetTop;
     take(row.parts[position]);
   };
   const longest = [...row.labels].slice(0, RANKS);
@@ -206,9 +202,11 @@ function segment(row, part) {
   return make("li", {}, seen(row, part.place), time, tag(best(part)), value ?? "", said, make("p", {}, ...others));
 }
 
+const endOf = ({ duration, parts }) => Math.max(duration ?? 0, parts.at(-1).end) || 1;
+
 function slider(row, show) {
   const { parts } = row;
-  const end = Math.max(row.duration ?? 0, parts.at(-1).end) || 1;
+  const end = endOf(row);
   const strip = make("div", { class: "strip" }, ...blocks(parts, end));
   const tip = make("div", { class: "tip", hidden: "" });
   const limits = { "aria-valuemin": 1, "aria-valuemax": parts.length, "aria-label": `Timeline of ${row.path}` };
@@ -356,8 +354,23 @@ function dress(row) {
   const title = `${span(hand)} · segment ${count(hand.place + 1)} of ${count(row.parts.length)}`;
   const above = row.timeline ? [make("p", { class: "facts" }, title), bars(hand.ranks.slice(0, RANKS))] : [];
   const panel = make("div", { class: "panel" }, ...above, tools());
-  element.querySelector(".answer").append(panel);
+  element.querySelector(row.timeline ? ".key" : ".answer > :first-child").after(panel);
   element.querySelector(row.timeline ? ".panel .bars" : ".bars")?.classList.add("choices");
+  if (row.timeline) pointOut(element);
+}
+
+// Point out the segment in hand on its strip, and in its list if that is open.
+function pointOut(element) {
+  const { row, start, until, place } = hand;
+  const now = make("span", { class: "now" });
+  const end = endOf(row);
+  Object.assign(now.style, { left: `${(100 * start) / end}%`, width: `${(100 * (until - start)) / end}%` });
+  element.querySelector(".strip").append(now);
+  const segments = element.querySelector(".segments");
+  if (!segments) return;
+  segments.querySelector("[aria-current]")?.removeAttribute("aria-current");
+  segments.children[place].setAttribute("aria-current", "true");
+  segments.scrollTop = segments.children[place].offsetTop;
 }
 
 function undress(row) {
@@ -366,6 +379,7 @@ function undress(row) {
   element.classList.remove("here");
   element.ariaCurrent = null;
   element.querySelector(".panel").remove();
+  element.querySelector(".now")?.remove();
   element.querySelector(".choices")?.classList.remove("choices");
   if (player.element.parentNode === element) player.element.remove();
 }

@@ -154,11 +154,17 @@ function cells(text) {
 // A name as words after spaces: " pull ups".
 const asWords = (name) => ` ${fold(name).replace(/[^\p{L}\p{N}]+/gu, " ").trim()}`;
 
-// Those of `names`, each with its `words`, in which a word begins as it was typed; then those that contain it.
+// Those of `names`, each with its `words`, that are what was typed; then those in which a word begins so; then those
+// that contain it; each in the given order.
 function narrowed(names, typed) {
   const wanted = asWords(typed);
   if (wanted === " ") return names;
-  const begins = names.filter(({ words }) => words.includes(wanted));
-  const inside = wanted.slice(1);
-  return [...begins, ...names.filter(({ words }) => words.includes(inside) && !words.includes(wanted))];
+  const found = [[], [], []];
+  for (const name of names) {
+    const { words } = name;
+    if (words === wanted) found[0].push(name);
+    else if (words.includes(wanted)) found[1].push(name);
+    else if (words.includes(wanted.slice(1))) found[2].push(name);
+  }
+  return found.flat();
 }
