@@ -2,9 +2,10 @@
 
     python -m benchmarks.review_keys [--labels kinetics-400] [--videos 400]
 
-For each video, one class is wanted that is not among the five shown: `/` opens the list, letters narrow it until the wanted
-class is first, Enter takes it. Letters are those of the name from its start, or of the word of it that needs the fewest;
-with arrows, a class that is in the list already may also be reached by the arrow. The list is the page's own. Scores are
+For each video, one class is wanted that is not among the five shown: `/` opens the list, letters narrow it until the
+wanted class is first, Enter takes it. Letters are those of the name from its start, or of the word of it that needs the
+fewest; with arrows, a class that is in the list already may also be reached by the arrow. The list is the page's own.
+Scores are
 
 - random: the fifty classes that the page has in the order of their scores, and the wanted one, are drawn evenly;
 - plausible: the wanted class has rank 6 or more, and rank r with a chance that goes with 1/r.
@@ -42,7 +43,9 @@ LISTS = """
 """
 
 
-def drawn(names: Sequence[str], count: int, chance: random.Random, *, plausible: bool) -> Iterator[tuple[list[int], int]]:
+def drawn(
+    names: Sequence[str], count: int, chance: random.Random, *, plausible: bool
+) -> Iterator[tuple[list[int], int]]:
     """The order of the classes for each video, the likeliest first, and the rank of the wanted one."""
     ranks = range(SHOWN, len(names))
     weights = [1 / (rank + 1) if plausible else 1.0 for rank in ranks]
@@ -52,7 +55,8 @@ def drawn(names: Sequence[str], count: int, chance: random.Random, *, plausible:
 
 def record(path: str, names: Sequence[str], order: Sequence[int]) -> Record:
     predictions = [
-        {"rank": rank, "index": index, "label": names[index], "score": 0.1} for rank, index in enumerate(order[:SHOWN], 1)
+        {"rank": rank, "index": index, "label": names[index], "score": 0.1}
+        for rank, index in enumerate(order[:SHOWN], 1)
     ]
     facts = {"duration": 10.0, "fps": 30.0, "frames": 300, "width": 340, "height": 256, "codec": "h264"}
     ends = {"path": path, "status": "ok", "video": facts, "predictions": predictions}

@@ -19,7 +19,8 @@ from timesformer_cli.datasets.layout import Source, of_split, read_file, read_fo
 from timesformer_cli.datasets.lists import annotation_files
 from timesformer_cli.datasets.matching import Classes, MatchedBy, Matching, match, quoted
 from timesformer_cli.datasets.reading import nothing
-from timesformer_cli.errors import InputError, UsageError
+from timesformer_cli.datasets.tables import is_corrections
+from timesformer_cli.errors import InputError, TimesformerError, UsageError
 from timesformer_cli.files import checksum
 from timesformer_cli.flow import WHOLE, Item, Part, key_of
 from timesformer_cli.text import stretch
@@ -332,7 +333,14 @@ def _gather(
     return [sample for key, sample in samples.items() if key not in conflicts], problems, count
 
 
-def _nothing(source: Source, count: int, problems: Sequence[Problem], classes: Sequence[str]) -> InputError:
+def _nothing(source: Source, count: int, problems: Sequence[Problem], classes: Sequence[str]) -> TimesformerError:
+    if count and source.file is not None and is_corrections(source.file):
+        absent = [problem for problem in problems if problem.kind == "missing"]
+        if absent and all(problem.kind in ("missing", "unlabelled") for problem in problems):
+            return UsageError(
+                f"{source.name}: these are corrections of other videos: none of the {len(absent)} is there, the first: "
+                f"{absent[0]}; go to the folder where they were labelled, or name the folder of the videos"
+            )
     if not count:
         return InputError(f"{source.name}: no video of the classes {quoted(classes)}")
     hint = ""

@@ -133,6 +133,11 @@ def read_table(path: Path, group_column: str | None) -> Iterator[Row]:
         )
 
 
+def is_corrections(path: Path) -> bool:
+    """Whether it is the file of corrections of a page of labels: the columns that only such a file has."""
+    return {"was", "reviewed_at"} <= set(Probe(path).columns)
+
+
 class _Groups:
     """The cells of a row that may say which videos come from one source, by the names of their columns.
 
