@@ -40,7 +40,9 @@ def stubbed(
 ) -> Iterator[Iterator[Scored]]:
     """Stands for `score_all`."""
     logits = np.random.default_rng(0).normal(size=(4096, 1, len(checkpoint.labels))).astype(np.float32)
-    info = VideoInfo(np.arange(300) / 30, 30.0, 340, 256, "h264")
+    info = VideoInfo(
+        np.arange(300) / 30, 30.0, 340, 256, "h264", container="mov,mp4,m4a,3gp,3g2,mj2", pixel_format="yuv420p"
+    )
     span = Span(0.0, 10.0, np.arange(8)[None])
     labels = (ViewLabel(0, "center", tuple(range(0, 256, 32))),)
     thumbnail = bytes(4500) if thumbnails else None

@@ -152,6 +152,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labels.csv").write_text("path,label\nclips/a.mp4,first\nclips/sub/b.mp4,second\n")
     (folder / "groups.csv").write_text("label,group\nabseiling,sport\nmaking tea,kitchen\n")
     (folder / "clips.csv").write_text("path,label\na.mp4,sport\nsub/b.mp4,kitchen\n")
+    write_corrections(folder)
     (folder / "sample_videos").symlink_to(ROOT / "sample_videos")
     write_class_folders(folder / "motions")
     gestures.write(folder / "gestures", gestures.TRAIN[:5], takes=1)
@@ -182,6 +183,19 @@ def trained(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data, model = str(material / "gestures"), str(material / "my-model")
     assert finish(["finetune", data, "--model", model, "-o", str(folder), "--workers", "0"]) == 0
     return folder
+
+
+def write_corrections(folder: Path) -> None:
+    """What a person said of clips and of gestures, and of videos to measure on."""
+    header, ends = "path,start,end,label,was,score,reviewed_at\n", "abseiling,0.5,2026-01-02T03:04:05Z\n"
+    clips = "".join(f"clips/{path},,,{label},{ends}" for path, label in (("a.mp4", "first"), ("sub/b.mp4", "second")))
+    hands = "".join(
+        f"gestures/train/{person}_{number:02}.mp4,,,{gesture},{ends}"
+        for person in gestures.TRAIN[:5]
+        for number, gesture in enumerate(gestures.GESTURES, 1)
+    )
+    (folder / "corrections.csv").write_text(header + clips + hands)
+    (folder / "held-out.csv").write_text(header + hands)
 
 
 def write_vector_files(folder: Path) -> None:

@@ -35,8 +35,9 @@ FormatName = Literal[
 
 FORMAT_HELP = (
     "Format of the results: table, json (one array), jsonl (one object per line), csv, parquet, srt or vtt (subtitles "
-    "of one video), html (a page with thumbnails), activitynet, labelstudio or fiftyone (JSON for these tools), or "
-    "auto: from the extension of --output, or without --output a table on a terminal and jsonl in a pipe."
+    "of one video), html (a page to play the videos and correct the labels), activitynet, labelstudio or fiftyone "
+    "(JSON for these tools), or auto: from the extension of --output, or without --output a table on a terminal and "
+    "jsonl in a pipe."
 )
 
 
