@@ -50,7 +50,7 @@ PRESS = """
     document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
     requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
 """
-PRESSED = ["n", *"a2u" * 10, *"zzz", "/"]
+PRESSED = ["n", *"a2un" * 10, *"zzz", "/"]
 ASKED = {
     "text": ["p", "pl", "pla", "play", "playi", "playing", "v_0999", ""],
     "sort": ["path", "-score", "label", "-duration", "order"],

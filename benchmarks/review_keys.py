@@ -4,8 +4,8 @@
 
 For each video, one class is wanted that is not among the five shown: `/` opens the list, letters narrow it until the
 wanted class is first, Enter takes it. Letters are those of the name from its start, or of the word of it that needs the
-fewest; with arrows, a class that is in the list already may also be reached by the arrow. The list is the page's own.
-Scores are
+fewest, or the beginnings of two of its words with a space between them if these are fewer. With arrows, a class that is
+in the list already may also be reached by the arrow. The list is the page's own. Scores are
 
 - random: the fifty classes that the page has in the order of their scores, and the wanted one, are drawn evenly;
 - plausible: the wanted class has rank 6 or more, and rank r with a chance that goes with 1/r.
@@ -18,6 +18,7 @@ import random
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,24 @@ def keys(browser: Any, wanted: str) -> dict[str, int]:
     """Keys for the next video, with `/` and Enter."""
     starts = [place for place in range(len(wanted)) if place == 0 or not wanted[place - 1].isalnum()]
     texts = {start: [wanted[start:end] for end in range(start, len(wanted) + 1)] for start in starts}
-    lists = browser.execute_script(LISTS, [text for each in texts.values() for text in each])
-    found = iter(lists)
+    words = wanted.split()
+    pairs = [
+        f"{first[:one]} {second[:two]}"
+        for first, second in combinations(words, 2)
+        for one in range(1, 4)
+        for two in range(1, 4)
+    ]
+    found = iter(browser.execute_script(LISTS, [text for each in texts.values() for text in each] + pairs))
     letters, arrows = {}, []
     for start, each in texts.items():
         shown = [next(found) for _ in each]
         places = [names.index(wanted) if wanted in names else None for names in shown]
         letters[start] = next((count for count, place in enumerate(places) if place == 0), len(wanted))
         arrows += [count + place for count, place in enumerate(places) if place is not None]
-    return {"from the start": letters[0] + 2, "best word": min(letters.values()) + 2, "with arrows": min(arrows) + 2}
+    first = [len(pair) for pair, names in zip(pairs, found, strict=True) if names[:1] == [wanted]]
+    word = min(letters.values())
+    counts = {"from the start": letters[0], "best word": word, "two words": min([word, *first])}
+    return {way: count + 2 for way, count in {**counts, "with arrows": min([*arrows, *first])}.items()}
 
 
 def main() -> None:

@@ -154,16 +154,23 @@ function cells(text) {
 // A name as words after spaces: " pull ups".
 const asWords = (name) => ` ${fold(name).replace(/[^\p{L}\p{N}]+/gu, " ").trim()}`;
 
-// Those of `names`, each with its `words`, that are what was typed; then those in which a word begins so; then those
-// that contain it; each in the given order.
+// Whether words begin with these beginnings, in this order: "pl gu" are of "playing guitar".
+function begin(words, beginnings) {
+  let at = 0;
+  return beginnings.every((beginning) => (at = words.indexOf(` ${beginning}`, at) + 1) > 0);
+}
+
+// Those of `names`, each with its `words`, that are what was typed; then those whose words begin so; then those that
+// contain it; each in the given order.
 function narrowed(names, typed) {
   const wanted = asWords(typed);
   if (wanted === " ") return names;
+  const beginnings = wanted.trim().split(" ");
   const found = [[], [], []];
   for (const name of names) {
     const { words } = name;
     if (words === wanted) found[0].push(name);
-    else if (words.includes(wanted)) found[1].push(name);
+    else if (begin(words, beginnings)) found[1].push(name);
     else if (words.includes(wanted.slice(1))) found[2].push(name);
   }
   return found.flat();
