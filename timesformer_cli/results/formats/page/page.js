@@ -236,7 +236,11 @@ function slider(row, show) {
     event.preventDefault();
   });
   element.addEventListener("pointermove", follow);
-  element.addEventListener("click", (event) => (follow(event), show(at)));
+  element.addEventListener("click", (event) => {
+    follow(event);
+    show(at);
+    tip.hidden = true; // it would hide what the row in hand shows below
+  });
   element.addEventListener("focus", () => (tip.hidden = false));
   for (const leaving of ["pointerleave", "blur"]) element.addEventListener(leaving, () => (tip.hidden = true));
   point(0);
