@@ -221,6 +221,7 @@ def amounts() -> None:
         ([], 2, "--calibrate needs --output RUN"),
         (["-o", "x", "--shard", "1/2"], 2, "cannot be combined with --shard"),
         (["-o", "x", "--from-predictions", "done/scores.npz"], 2, "cannot be combined with --from-predictions"),
+        (["-o", "x", "--groups", "groups.csv"], 2, "cannot be combined with --groups"),
         (["-o", "x", "--limit", "5"], 1, "5 independent sources of videos are too few"),
         (["-o", "x", "-a", "one.csv"], 1, "all videos are of one class"),
         (["-o", "x", "--set", "combine=probabilities"], 2, "evaluate it with --set combine=logits"),
@@ -347,10 +348,12 @@ class TestPredict:
             (["-m", "tiny"], "tiny was not calibrated"),
             (["--clips", "2"], "calibrated with different settings: sampling.clips (1, now 2)"),
             (["--raw-logits"], "the scores are logits; leave out --raw-logits"),
+            (["--groups", "groups.csv"], "the labels of the model were calibrated, and not --groups of them"),
             (["--weights", "x"], "goes with a short name"),
         ],
     )
     def test_another_use_is_refused(self, run: Run, threshold: float, args: list[str], said: str) -> None:
+        write_table(Path("groups.csv"), [("sitting", "still")])
         code, _, err = run("predict", "clips/a.mp4", "-m", "sure", *args, "--min-precision", "0.95")
         assert code == 2
         assert said in only_line(err)

@@ -247,6 +247,10 @@ class Calibration:
             raise UsageError("--calibrate needs all videos, so it cannot be combined with --shard")
         if data.from_predictions is not None:
             raise UsageError("--calibrate needs the model, so it cannot be combined with --from-predictions")
+        if data.groups is not None:
+            raise UsageError(
+                "--calibrate is for the labels of the model itself, so it cannot be combined with --groups"
+            )
 
     @property
     def by(self) -> str | None:

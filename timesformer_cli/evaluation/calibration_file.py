@@ -190,6 +190,8 @@ class Calibrated:
     def require_same(self, checkpoint: Checkpoint, timeline: Timeline | None) -> None:
         """Raises UsageError if the model is not used as it was calibrated."""
         asked = "`min_precision`"
+        if checkpoint.groups is not None:
+            raise UsageError(f"{asked}: the labels of the model were calibrated, and not `groups` of them")
         if checkpoint.recipe.raw:
             raise UsageError(f"{asked}: is for probabilities, and the scores are logits; leave out `raw_logits`")
         differing = list(differences(_plain(self.recipe), _plain(checkpoint.recipe)))
