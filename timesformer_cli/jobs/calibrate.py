@@ -197,5 +197,5 @@ def refuse_own_folder(checkpoint: Checkpoint, folder: Path | None) -> None:
     """Raises OutputError if a run in `folder` would replace the model that it runs."""
     if folder is None or checkpoint.weights is None:
         return
-    if Path(os.path.realpath(checkpoint.weights)).is_relative_to(os.path.realpath(folder)):
+    if os.path.realpath(checkpoint.weights.parent) == os.path.realpath(folder / MODEL_OF_RUN):
         raise OutputError(f"{folder}: holds the model that is evaluated; name another folder")
