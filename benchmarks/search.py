@@ -10,7 +10,7 @@ program of its own with one thread for NumPy, as the command does; the files are
 the whole command, for a stored row of a file of 1,000 rows, with `import torch`. Linux only.
 
 `place` makes 31 films of two minutes from real clips: pieces of two to six seconds, each with a crop, a movement of the
-crop, a speed and a brightness of its own. It embeds them as segments of four seconds, every two seconds and every half,
+crop, a speed and a brightness of its own. It embeds them as segments of four seconds, every two seconds and every second,
 with camera-motion. Parts of the first film are cut out, encoded again (CRF 34, half the size) and searched for: those
 that are a segment of the file, and those that start anywhere. A part is found if the first match overlaps it.
 """
@@ -148,7 +148,7 @@ def place(folder: Path, videos: Path, films: int = 31, parts: int = 20) -> None:
         for target in targets:
             encode(target, make_film(sources, rng), Fraction(RATE), 23)
     frames = whole(targets[0])
-    for hop in (2.0, 0.5):
+    for hop in (2.0, 1.0):
         vectors = folder / f"films-{hop}.npy"
         if not vectors.exists():
             segments = ["--timeline", "--window", "4", "--hop", str(hop), "--model", "camera-motion"]
