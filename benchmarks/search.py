@@ -10,9 +10,9 @@ program of its own with one thread for NumPy, as the command does; the files are
 the whole command, for a stored row of a file of 1,000 rows, with `import torch`. Linux only.
 
 `place` makes 31 films of two minutes from real clips: pieces of two to six seconds, each with a crop, a movement of the
-crop, a speed and a brightness of its own. It embeds them as segments of four seconds, every two seconds and every second,
-with camera-motion. Parts of the first film are cut out, encoded again (CRF 34, half the size) and searched for: those
-that are a segment of the file, and those that start anywhere. A part is found if the first match overlaps it.
+crop, a speed and a brightness of its own. It embeds them with camera-motion as segments of four seconds, every two
+seconds and every second. Parts of the first film are cut out, encoded again (CRF 34, half the size) and searched for:
+those that are a segment of the file, and those that start anywhere. A part is found if the first match overlaps it.
 """
 
 import argparse
