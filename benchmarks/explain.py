@@ -244,7 +244,7 @@ def alterations(bench: Bench, windows: Sequence[Window]) -> dict[str, Any]:
     for kind, moves in (("moving", True), ("static", False)):
         chosen = [window for window in windows if (bench.labels[window.label] != STILL) == moves]
         names = get_args(Alteration)
-        scores = {name: [] for name in names}
+        scores: dict[str, list[float]] = {name: [] for name in names}
         opposite = 0
         for window in chosen:
             logits = bench.model().logits(altered(window.clip, name) for name in names)
