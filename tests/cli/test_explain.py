@@ -229,9 +229,13 @@ class TestExported:
 def test_the_page_in_a_browser(run: Run, show: Show, place: Path) -> None:
     write_model(place / "hostile", (HOSTILE, "b", "c", "d", "e"))
     options = ("-m", "hostile", "--workers", "0", "-o", "why.html", "--checks", "all")
-    assert run("explain", "a.mp4", *options, "--label", "0", "--label", "2").code == 0
+    assert run("explain", Path("a.mp4").resolve(), *options, "--label", "0", "--label", "2").code == 0
     page = show(Path("why.html").read_text(encoding="utf-8"))
     page.wait("document.querySelectorAll('#bars button').length === 4")
+    page.wait("document.querySelector('#video video')?.readyState >= 2")
+    (explained,) = Elements(Path("why.html").read_text(encoding="utf-8")).json
+    start = explained["views"][0]["frames"][0]["time"]
+    assert page.run("return document.querySelector('#video video').currentTime") == pytest.approx(start, abs=0.05)
     assert page.texts("#tabs button")[:2] == [HOSTILE, "c"]
     assert len(page.texts("#altered tr")) == 5
     assert len(page.texts("#curves svg .band")) == 2

@@ -22,7 +22,7 @@ from timesformer_cli.jobs.explain.words import (
     summary,
     total_sentence,
 )
-from timesformer_cli.results.html import as_json, fill, url_of, way_from
+from timesformer_cli.results.html import as_json, fill, fill_player, fragment, url_of, way_from
 from timesformer_cli.results.overlay import Look
 from timesformer_cli.specs import Checkpoint, PreprocessSpec, Reading
 from timesformer_cli.video.reader import open_video
@@ -48,6 +48,7 @@ def render(explained: Explained, checkpoint: Checkpoint, reading: Reading, look:
     facts: Json = {
         "path": explained.item.path,
         "url": url_of(explained.item.path, way_from(folder)),
+        "plays": not explained.item.frames,
         "model": checkpoint.name,
         "alpha": look.alpha,
         "caveat": CAVEAT,
@@ -55,7 +56,7 @@ def render(explained: Explained, checkpoint: Checkpoint, reading: Reading, look:
         "explanations": [_explanation(each, explained, checkpoint, look) for each in explained.explanations],
         "contrasts": [_map(found, title, first, look) for title, found in explained.contrasts],
     }
-    return fill(Path(__file__).with_name("page.html"), "Explanation", facts=as_json(facts))
+    return fill_player(Path(__file__).with_name("page.html"), "Explanation", facts=as_json(facts))
 
 
 def _views(explained: Explained, reading: Reading) -> Iterator[Json]:
@@ -72,6 +73,7 @@ def _views(explained: Explained, reading: Reading) -> Iterator[Json]:
             left, top, right, bottom = each.box
             yield {
                 "size": size,
+                "part": fragment(round(float(each.times.min()), 3), round(float(each.times.max()), 3)),
                 "box": [left / width, top / height, right / width, bottom / height],
                 "frames": [
                     {"number": number, "time": round(time, 3), "picture": pictures[number]}

@@ -21,6 +21,8 @@ const choices = [
   ...facts.contrasts.map((map) => ({ title: map.title, number: 0, map, contrast: true })),
 ];
 const state = { choice: 0, frame: 0, alpha: facts.alpha, timer: 0 };
+const video = new Player();
+let played = null; // the part of the video that is loaded
 const chosen = () => choices[state.choice];
 const view = () => facts.views[chosen().number];
 const explanation = () => facts.explanations[chosen().number];
@@ -104,6 +106,7 @@ function show() {
       : `Map: ${found.maps}.`;
   state.frame = Math.min(state.frame, view().frames.length - 1);
   form.frame.max = view().frames.length - 1;
+  fillVideo();
   fillBars();
   fillAltered(found);
   fillCheck(contrast ? null : map?.check);
@@ -114,6 +117,15 @@ function moved() {
   form.frame.value = state.frame;
   document.querySelectorAll("#bars button").forEach((bar, n) => bar.setAttribute("aria-pressed", n === state.frame));
   draw();
+}
+
+// The video itself, from the first to the last frame that the model saw.
+function fillVideo() {
+  const { size, part } = view();
+  if (!facts.plays || !facts.url || part === played) return;
+  played = part;
+  $("#video").hidden = false;
+  video.load({ url: facts.url + part, name: visible(facts.path), ratio: size[0] / size[1] });
 }
 
 function fillBars() {
@@ -229,6 +241,7 @@ $("#tabs").replaceChildren(
   }),
 );
 $("#tabs").hidden = choices.length < 2;
+$("#video").append(video.element);
 const [folder, name] = split(facts.path);
 $("#about").append(
   link(facts, "", folder, name),
