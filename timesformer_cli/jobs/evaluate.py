@@ -29,7 +29,7 @@ from timesformer_cli.pipeline.score import label
 from timesformer_cli.results.journal import Ledger
 from timesformer_cli.results.record import Record, part_of
 from timesformer_cli.results.settings import Provenance, Shard, provenance_of
-from timesformer_cli.runtimes import runtime_of
+from timesformer_cli.runtimes import has_network, runtime_of
 from timesformer_cli.runtimes.ports import Output
 from timesformer_cli.specs import Activation, Checkpoint, Groups
 from timesformer_cli.text import duration, named, plural
@@ -88,7 +88,7 @@ class Job:
     def scores(self) -> Output:
         """What the network gives: vectors too, at almost no cost, if it can and the report compares them."""
         compared = not self.settings["multi_label"] and NEIGHBOURS < len(self.dataset.samples) <= MOST
-        return "both" if compared and not self.checkpoint.is_exported else "logits"
+        return "both" if compared and has_network(self.checkpoint) else "logits"
 
     def provenance(self) -> Provenance:
         """The identity of the run. Reads the weights. Raises DeviceError and InputError."""

@@ -29,6 +29,7 @@ from timesformer_cli.flow import Failure, Item, VideoInfo, ViewLabel, Views
 from timesformer_cli.pipeline.prepare import prepare
 from timesformer_cli.pipeline.run import RunOptions
 from timesformer_cli.pipeline.workers import OUT_OF_MEMORY, Done, Pool
+from timesformer_cli.results.record import video_facts
 from timesformer_cli.runtimes.devices import available_cores
 from timesformer_cli.specs import Checkpoint, Reading, Recipe
 from timesformer_cli.text import plural
@@ -215,14 +216,8 @@ def to_record(inspection: Inspection, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _video_record(info: VideoInfo) -> dict[str, Any]:
     apart = np.diff(info.times)
-    return {
-        "duration": _rounded(info.duration),
+    return video_facts(info) | {
         "start": _rounded(info.start),
-        "fps": _rounded(info.fps),
-        "frames": info.num_frames,
-        "width": info.width,
-        "height": info.height,
-        "codec": info.codec,
         "frame_spacing": {
             "smallest": _rounded(apart.min()),
             "median": _rounded(np.median(apart)),

@@ -221,7 +221,7 @@ def to_record(result: Result, checkpoint: Checkpoint, excerpt: Excerpt = Excerpt
         return head
     segments = merge(result.segments, excerpt.min_score) if excerpt.merge else result.segments
     parts = [_part(segment, checkpoint.classes, excerpt) for segment in segments]
-    video = _video(result.info)
+    video = video_facts(result.info)
     if not excerpt.segments:
         (part,) = parts
         views = part.pop("views")
@@ -257,7 +257,7 @@ def to_vectors(result: Embedded, checkpoint: Checkpoint, *, segments: bool) -> R
     if isinstance(result, Failure):
         return head
     times = [{"start": _rounded(each.start), "end": _rounded(each.end)} for each in result.segments]
-    record = head | ({"segments": times} if segments else {}) | {"video": _video(result.info)}
+    record = head | ({"segments": times} if segments else {}) | {"video": video_facts(result.info)}
     record["_embeddings"] = [pack(each.vectors) for each in result.segments]
     if result.segments[0].times:
         record["_frames"] = [
@@ -274,7 +274,8 @@ def _head(result: Result | Embedded, checkpoint: Checkpoint) -> Record:
     return head
 
 
-def _video(info: VideoInfo) -> Record:
+def video_facts(info: VideoInfo) -> Record:
+    """What a record says of a video itself; images in a folder have no container."""
     facts = {
         "duration": _rounded(info.duration),
         "fps": _rounded(info.fps),
