@@ -14,7 +14,7 @@ from timesformer_cli.cli.options import OUTPUT, Talk, positive
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.inputs import Inputs, Limit
 from timesformer_cli.cli.options.model import Model
-from timesformer_cli.cli.options.output import ResumeRun
+from timesformer_cli.cli.options.output import Overwrite, ResumeRun
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running
 from timesformer_cli.cli.options.views import ViewOptions
@@ -189,9 +189,7 @@ class Target:
             rich_help_panel=OUTPUT,
         ),
     ] = None
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=OUTPUT)
-    ] = False
+    overwrite: Overwrite = False
     resume: ResumeRun = False
     retry_errors: Annotated[
         bool,

@@ -9,7 +9,7 @@ import typer
 from timesformer_cli.cli import console, streams
 from timesformer_cli.cli.options import OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
-from timesformer_cli.cli.options.output import format_of
+from timesformer_cli.cli.options.output import Overwrite, format_of
 
 if TYPE_CHECKING:
     from timesformer_cli.jobs.pick.formats import Format
@@ -95,9 +95,7 @@ class Shown:
             rich_help_panel=OUTPUT,
         ),
     ] = "auto"
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=OUTPUT)
-    ] = False
+    overwrite: Overwrite = False
 
     @property
     def path(self) -> Path | None:
@@ -115,7 +113,7 @@ def pick(asked: Asked, shown: Shown, talk: Talk) -> None:
     talk.choose()
     format = shown.chosen()
 
-    from timesformer_cli.files import check_target, encoded, replacing
+    from timesformer_cli.files import check_target, encoded
     from timesformer_cli.jobs.pick import Job
     from timesformer_cli.jobs.pick import pick as choose
     from timesformer_cli.jobs.pick.formats import texts
@@ -133,8 +131,4 @@ def pick(asked: Asked, shown: Shown, talk: Talk) -> None:
         seed=asked.seed,
     )
     lines = map(encoded, texts(choose(job, console), format, target))
-    if target is None:
-        streams.write(lines)
-        return
-    with replacing(target) as part, part.open("wb") as file:
-        file.writelines(lines)
+    streams.write_to(target, lines)

@@ -12,6 +12,7 @@ import typer
 from timesformer_cli.cli import console, scoreboard
 from timesformer_cli.cli.options import OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
+from timesformer_cli.cli.options.output import Overwrite
 from timesformer_cli.cli.repeat import commands
 from timesformer_cli.errors import UsageError
 
@@ -29,7 +30,6 @@ RunArguments = Annotated[
     list[Path],
     typer.Argument(metavar="RUN...", show_default=False, help="Two or more folders written by evaluate --output."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=OUTPUT)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

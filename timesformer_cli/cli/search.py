@@ -11,7 +11,7 @@ from timesformer_cli.cli import console, streams
 from timesformer_cli.cli.options import MODEL, OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.model import Offline
-from timesformer_cli.cli.options.output import format_of
+from timesformer_cli.cli.options.output import Overwrite, format_of
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running
 
@@ -122,9 +122,7 @@ class Shown:
             rich_help_panel=OUTPUT,
         ),
     ] = "auto"
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=OUTPUT)
-    ] = False
+    overwrite: Overwrite = False
 
     @property
     def path(self) -> Path | None:
@@ -151,7 +149,7 @@ def search(
     # Read when NumPy is imported. Its threads wait for memory by spinning: twice the processor time, no sooner done.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from timesformer_cli.files import check_target, encoded, replacing
+    from timesformer_cli.files import check_target, encoded
     from timesformer_cli.jobs.search import Job
     from timesformer_cli.jobs.search import search as find
     from timesformer_cli.jobs.search.formats import texts
@@ -173,8 +171,4 @@ def search(
         run=lambda: running.options(reading),
     )
     lines = map(encoded, texts(find(job, console), format, asked.file, Path() if target is None else target.parent))
-    if target is None:
-        streams.write(lines)
-        return
-    with replacing(target) as part, part.open("wb") as file:
-        file.writelines(lines)
+    streams.write_to(target, lines)

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from timesformer_cli.errors import OutputError
@@ -49,6 +50,17 @@ def write(lines: Iterable[bytes]) -> None:
         raise
     except OSError as error:
         raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
+
+
+def write_to(target: Path | None, lines: Iterable[bytes]) -> None:
+    """Write lines to a file, which is complete or absent, or for None to standard output. Raises OutputError."""
+    from timesformer_cli.files import replacing
+
+    if target is None:
+        write(lines)
+        return
+    with replacing(target) as part, part.open("wb") as file:
+        file.writelines(lines)
 
 
 class _Output(io.FileIO):

@@ -41,6 +41,8 @@ FORMAT_HELP = (
 )
 
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=OUTPUT)]
+
 ResumeRun = Annotated[
     bool,
     typer.Option(
@@ -72,9 +74,7 @@ class Journal:
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="Write the results to this file.", rich_help_panel=OUTPUT),
     ] = None
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --output if it exists.", rich_help_panel=OUTPUT)
-    ] = False
+    overwrite: Overwrite = False
     resume: Annotated[
         bool,
         typer.Option(
