@@ -11,8 +11,8 @@ the whole command, for a stored row of a file of 1,000 rows, with `import torch`
 
 `place` makes 31 films of two minutes from real clips: pieces of two to six seconds, each with a crop, a movement of the
 crop, a speed and a brightness of its own. It embeds them with camera-motion as segments of four seconds, every two
-seconds and every second. Parts of the first film are cut out, encoded again (CRF 34, half the size) and searched for:
-those that are a segment of the file, and those that start anywhere. A part is found if the first match overlaps it.
+seconds. Parts of the first film are cut out, encoded again (CRF 34, half the size) and searched for: those that are a
+segment of the file, and those that start anywhere. A part is found if the first match overlaps it.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from timesformer_cli.results.vectors.rows import VectorRow, vector_format
 from timesformer_cli.results.vectors.writing import save_vectors
 
 VIDEOS, SEGMENTS, DIMENSION = 1000, 1000, 768
-FILM, PARTS, RATE = 120, (4, 12), 25  # seconds, and frames per second
+FILM, HOP, RATE = 120, 2, 25  # seconds, and frames per second
 PROVENANCE = Provenance(
     model="none",
     source="none",
@@ -148,17 +148,16 @@ def place(folder: Path, videos: Path, films: int = 31, parts: int = 20) -> None:
         for target in targets:
             encode(target, make_film(sources, rng), Fraction(RATE), 23)
     frames = whole(targets[0])
-    for hop in (2.0, 1.0):
-        vectors = folder / f"films-{hop}.npy"
-        if not vectors.exists():
-            segments = ["--timeline", "--window", "4", "--hop", str(hop), "--model", "camera-motion"]
-            embed = [sys.executable, "-m", "timesformer_cli", "embed", str(folder / "films"), *segments]
-            subprocess.run([*embed, "-o", str(vectors)], check=True)
-        for long, where in ((4, "a segment"), (4, "anywhere"), (12, "anywhere")):
-            starts = np.random.default_rng(1).uniform(0, len(frames) / RATE - long, parts)
-            starts = np.round(starts / hop) * hop if where == "a segment" else starts
-            right = own_places(vectors, folder, frames, starts, long)
-            print(f"hop {hop}, parts of {long} s, {where}: {right} of {parts} found their own place first", flush=True)
+    vectors = folder / "films.npy"
+    if not vectors.exists():
+        segments = ["--timeline", "--window", "4", "--hop", str(HOP), "--model", "camera-motion"]
+        embed = [sys.executable, "-m", "timesformer_cli", "embed", str(folder / "films"), *segments]
+        subprocess.run([*embed, "-o", str(vectors)], check=True)
+    for long, where in ((4, "a segment"), (4, "anywhere"), (12, "anywhere")):
+        starts = np.random.default_rng(1).uniform(0, len(frames) / RATE - long, parts)
+        starts = np.round(starts / HOP) * HOP if where == "a segment" else starts
+        right = own_places(vectors, folder, frames, starts, long)
+        print(f"parts of {long} s, {where}: {right} of {parts} found their own place first", flush=True)
 
 
 def own_places(vectors: Path, folder: Path, frames: Frames, starts: np.ndarray, long: int) -> int:
