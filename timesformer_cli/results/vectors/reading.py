@@ -43,6 +43,9 @@ _ESCAPED = re.compile(r"\\ud(c[89a-f][0-9a-f])")
 
 _PIECE = 2**24
 
+# Lines of JSON that are parsed as one list, which takes half of the time: few enough not to be checked for depth.
+_TOGETHER = 64
+
 
 class _Table(Protocol):
     """What a format gives: the vectors in blocks, and rows without their vectors."""
@@ -280,8 +283,16 @@ class _Lines:
         return ends
 
     def rows(self, rows: Sequence[int]) -> list[VectorRow]:
+        parts = (rows[first : first + _TOGETHER] for first in range(0, len(rows), _TOGETHER))
+        return [row for part in parts for row in self._parsed(part)]
+
+    def _parsed(self, rows: Sequence[int]) -> Iterator[VectorRow]:
         ends = self._ends
-        return [_row_of(strict_json.loads(self._text[ends[row - 1] + 1 if row else 0 : ends[row]])) for row in rows]
+        lines = (self._text[ends[row - 1] + 1 if row else 0 : ends[row]] for row in rows)
+        cells = strict_json.loads(b"[" + b",".join(lines) + b"]")
+        if len(cells) != len(rows):
+            raise ValueError(f"{self._path.name} has lines that are not one object each")
+        return map(_row_of, cells)
 
     def find(self, path: str) -> NDArray[np.int64]:
         if path not in self._found:
