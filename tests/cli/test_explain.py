@@ -159,8 +159,8 @@ def test_damaged_videos_are_told(run: Run, place: Path, monkeypatch: pytest.Monk
     ("options", "message"),
     [
         (("--label", "wavin"), "--label wavin: model has no such class; did you mean waving?"),
-        (("--label", "5"), "--label 5: model has no such class; its classes are numbers 0 to 4"),
-        (("--versus", "-1"), "--versus -1: model has no such class; its classes are numbers 0 to 4"),
+        (("--label", "5"), "--label 5: model has no such class; it has 5, such as"),
+        (("--versus", "-1"), "--versus -1: model has no such class; it has 5, such as"),
         (("--label", "0", "--versus", "waving"), "--versus is one of the labels to explain; name a different class"),
         (("--no-check", "--checks", "all"), "--no-check and --checks all cannot be combined"),
         (("--resume",), "--resume and --retry-errors need --output with a folder"),
