@@ -322,7 +322,8 @@ def _class(name: str, checkpoint: "Checkpoint", option: str) -> int:
     if name.isascii() and name.isdigit() and int(name) < len(names):
         return int(name)
     close = [checkpoint.labels[names.index(each)] for each in get_close_matches(name.casefold(), names, 3, 0.5)]
-    known = f"it has {len(names)}, such as {checkpoint.labels[0]!r}; `timesformer models show {checkpoint.name} --json` lists all"
+    known = f"it has {len(names)}, such as {checkpoint.labels[0]!r}"
+    known += f"; `timesformer models show {checkpoint.name} --json` lists all"
     hint = f"did you mean {' or '.join(close)}?" if close else known
     raise UsageError(f"{option} {name}: {checkpoint.name} has no such class; {hint}")
 
