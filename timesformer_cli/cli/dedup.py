@@ -11,7 +11,7 @@ from timesformer_cli.cli import console, streams
 from timesformer_cli.cli.options import OUTPUT, Talk, positive
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.inputs import Inputs, Limit
-from timesformer_cli.cli.options.output import format_of
+from timesformer_cli.cli.options.output import ToFile
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Workers
 from timesformer_cli.errors import SOME_FAILED
@@ -88,7 +88,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class Rows(ToFile):
     """Where the rows go, and in which format."""
 
     output: Annotated[
@@ -135,15 +135,11 @@ class Rows:
         ),
     ] = False
 
-    @property
-    def path(self) -> Path | None:
-        return None if self.output == Path("-") else self.output
-
     def chosen(self) -> "Format":
         """Raises UsageError for an unknown extension."""
         from timesformer_cli.jobs.dedup.rows import EXTENSIONS
 
-        return self.format if self.format != "auto" else format_of(self.path, EXTENSIONS)
+        return self.format_of(self.format, EXTENSIONS)
 
 
 @bundled

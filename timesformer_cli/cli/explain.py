@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from timesformer_cli.cli import console
+from timesformer_cli.cli import console, streams
 from timesformer_cli.cli.options import OUTPUT, Talk, positive
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.inputs import Inputs, Limit
@@ -18,7 +18,7 @@ from timesformer_cli.cli.options.output import Overwrite, ResumeRun
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running
 from timesformer_cli.cli.options.views import ViewOptions
-from timesformer_cli.errors import SOME_FAILED, InputError, OutputError, UsageError
+from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
 from timesformer_cli.text import printable
 
 if TYPE_CHECKING:
@@ -418,14 +418,10 @@ def _dumped(record: Any) -> str:
 
 
 def _print(text: str, end: str = "\n") -> None:
-    """Print a piece of the results as UTF-8, whatever the locale says. Raises OutputError if that is impossible."""
-    try:
-        sys.stdout.buffer.write(f"{text}{end}".encode("utf-8", "backslashreplace"))
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
+    """Print a piece of the results. Raises OutputError if that is impossible."""
+    from timesformer_cli.files import encoded
+
+    streams.write([encoded(f"{text}{end}")])
 
 
 def _end(tally: "Tally") -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timesformer_cli.__about__ import DEFAULT_MODEL
-from timesformer_cli.cli import console
+from timesformer_cli.cli import console, streams
 from timesformer_cli.cli.options import OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.inputs import Inputs
@@ -20,7 +19,7 @@ from timesformer_cli.cli.options.model import ModelName, Previewed
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Workers
 from timesformer_cli.cli.options.views import ViewOptions
-from timesformer_cli.errors import SOME_FAILED, InputError, OutputError, UsageError
+from timesformer_cli.errors import SOME_FAILED, InputError, UsageError
 from timesformer_cli.text import plural, printable
 
 if TYPE_CHECKING:
@@ -245,19 +244,10 @@ def _counts(good: int, kinds: Counter[str]) -> str:
 
 
 def _print(text: str) -> None:
-    """Print a piece of the results as UTF-8, whatever the locale says.
+    """Print a piece of the results. Raises OutputError if that is impossible."""
+    from timesformer_cli.files import encoded
 
-    Raises:
-        OutputError: standard output cannot be written.
-    """
-    try:
-        # In JSON, the backslash escape of a byte that is not UTF-8 reads back as the same byte.
-        sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "backslashreplace"))
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
+    streams.write([encoded(f"{text}\n")])
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import typer
 from timesformer_cli.cli import console, streams
 from timesformer_cli.cli.options import OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
-from timesformer_cli.cli.options.output import Overwrite, format_of
+from timesformer_cli.cli.options.output import Overwrite, ToFile
 
 if TYPE_CHECKING:
     from timesformer_cli.jobs.pick.formats import Format
@@ -66,7 +66,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class Shown(ToFile):
     """Where the picks go."""
 
     output: Annotated[
@@ -97,15 +97,11 @@ class Shown:
     ] = "auto"
     overwrite: Overwrite = False
 
-    @property
-    def path(self) -> Path | None:
-        return None if self.output == Path("-") else self.output
-
     def chosen(self) -> "Format":
         """Raises UsageError for an unknown extension."""
         from timesformer_cli.jobs.pick.formats import EXTENSIONS
 
-        return self.format if self.format != "auto" else format_of(self.path, EXTENSIONS)
+        return self.format_of(self.format, EXTENSIONS)
 
 
 @bundled

@@ -1,6 +1,5 @@
 """`timesformer search`: the videos or segments that are most like an example."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +10,7 @@ from timesformer_cli.cli import console, streams
 from timesformer_cli.cli.options import MODEL, OUTPUT, Talk
 from timesformer_cli.cli.options.bundle import bundled
 from timesformer_cli.cli.options.model import Offline
-from timesformer_cli.cli.options.output import Overwrite, format_of
+from timesformer_cli.cli.options.output import Overwrite, ToFile
 from timesformer_cli.cli.options.reading import ReadingOptions
 from timesformer_cli.cli.options.run import Running
 
@@ -85,7 +84,7 @@ class MadeBy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class Shown(ToFile):
     """How many matches, and where they go."""
 
     count: Annotated[
@@ -124,15 +123,11 @@ class Shown:
     ] = "auto"
     overwrite: Overwrite = False
 
-    @property
-    def path(self) -> Path | None:
-        return None if self.output == Path("-") else self.output
-
     def chosen(self) -> "Format":
         """Raises UsageError for an unknown extension."""
         from timesformer_cli.jobs.search.formats import EXTENSIONS
 
-        return self.format if self.format != "auto" else format_of(self.path, EXTENSIONS)
+        return self.format_of(self.format, EXTENSIONS)
 
 
 @bundled
@@ -146,8 +141,6 @@ def search(
 ) -> None:
     talk.choose()
     format = shown.chosen()
-    # Read when NumPy is imported. Its threads wait for memory by spinning: twice the processor time, no sooner done.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from timesformer_cli.files import check_target, encoded
     from timesformer_cli.jobs.search import Job

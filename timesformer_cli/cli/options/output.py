@@ -53,21 +53,35 @@ ResumeRun = Annotated[
 ]
 
 
-def format_of(path: Path | None, extensions: Mapping[str, F]) -> F | Literal["table", "jsonl"]:
-    """The format of an output that goes to `path`, None for standard output: a table on a terminal.
+class ToFile:
+    """What bundles with the option `output` have in common."""
 
-    Raises UsageError for an unknown extension.
-    """
-    if path is None:
-        return "table" if sys.stdout.isatty() else "jsonl"
-    if path.suffix.lower() not in extensions:
-        known = ", ".join(extensions)
-        raise UsageError(f"{path}: no format has this extension; use one of {known}, or --format")
-    return extensions[path.suffix.lower()]
+    __slots__ = ()
+
+    output: Path | None
+
+    @property
+    def path(self) -> Path | None:
+        """None for standard output, which can also be given as `-`."""
+        return None if self.output == Path("-") else self.output
+
+    def format_of(self, asked: F | Literal["auto"], extensions: Mapping[str, F]) -> F | Literal["table", "jsonl"]:
+        """The format that is asked for, or the one that suits the file; on a terminal, a table.
+
+        Raises UsageError for an unknown extension.
+        """
+        if asked != "auto":
+            return asked
+        if self.path is None:
+            return "table" if sys.stdout.isatty() else "jsonl"
+        if self.path.suffix.lower() not in extensions:
+            known = ", ".join(extensions)
+            raise UsageError(f"{self.path}: no format has this extension; use one of {known}, or --format")
+        return extensions[self.path.suffix.lower()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Journal:
+class Journal(ToFile):
     """A file that results are written to as they come, and that a later run can resume."""
 
     output: Annotated[
@@ -94,11 +108,6 @@ class Journal:
             rich_help_panel=OUTPUT,
         ),
     ] = False
-
-    @property
-    def path(self) -> Path | None:
-        """None for standard output, which can also be given as `-`."""
-        return None if self.output == Path("-") else self.output
 
     def target(self, format: FormatName = "auto", beside: "Beside | None" = None) -> "Output":
         """Raises UsageError for an unknown extension."""
