@@ -24,6 +24,14 @@ def key_of(path: str, part: Part = WHOLE) -> str:
     return path if part == WHOLE else f"{path}\0{part[0]}\0{part[1]}"
 
 
+def overlap(one: Part, other: Part) -> bool:
+    """Whether two parts of a video have more than a moment in common."""
+    (start, end), (begin, stop) = (
+        (-np.inf if first is None else first, np.inf if last is None else last) for first, last in (one, other)
+    )
+    return bool(start < stop and begin < end)
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One video to label, by the path for its record: a file or an address.

@@ -17,7 +17,7 @@ from timesformer_cli.evaluation import calibration_file
 from timesformer_cli.evaluation.calibration import Calibration, Targets, calibrate, require_enough
 from timesformer_cli.evaluation.run import Run
 from timesformer_cli.files import told
-from timesformer_cli.flow import WHOLE, Part
+from timesformer_cli.flow import WHOLE, Part, overlap
 from timesformer_cli.jobs.finetune import groups
 from timesformer_cli.jobs.finetune.data import targets_of
 from timesformer_cli.jobs.finetune.folder import DATA
@@ -59,7 +59,7 @@ def check(checkpoint: Checkpoint, dataset: Dataset) -> None:
     trained = _trained_on(checkpoint)
     for sample in dataset.samples:
         for path, part in trained.get(_place(sample.path), ()):
-            if _overlap(part, sample.part):
+            if overlap(part, sample.part):
                 raise InputError(
                     f"{named(sample.path, *sample.part)}: {checkpoint.name} was trained on it ({path}), so it cannot "
                     "tell how often answers are right; leave out the videos of its training"
@@ -96,13 +96,6 @@ def _trained_on(checkpoint: Checkpoint) -> dict[str, list[tuple[str, Part]]]:
 def _place(path: str) -> str:
     """Equal for paths of one file."""
     return path if is_address(path) else os.path.realpath(local_path(path))
-
-
-def _overlap(one: Part, other: Part) -> bool:
-    starts, ends = ((one[side], other[side]) for side in (0, 1))
-    start = max(each or 0.0 for each in starts)
-    end = min((each for each in ends if each is not None), default=None)
-    return end is None or start < end
 
 
 def of_run(run: Run, samples: Sequence[Sample], group_by: str) -> tuple[Calibration, str]:

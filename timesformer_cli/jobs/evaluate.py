@@ -122,19 +122,25 @@ def evaluate(job: Job, report: Reporter = SILENT) -> Summary:
         calibrate.check(job.checkpoint, job.dataset)
     with job.keeping.opened(job.shard) as folder:
         about = _score(job, folder, report)
-        if job.calibrated_by is not None:
-            about["calibration"] = _calibrate(folders.read_run(folder), job, folder / MODEL_OF_RUN, job.calibrated_by)
         return _summarise(
-            folder, job.dataset, job.keeping, job.top_k, about, lambda run: _explain(job, run, folder, report)
+            folder,
+            job.dataset,
+            job.keeping,
+            job.top_k,
+            about,
+            calibrated=lambda run: _calibrate(run, job, folder / MODEL_OF_RUN),
+            explain=lambda run: _explain(job, run, folder, report),
         )
 
 
-def _calibrate(run: Run, job: Job, target: Path, group_by: str) -> dict[str, Any]:
-    """Write the calibrated model, and return the part of `metrics.json` about it."""
-    found, rule = calibrate.of_run(run, job.dataset.samples, group_by)
+def _calibrate(run: Run, job: Job, target: Path) -> dict[str, Any]:
+    """Write the calibrated model, if that is asked for, and return the part of `metrics.json` about it."""
+    if job.calibrated_by is None:
+        return {}
+    found, rule = calibrate.of_run(run, job.dataset.samples, job.calibrated_by)
     figures = calibration_file.figures(found, grouped_by=rule)
     calibrate.write(target, job.checkpoint, run, found, figures)
-    return figures | {"model": str(target)}
+    return {"calibration": figures | {"model": str(target)}}
 
 
 def evaluate_scores(
@@ -169,11 +175,13 @@ def _summarise(
     keeping: Keeping,
     top_k: Sequence[int],
     about: dict[str, Any],
+    *,
+    calibrated: Callable[[Run], dict[str, Any]] = lambda _: {},
     explain: Callable[[Run], Mapping[str, str]] = lambda _: {},
 ) -> Summary:
     folders.write_problems(folder, dataset.problems if dataset else ())
     run = folders.read_run(folder)
-    metrics = summarise(run, run.measure(top_k)) | about
+    metrics = summarise(run, run.measure(top_k)) | about | calibrated(run)
     if keeping.folder is not None:
         commands = keeping.repeat(run.provenance, len(run.labels))
         folders.write_results(folder, run, metrics, commands, explain(run))

@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 
 from timesformer_cli.datasets.layout import read_stored
 from timesformer_cli.errors import InputError
-from timesformer_cli.flow import Part
+from timesformer_cli.flow import Part, overlap
 from timesformer_cli.jobs.pick.candidates import rows_of
 from timesformer_cli.jobs.reporter import Reporter
-from timesformer_cli.jobs.search.queries import overlap
 from timesformer_cli.results.vectors.reading import VectorFile
 from timesformer_cli.text import named
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import InputError, UsageError
-from timesformer_cli.flow import Item
+from timesformer_cli.flow import Item, overlap
 from timesformer_cli.jobs.reporter import SILENT, Reporter
 from timesformer_cli.jobs.search import queries
 from timesformer_cli.jobs.search.queries import Query
@@ -204,7 +204,7 @@ def _matches(job: Job, file: VectorFile, found: Nearest, place: int, chance: Cha
     numbers, cosines = found.rows[place][there], found.cosines[place][there]
     for row, cosine in zip(_read_by_few(file, numbers), cosines.tolist(), strict=False):
         before = spans.setdefault(row.path, [])
-        if job.overlaps or not any(queries.overlap((row.start, row.end), (one.start, one.end)) for one in before):
+        if job.overlaps or not any(overlap((row.start, row.end), (one.start, one.end)) for one in before):
             before.append(row)
             chosen.append(Match(len(chosen) + 1, row, cosine, chance.percentile(cosine)))
         if len(chosen) == job.count:

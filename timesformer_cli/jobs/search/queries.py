@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer_cli.errors import InputError, UsageError
-from timesformer_cli.flow import WHOLE, Failure, Item, Part
+from timesformer_cli.flow import WHOLE, Failure, Item, Part, overlap
 from timesformer_cli.jobs.reporter import Reporter, in_words
 from timesformer_cli.results.vectors.reading import VectorFile
 from timesformer_cli.results.vectors.rows import VECTOR_FORMATS, VectorRow
@@ -117,14 +117,6 @@ def own_rows(file: VectorFile, query: Query) -> NDArray[np.int64]:
             numbers = numbers[[overlap((row.start, row.end), part) for row in rows]]
         found.append(numbers)
     return np.concatenate(found)
-
-
-def overlap(one: Part, other: Part) -> bool:
-    """Whether two parts of a video have more than a moment in common."""
-    (start, end), (begin, stop) = (
-        (-np.inf if first is None else first, np.inf if last is None else last) for first, last in (one, other)
-    )
-    return bool(start < stop and begin < end)
 
 
 def of_file(file: VectorFile, other: VectorFile) -> Iterator[Query]:
